@@ -1,0 +1,2 @@
+//! Cache node binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Demo shop.
+fn main() {}
