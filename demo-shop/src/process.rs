@@ -1,0 +1,39 @@
+//! How every process of the shop ends: by a signal, or together with the process that started it.
+
+use std::io::Read;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Resolves at the first SIGTERM or SIGINT.
+///
+/// Call it before the ready line is printed: until then a signal has its default effect.
+pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Ends this process when its standard input reaches its end: the parent holds the other end of that pipe, so a
+/// parent that was killed leaves nothing behind.
+pub(crate) fn exit_with_parent() {
+    // A thread and not a task: a blocking read must not hold up the runtime's shutdown.
+    std::thread::spawn(|| {
+        let mut byte = [0_u8; 64];
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            match stdin.read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        std::process::exit(0);
+    });
+}
