@@ -1,15 +1,115 @@
 //! `demo-shop up`: starts and supervises the processes of a whole shop.
+//!
+//! The binary starts itself: a cache node, the replicas, and in its own process the balancer. Every child holds the read
+//! end of a pipe whose other end the supervisor keeps, and ends when that closes, so that nothing outlives a killed
+//! supervisor.
 
+mod backoff;
+mod child;
+mod data;
+mod greeting;
+mod limits;
+mod member;
+mod output;
+mod running;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(crate) use data::DataDir;
+pub(crate) use limits::REPLICAS_MAX;
+pub(crate) use output::Output;
+pub(crate) use running::{Fleet, FleetConfig};
 
 /// What `demo-shop up` takes.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
     /// How many replicas of the shop to run
-    #[arg(long, default_value_t = 3)]
-    pub(crate) replicas: u8,
+    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=i64::from(REPLICAS_MAX)))]
+    replicas: u8,
+    /// Where the shop listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// A Redis or Valkey of your own, instead of a cache node: redis://…
+    #[arg(long, value_name = "URL")]
+    cache: Option<String>,
+    /// A database of your own, instead of a file in the data folder: sqlite:FILE or postgres://…
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The folder for database, secret and logs [default: demo-shop in the user's data folder]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Show the output of every process here, instead of in files in the data folder
+    #[arg(long)]
+    verbose: bool,
 }
 
-pub(crate) async fn run(_args: UpArgs) -> anyhow::Result<()> {
-    anyhow::bail!("`up` is not built yet")
+/// Runs a whole shop until SIGTERM or SIGINT; a second one ends it at once.
+pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    // Before anything is started: a port that is taken is the most likely fault, and then nothing has to be undone.
+    let listener = crate::balancer::listen(args.listen).await?;
+    let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
+    let data_path = data.path().to_owned();
+    let output = if args.verbose {
+        Output::Terminal
+    } else {
+        Output::Files(data.logs())
+    };
+    let config = FleetConfig {
+        replicas: args.replicas,
+        cache: args.cache,
+        database: args.database,
+        output,
+    };
+    let fleet = tokio::select! {
+        fleet = Fleet::start(config, data, listener) => fleet?,
+        // What was started so far is dropped with the future, and so killed.
+        () = signals.next() => return Ok(()),
+    };
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "demo-shop".to_owned());
+    let greeting = greeting::greeting(fleet.address(), &fleet.status(), &data_path, &program);
+    // A reader that went away must not end the shop, so a failed write is no error.
+    let _ = std::io::stdout()
+        .write_all(greeting.as_bytes())
+        .and_then(|()| std::io::stdout().flush());
+    signals.next().await;
+    tracing::info!(
+        "ending: no new requests, then the replicas, then the cache node (once more to end at once)"
+    );
+    tokio::select! {
+        () = fleet.stop() => {}
+        () = signals.next() => anyhow::bail!("ended at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT, as often as they come.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    /// Resolves at the next of them.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -1,0 +1,72 @@
+//! `GET /fleet.json`: what runs, for people, tests and the load test.
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::balancer::replicas::ReplicaSet;
+
+/// The answer of `/fleet.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FleetStatus {
+    pub(crate) replicas: Vec<ReplicaStatus>,
+    pub(crate) nodes: Vec<NodeStatus>,
+}
+
+impl FleetStatus {
+    pub(crate) fn of(replicas: &ReplicaSet, board: &NodeBoard) -> Self {
+        Self {
+            replicas: replicas.iter().map(|replica| replica.status()).collect(),
+            nodes: board.nodes(),
+        }
+    }
+}
+
+/// One replica of the shop.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReplicaStatus {
+    pub(crate) name: String,
+    /// Null when it is unknown: the process is gone, or the balancer did not start it.
+    pub(crate) pid: Option<u32>,
+    pub(crate) address: String,
+    pub(crate) state: State,
+    /// Requests sent to it since the balancer began, tries that failed included.
+    pub(crate) requests: u64,
+}
+
+/// One cache node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) pid: Option<u32>,
+    pub(crate) address: String,
+    pub(crate) state: State,
+}
+
+/// Whether a process can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Starting,
+    Up,
+    Down,
+}
+
+/// The cache nodes as their supervisor last saw them; empty when there is none.
+#[derive(Debug, Default)]
+pub(crate) struct NodeBoard(RwLock<Vec<NodeStatus>>);
+
+impl NodeBoard {
+    pub(crate) fn nodes(&self) -> Vec<NodeStatus> {
+        self.0.read().clone()
+    }
+
+    /// Replaces what is known of the node of that name.
+    pub(crate) fn set(&self, status: NodeStatus) {
+        let mut nodes = self.0.write();
+        match nodes.iter_mut().find(|node| node.name == status.name) {
+            Some(node) => *node = status,
+            None => nodes.push(status),
+        }
+    }
+}

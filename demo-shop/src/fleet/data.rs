@@ -1,0 +1,150 @@
+//! The folder where a fleet keeps its database, its secret and its logs.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rand::RngExt;
+
+/// The environment variable in which replicas find the secret for session ids.
+pub(crate) const SESSION_KEY_VARIABLE: &str = "DEMO_SHOP_SESSION_KEY";
+
+/// A data folder that is ours until this value is dropped, or the process dies.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Held, not read: the lock ends with the file handle, also when the process is killed.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the folder when it is missing, and claims it.
+    ///
+    /// # Errors
+    /// When another fleet uses it, or it cannot be written.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path.join("logs")).with_context(|| {
+            format!(
+                "cannot make the data folder {}: give another one with --data",
+                path.display()
+            )
+        })?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .with_context(|| {
+                format!(
+                    "cannot write {}: give another folder with --data",
+                    lock_path.display()
+                )
+            })?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another demo-shop uses the data folder {}: end that one, or give this one its own with --data",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
+            }
+        }
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot resolve {}", path.display()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// The URL of the embedded database.
+    pub(crate) fn database_url(&self) -> String {
+        format!("sqlite:{}", self.path.join("shop.db").display())
+    }
+
+    /// The secret that turns session ids into keys of the store: the same for every replica, and after a new start.
+    pub(crate) fn session_key(&self) -> anyhow::Result<String> {
+        if let Ok(key) = std::env::var(SESSION_KEY_VARIABLE) {
+            return Ok(key);
+        }
+        let path = self.path.join("session.key");
+        match fs::read_to_string(&path) {
+            Ok(key) if key.trim().len() >= 32 => return Ok(key.trim().to_owned()),
+            Ok(_) => bail!(
+                "{} is damaged: remove it; visitors then begin new sessions",
+                path.display()
+            ),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        }
+        let secret: [u8; 32] = rand::rng().random();
+        let key: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Written aside and renamed: a half-written secret would end every session at the next start.
+        let aside = self.path.join("session.key.new");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&aside)
+            .with_context(|| format!("cannot write {}", aside.display()))?;
+        file.write_all(key.as_bytes())
+            .and_then(|()| file.sync_all())
+            .context("cannot write the session key")?;
+        fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(key)
+    }
+}
+
+/// The user's data folder for this program, or a folder here when the user has none.
+pub(crate) fn default_path() -> PathBuf {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(
+            || PathBuf::from("demo-shop-data"),
+            |base| base.join("demo-shop"),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fleet::data::DataDir;
+
+    #[test]
+    fn a_folder_belongs_to_one_fleet_at_a_time() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let first = DataDir::open(folder.path()).expect("a new folder opens");
+        let error = DataDir::open(folder.path())
+            .expect_err("it is taken")
+            .to_string();
+        assert!(error.contains("--data"), "{error}");
+        drop(first);
+        assert!(DataDir::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn the_secret_stays_the_same() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataDir::open(folder.path()).expect("a new folder opens");
+        let key = data.session_key().expect("a key is made");
+        assert_eq!(key.len(), 64);
+        assert_eq!(data.session_key().expect("it is read again"), key);
+    }
+}

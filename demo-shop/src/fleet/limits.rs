@@ -1,0 +1,24 @@
+//! The bounds of the supervisor.
+
+use std::time::Duration;
+
+/// Replicas of one fleet: their names are the letters A to Z.
+pub(crate) const REPLICAS_MAX: u8 = 26;
+/// Longest time from a process's start to its ready line; migrations of a new database are within it.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The first wait before a dead process is started again, after one immediate try.
+pub(crate) const RESTART_DELAY_MIN: Duration = Duration::from_millis(100);
+/// The longest wait before a dead process is started again.
+pub(crate) const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
+/// A process that ran this long is healthy: its next death starts with an immediate try again.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Failed starts of a replica on its own port before it may take another one: somebody else may hold the port now.
+pub(crate) const PORT_TRIES_MAX: u32 = 3;
+/// Longest wait for a replica that was told to end, before it is killed.
+pub(crate) const REPLICA_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest wait for a cache node that was told to end, before it is killed.
+pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Longest line of a child's output that is kept together, in bytes.
+pub(crate) const LOG_LINE_MAX: u64 = 8 * 1024;
+/// Size at which a log file becomes `NAME.log.1` and a new one is begun, in bytes.
+pub(crate) const LOG_FILE_MAX: u64 = 8 * 1024 * 1024;

@@ -1,0 +1,258 @@
+//! A named process of the fleet and its lives: what dies is started again, under the same name and port.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::balancer::{NodeBoard, NodeStatus, Replica, State};
+use crate::fleet::backoff::Backoff;
+use crate::fleet::child::{ChildCommand, RunningChild};
+use crate::fleet::limits::{NODE_STOP_TIMEOUT, PORT_TRIES_MAX, REPLICA_STOP_TIMEOUT};
+use crate::fleet::output::{Log, Output};
+
+/// What a process is, and who is told of its lives.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    /// A replica of the shop, with what its command line needs.
+    Replica {
+        replica: Arc<Replica>,
+        cache: String,
+        database: String,
+        session_key: String,
+    },
+    /// The cache node of that name.
+    Node { name: String, board: Arc<NodeBoard> },
+}
+
+impl Role {
+    fn name(&self) -> &str {
+        match self {
+            Self::Replica { replica, .. } => replica.name(),
+            Self::Node { name, .. } => name,
+        }
+    }
+
+    /// The name with what it is, for people.
+    fn title(&self) -> String {
+        match self {
+            Self::Replica { replica, .. } => format!("replica {}", replica.name()),
+            Self::Node { name, .. } => format!("cache node {name}"),
+        }
+    }
+
+    fn stop_timeout(&self) -> Duration {
+        match self {
+            Self::Replica { .. } => REPLICA_STOP_TIMEOUT,
+            Self::Node { .. } => NODE_STOP_TIMEOUT,
+        }
+    }
+
+    /// The replicas are told the node's address once, so the node must come back where it was; a replica's address is
+    /// known to the balancer alone and may change.
+    fn may_move(&self) -> bool {
+        matches!(self, Self::Replica { .. })
+    }
+
+    fn command(&self, program: PathBuf, listen: SocketAddr) -> ChildCommand {
+        let mut environment = Vec::new();
+        let arguments: Vec<String> = match self {
+            Self::Replica {
+                replica,
+                cache,
+                database,
+                session_key,
+            } => {
+                // In the environment and not among the arguments, which every user of the machine can list.
+                environment.push((
+                    crate::fleet::data::SESSION_KEY_VARIABLE,
+                    session_key.clone(),
+                ));
+                let listen = listen.to_string();
+                [
+                    "serve",
+                    "--with-parent",
+                    "--listen",
+                    &listen,
+                    "--name",
+                    replica.name(),
+                    "--cache",
+                    cache,
+                    "--database",
+                    database,
+                ]
+                .map(str::to_owned)
+                .into()
+            }
+            Self::Node { .. } => {
+                let (ip, port) = (listen.ip().to_string(), listen.port().to_string());
+                ["node", "--with-parent", "--bind", &ip, "--port", &port]
+                    .map(str::to_owned)
+                    .into()
+            }
+        };
+        ChildCommand {
+            program,
+            arguments: arguments.into_iter().map(OsString::from).collect(),
+            environment,
+        }
+    }
+
+    fn note_ready(&self, child: &RunningChild) {
+        match self {
+            Self::Replica { replica, .. } => replica.set_ready(child.address, child.pid),
+            Self::Node { name, board } => {
+                board.set(node_status(name, child.address, Some(child.pid), State::Up));
+            }
+        }
+    }
+
+    fn note_gone(&self, address: SocketAddr) {
+        match self {
+            Self::Replica { replica, .. } => replica.set_gone(),
+            Self::Node { name, board } => board.set(node_status(name, address, None, State::Down)),
+        }
+    }
+}
+
+fn node_status(name: &str, address: SocketAddr, pid: Option<u32>, state: State) -> NodeStatus {
+    NodeStatus {
+        name: name.to_owned(),
+        role: "primary".to_owned(),
+        pid,
+        address: address.to_string(),
+        state,
+    }
+}
+
+/// A process under supervision. Dropping it kills the process; [`Member::stop`] ends it in order.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) address: SocketAddr,
+    stop: watch::Sender<bool>,
+    lives: JoinHandle<()>,
+}
+
+impl Member {
+    /// Starts the process on a free loopback port and keeps it alive from then on.
+    ///
+    /// # Errors
+    /// When the first start fails: that is a fault of the set-up, which a second start would not heal.
+    pub(crate) async fn start(role: Role, output: &Output) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let log = Log::new(output, role.name());
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let child = RunningChild::start(&role.command(program.clone(), listen), &log)
+            .await
+            .with_context(|| format!("cannot start {}", role.title()))?;
+        let address = child.address;
+        role.note_ready(&child);
+        let (stop, stopping) = watch::channel(false);
+        let lives = tokio::spawn(
+            Lives {
+                role,
+                program,
+                log,
+                address,
+                stopping,
+            }
+            .run(child),
+        );
+        Ok(Self {
+            address,
+            stop,
+            lives,
+        })
+    }
+
+    /// Ends the process: SIGTERM, a bounded wait, SIGKILL.
+    pub(crate) async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let _ = (&mut self.lives).await;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // The task owns the child, which is killed when the task's values are dropped.
+        self.lives.abort();
+    }
+}
+
+struct Lives {
+    role: Role,
+    program: PathBuf,
+    log: Log,
+    address: SocketAddr,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Lives {
+    async fn run(mut self, mut child: RunningChild) {
+        let mut backoff = Backoff::default();
+        let title = self.role.title();
+        loop {
+            let born = Instant::now();
+            let stopping = self.stopping.clone();
+            tokio::select! {
+                () = stopped(stopping) => {
+                    child.stop(self.role.stop_timeout()).await;
+                    self.role.note_gone(self.address);
+                    return;
+                }
+                ended = child.ended() => {
+                    self.role.note_gone(self.address);
+                    let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    tracing::warn!("{title} (pid {}) died: {how}; starting it again", child.pid);
+                }
+            }
+            let died = Instant::now();
+            backoff.note_uptime(died - born);
+            let stopping = self.stopping.clone();
+            child = tokio::select! {
+                () = stopped(stopping) => return,
+                child = self.start_again(&mut backoff) => child,
+            };
+            tracing::info!(
+                "{title} is back (pid {}) after {} ms",
+                child.pid,
+                died.elapsed().as_millis()
+            );
+        }
+    }
+
+    /// Tries until it succeeds, with a bounded wait between the tries: a supervisor that gives up helps nobody.
+    async fn start_again(&mut self, backoff: &mut Backoff) -> RunningChild {
+        let mut failures = 0_u32;
+        loop {
+            tokio::time::sleep(backoff.next_delay()).await;
+            let mut listen = self.address;
+            if failures >= PORT_TRIES_MAX && self.role.may_move() {
+                listen.set_port(0);
+            }
+            match RunningChild::start(&self.role.command(self.program.clone(), listen), &self.log)
+                .await
+            {
+                Ok(child) => {
+                    self.address = child.address;
+                    self.role.note_ready(&child);
+                    return child;
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!("{} does not start: {error:#}", self.role.title());
+                }
+            }
+        }
+    }
+}
+
+/// Resolves when the member was told to stop, or is gone.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}

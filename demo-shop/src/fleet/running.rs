@@ -1,0 +1,147 @@
+//! A running fleet: cache node, replicas and the balancer in front of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::future::{join_all, try_join_all};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::balancer::{FleetStatus, NodeBoard, Replica, ReplicaSet};
+use crate::fleet::data::DataDir;
+use crate::fleet::member::{Member, Role};
+use crate::fleet::output::Output;
+
+/// What a fleet is made of.
+#[derive(Debug)]
+pub(crate) struct FleetConfig {
+    /// From 1 to [`crate::fleet::limits::REPLICAS_MAX`].
+    pub(crate) replicas: u8,
+    /// The store of sessions and carts; `None` starts a cache node.
+    pub(crate) cache: Option<String>,
+    /// The database; `None` takes a SQLite file in the data folder.
+    pub(crate) database: Option<String>,
+    pub(crate) output: Output,
+}
+
+/// A fleet that serves. Dropping it kills its processes; [`Fleet::stop`] ends them in order.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    address: SocketAddr,
+    replicas: Arc<ReplicaSet>,
+    board: Arc<NodeBoard>,
+    ending: watch::Sender<bool>,
+    balancer: JoinHandle<()>,
+    replica_members: Vec<Member>,
+    node: Option<Member>,
+    _data: DataDir,
+}
+
+impl Fleet {
+    /// Starts everything behind `listener`, in the order of dependence. Returns when every replica is ready.
+    ///
+    /// The balancer is a task of the supervisor and not a process: `/fleet.json` tells pids and states that only the
+    /// supervisor knows, and a replica that died is taken out of the rotation before any probe could notice. A shop that
+    /// wants the balancer apart runs `demo-shop balance`.
+    ///
+    /// # Errors
+    /// When a process does not start; those that did are ended.
+    pub(crate) async fn start(
+        config: FleetConfig,
+        data: DataDir,
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let address = listener
+            .local_addr()
+            .context("cannot read the listener's address")?;
+        let board = Arc::new(NodeBoard::default());
+        let session_key = data.session_key()?;
+        let (cache, node) = match config.cache {
+            Some(url) => (url, None),
+            None => {
+                let role = Role::Node {
+                    name: "node-1".to_owned(),
+                    board: Arc::clone(&board),
+                };
+                let node = Member::start(role, &config.output).await?;
+                (format!("redis://{}", node.address), Some(node))
+            }
+        };
+        let database = config.database.unwrap_or_else(|| data.database_url());
+        let handles: Vec<Arc<Replica>> = replica_names(config.replicas)
+            .map(|name| Arc::new(Replica::supervised(&name)))
+            .collect();
+        let start = |replica: &Arc<Replica>| {
+            let role = Role::Replica {
+                replica: Arc::clone(replica),
+                cache: cache.clone(),
+                database: database.clone(),
+                session_key: session_key.clone(),
+            };
+            let output = config.output.clone();
+            async move { Member::start(role, &output).await }
+        };
+        // The first one alone: it brings a new database up to date, and the others then find it ready.
+        let (first, others) = handles
+            .split_first()
+            .context("a fleet needs at least one replica: --replicas 1")?;
+        let mut replica_members = vec![start(first).await?];
+        replica_members.extend(try_join_all(others.iter().map(start)).await?);
+
+        let replicas = Arc::new(ReplicaSet::new(handles));
+        let (ending, mut ended) = watch::channel(false);
+        let shutdown = async move {
+            let _ = ended.wait_for(|ending| *ending).await;
+        };
+        let serve = crate::balancer::serve(
+            listener,
+            Arc::clone(&replicas),
+            Arc::clone(&board),
+            shutdown,
+        );
+        let balancer = tokio::spawn(serve);
+        Ok(Self {
+            address,
+            replicas,
+            board,
+            ending,
+            balancer,
+            replica_members,
+            node,
+            _data: data,
+        })
+    }
+
+    /// Where the balancer listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What `/fleet.json` tells.
+    pub(crate) fn status(&self) -> FleetStatus {
+        FleetStatus::of(&self.replicas, &self.board)
+    }
+
+    /// Ends everything against the order of dependence: no new requests, then the replicas, the node last.
+    pub(crate) async fn stop(mut self) {
+        self.ending.send_replace(true);
+        let _ = (&mut self.balancer).await;
+        join_all(self.replica_members.drain(..).map(Member::stop)).await;
+        if let Some(node) = self.node.take() {
+            node.stop().await;
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.balancer.abort();
+    }
+}
+
+/// A, B, C …
+fn replica_names(count: u8) -> impl Iterator<Item = String> {
+    ('A'..='Z').take(usize::from(count)).map(String::from)
+}
