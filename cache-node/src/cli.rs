@@ -1,0 +1,149 @@
+//! The command line: redis.conf's directives as options, or a file with them.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::{
+    Config, ConfigError, Node,
+    config::{DIRECTIVES, parse_file},
+};
+
+const EXAMPLES: &str = "Examples:
+  cache-node
+  cache-node --port 6400 --maxmemory 256mb --maxmemory-policy volatile-lru
+  cache-node ./node.conf --port 0
+  cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
+
+Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.
+The node prints one line when it is ready, and ends without loss of what it acknowledged on SIGTERM and SIGINT.";
+
+/// Runs a node as the `cache-node` binary does, until SIGTERM or SIGINT. `arguments` begin with the program's name.
+///
+/// Prints one line on standard output when it serves: `cache-node ready on 127.0.0.1:6379 (pid 4711)`.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Nobody is left to tell when standard error is closed.
+            let printed = error.print();
+            drop(printed);
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    match config(&matches) {
+        Ok(config) => serve(config),
+        Err(error) => {
+            eprintln!("cache-node: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn command() -> Command {
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .help("A configuration file in the form of redis.conf")
+        .value_parser(clap::value_parser!(PathBuf));
+    let options = DIRECTIVES.iter().map(|directive| {
+        Arg::new(directive.name)
+            .long(directive.name)
+            .value_name(directive.value)
+            .help(directive.help)
+            .action(ArgAction::Append)
+            .num_args(1..)
+            .allow_hyphen_values(false)
+    });
+    Command::new("cache-node")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("An in-memory cache node that speaks the Redis protocol")
+        .after_help(EXAMPLES)
+        .arg(file)
+        .args(options)
+}
+
+fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    if let Some(path) = matches.get_one::<PathBuf>("file") {
+        let text = read(path)?;
+        parse_file(&mut config, &path.display().to_string(), &text)?;
+    }
+    for directive in DIRECTIVES {
+        let Some(occurrences) = matches.get_occurrences::<String>(directive.name) else { continue };
+        for values in occurrences {
+            let values: Vec<&str> = values.map(String::as_str).collect();
+            config.set(directive.name, &values)?;
+        }
+    }
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError(format!("cannot read the configuration file {}: {error}", path.display())))
+}
+
+fn serve(config: Config) -> ExitCode {
+    start_logging(&config.loglevel);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(async {
+        // The handlers first: a signal that comes right after the ready line must already be heard.
+        let ended = match signal() {
+            Ok(ended) => ended,
+            Err(error) => return fail(&error),
+        };
+        let node = match Node::spawn(config).await {
+            Ok(node) => node,
+            Err(error) => return fail(&error),
+        };
+        let mut out = io::stdout();
+        // A closed standard output is no reason not to serve.
+        let told = writeln!(out, "cache-node ready on {} (pid {})", node.addr(), std::process::id()).and_then(|()| out.flush());
+        drop(told);
+        let name = ended.await;
+        tracing::info!("{name}: ending");
+        node.shutdown().await;
+        ExitCode::SUCCESS
+    })
+}
+
+/// Completes at SIGTERM or SIGINT with the signal's name.
+fn signal() -> io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn start_logging(level: &str) {
+    let level = match level {
+        "debug" => LevelFilter::DEBUG,
+        "verbose" | "notice" => LevelFilter::INFO,
+        "warning" => LevelFilter::WARN,
+        _ => LevelFilter::OFF,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    // Already set when another part of the same process logs: that one stays.
+    let set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    drop(set);
+}
+
+fn fail(error: &io::Error) -> ExitCode {
+    eprintln!("cache-node: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,355 @@
+//! Commands on the connection itself.
+
+use std::sync::atomic::Ordering;
+
+use crate::{
+    command::{
+        CommandError, Context, Flags, Outcome, Spec,
+        error::printable,
+        parse::{integer, is_word},
+        pubsub,
+        table::rows,
+        transaction,
+    },
+    keyspace::Keys,
+    node::{ClientEntry, Shared},
+    protocol::{Args, Protocol, Reply},
+};
+
+const ANY_TIME: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
+const HANDSHAKE: Flags = ANY_TIME.and(Flags::NO_AUTH);
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[Spec] = rows! {
+    "PING" -1 Flags::FAST.and(Flags::WHILE_SUBSCRIBED), "connection" NONE Client(ping) "1.0.0" "Returns the server's liveliness response.";
+    "ECHO" 2 Flags::FAST.and(Flags::LOADING).and(Flags::STALE), "connection" NONE Client(echo) "1.0.0" "Returns the given string.";
+    "SELECT" 2 Flags::FAST.and(Flags::LOADING).and(Flags::STALE), "connection" NONE Keys(select) "1.0.0" "Changes the selected database.";
+    "AUTH" -2 HANDSHAKE, "connection" NONE Client(auth) "1.0.0" "Authenticates the connection.";
+    "HELLO" -1 HANDSHAKE, "connection" NONE Client(hello) "6.0.0" "Handshakes with the Redis server.";
+    "QUIT" -1 HANDSHAKE.and(Flags::WHILE_SUBSCRIBED).and(Flags::NOT_QUEUED), "connection" NONE Client(quit) "1.0.0" "Closes the connection.";
+    "RESET" 1 HANDSHAKE.and(Flags::WHILE_SUBSCRIBED).and(Flags::NOT_QUEUED), "connection" NONE Client(reset) "6.2.0" "Resets the connection.";
+    "CLIENT" -2 Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE), "connection" NONE Client(client) "2.4.0" "A container for client connection commands.";
+};
+
+fn ping(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    if args.len() > 2 {
+        return Err(CommandError::wrong_arguments("ping"));
+    }
+    if ctx.client.subscriptions > 0 && ctx.client.protocol() == Protocol::Resp2 {
+        // Among pushed messages a bare +PONG could not be told apart from them.
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(args.get(1).unwrap_or_default());
+    } else {
+        match args.get(1) {
+            Some(message) => reply.bulk(message),
+            None => reply.simple("PONG"),
+        }
+    }
+    Ok(())
+}
+
+fn echo(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    reply.bulk(args.at(1));
+    Ok(())
+}
+
+fn select(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let db = usize::try_from(integer(args.at(1))?).map_err(|_| CommandError::DB_OUT_OF_RANGE)?;
+    if !keys.select(db) {
+        return Err(CommandError::DB_OUT_OF_RANGE);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn auth(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let (user, password) = match args.len() {
+        2 => {
+            if ctx.config.requirepass.is_none() {
+                return Err(CommandError::fixed(
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+                ));
+            }
+            (&b"default"[..], args.at(1))
+        }
+        3 => (args.at(1), args.at(2)),
+        _ => return Err(CommandError::SYNTAX),
+    };
+    authenticate(ctx, user, password)?;
+    reply.ok();
+    Ok(())
+}
+
+fn authenticate(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> Outcome {
+    // Without a password set, the default user takes any, as in Redis ("nopass").
+    let is_right = ctx.config.requirepass.as_ref().is_none_or(|expected| is_same(expected.as_bytes(), password));
+    if user != b"default" || !is_right {
+        return Err(CommandError::WRONG_PASS);
+    }
+    ctx.client.is_authenticated = true;
+    Ok(())
+}
+
+/// Compares without telling by the time taken how much was right.
+fn is_same(expected: &[u8], given: &[u8]) -> bool {
+    let difference = expected.iter().zip(given).fold(0, |difference, (a, b)| difference | (a ^ b));
+    expected.len() == given.len() && std::hint::black_box(difference) == 0
+}
+
+fn hello(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let protocol = match args.get(1) {
+        None => None,
+        Some(b"2") => Some(Protocol::Resp2),
+        Some(b"3") => Some(Protocol::Resp3),
+        Some(version) if integer(version).is_err() => {
+            return Err(CommandError::fixed("ERR Protocol version is not an integer or out of range"));
+        }
+        Some(_) => return Err(CommandError::fixed("NOPROTO unsupported protocol version")),
+    };
+    let mut rest = args.from(2).iter();
+    let mut name = None;
+    while let Some(option) = rest.next() {
+        if is_word(option, "AUTH") {
+            let (Some(user), Some(password)) = (rest.next(), rest.next()) else { return Err(CommandError::SYNTAX) };
+            authenticate(ctx, user, password)?;
+        } else if is_word(option, "SETNAME") {
+            name = Some(client_name(rest.next().ok_or(CommandError::SYNTAX)?)?);
+        } else {
+            return Err(CommandError::new(format!("ERR Syntax error in HELLO option '{}'", printable(option))));
+        }
+    }
+    if !ctx.client.is_authenticated {
+        return Err(CommandError::fixed(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
+             option can be used to authenticate the client and select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        ctx.client.entry.names.lock().name = name;
+    }
+    if let Some(protocol) = protocol {
+        ctx.client.set_protocol(protocol);
+        reply.set_protocol(protocol);
+    }
+    reply.map(7);
+    for (field, value) in [("server", "redis"), ("version", crate::REDIS_VERSION)] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(if reply.protocol() == Protocol::Resp3 { 3 } else { 2 });
+    reply.bulk(b"id");
+    reply.integer(ctx.client.entry.id as i64);
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+    Ok(())
+}
+
+fn quit(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    ctx.client.closes_after_reply = true;
+    reply.ok();
+    Ok(())
+}
+
+fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    ctx.client.transaction = None;
+    transaction::drop_watch(ctx.shared, ctx.client, ctx.now);
+    pubsub::unsubscribe_all(ctx.shared, ctx.client);
+    ctx.client.set_db(0);
+    ctx.client.set_protocol(Protocol::Resp2);
+    ctx.client.is_authenticated = ctx.config.requirepass.is_none();
+    ctx.client.entry.names.lock().name.clear();
+    reply.set_protocol(Protocol::Resp2);
+    reply.simple("RESET");
+    Ok(())
+}
+
+fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let subcommand = args.at(1).to_ascii_uppercase();
+    let entry = &ctx.client.entry;
+    match (&subcommand[..], args.len()) {
+        (b"ID", 2) => reply.integer(entry.id as i64),
+        (b"GETNAME", 2) => {
+            let name = entry.names.lock().name.clone();
+            reply.bulk_or_null((!name.is_empty()).then_some(name.as_bytes()));
+        }
+        (b"SETNAME", 3) => {
+            entry.names.lock().name = client_name(args.at(2))?;
+            reply.ok();
+        }
+        (b"SETINFO", 4) => {
+            set_info(entry, args.at(2), args.at(3))?;
+            reply.ok();
+        }
+        (b"INFO", 2) => reply.verbatim(&(entry.line(ctx.now) + "\n")),
+        (b"LIST", _) => list(ctx, args, reply)?,
+        (b"KILL", 3..) => kill(ctx, args, reply)?,
+        (b"NO-EVICT" | b"NO-TOUCH", 3) => {
+            if !is_word(args.at(2), "ON") && !is_word(args.at(2), "OFF") {
+                return Err(CommandError::SYNTAX);
+            }
+            // Buffers of connections are never evicted here, and NO-TOUCH is a hint.
+            reply.ok();
+        }
+        (b"GETREDIR", 2) => reply.integer(-1),
+        (b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO" | b"INFO" | b"KILL", _) => {
+            return Err(CommandError::wrong_arguments(&format!("client|{}", String::from_utf8_lossy(&subcommand))));
+        }
+        _ => return Err(CommandError::unknown_subcommand("CLIENT", args.at(1))),
+    }
+    Ok(())
+}
+
+/// Names stand in CLIENT LIST, whose fields are parted by blanks.
+fn client_name(name: &[u8]) -> Result<String, CommandError> {
+    const NAME_BYTES_MAX: usize = 1024;
+    if name.len() > NAME_BYTES_MAX || !name.iter().all(u8::is_ascii_graphic) {
+        return Err(CommandError::fixed("ERR Client names cannot contain spaces, newlines or special characters."));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+fn set_info(entry: &ClientEntry, attribute: &[u8], value: &[u8]) -> Outcome {
+    let mut names = entry.names.lock();
+    let target = if is_word(attribute, "LIB-NAME") {
+        &mut names.library
+    } else if is_word(attribute, "LIB-VER") {
+        &mut names.library_version
+    } else {
+        return Err(CommandError::new(format!("ERR Unrecognized option '{}'", printable(attribute))));
+    };
+    let text = client_name(value).map_err(|_| {
+        CommandError::new(format!(
+            "ERR {} cannot contain spaces, newlines or special characters.",
+            printable(attribute).to_ascii_lowercase()
+        ))
+    })?;
+    *target = text;
+    Ok(())
+}
+
+fn list(ctx: &Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let mut filter = Filter::default();
+    match args.get(2) {
+        None => {}
+        Some(word) if is_word(word, "TYPE") && args.len() == 4 => filter.kind = Some(kind(args.at(3))?),
+        Some(word) if is_word(word, "ID") && args.len() > 3 => {
+            let ids: Result<Vec<u64>, CommandError> = args.from(3).iter().map(client_id).collect();
+            filter.ids = Some(ids?);
+        }
+        Some(_) => return Err(CommandError::SYNTAX),
+    }
+    let mut text = String::new();
+    ctx.shared.clients.for_each(|entry| {
+        if filter.takes(entry) {
+            text += &entry.line(ctx.now);
+            text.push('\n');
+        }
+    });
+    reply.verbatim(&text);
+    Ok(())
+}
+
+/// Which connections CLIENT LIST and CLIENT KILL mean.
+#[derive(Default)]
+struct Filter {
+    ids: Option<Vec<u64>>,
+    address: Option<String>,
+    local_address: Option<String>,
+    user: Option<Vec<u8>>,
+    kind: Option<ClientKind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ClientKind {
+    Normal,
+    PubSub,
+    /// Replicas and primaries: connections of those kinds do not exist yet.
+    Replication,
+}
+
+impl Filter {
+    fn takes(&self, entry: &ClientEntry) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
+            && self.address.as_ref().is_none_or(|address| *address == entry.address.to_string())
+            && self.local_address.as_ref().is_none_or(|address| *address == entry.local_address.to_string())
+            && self.user.as_ref().is_none_or(|user| user == b"default")
+            && self.kind.is_none_or(|kind| kind == if entry.is_subscriber() { ClientKind::PubSub } else { ClientKind::Normal })
+    }
+}
+
+fn kind(word: &[u8]) -> Result<ClientKind, CommandError> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(ClientKind::Normal),
+        b"pubsub" => Ok(ClientKind::PubSub),
+        b"master" | b"replica" | b"slave" => Ok(ClientKind::Replication),
+        _ => Err(CommandError::new(format!("ERR Unknown client type '{}'", printable(word)))),
+    }
+}
+
+fn client_id(text: &[u8]) -> Result<u64, CommandError> {
+    integer(text)
+        .ok()
+        .and_then(|id| u64::try_from(id).ok())
+        .filter(|id| *id > 0)
+        .ok_or(CommandError::fixed("ERR client-id should be greater than 0"))
+}
+
+fn kill(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    if args.len() == 3 {
+        // The old form: one address, and OK or an error.
+        let filter = Filter { address: Some(String::from_utf8_lossy(args.at(2)).into_owned()), ..Filter::default() };
+        if close(ctx, &filter, false) == 0 {
+            return Err(CommandError::fixed("ERR No such client"));
+        }
+        reply.ok();
+        return Ok(());
+    }
+    let mut filter = Filter::default();
+    let mut skips_me = true;
+    let mut rest = args.from(2).iter();
+    while let Some(word) = rest.next() {
+        let value = rest.next().ok_or(CommandError::SYNTAX)?;
+        match word.to_ascii_uppercase().as_slice() {
+            b"ID" => filter.ids = Some(vec![client_id(value)?]),
+            b"ADDR" => filter.address = Some(String::from_utf8_lossy(value).into_owned()),
+            b"LADDR" => filter.local_address = Some(String::from_utf8_lossy(value).into_owned()),
+            b"USER" => filter.user = Some(value.to_vec()),
+            b"TYPE" => filter.kind = Some(kind(value)?),
+            b"SKIPME" if is_word(value, "YES") => skips_me = true,
+            b"SKIPME" if is_word(value, "NO") => skips_me = false,
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    reply.count(close(ctx, &filter, skips_me));
+    Ok(())
+}
+
+fn close(ctx: &mut Context<'_>, filter: &Filter, skips_me: bool) -> usize {
+    let me = ctx.client.entry.id;
+    let shared: &Shared = ctx.shared;
+    let mut closed = 0;
+    let mut closes_me = false;
+    shared.clients.for_each(|entry| {
+        if !filter.takes(entry) || (skips_me && entry.id == me) {
+            return;
+        }
+        closed += 1;
+        if entry.id == me {
+            closes_me = true;
+        } else {
+            entry.outbox.close();
+        }
+    });
+    if closes_me {
+        // The answer still goes out.
+        ctx.client.closes_after_reply = true;
+    }
+    ctx.client.entry.last_active_ms.store(ctx.now.unix_ms, Ordering::Relaxed);
+    closed
+}

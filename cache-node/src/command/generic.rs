@@ -1,0 +1,361 @@
+//! Commands on keys of any type.
+
+use crate::{
+    command::{
+        CommandError, Flags, Outcome, Spec,
+        error::printable,
+        parse::{Base, Unit, integer, is_word, time_ms},
+        table::{READ, READ_FAST, WRITE, WRITE_FAST, rows},
+    },
+    keyspace::{Class, Hash, Keys, Kind, Value, glob_matches},
+    protocol::{Args, Reply},
+};
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[Spec] = rows! {
+    "DEL" -2 WRITE, "keyspace" ALL Keys(del) "1.0.0" "Deletes one or more keys.";
+    "UNLINK" -2 WRITE_FAST, "keyspace" ALL Keys(del) "4.0.0" "Asynchronously deletes one or more keys.";
+    "EXISTS" -2 READ_FAST, "keyspace" ALL Keys(exists) "1.0.0" "Determines whether one or more keys exist.";
+    "TOUCH" -2 READ_FAST, "keyspace" ALL Keys(touch) "3.2.1" "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
+    "EXPIRE" -3 WRITE_FAST, "keyspace" ONE Keys(expire) "1.0.0" "Sets the expiration time of a key in seconds.";
+    "PEXPIRE" -3 WRITE_FAST, "keyspace" ONE Keys(pexpire) "2.6.0" "Sets the expiration time of a key in milliseconds.";
+    "EXPIREAT" -3 WRITE_FAST, "keyspace" ONE Keys(expireat) "1.2.0" "Sets the expiration time of a key to a Unix timestamp.";
+    "PEXPIREAT" -3 WRITE_FAST, "keyspace" ONE Keys(pexpireat) "2.6.0" "Sets the expiration time of a key to a Unix milliseconds timestamp.";
+    "PERSIST" 2 WRITE_FAST, "keyspace" ONE Keys(persist) "2.2.0" "Removes the expiration time of a key.";
+    "TTL" 2 READ_FAST, "keyspace" ONE Keys(ttl) "1.0.0" "Returns the expiration time in seconds of a key.";
+    "PTTL" 2 READ_FAST, "keyspace" ONE Keys(pttl) "2.6.0" "Returns the expiration time in milliseconds of a key.";
+    "EXPIRETIME" 2 READ_FAST, "keyspace" ONE Keys(expiretime) "7.0.0" "Returns the expiration time of a key as a Unix timestamp.";
+    "PEXPIRETIME" 2 READ_FAST, "keyspace" ONE Keys(pexpiretime) "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
+    "RENAME" 3 WRITE, "keyspace" TWO Keys(rename) "1.0.0" "Renames a key and overwrites the destination.";
+    "RENAMENX" 3 WRITE_FAST, "keyspace" TWO Keys(renamenx) "1.0.0" "Renames a key only when the target key name doesn't exist.";
+    "TYPE" 2 READ_FAST, "keyspace" ONE Keys(kind) "1.0.0" "Determines the type of value stored at a key.";
+    "OBJECT" -2 READ, "keyspace" SECOND Keys(object) "2.2.3" "A container for object introspection commands.";
+    "MEMORY" -2 READ, "keyspace" SECOND Keys(memory) "4.0.0" "A container for memory diagnostics commands.";
+    "SCAN" -2 READ.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(scan) "2.8.0" "Iterates over the key names in the database.";
+    "KEYS" 2 READ.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(keys) "1.0.0" "Returns all key names that match a pattern.";
+    "RANDOMKEY" 1 READ.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(randomkey) "1.0.0" "Returns a random key name from the database.";
+    "DBSIZE" 1 READ_FAST.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(dbsize) "1.0.0" "Returns the number of keys in the database.";
+    "FLUSHDB" -1 WRITE.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(flushdb) "1.0.0" "Remove all keys from the current database.";
+    "FLUSHALL" -1 WRITE.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(flushall) "1.0.0" "Removes all keys from all databases.";
+};
+
+fn del(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let removed = args.from(1).iter().filter(|key| keys.delete(key)).count();
+    reply.count(removed);
+    Ok(())
+}
+
+fn exists(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let present = args.from(1).iter().filter(|key| keys.touch(key)).count();
+    reply.count(present);
+    Ok(())
+}
+
+fn touch(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    exists(keys, args, reply)
+}
+
+fn expire(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    set_time(keys, args, reply, Unit::Seconds, Base::Now, "expire")
+}
+
+fn pexpire(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    set_time(keys, args, reply, Unit::Milliseconds, Base::Now, "pexpire")
+}
+
+fn expireat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    set_time(keys, args, reply, Unit::Seconds, Base::Epoch, "expireat")
+}
+
+fn pexpireat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    set_time(keys, args, reply, Unit::Milliseconds, Base::Epoch, "pexpireat")
+}
+
+/// NX XX GT LT of the EXPIRE family.
+#[derive(Default)]
+struct ExpireOptions {
+    nx: bool,
+    xx: bool,
+    gt: bool,
+    lt: bool,
+}
+
+fn expire_options(args: Args<'_>) -> Result<ExpireOptions, CommandError> {
+    let mut options = ExpireOptions::default();
+    for option in args.from(3).iter() {
+        match option.to_ascii_uppercase().as_slice() {
+            b"NX" => options.nx = true,
+            b"XX" => options.xx = true,
+            b"GT" => options.gt = true,
+            b"LT" => options.lt = true,
+            _ => return Err(CommandError::new(format!("ERR Unsupported option {}", printable(option)))),
+        }
+    }
+    if options.nx && (options.xx || options.gt || options.lt) {
+        return Err(CommandError::fixed("ERR NX and XX, GT or LT options at the same time are not compatible"));
+    }
+    if options.gt && options.lt {
+        return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
+    }
+    Ok(options)
+}
+
+fn set_time(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, unit: Unit, base: Base, command: &str) -> Outcome {
+    let key = args.at(1);
+    let at = time_ms(args.at(2), unit, base, keys.now(), command)?;
+    let options = expire_options(args)?;
+    // A key without a time to live counts as infinitely late: GT never holds for it, LT always.
+    let may_set = keys.expires_at_ms(key).is_some_and(|current| {
+        let current = current.map(|current| current as i64);
+        !(options.nx && current.is_some()
+            || options.xx && current.is_none()
+            || options.gt && current.is_none_or(|current| at <= current)
+            || options.lt && current.is_some_and(|current| at >= current))
+    });
+    if may_set {
+        let at = u64::try_from(at).unwrap_or(0);
+        keys.set_expiry(key, Some(at));
+        if at > keys.now().unix_ms {
+            keys.notify(Class::Generic, "expire", key);
+        }
+    }
+    reply.flag(may_set);
+    Ok(())
+}
+
+fn persist(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let had_time = keys.expires_at_ms(args.at(1)).flatten().is_some();
+    if had_time {
+        keys.set_expiry(args.at(1), None);
+        keys.notify(Class::Generic, "persist", args.at(1));
+    }
+    reply.flag(had_time);
+    Ok(())
+}
+
+fn ttl(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    // Rounded to the nearest second, as Redis does.
+    let now = keys.now().unix_ms;
+    answer_time(keys, args, reply, |at| (at - now + 500) / 1000)
+}
+
+fn pttl(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let now = keys.now().unix_ms;
+    answer_time(keys, args, reply, |at| at - now)
+}
+
+fn expiretime(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    answer_time(keys, args, reply, |at| (at + 500) / 1000)
+}
+
+fn pexpiretime(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    answer_time(keys, args, reply, |at| at)
+}
+
+/// -2 without the key, -1 without a time, else what `convert` makes of it.
+fn answer_time(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, convert: impl Fn(u64) -> u64) -> Outcome {
+    match keys.expires_at_ms(args.at(1)) {
+        None => reply.integer(-2),
+        Some(None) => reply.integer(-1),
+        Some(Some(at)) => reply.integer(convert(at) as i64),
+    }
+    Ok(())
+}
+
+fn rename(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    move_key(keys, args.at(1), args.at(2))?;
+    reply.ok();
+    Ok(())
+}
+
+fn renamenx(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    if !keys.contains(args.at(1)) {
+        return Err(CommandError::NO_SUCH_KEY);
+    }
+    let is_free = !keys.contains(args.at(2));
+    if is_free {
+        move_key(keys, args.at(1), args.at(2))?;
+    }
+    reply.flag(is_free);
+    Ok(())
+}
+
+fn move_key(keys: &mut Keys<'_>, from: &[u8], to: &[u8]) -> Outcome {
+    if from == to {
+        return if keys.contains(from) { Ok(()) } else { Err(CommandError::NO_SUCH_KEY) };
+    }
+    let (value, expires_at_ms) = keys.take(from).ok_or(CommandError::NO_SUCH_KEY)?;
+    keys.set(to, value, expires_at_ms);
+    keys.notify(Class::Generic, "rename_from", from);
+    keys.notify(Class::Generic, "rename_to", to);
+    Ok(())
+}
+
+fn kind(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    reply.simple(keys.kind(args.at(1)).map_or("none", Kind::name));
+    Ok(())
+}
+
+fn object(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let subcommand = args.at(1).to_ascii_uppercase();
+    let is_known = matches!(&subcommand[..], b"ENCODING" | b"REFCOUNT" | b"IDLETIME" | b"FREQ");
+    if !is_known || args.len() != 3 {
+        return Err(CommandError::unknown_subcommand("OBJECT", args.at(1)));
+    }
+    let key = args.at(2);
+    let Some((idle_ms, frequency)) = keys.idle_and_frequency(key) else {
+        reply.null();
+        return Ok(());
+    };
+    match &subcommand[..] {
+        b"ENCODING" => {
+            let encoding = keys.peek(key).map_or("none", encoding);
+            reply.bulk(encoding.as_bytes());
+        }
+        b"REFCOUNT" => reply.integer(1),
+        b"FREQ" => reply.integer(i64::from(frequency)),
+        _ => reply.integer((idle_ms / 1000) as i64),
+    }
+    Ok(())
+}
+
+/// The name that Redis gives to a representation with the same properties; clients only show it.
+fn encoding(value: &Value) -> &'static str {
+    match value {
+        Value::Str(string) if crate::command::parse::strict_integer(&string.0).is_some() => "int",
+        Value::Str(string) if string.0.len() <= 44 => "embstr",
+        Value::Str(_) => "raw",
+        Value::Hash(hash) => match **hash {
+            Hash::Packed(_) => "listpack",
+            Hash::Table { .. } => "hashtable",
+        },
+        Value::Set(_) => "hashtable",
+        Value::SortedSet(_) => "skiplist",
+        Value::List(_) => "quicklist",
+    }
+}
+
+fn memory(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    // SAMPLES n is taken and not needed: sizes are counted, not sampled.
+    if !is_word(args.at(1), "USAGE") || args.len() < 3 {
+        return Err(CommandError::unknown_subcommand("MEMORY", args.at(1)));
+    }
+    match keys.used_bytes(args.at(2)) {
+        Some(bytes) => reply.count(bytes),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// Options of the SCAN family.
+pub(crate) struct ScanOptions<'a> {
+    pub(crate) pattern: Option<&'a [u8]>,
+    pub(crate) count: usize,
+    kind: Option<&'a [u8]>,
+}
+
+impl<'a> ScanOptions<'a> {
+    /// MATCH and COUNT, and TYPE where it is allowed, from `args`.
+    pub(crate) fn parse(args: Args<'a>, allows_type: bool) -> Result<ScanOptions<'a>, CommandError> {
+        /// Elements visited per call when the client says nothing (Redis: 10).
+        const COUNT_DEFAULT: usize = 10;
+        let mut options = ScanOptions { pattern: None, count: COUNT_DEFAULT, kind: None };
+        let mut rest = args.iter();
+        while let Some(option) = rest.next() {
+            let argument = rest.next().ok_or(CommandError::SYNTAX)?;
+            if is_word(option, "MATCH") {
+                options.pattern = Some(argument);
+            } else if is_word(option, "COUNT") {
+                let count = integer(argument)?;
+                options.count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(CommandError::SYNTAX)?;
+            } else if allows_type && is_word(option, "TYPE") {
+                options.kind = Some(argument);
+            } else {
+                return Err(CommandError::SYNTAX);
+            }
+        }
+        Ok(options)
+    }
+
+    pub(crate) fn matches(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob_matches(pattern, name))
+    }
+}
+
+/// A cursor argument: an unsigned decimal.
+pub(crate) fn cursor(text: &[u8]) -> Result<u64, CommandError> {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(CommandError::INVALID_CURSOR)
+}
+
+fn scan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let start = cursor(args.at(1))?;
+    let options = ScanOptions::parse(args.from(2), true)?;
+    let mut found = Reply::new(reply.protocol());
+    let mut count = 0;
+    let next = keys.scan(start, options.count, |key, kind| {
+        let has_kind = options.kind.is_none_or(|wanted| is_word(wanted, kind.name()));
+        if has_kind && options.matches(key) {
+            found.bulk(key);
+            count += 1;
+        }
+    });
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
+    reply.array(count);
+    reply.raw(found.bytes());
+    Ok(())
+}
+
+fn keys(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let pattern = args.at(1);
+    let mark = reply.open();
+    let mut count = 0;
+    keys.for_each(|key| {
+        if glob_matches(pattern, key) {
+            reply.bulk(key);
+            count += 1;
+        }
+    });
+    reply.close_array(mark, count);
+    Ok(())
+}
+
+fn randomkey(keys: &mut Keys<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    let key = keys.random_key();
+    reply.bulk_or_null(key.as_deref());
+    Ok(())
+}
+
+fn dbsize(keys: &mut Keys<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    reply.count(keys.len());
+    Ok(())
+}
+
+fn flushdb(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    check_flush_mode(args)?;
+    drop_aside(keys.flush());
+    reply.ok();
+    Ok(())
+}
+
+fn flushall(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    check_flush_mode(args)?;
+    drop_aside(keys.flush_all());
+    reply.ok();
+    Ok(())
+}
+
+fn check_flush_mode(args: Args<'_>) -> Outcome {
+    match args.get(1) {
+        None => Ok(()),
+        Some(mode) if args.len() == 2 && (is_word(mode, "SYNC") || is_word(mode, "ASYNC")) => Ok(()),
+        Some(_) => Err(CommandError::SYNTAX),
+    }
+}
+
+/// Frees millions of entries on a thread of its own: done here it would hold every shard for a second.
+fn drop_aside(flushed: crate::keyspace::Flushed) {
+    let spawned = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(flushed));
+    // Without a thread the closure was dropped already, and the memory with it.
+    drop(spawned);
+}

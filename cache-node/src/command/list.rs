@@ -1,0 +1,3 @@
+//! Placeholder.
+use crate::command::{Spec, table::rows};
+pub(crate) const COMMANDS: &[Spec] = rows! {};

@@ -1,0 +1,167 @@
+//! Commands: a table, the functions of its rows, and the one way in which a request is run.
+
+mod connection;
+pub(crate) mod error;
+mod generic;
+mod hash;
+mod list;
+pub(crate) mod parse;
+mod pubsub;
+mod scripting;
+mod server;
+mod set;
+mod sorted_set;
+mod string;
+pub(crate) mod table;
+mod transaction;
+
+pub(crate) use error::CommandError;
+pub(crate) use table::{Flags, KeyPositions, Outcome, Run, Spec};
+pub(crate) use transaction::{Transaction, Watch};
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use crate::{
+    command::error::printable,
+    keyspace::{Keys, Now},
+    node::{Client, Shared},
+    protocol::{Args, Protocol, Reply},
+    script::Interpreter,
+    stats::WorkerStats,
+};
+
+/// What a request runs in: the node, the connection that sent it, and the thread it runs on.
+pub(crate) struct Context<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) config: &'a crate::config::Config,
+    pub(crate) client: &'a mut Client,
+    pub(crate) scripts: &'a Interpreter,
+    pub(crate) stats: &'a WorkerStats,
+    pub(crate) now: Now,
+}
+
+/// Runs one request and writes its reply.
+pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
+    let Some(index) = table::find(args.at(0)) else {
+        ctx.client.fail_transaction();
+        return refuse(ctx, None, &unknown_command(args), reply);
+    };
+    let spec = &table::TABLE[index];
+    ctx.client.entry.last_command.store(index as u32, Ordering::Relaxed);
+    if let Err(error) = admit(ctx, spec, args) {
+        ctx.client.fail_transaction();
+        return refuse(ctx, Some(index), &error, reply);
+    }
+    if ctx.client.transaction.is_some() && !spec.flags.has(Flags::NOT_QUEUED) {
+        return match transaction::queue(ctx, index, args) {
+            Ok(()) => reply.simple("QUEUED"),
+            Err(error) => refuse(ctx, Some(index), &error, reply),
+        };
+    }
+    call(ctx, index, args, reply);
+}
+
+/// Checks everything that can be known before a command runs or is queued.
+fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
+    spec.check_arity(args)?;
+    if !ctx.client.is_authenticated && !spec.flags.has(Flags::NO_AUTH) {
+        return Err(CommandError::NO_AUTH);
+    }
+    if ctx.client.transaction.is_some() && spec.flags.has(Flags::NO_MULTI) {
+        return Err(CommandError::new(format!("ERR {} is not allowed in transactions", spec.name)));
+    }
+    let is_subscriber = ctx.client.subscriptions > 0 && ctx.client.protocol() == Protocol::Resp2;
+    if is_subscriber && !spec.flags.has(Flags::WHILE_SUBSCRIBED) {
+        return Err(CommandError::new(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            spec.name.to_ascii_lowercase()
+        )));
+    }
+    if ctx.config.maxmemory > 0 && spec.flags.has(Flags::DENYOOM) {
+        make_room(ctx)?;
+    }
+    Ok(())
+}
+
+/// Evicts until a write may go on, or refuses it.
+pub(crate) fn make_room(ctx: &Context<'_>) -> Outcome {
+    let config = ctx.config;
+    let shared = ctx.shared;
+    let has_room =
+        shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, ctx.now, &shared.notifier);
+    if has_room { Ok(()) } else { Err(CommandError::OUT_OF_MEMORY) }
+}
+
+/// Locks what the command needs and runs it.
+fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) {
+    let spec = &table::TABLE[index];
+    let shared = ctx.shared;
+    let started = Instant::now();
+    let before = reply.len();
+    let outcome = match spec.run {
+        Run::Client(run) => run(ctx, args, reply),
+        Run::Keys(run) => {
+            let db = ctx.client.db();
+            let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
+                shared.keyspace.lock_all(db, ctx.now, &shared.notifier)
+            } else {
+                shared.keyspace.lock(spec.keys.keys(args), db, ctx.now, &shared.notifier)
+            };
+            run(&mut keys, args, reply)
+        }
+        Run::Both(run) => {
+            let mut keys = shared.keyspace.lock_all(ctx.client.db(), ctx.now, &shared.notifier);
+            run(ctx, &mut keys, args, reply)
+        }
+    };
+    finish(ctx, index, outcome, started, before, reply);
+}
+
+/// As [`call`], under locks that EXEC or a script holds already.
+pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usize, args: Args<'_>, reply: &mut Reply) {
+    let spec = &table::TABLE[index];
+    let started = Instant::now();
+    let before = reply.len();
+    let outcome = match spec.run {
+        Run::Client(run) => {
+            let outcome = run(ctx, args, reply);
+            keys.select(ctx.client.db());
+            outcome
+        }
+        Run::Keys(run) => run(keys, args, reply),
+        Run::Both(run) => run(ctx, keys, args, reply),
+    };
+    finish(ctx, index, outcome, started, before, reply);
+}
+
+fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, started: Instant, before: usize, reply: &mut Reply) {
+    let error = outcome.err();
+    if let Some(error) = &error {
+        reply.truncate(before);
+        reply.error(error.text());
+        ctx.shared.errors.count(error.prefix());
+    }
+    ctx.stats.called(index, started.elapsed(), error.is_some());
+}
+
+fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {
+    if let Some(index) = index {
+        ctx.stats.rejected(index);
+    }
+    ctx.shared.errors.count(error.prefix());
+    reply.error(error.text());
+}
+
+/// Takes a connection that ended out of every registry of its commands.
+pub(crate) fn leave(shared: &Shared, client: &mut Client, now: Now) {
+    pubsub::unsubscribe_all(shared, client);
+    transaction::drop_watch(shared, client, now);
+}
+
+fn unknown_command(args: Args<'_>) -> CommandError {
+    let mut text = format!("ERR unknown command '{}', with args beginning with: ", printable(args.at(0)));
+    for argument in args.from(1).iter().take(3) {
+        text += &format!("'{}' ", printable(argument));
+    }
+    CommandError::new(text)
+}

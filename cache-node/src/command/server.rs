@@ -1,0 +1,221 @@
+//! Commands on the node: CONFIG, COMMAND, INFO, TIME, WAIT.
+
+use crate::{
+    command::{
+        CommandError, Context, Flags, KeyPositions, Outcome, Spec,
+        error::printable,
+        parse::{integer, is_word},
+        table::{self, TABLE, rows},
+    },
+    config::{ConfigError, DIRECTIVES, find as find_directive},
+    info,
+    keyspace::{Keys, glob_matches},
+    protocol::{Args, Reply},
+};
+
+const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[Spec] = rows! {
+    "COMMAND" -1 Flags::LOADING.and(Flags::STALE), "server" NONE Client(command) "2.8.13" "Returns detailed information about all commands.";
+    "CONFIG" -2 ADMIN, "server" NONE Both(config) "2.0.0" "A container for server configuration commands.";
+    "INFO" -1 Flags::LOADING.and(Flags::STALE), "server" NONE Both(info) "1.0.0" "Returns information and statistics about the server.";
+    "TIME" 1 Flags::LOADING.and(Flags::STALE).and(Flags::FAST), "server" NONE Client(time) "2.6.0" "Returns the server time.";
+    "WAIT" 3 Flags::NOSCRIPT, "keyspace" NONE Client(wait) "3.0.0" "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.";
+    "LOLWUT" -1 Flags::READONLY.and(Flags::FAST), "server" NONE Client(lolwut) "5.0.0" "Displays computer art and the Redis version";
+};
+
+fn time(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    // Not the batch's time: clients measure with it.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    reply.array(2);
+    reply.bulk_integer(now.as_secs() as i64);
+    reply.bulk_integer(i64::from(now.subsec_micros()));
+    Ok(())
+}
+
+fn wait(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let replicas = integer(args.at(1))?;
+    let timeout = integer(args.at(2))?;
+    if replicas < 0 || timeout < 0 {
+        return Err(CommandError::fixed("ERR timeout is negative"));
+    }
+    // A node without replicas has nothing to wait for: Redis would sleep through the time-out and answer 0 as well.
+    reply.integer(0);
+    Ok(())
+}
+
+fn lolwut(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    reply.verbatim(&format!("cache-node {}, Redis ver. {}\n", env!("CARGO_PKG_VERSION"), crate::REDIS_VERSION));
+    Ok(())
+}
+
+fn info(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let sections: Vec<String> =
+        args.from(1).iter().map(|section| String::from_utf8_lossy(section).to_ascii_lowercase()).collect();
+    reply.verbatim(&info::render(ctx, keys, &sections));
+    Ok(())
+}
+
+fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let subcommand = args.at(1);
+    if is_word(subcommand, "GET") && args.len() > 2 {
+        config_get(ctx, args, reply);
+    } else if is_word(subcommand, "SET") && args.len() > 3 && args.len().is_multiple_of(2) {
+        config_set(ctx, args)?;
+        reply.ok();
+    } else if is_word(subcommand, "RESETSTAT") && args.len() == 2 {
+        ctx.shared.workers.iter().for_each(crate::stats::WorkerStats::reset);
+        ctx.shared.errors.reset();
+        keys.reset_counters();
+        reply.ok();
+    } else if is_word(subcommand, "REWRITE") && args.len() == 2 {
+        return Err(CommandError::fixed("ERR The server is running without a config file"));
+    } else if is_word(subcommand, "GET") || is_word(subcommand, "SET") {
+        return Err(CommandError::wrong_arguments(&format!("config|{}", printable(subcommand))));
+    } else {
+        return Err(CommandError::unknown_subcommand("CONFIG", subcommand));
+    }
+    Ok(())
+}
+
+fn config_get(ctx: &Context<'_>, args: Args<'_>, reply: &mut Reply) {
+    let patterns: Vec<Vec<u8>> = args.from(2).iter().map(<[u8]>::to_ascii_lowercase).collect();
+    let is_wanted = |name: &str| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes()));
+    let config = ctx.shared.config();
+    let wanted: Vec<_> = DIRECTIVES.iter().filter(|directive| is_wanted(directive.name)).collect();
+    reply.map(wanted.len());
+    for directive in wanted {
+        reply.bulk(directive.name.as_bytes());
+        reply.bulk((directive.get)(&config).as_bytes());
+    }
+}
+
+fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let pairs: Vec<(&[u8], String)> = (2..args.len())
+        .step_by(2)
+        .map(|index| (args.at(index), String::from_utf8_lossy(args.at(index + 1)).into_owned()))
+        .collect();
+    let mut seen = Vec::new();
+    for (name, _) in &pairs {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let Some(directive) = find_directive(&name) else {
+            return Err(CommandError::new(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+                printable(name.as_bytes())
+            )));
+        };
+        if !directive.is_live {
+            return Err(failed(&name, "can't set immutable config"));
+        }
+        if seen.contains(&directive.name) {
+            return Err(failed(&name, "duplicate parameter"));
+        }
+        seen.push(directive.name);
+    }
+    // All or nothing, as in Redis.
+    let outcome = ctx.shared.change_config(|config| {
+        for (name, value) in &pairs {
+            let name = String::from_utf8_lossy(name);
+            config
+                .set(&name, &[value])
+                .map_err(|error| ConfigError(failed(&name.to_ascii_lowercase(), &error.0).text().to_owned()))?;
+        }
+        Ok(())
+    });
+    outcome.map_err(|error| CommandError::new(error.0))
+}
+
+fn failed(name: &str, reason: &str) -> CommandError {
+    CommandError::new(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {reason}", printable(name.as_bytes())))
+}
+
+fn command(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let Some(subcommand) = args.get(1) else {
+        reply.array(TABLE.len());
+        TABLE.iter().for_each(|spec| describe(spec, reply));
+        return Ok(());
+    };
+    match subcommand.to_ascii_uppercase().as_slice() {
+        b"COUNT" => reply.count(TABLE.len()),
+        b"LIST" => {
+            reply.array(TABLE.len());
+            TABLE.iter().for_each(|spec| reply.bulk(spec.name.to_ascii_lowercase().as_bytes()));
+        }
+        b"INFO" => {
+            let named = named_or_all(args);
+            reply.array(named.len());
+            for spec in named {
+                match spec {
+                    Some(spec) => describe(spec, reply),
+                    None => reply.null_array(),
+                }
+            }
+        }
+        b"DOCS" => {
+            let named: Vec<&Spec> = named_or_all(args).into_iter().flatten().collect();
+            reply.map(named.len());
+            for spec in named {
+                reply.bulk(spec.name.to_ascii_lowercase().as_bytes());
+                reply.map(3);
+                for (field, value) in [("summary", spec.summary), ("since", spec.since), ("group", spec.category)] {
+                    reply.bulk(field.as_bytes());
+                    reply.bulk(value.as_bytes());
+                }
+            }
+        }
+        b"GETKEYS" if args.len() > 2 => getkeys(args.from(2), reply)?,
+        _ => return Err(CommandError::unknown_subcommand("COMMAND", subcommand)),
+    }
+    Ok(())
+}
+
+fn named_or_all(args: Args<'_>) -> Vec<Option<&'static Spec>> {
+    if args.len() == 2 {
+        return TABLE.iter().map(Some).collect();
+    }
+    args.from(2).iter().map(|name| table::find(name).map(|index| &TABLE[index])).collect()
+}
+
+fn describe(spec: &Spec, reply: &mut Reply) {
+    reply.array(10);
+    reply.bulk(spec.name.to_ascii_lowercase().as_bytes());
+    reply.integer(i64::from(spec.arity));
+    let flags: Vec<&str> = spec.flags.names().collect();
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    let KeyPositions { first, last, step } = spec.keys;
+    [first, last, step].iter().for_each(|number| reply.integer(i64::from(*number)));
+    let categories = categories(spec);
+    reply.set(categories.len());
+    categories.iter().for_each(|category| reply.simple(category));
+    // Tips, key specifications and subcommands: none.
+    (0..3).for_each(|_| reply.array(0));
+}
+
+fn categories(spec: &Spec) -> Vec<String> {
+    let flags = spec.flags;
+    let group = match spec.category {
+        "sorted-set" => "sortedset",
+        "transactions" => "transaction",
+        "server" => "admin",
+        other => other,
+    };
+    let speed = if flags.has(Flags::FAST) { "fast" } else { "slow" };
+    let rights = [(Flags::WRITE, "write"), (Flags::READONLY, "read"), (Flags::ADMIN, "dangerous")];
+    let rights = rights.iter().filter(|(flag, _)| flags.has(*flag)).map(|(_, name)| *name);
+    rights.chain([group, speed]).map(|name| format!("@{name}")).collect()
+}
+
+fn getkeys(args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let index = table::find(args.at(0)).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
+    let spec = &TABLE[index];
+    spec.check_arity(args).map_err(|_| CommandError::fixed("ERR Invalid number of arguments specified for command"))?;
+    let keys: Vec<&[u8]> = table::keys(spec, args)?.collect();
+    if keys.is_empty() {
+        return Err(CommandError::fixed("ERR The command has no key arguments"));
+    }
+    reply.array(keys.len());
+    keys.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The command table: one row per command. Dispatch, arity and key checks, COMMAND, statistics and queueing all read it.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use crate::{
+    command::{
+        CommandError, Context, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, sorted_set,
+        string, transaction,
+    },
+    keyspace::Keys,
+    protocol::{Args, Reply},
+};
+
+/// What a command's function gives back; it wrote its reply already, an error replaces it.
+pub(crate) type Outcome = Result<(), CommandError>;
+
+/// A command's function, by what it may touch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Run {
+    /// Only keys, those that the row names (all, when it has [`Flags::WHOLE_KEYSPACE`]). Scripts may call it.
+    Keys(fn(&mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome),
+    /// The connection and the node, no keys.
+    Client(fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome),
+    /// Both, with every shard locked: scripts, INFO. A function of [`Run::Client`] never locks a shard: EXEC may hold it.
+    Both(fn(&mut Context<'_>, &mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome),
+}
+
+/// Properties of a command; the names are those that COMMAND prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flags(u32);
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags(0);
+    pub(crate) const WRITE: Flags = Flags(1 << 0);
+    pub(crate) const READONLY: Flags = Flags(1 << 1);
+    /// May need memory: refused when `maxmemory` is reached and nothing may be evicted.
+    pub(crate) const DENYOOM: Flags = Flags(1 << 2);
+    pub(crate) const ADMIN: Flags = Flags(1 << 3);
+    pub(crate) const PUBSUB: Flags = Flags(1 << 4);
+    pub(crate) const NOSCRIPT: Flags = Flags(1 << 5);
+    pub(crate) const FAST: Flags = Flags(1 << 6);
+    /// Allowed before authentication.
+    pub(crate) const NO_AUTH: Flags = Flags(1 << 7);
+    /// Refused inside MULTI.
+    pub(crate) const NO_MULTI: Flags = Flags(1 << 8);
+    /// Runs at once inside MULTI instead of being queued.
+    pub(crate) const NOT_QUEUED: Flags = Flags(1 << 9);
+    /// Needs every shard.
+    pub(crate) const WHOLE_KEYSPACE: Flags = Flags(1 << 10);
+    /// Allowed to a RESP2 connection that subscribes.
+    pub(crate) const WHILE_SUBSCRIBED: Flags = Flags(1 << 11);
+    /// Key positions depend on the arguments: `numkeys` at position 2 and keys after it (EVAL).
+    pub(crate) const MOVABLE_KEYS: Flags = Flags(1 << 12);
+    pub(crate) const LOADING: Flags = Flags(1 << 13);
+    pub(crate) const STALE: Flags = Flags(1 << 14);
+    pub(crate) const SKIP_MONITOR: Flags = Flags(1 << 15);
+    pub(crate) const BLOCKING: Flags = Flags(1 << 16);
+
+    const NAMES: [(Flags, &'static str); 13] = [
+        (Flags::WRITE, "write"),
+        (Flags::READONLY, "readonly"),
+        (Flags::DENYOOM, "denyoom"),
+        (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
+        (Flags::NOSCRIPT, "noscript"),
+        (Flags::BLOCKING, "blocking"),
+        (Flags::LOADING, "loading"),
+        (Flags::STALE, "stale"),
+        (Flags::SKIP_MONITOR, "skip_monitor"),
+        (Flags::FAST, "fast"),
+        (Flags::NO_AUTH, "no_auth"),
+        (Flags::NO_MULTI, "no_multi"),
+    ];
+
+    pub(crate) const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    pub(crate) const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Names of the flags that are set, as COMMAND INFO prints them.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        let movable = self.has(Flags::MOVABLE_KEYS).then_some("movablekeys");
+        Flags::NAMES.iter().filter(move |(flag, _)| self.has(*flag)).map(|(_, name)| *name).chain(movable)
+    }
+}
+
+/// Where the keys stand among the arguments: from `first` to `last` (negative: from the end) each `step`. `first` 0: no keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyPositions {
+    pub(crate) first: i8,
+    pub(crate) last: i8,
+    pub(crate) step: i8,
+}
+
+impl KeyPositions {
+    pub(crate) const NONE: KeyPositions = KeyPositions::new(0, 0, 0);
+    pub(crate) const ONE: KeyPositions = KeyPositions::new(1, 1, 1);
+    /// The key after a subcommand: OBJECT ENCODING key.
+    pub(crate) const SECOND: KeyPositions = KeyPositions::new(2, 2, 1);
+    pub(crate) const TWO: KeyPositions = KeyPositions::new(1, 2, 1);
+    pub(crate) const ALL: KeyPositions = KeyPositions::new(1, -1, 1);
+    pub(crate) const PAIRS: KeyPositions = KeyPositions::new(1, -1, 2);
+
+    const fn new(first: i8, last: i8, step: i8) -> KeyPositions {
+        KeyPositions { first, last, step }
+    }
+
+    /// The keys of a request that passed the arity check.
+    pub(crate) fn keys<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+        let last = if self.last < 0 { args.len() as isize + isize::from(self.last) } else { isize::from(self.last) };
+        let positions = if self.first == 0 { 1..=0 } else { self.first as usize..=usize::try_from(last).unwrap_or(0) };
+        positions.step_by(self.step.max(1) as usize).filter_map(move |position| args.get(position))
+    }
+}
+
+/// A row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    /// In capitals.
+    pub(crate) name: &'static str,
+    /// Arguments with the name; negative: at least so many.
+    pub(crate) arity: i16,
+    pub(crate) flags: Flags,
+    /// ACL category, which is also the documentation's group.
+    pub(crate) category: &'static str,
+    pub(crate) keys: KeyPositions,
+    pub(crate) run: Run,
+    pub(crate) since: &'static str,
+    pub(crate) summary: &'static str,
+}
+
+impl Spec {
+    pub(crate) fn check_arity(&self, args: Args<'_>) -> Result<(), CommandError> {
+        let count = args.len();
+        let wanted = usize::from(self.arity.unsigned_abs());
+        if count == wanted || (self.arity < 0 && count > wanted) { Ok(()) } else { Err(CommandError::wrong_arguments(self.name)) }
+    }
+}
+
+/// Sets of flags that many rows share.
+pub(crate) const READ: Flags = Flags::READONLY;
+pub(crate) const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
+pub(crate) const WRITE: Flags = Flags::WRITE;
+pub(crate) const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
+pub(crate) const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
+pub(crate) const GROW_FAST: Flags = GROW.and(Flags::FAST);
+
+/// Writes rows: name, arity, flags, group and key positions, kind of function, version since which Redis has it, summary.
+macro_rules! rows {
+    ($($name:literal $arity:literal $flags:expr, $category:literal $keys:ident $kind:ident($run:path) $since:literal $summary:literal;)*) => {
+        &[$($crate::command::Spec {
+            name: $name,
+            arity: $arity,
+            flags: $flags,
+            category: $category,
+            keys: $crate::command::KeyPositions::$keys,
+            run: $crate::command::Run::$kind($run),
+            since: $since,
+            summary: $summary,
+        }),*]
+    };
+}
+pub(crate) use rows;
+
+/// Every command, by family; the families' rows stand beside their functions.
+pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
+    let families: [&[Spec]; 11] = [
+        string::COMMANDS,
+        generic::COMMANDS,
+        hash::COMMANDS,
+        set::COMMANDS,
+        sorted_set::COMMANDS,
+        list::COMMANDS,
+        transaction::COMMANDS,
+        scripting::COMMANDS,
+        pubsub::COMMANDS,
+        connection::COMMANDS,
+        server::COMMANDS,
+    ];
+    families.concat()
+});
+
+/// Longest name of a command: longer ones are unknown without a look.
+const NAME_BYTES_MAX: usize = 24;
+
+static INDEX: LazyLock<HashMap<&'static [u8], usize, ahash::RandomState>> =
+    LazyLock::new(|| TABLE.iter().enumerate().map(|(index, spec)| (spec.name.as_bytes(), index)).collect());
+
+/// A command's place in [`TABLE`], by its name in any case. O(1), no allocation.
+pub(crate) fn find(name: &[u8]) -> Option<usize> {
+    let mut upper = [0_u8; NAME_BYTES_MAX];
+    let upper = upper.get_mut(..name.len())?;
+    upper.copy_from_slice(name);
+    upper.make_ascii_uppercase();
+    INDEX.get(&*upper).copied()
+}
+
+/// The keys of a request, also where their number stands in it (EVAL).
+pub(crate) fn keys<'a>(spec: &Spec, args: Args<'a>) -> Result<Box<dyn Iterator<Item = &'a [u8]> + 'a>, CommandError> {
+    if !spec.flags.has(Flags::MOVABLE_KEYS) {
+        return Ok(Box::new(spec.keys.keys(args)));
+    }
+    let count = args.get(2).map(integer).transpose()?.unwrap_or(0);
+    let count = usize::try_from(count).map_err(|_| CommandError::fixed("ERR Number of keys can't be negative"))?;
+    if count > args.len().saturating_sub(3) {
+        return Err(CommandError::fixed("ERR Number of keys can't be greater than number of args"));
+    }
+    Ok(Box::new(args.from(3).iter().take(count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAME_BYTES_MAX, TABLE, find};
+
+    #[test]
+    fn every_row_is_found_by_its_name_in_any_case() {
+        for (index, spec) in TABLE.iter().enumerate() {
+            assert!(spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase(), "{}", spec.name);
+            assert_eq!(find(spec.name.to_ascii_lowercase().as_bytes()), Some(index), "{} stands twice", spec.name);
+        }
+        assert_eq!(find(b"NOSUCHCOMMAND"), None);
+        assert_eq!(find(&[b'A'; 1000]), None);
+    }
+}

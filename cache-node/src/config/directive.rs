@@ -1,0 +1,229 @@
+//! The table of directives: command line, file, CONFIG GET, CONFIG SET and `--help` all read it.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    config::{Config, size},
+    keyspace::{Classes, EvictionPolicy},
+};
+
+/// What a setter expected, for the error.
+type Expected = String;
+
+/// One directive.
+#[derive(Debug)]
+pub(crate) struct Directive {
+    pub(crate) name: &'static str,
+    /// How its value is written, for `--help`.
+    pub(crate) value: &'static str,
+    pub(crate) help: &'static str,
+    /// Whether CONFIG SET takes it while the node runs.
+    pub(crate) is_live: bool,
+    pub(crate) get: fn(&Config) -> String,
+    pub(crate) set: fn(&mut Config, &[&str]) -> Result<(), Expected>,
+}
+
+/// A directive by its name in any case, or by its older name.
+pub(crate) fn find(name: &str) -> Option<&'static Directive> {
+    let name = name.to_ascii_lowercase();
+    let name = if name == "busy-reply-threshold" { "lua-time-limit" } else { &name };
+    DIRECTIVES.iter().find(|directive| directive.name == name)
+}
+
+const LIVE: bool = true;
+const AT_START: bool = false;
+
+macro_rules! directives {
+    ($($name:literal $value:literal $live:ident $help:literal, $get:expr, $set:expr;)*) => {
+        &[$(Directive { name: $name, value: $value, help: $help, is_live: $live, get: $get, set: $set }),*]
+    };
+}
+
+/// Every directive, in the order in which `--help` shows them.
+pub(crate) static DIRECTIVES: &[Directive] = directives! {
+    "bind" "ADDRESS..." AT_START "Addresses to listen on; '*' for all of IPv4", |config| join(&config.bind), |config, values| {
+        config.bind = values.iter().map(|value| address(value)).collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
+            .ok_or("one or more IP addresses, such as 127.0.0.1 or ::1")?;
+        Ok(())
+    };
+    "port" "PORT" AT_START "TCP port; 0 takes a free one", |config| config.port.to_string(), |config, values| {
+        config.port = number(values, 0, 65_535)? as u16;
+        Ok(())
+    };
+    "protected-mode" "yes|no" LIVE "Refuse other hosts while no password is set", |config| yes_no(config.protected_mode), |config, values| {
+        config.protected_mode = boolean(values)?;
+        Ok(())
+    };
+    "requirepass" "PASSWORD" LIVE "Password that clients must give", |config| config.requirepass.clone().unwrap_or_default(), |config, values| {
+        let password = one(values, "a password, or \"\" for none")?;
+        config.requirepass = (!password.is_empty()).then(|| password.to_owned());
+        Ok(())
+    };
+    "maxclients" "COUNT" LIVE "Connections at once", |config| config.maxclients.to_string(), |config, values| {
+        config.maxclients = number(values, 1, 1_000_000)? as usize;
+        Ok(())
+    };
+    "timeout" "SECONDS" LIVE "Close a connection idle for so long; 0 for never", |config| seconds(config.timeout), |config, values| {
+        config.timeout = duration(number(values, 0, i64::from(i32::MAX))?);
+        Ok(())
+    };
+    "tcp-backlog" "COUNT" AT_START "Connections waiting to be accepted", |config| config.tcp_backlog.to_string(), |config, values| {
+        config.tcp_backlog = number(values, 1, 65_535)? as u32;
+        Ok(())
+    };
+    "tcp-keepalive" "SECONDS" LIVE "Interval of TCP keepalive probes; 0 for none", |config| seconds(config.tcp_keepalive), |config, values| {
+        config.tcp_keepalive = duration(number(values, 0, i64::from(i32::MAX))?);
+        Ok(())
+    };
+    "databases" "COUNT" AT_START "Databases that SELECT can choose", |config| config.databases.to_string(), |config, values| {
+        config.databases = number(values, 1, 1024)? as usize;
+        Ok(())
+    };
+    "io-threads" "COUNT" AT_START "Threads that serve connections", |config| config.io_threads.to_string(), |config, values| {
+        config.io_threads = number(values, 1, 128)? as usize;
+        Ok(())
+    };
+    "maxmemory" "SIZE" LIVE "Memory for keys and values, such as 256mb; 0 for no limit", |config| config.maxmemory.to_string(), |config, values| {
+        config.maxmemory = bytes(values)?;
+        Ok(())
+    };
+    "maxmemory-policy" "POLICY" LIVE "What goes when maxmemory is reached: volatile-lru, volatile-lfu, volatile-ttl, volatile-random, allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
+    |config| config.maxmemory_policy.name().to_owned(), |config, values| {
+        config.maxmemory_policy = one(values, "a policy").ok().and_then(EvictionPolicy::parse)
+            .ok_or_else(|| EvictionPolicy::NAMES.map(|(name, _)| name).join(", "))?;
+        Ok(())
+    };
+    "maxmemory-samples" "COUNT" LIVE "Keys looked at per eviction; more is closer to the policy and slower", |config| config.maxmemory_samples.to_string(), |config, values| {
+        config.maxmemory_samples = number(values, 1, 64)? as usize;
+        Ok(())
+    };
+    "notify-keyspace-events" "LETTERS" LIVE "Events published on __keyspace@N__ and __keyevent@N__ channels, such as Egx; \"\" for none",
+    |config| config.notify_keyspace_events.to_string(), |config, values| {
+        config.notify_keyspace_events = one(values, "letters").ok().and_then(Classes::parse).ok_or("letters of g$lshzxetdKEmnA")?;
+        Ok(())
+    };
+    "lua-time-limit" "MILLISECONDS" LIVE "A script is ended after so long; 0 for never", |config| config.lua_time_limit.as_millis().to_string(), |config, values| {
+        config.lua_time_limit = Duration::from_millis(number(values, 0, i64::from(i32::MAX))? as u64);
+        Ok(())
+    };
+    "proto-max-bulk-len" "SIZE" LIVE "Longest argument of a request", |config| config.proto_max_bulk_len.to_string(), |config, values| {
+        let size = bytes(values)?;
+        if !(1024 * 1024..=MAX_BULK_BYTES).contains(&size) {
+            return Err("a size from 1mb to 512mb".to_owned());
+        }
+        config.proto_max_bulk_len = size;
+        Ok(())
+    };
+    "client-query-buffer-limit" "SIZE" LIVE "Bytes of unfinished requests that one connection may send", |config| config.client_query_buffer_limit.to_string(), |config, values| {
+        let size = bytes(values)?;
+        if !(1024 * 1024..=MAX_QUERY_BYTES).contains(&size) {
+            return Err("a size from 1mb to 2gb".to_owned());
+        }
+        config.client_query_buffer_limit = size;
+        Ok(())
+    };
+    "client-output-buffer-limit" "CLASS HARD SOFT SECONDS" LIVE "Only 'pubsub HARD 0 0': messages a slow subscriber may have waiting",
+    |config| format!("normal 0 0 0 slave 0 0 0 pubsub {} 0 0", config.pubsub_buffer_limit), |config, values| {
+        let words: Vec<&str> = values.iter().flat_map(|value| value.split_whitespace()).collect();
+        for class in words.chunks(4) {
+            match class {
+                ["normal" | "slave" | "replica", ..] if class.len() == 4 => {}
+                ["pubsub", hard, _, _] => {
+                    config.pubsub_buffer_limit = size::parse(hard).filter(|bytes| *bytes > 0).ok_or("pubsub with a hard limit above 0, such as 32mb")?;
+                }
+                _ => return Err("CLASS HARD SOFT SECONDS with a class of normal, replica, pubsub".to_owned()),
+            }
+        }
+        Ok(())
+    };
+    "loglevel" "LEVEL" LIVE "debug, verbose, notice or warning", |config| config.loglevel.clone(), |config, values| {
+        const LEVELS: [&str; 5] = ["debug", "verbose", "notice", "warning", "nothing"];
+        let level = one(values, "a level")?.to_ascii_lowercase();
+        if !LEVELS.contains(&level.as_str()) {
+            return Err(LEVELS.join(", "));
+        }
+        config.loglevel = level;
+        Ok(())
+    };
+    "save" "\"\"" LIVE "Only \"\": this node keeps its data in memory alone", |_| String::new(), |_, values| {
+        if values.iter().all(|value| value.is_empty()) { Ok(()) } else { Err("\"\": snapshots are not there yet".to_owned()) }
+    };
+    "appendonly" "no" LIVE "Only no: this node keeps its data in memory alone", |_| yes_no(false), |_, values| {
+        if boolean(values)? { Err("no: the append-only log is not there yet".to_owned()) } else { Ok(()) }
+    };
+    "daemonize" "no" AT_START "Only no: a supervisor keeps the node running", |_| yes_no(false), |_, values| {
+        if boolean(values)? { Err("no: run it under systemd or another supervisor".to_owned()) } else { Ok(()) }
+    };
+};
+
+/// Spans of a request are 32 bits wide, so one request stays below 4 GB with room to spare.
+const MAX_BULK_BYTES: usize = 512 * 1024 * 1024;
+const MAX_QUERY_BYTES: usize = 2 * 1024 * 1024 * 1024;
+
+fn one<'a>(values: &[&'a str], expected: &str) -> Result<&'a str, Expected> {
+    match values {
+        [value] => Ok(value),
+        _ => Err(expected.to_owned()),
+    }
+}
+
+fn number(values: &[&str], min: i64, max: i64) -> Result<i64, Expected> {
+    let expected = format!("a number from {min} to {max}");
+    one(values, &expected)?.parse().ok().filter(|number| (min..=max).contains(number)).ok_or(expected)
+}
+
+fn bytes(values: &[&str]) -> Result<usize, Expected> {
+    let expected = "a size such as 268435456, 256mb or 1gb";
+    size::parse(one(values, expected)?).ok_or_else(|| expected.to_owned())
+}
+
+fn boolean(values: &[&str]) -> Result<bool, Expected> {
+    match one(values, "yes or no")?.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("yes or no".to_owned()),
+    }
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    // A leading minus means "if the machine has it" in redis.conf.
+    match text.strip_prefix('-').unwrap_or(text) {
+        "*" => Some(IpAddr::from([0, 0, 0, 0])),
+        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+        other => other.parse().ok(),
+    }
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn duration(seconds: i64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds as u64))
+}
+
+fn seconds(duration: Option<Duration>) -> String {
+    duration.unwrap_or_default().as_secs().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DIRECTIVES;
+    use crate::Config;
+
+    #[test]
+    fn what_get_prints_set_takes() {
+        let mut config = Config::default();
+        for directive in DIRECTIVES {
+            let value = (directive.get)(&config);
+            let words: Vec<&str> = if directive.name == "bind" { value.split(' ').collect() } else { vec![&value] };
+            let outcome = config.set(directive.name, &words);
+            assert!(outcome.is_ok(), "{}: {outcome:?}", directive.name);
+            assert_eq!((directive.get)(&config), value, "{}", directive.name);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Configuration: the directives of redis.conf, with Redis's names and defaults.
+
+mod directive;
+mod file;
+mod size;
+
+pub(crate) use directive::{DIRECTIVES, Directive, find};
+pub(crate) use file::parse_file;
+
+use std::{net::IpAddr, time::Duration};
+
+use thiserror::Error;
+
+use crate::keyspace::{Classes, EvictionPolicy};
+
+/// A directive or its value is wrong. The text names the directive, what was wrong and what is taken.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(pub(crate) String);
+
+/// How a node listens, whom it lets in and how much it may hold.
+///
+/// [`Config::default`] has redis.conf's defaults. Fields that are not public here are reached by their directive's name with
+/// [`Config::set`], as on the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `bind`: addresses to listen on. Default: 127.0.0.1.
+    pub bind: Vec<IpAddr>,
+    /// `port`: TCP port; 0 takes a free one, which [`crate::Node::addr`] tells. Default 6379.
+    pub port: u16,
+    /// `protected-mode`: refuse other hosts while no password is set. Default yes.
+    pub protected_mode: bool,
+    /// `requirepass`: the password that clients give with AUTH or HELLO. Default none.
+    pub requirepass: Option<String>,
+    /// `maxclients`: connections at once; one more is refused with an error. Default 10,000.
+    pub maxclients: usize,
+    /// `maxmemory`: bytes that keys and values may take; 0 for no limit. Default 0.
+    pub maxmemory: usize,
+    /// `io-threads`: threads that serve connections, each with a runtime of its own. Default: one per core, 8 at the most.
+    pub io_threads: usize,
+    pub(crate) maxmemory_policy: EvictionPolicy,
+    pub(crate) maxmemory_samples: usize,
+    pub(crate) databases: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) tcp_backlog: u32,
+    pub(crate) tcp_keepalive: Option<Duration>,
+    pub(crate) notify_keyspace_events: Classes,
+    pub(crate) lua_time_limit: Duration,
+    pub(crate) proto_max_bulk_len: usize,
+    pub(crate) client_query_buffer_limit: usize,
+    pub(crate) pubsub_buffer_limit: usize,
+    pub(crate) loglevel: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const THREADS_MAX: usize = 8;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Config {
+            bind: vec![IpAddr::from([127, 0, 0, 1])],
+            port: 6379,
+            protected_mode: true,
+            requirepass: None,
+            maxclients: 10_000,
+            maxmemory: 0,
+            io_threads: cores.min(THREADS_MAX),
+            maxmemory_policy: EvictionPolicy::NoEviction,
+            maxmemory_samples: 5,
+            databases: 16,
+            timeout: None,
+            tcp_backlog: 511,
+            tcp_keepalive: Some(Duration::from_secs(300)),
+            notify_keyspace_events: Classes::default(),
+            lua_time_limit: Duration::from_secs(5),
+            proto_max_bulk_len: 512 * 1024 * 1024,
+            client_query_buffer_limit: 1024 * 1024 * 1024,
+            pubsub_buffer_limit: 32 * 1024 * 1024,
+            loglevel: "notice".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// A node for a test: loopback, a free port, two threads.
+    ///
+    /// ```
+    /// assert_eq!(cache_node::Config::for_test().port, 0);
+    /// ```
+    pub fn for_test() -> Config {
+        Config { port: 0, io_threads: 2, ..Config::default() }
+    }
+
+    /// Sets a directive by its name in redis.conf.
+    ///
+    /// ```
+    /// let mut config = cache_node::Config::for_test();
+    /// config.set("maxmemory-policy", &["volatile-lru"]).unwrap();
+    /// let error = config.set("maxmemory-policy", &["lru"]).unwrap_err();
+    /// assert!(error.to_string().contains("volatile-lru, "));
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such directive, or the value is none of those that it takes.
+    pub fn set(&mut self, directive: &str, values: &[&str]) -> Result<(), ConfigError> {
+        let known =
+            find(directive).ok_or_else(|| ConfigError(format!("unknown directive '{directive}'; see cache-node --help")))?;
+        (known.set)(self, values).map_err(|expected| {
+            let given = values.join(" ");
+            ConfigError(format!("{}: '{given}' is not valid: expected {expected}", known.name))
+        })
+    }
+
+    /// The value of a directive as CONFIG GET prints it.
+    ///
+    /// ```
+    /// assert_eq!(cache_node::Config::default().get("port").as_deref(), Some("6379"));
+    /// ```
+    pub fn get(&self, directive: &str) -> Option<String> {
+        find(directive).map(|known| (known.get)(self))
+    }
+}

@@ -1,0 +1,226 @@
+//! INFO: the node's state as Redis prints it. Clients gate on `redis_version` and parse by field name.
+
+use std::{fmt::Write as _, sync::atomic::Ordering};
+
+use crate::{
+    command::{Context, table::TABLE},
+    keyspace::Keys,
+    stats::CommandStats,
+};
+
+/// Sections of a plain INFO, in Redis's order.
+const DEFAULT_SECTIONS: [&str; 9] =
+    ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "errorstats", "keyspace"];
+
+/// Those that must be asked for by name, or with `all` or `everything`.
+const OTHER_SECTIONS: [&str; 1] = ["commandstats"];
+
+/// The text for the sections asked for; all of the default ones when none is.
+pub(crate) fn render(ctx: &Context<'_>, keys: &mut Keys<'_>, asked: &[String]) -> String {
+    let wants_all = asked.iter().any(|section| section == "all" || section == "everything");
+    let wants_default = asked.is_empty() || asked.iter().any(|section| section == "default");
+    let mut text = String::new();
+    for section in DEFAULT_SECTIONS.iter().chain(&OTHER_SECTIONS) {
+        let is_default = DEFAULT_SECTIONS.contains(section);
+        if wants_all || (wants_default && is_default) || asked.iter().any(|name| name == section) {
+            if !text.is_empty() {
+                text += "\r\n";
+            }
+            text += &render_section(ctx, keys, section);
+        }
+    }
+    text
+}
+
+fn render_section(ctx: &Context<'_>, keys: &mut Keys<'_>, section: &str) -> String {
+    match section {
+        "server" => server(ctx),
+        "clients" => clients(ctx),
+        "memory" => memory(ctx),
+        "persistence" => lines(
+            "Persistence",
+            &[
+                ("loading", "0".into()),
+                ("rdb_changes_since_last_save", keys.counters().changes.to_string()),
+                ("aof_enabled", "0".into()),
+            ],
+        ),
+        "stats" => stats(ctx, keys),
+        "replication" => replication(ctx),
+        "cpu" => cpu(),
+        "commandstats" => command_stats(ctx),
+        "errorstats" => error_stats(ctx),
+        _ => keyspace(ctx, keys),
+    }
+}
+
+fn lines(title: &str, fields: &[(&str, String)]) -> String {
+    let mut text = format!("# {title}\r\n");
+    for (name, value) in fields {
+        write!(text, "{name}:{value}\r\n").expect("writing to a String cannot fail");
+    }
+    text
+}
+
+fn server(ctx: &Context<'_>) -> String {
+    let uptime = ctx.now.unix_ms.saturating_sub(ctx.shared.started.unix_ms) / 1000;
+    let fields = [
+        ("redis_version", crate::REDIS_VERSION.to_owned()),
+        ("cache_node_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("redis_mode", "standalone".to_owned()),
+        ("os", std::env::consts::OS.to_owned()),
+        ("arch_bits", usize::BITS.to_string()),
+        ("process_id", std::process::id().to_string()),
+        ("run_id", ctx.shared.run_id.clone()),
+        ("tcp_port", ctx.shared.address.port().to_string()),
+        ("server_time_usec", (ctx.now.unix_ms * 1000).to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / 86_400).to_string()),
+        ("io_threads_active", u8::from(ctx.shared.workers.len() > 1).to_string()),
+    ];
+    lines("Server", &fields)
+}
+
+fn clients(ctx: &Context<'_>) -> String {
+    let (mut subscribers, mut in_transaction) = (0, 0);
+    ctx.shared.clients.for_each(|entry| {
+        subscribers += usize::from(entry.is_subscriber());
+        in_transaction += usize::from(entry.is_in_transaction.load(Ordering::Relaxed));
+    });
+    let fields = [
+        ("connected_clients", ctx.shared.clients.len().to_string()),
+        ("maxclients", ctx.config.maxclients.to_string()),
+        ("blocked_clients", "0".to_owned()),
+        ("pubsub_clients", subscribers.to_string()),
+        ("clients_in_transaction", in_transaction.to_string()),
+    ];
+    lines("Clients", &fields)
+}
+
+fn memory(ctx: &Context<'_>) -> String {
+    let used = ctx.shared.keyspace.used_bytes();
+    let resident = resident_bytes().unwrap_or(used);
+    let fields = [
+        ("used_memory", used.to_string()),
+        ("used_memory_human", human(used)),
+        ("used_memory_dataset", used.to_string()),
+        ("used_memory_rss", resident.to_string()),
+        ("used_memory_rss_human", human(resident)),
+        ("maxmemory", ctx.config.maxmemory.to_string()),
+        ("maxmemory_human", human(ctx.config.maxmemory)),
+        ("maxmemory_policy", ctx.config.maxmemory_policy.name().to_owned()),
+        ("mem_fragmentation_ratio", format!("{:.2}", resident as f64 / used.max(1) as f64)),
+        ("number_of_cached_scripts", ctx.shared.scripts.len().to_string()),
+    ];
+    lines("Memory", &fields)
+}
+
+/// Resident memory of the process, where the system tells it.
+fn resident_bytes() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
+    const PAGE_BYTES: usize = 4096;
+    Some(pages * PAGE_BYTES)
+}
+
+fn human(bytes: usize) -> String {
+    let units = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    match units.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.2}{unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
+    let counters = keys.counters();
+    let workers = &ctx.shared.workers;
+    let commands: u64 =
+        workers.iter().flat_map(|worker| &worker.commands).map(|command| command.calls.load(Ordering::Relaxed)).sum();
+    let bytes_in: u64 = workers.iter().map(|worker| worker.bytes_in.load(Ordering::Relaxed)).sum();
+    let bytes_out: u64 = workers.iter().map(|worker| worker.bytes_out.load(Ordering::Relaxed)).sum();
+    let errors: u64 = ctx.shared.errors.snapshot().values().sum();
+    let fields = [
+        ("total_connections_received", ctx.shared.counters.connections.load(Ordering::Relaxed).to_string()),
+        ("total_commands_processed", commands.to_string()),
+        ("total_net_input_bytes", bytes_in.to_string()),
+        ("total_net_output_bytes", bytes_out.to_string()),
+        ("rejected_connections", ctx.shared.counters.rejected_connections.load(Ordering::Relaxed).to_string()),
+        ("expired_keys", counters.expired.to_string()),
+        ("evicted_keys", counters.evicted.to_string()),
+        ("keyspace_hits", counters.hits.to_string()),
+        ("keyspace_misses", counters.misses.to_string()),
+        ("pubsub_channels", ctx.shared.pubsub.channel_count().to_string()),
+        ("pubsub_patterns", ctx.shared.pubsub.patterns().to_string()),
+        ("total_error_replies", errors.to_string()),
+    ];
+    lines("Stats", &fields)
+}
+
+fn replication(ctx: &Context<'_>) -> String {
+    let fields = [
+        ("role", "master".to_owned()),
+        ("connected_slaves", "0".to_owned()),
+        ("master_replid", ctx.shared.run_id.clone()),
+        ("master_repl_offset", "0".to_owned()),
+    ];
+    lines("Replication", &fields)
+}
+
+fn cpu() -> String {
+    let (user, system) = cpu_seconds().unwrap_or_default();
+    lines("CPU", &[("used_cpu_sys", format!("{system:.6}")), ("used_cpu_user", format!("{user:.6}"))])
+}
+
+/// User and system time of the process, where the system tells it.
+fn cpu_seconds() -> Option<(f64, f64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold blanks: count from behind it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user / TICKS_PER_SECOND, system / TICKS_PER_SECOND))
+}
+
+fn command_stats(ctx: &Context<'_>) -> String {
+    let mut text = "# Commandstats\r\n".to_owned();
+    for (index, spec) in TABLE.iter().enumerate() {
+        let sum = |field: fn(&CommandStats) -> u64| -> u64 {
+            ctx.shared.workers.iter().map(|worker| field(&worker.commands[index])).sum()
+        };
+        let calls = sum(|stats| stats.calls.load(Ordering::Relaxed));
+        let microseconds = sum(|stats| stats.nanoseconds.load(Ordering::Relaxed)) / 1000;
+        let rejected = sum(|stats| stats.rejected.load(Ordering::Relaxed));
+        let failed = sum(|stats| stats.failed.load(Ordering::Relaxed));
+        if calls + rejected > 0 {
+            let per_call = microseconds as f64 / calls.max(1) as f64;
+            let name = spec.name.to_ascii_lowercase();
+            write!(text, "cmdstat_{name}:calls={calls},usec={microseconds},usec_per_call={per_call:.2},rejected_calls={rejected},failed_calls={failed}\r\n")
+                .expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+fn error_stats(ctx: &Context<'_>) -> String {
+    let counts = ctx.shared.errors.snapshot();
+    let fields: Vec<(String, String)> =
+        counts.iter().map(|(prefix, count)| (format!("errorstat_{prefix}"), format!("count={count}"))).collect();
+    let fields: Vec<(&str, String)> = fields.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    lines("Errorstats", &fields)
+}
+
+fn keyspace(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
+    let mut text = "# Keyspace\r\n".to_owned();
+    let selected = keys.db();
+    for db in 0..ctx.shared.keyspace.databases() {
+        keys.select(db);
+        let (total, volatile) = (keys.len(), keys.volatile_len());
+        if total > 0 {
+            write!(text, "db{db}:keys={total},expires={volatile},avg_ttl=0\r\n").expect("writing to a String cannot fail");
+        }
+    }
+    keys.select(selected);
+    text
+}

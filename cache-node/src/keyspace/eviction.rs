@@ -1,0 +1,167 @@
+//! Eviction: what goes when `maxmemory` is reached.
+
+use std::sync::atomic::Ordering;
+
+use crate::keyspace::{Change, ChangeSink, Class, EvictionPolicy, Keyspace, Now, shard::Shard, table::Entry};
+
+/// Shards tried in a row without finding anything that may go, before eviction gives up: every shard once or more with
+/// overwhelming probability.
+const EMPTY_SHARDS_MAX: usize = 128;
+
+/// Entries looked at per candidate wanted, where only keys with a time to live may go and few have one.
+const LOOKS_PER_SAMPLE_MAX: usize = 8;
+
+/// Keys removed by one write at the most, so that no client waits for a whole sweep after `maxmemory` was lowered.
+const EVICTED_PER_WRITE_MAX: usize = 256;
+
+impl Keyspace {
+    /// Removes keys by `policy` until at most `target_bytes` are used. `false` when that was not reached and nothing more may go:
+    /// the write is then refused with OOM. Holds one shard's lock at a time.
+    pub(crate) fn evict_to(
+        &self,
+        target_bytes: usize,
+        policy: EvictionPolicy,
+        samples: usize,
+        now: Now,
+        sink: &dyn ChangeSink,
+    ) -> bool {
+        let mut empty = 0;
+        let mut evicted = 0;
+        while self.used_bytes() > target_bytes {
+            if policy == EvictionPolicy::NoEviction || empty == EMPTY_SHARDS_MAX {
+                return false;
+            }
+            if evicted == EVICTED_PER_WRITE_MAX {
+                return true;
+            }
+            if self.evict_one(policy, samples, now, sink) {
+                empty = 0;
+                evicted += 1;
+            } else {
+                empty += 1;
+            }
+        }
+        true
+    }
+
+    fn evict_one(&self, policy: EvictionPolicy, samples: usize, now: Now, sink: &dyn ChangeSink) -> bool {
+        let cell = &self.cells[rand::random_range(0..self.cells.len())];
+        let mut guard = cell.shard.lock();
+        let shard = &mut *guard;
+        let Some((db, position)) = choose(shard, policy, samples, now) else { return false };
+        shard.used_bytes -= shard.tables[db].at(position).used_bytes();
+        let entry = shard.tables[db].remove(position);
+        cell.used_bytes.store(shard.used_bytes, Ordering::Relaxed);
+        shard.counters.evicted += 1;
+        shard.changed(db, &entry.key);
+        sink.take(Change { class: Class::Evicted, event: "evicted", db, key: &entry.key });
+        true
+    }
+}
+
+/// The best of `samples` random entries of a random database of the shard.
+fn choose(shard: &Shard, policy: EvictionPolicy, samples: usize, now: Now) -> Option<(usize, usize)> {
+    let filled: Vec<usize> = (0..shard.tables.len()).filter(|db| shard.tables[*db].len() > 0).collect();
+    let db = *filled.get(rand::random_range(0..filled.len().max(1)))?;
+    let table = &shard.tables[db];
+    let mut best: Option<(u64, usize)> = None;
+    let mut sampled = 0;
+    for _ in 0..samples * LOOKS_PER_SAMPLE_MAX {
+        let position = rand::random_range(0..table.len());
+        let entry = table.at(position);
+        if policy.is_volatile() && entry.expires_at_ms().is_none() {
+            continue;
+        }
+        let worth = worth(entry, policy, now);
+        if best.is_none_or(|(least, _)| worth < least) {
+            best = Some((worth, position));
+        }
+        sampled += 1;
+        if sampled == samples {
+            break;
+        }
+    }
+    best.map(|(_, position)| (db, position))
+}
+
+/// How much an entry is worth keeping: the smallest goes. An expired entry is worth nothing under any policy.
+fn worth(entry: &Entry, policy: EvictionPolicy, now: Now) -> u64 {
+    let expires_at_ms = entry.expires_at_ms().unwrap_or(u64::MAX);
+    if expires_at_ms <= now.unix_ms {
+        return 0;
+    }
+    match policy {
+        EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => u64::MAX - entry.access.idle_ms(now),
+        EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu => 1 + u64::from(entry.access.frequency(now)),
+        EvictionPolicy::VolatileTtl => expires_at_ms,
+        EvictionPolicy::AllKeysRandom | EvictionPolicy::VolatileRandom | EvictionPolicy::NoEviction => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keyspace::{Change, ChangeSink, EvictionPolicy, Keyspace, Now, Value};
+
+    struct Nobody;
+
+    impl ChangeSink for Nobody {
+        fn take(&self, _: Change<'_>) {}
+    }
+
+    /// 1,000 old keys and 1,000 fresh ones, each second one with a time to live; gives the fresh and the volatile that survive.
+    fn survivors(policy: EvictionPolicy) -> (usize, usize, bool) {
+        let keyspace = Keyspace::new(1);
+        keyspace.clock().follow(policy);
+        let old = Now { unix_ms: 1_000_000 };
+        let fresh = Now { unix_ms: 2_000_000 };
+        for (age, now) in [("old", old), ("fresh", fresh)] {
+            for number in 0..1_000_u64 {
+                let key = format!("{age}-{number}");
+                let mut keys = keyspace.lock_all(0, now, &Nobody);
+                keys.set(key.as_bytes(), Value::string(&[0; 100]), (number % 2 == 0).then_some(10_000_000 + number));
+                for _ in 0..50 {
+                    if age == "fresh" {
+                        keys.touch(key.as_bytes());
+                    }
+                }
+            }
+        }
+        let half = keyspace.used_bytes() / 2;
+        let mut is_enough = true;
+        for _ in 0..50 {
+            is_enough = keyspace.evict_to(half, policy, 5, fresh, &Nobody);
+        }
+        let keys = keyspace.lock_all(0, fresh, &Nobody);
+        let mut fresh_left = 0;
+        keys.for_each(|key| fresh_left += usize::from(key.starts_with(b"fresh")));
+        (fresh_left, keys.volatile_len(), is_enough)
+    }
+
+    /// Chance alone would leave 500 fresh ones.
+    #[test]
+    fn recently_and_often_used_keys_stay() {
+        for policy in [EvictionPolicy::AllKeysLru, EvictionPolicy::AllKeysLfu] {
+            let (fresh, _, is_enough) = survivors(policy);
+            assert!(is_enough && fresh > 750, "{policy:?}: {fresh}");
+        }
+    }
+
+    #[test]
+    fn volatile_policies_touch_only_keys_with_a_time_to_live() {
+        for policy in [
+            EvictionPolicy::VolatileLru,
+            EvictionPolicy::VolatileLfu,
+            EvictionPolicy::VolatileRandom,
+            EvictionPolicy::VolatileTtl,
+        ] {
+            let (fresh, volatile, _) = survivors(policy);
+            assert!(fresh >= 500 && volatile < 60, "{policy:?}: {fresh} fresh, {volatile} volatile");
+        }
+    }
+
+    #[test]
+    fn noeviction_refuses() {
+        let (fresh, volatile, is_enough) = survivors(EvictionPolicy::NoEviction);
+        assert_eq!((fresh, volatile, is_enough), (1_000, 1_000, false));
+    }
+}

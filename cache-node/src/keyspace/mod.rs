@@ -1,0 +1,129 @@
+//! The data: synchronous, without sockets, files or a clock of its own. Time is handed in as [`Now`], so that expiry, eviction and
+//! idle times are tested without sleeping; what happened is handed out as [`Change`]s.
+//!
+//! The keyspace is split into shards, each behind a lock of its own. A command locks what its keys need ([`Keyspace::lock`]) before
+//! it touches anything and never locks more while it holds something, so that no two commands can wait for each other.
+
+mod access;
+mod change;
+mod eviction;
+mod expiry;
+mod glob;
+mod hash;
+mod keys;
+mod list;
+mod set;
+mod shard;
+mod sorted_set;
+mod table;
+mod value;
+
+pub(crate) use access::{Clock, EvictionPolicy};
+pub(crate) use change::{Change, ChangeSink, Class, Classes};
+pub(crate) use glob::glob_matches;
+pub(crate) use hash::Hash;
+pub(crate) use keys::{Changed, Flushed, Keys};
+pub(crate) use list::List;
+pub(crate) use set::Set;
+pub(crate) use shard::{ShardCounters, WatchFlag};
+pub(crate) use sorted_set::SortedSet;
+pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ahash::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use shard::Shard;
+
+/// The moment at which a batch of commands runs: Unix time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Now {
+    pub(crate) unix_ms: u64,
+}
+
+/// Shards of a keyspace. More than the threads that could meet in one, few enough that locking all of them for a script stays
+/// below a microsecond.
+const SHARDS: usize = 16;
+
+/// All databases of a node.
+#[derive(Debug)]
+pub(crate) struct Keyspace {
+    cells: Box<[Cell]>,
+    hasher: RandomState,
+    clock: Clock,
+    databases: usize,
+}
+
+/// Aligned to a cache line pair, so that two threads in neighbouring shards do not slow each other down.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cell {
+    shard: Mutex<Shard>,
+    /// The shard's bytes, readable without its lock.
+    used_bytes: AtomicUsize,
+}
+
+type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); 1]>;
+
+impl Keyspace {
+    /// An empty keyspace with `databases` databases.
+    pub(crate) fn new(databases: usize) -> Keyspace {
+        Keyspace::with_hasher(databases, RandomState::new())
+    }
+
+    fn with_hasher(databases: usize, hasher: RandomState) -> Keyspace {
+        let cell = || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0) };
+        Keyspace { cells: (0..SHARDS).map(|_| cell()).collect(), hasher, clock: Clock::default(), databases }
+    }
+
+    /// How entries remember their last use; follows `maxmemory-policy`.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn databases(&self) -> usize {
+        self.databases
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Bytes that keys and values take, the tables' own included. O(shards), no lock.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.cells.iter().map(|cell| cell.used_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Locks the shards of `keys` and gives a view of database `db` at `now`. Blocks while other threads hold those shards.
+    pub(crate) fn lock<'a, 'k>(
+        &'a self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        db: usize,
+        now: Now,
+        sink: &'a dyn ChangeSink,
+    ) -> Keys<'a> {
+        let mut indexes: SmallVec<[usize; 8]> = keys.map(|key| self.shard_of(self.hash(key))).collect();
+        // One order for everyone: the lower shard first.
+        indexes.sort_unstable();
+        indexes.dedup();
+        let guards = indexes.into_iter().map(|index| (index, self.cells[index].shard.lock())).collect();
+        Keys::new(self, guards, db, now, sink)
+    }
+
+    /// Locks every shard: scripts, and commands on the whole keyspace.
+    pub(crate) fn lock_all<'a>(&'a self, db: usize, now: Now, sink: &'a dyn ChangeSink) -> Keys<'a> {
+        let guards = self.cells.iter().map(|cell| cell.shard.lock()).enumerate().collect();
+        Keys::new(self, guards, db, now, sink)
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The low bits choose the shard; the tables use the high ones.
+    fn shard_of(&self, hash: u64) -> usize {
+        hash as usize % SHARDS
+    }
+}

@@ -1,0 +1,122 @@
+//! What a key holds.
+
+use thiserror::Error;
+
+use crate::keyspace::{Hash, List, Set, SortedSet};
+
+/// The name of a type as TYPE prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    String,
+    Hash,
+    Set,
+    SortedSet,
+    List,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::String => "string",
+            Kind::Hash => "hash",
+            Kind::Set => "set",
+            Kind::SortedSet => "zset",
+            Kind::List => "list",
+        }
+    }
+}
+
+/// A string value: any bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Str(pub(crate) Box<[u8]>);
+
+/// A value of any type.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Str(Str),
+    Hash(Box<Hash>),
+    Set(Box<Set>),
+    SortedSet(Box<SortedSet>),
+    List(Box<List>),
+}
+
+/// The key holds another type than the command is for.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+pub(crate) struct WrongType;
+
+/// A type that [`Value`] can hold, so that access by type is written once.
+pub(crate) trait Collection: Default {
+    fn of(value: &Value) -> Result<&Self, WrongType>;
+    fn of_mut(value: &mut Value) -> Result<&mut Self, WrongType>;
+    fn into_value(self) -> Value;
+    /// Whether the key goes away: Redis keeps no empty collections.
+    fn is_empty(&self) -> bool;
+    /// Bytes on the heap. O(1): collections keep count while they change.
+    fn heap_bytes(&self) -> usize;
+}
+
+macro_rules! collection {
+    ($type:ident, $boxed:expr, $empty:expr, $heap:expr) => {
+        impl Collection for $type {
+            fn of(value: &Value) -> Result<&Self, WrongType> {
+                match value {
+                    Value::$type(inner) => Ok(inner),
+                    _ => Err(WrongType),
+                }
+            }
+
+            fn of_mut(value: &mut Value) -> Result<&mut Self, WrongType> {
+                match value {
+                    Value::$type(inner) => Ok(inner),
+                    _ => Err(WrongType),
+                }
+            }
+
+            fn into_value(self) -> Value {
+                Value::$type($boxed(self))
+            }
+
+            fn is_empty(&self) -> bool {
+                $empty(self)
+            }
+
+            fn heap_bytes(&self) -> usize {
+                $heap(self)
+            }
+        }
+    };
+}
+
+// A string may be empty and stay.
+collection!(Str, std::convert::identity, |_: &Str| false, |string: &Str| string.0.len());
+collection!(Hash, Box::new, |hash: &Hash| hash.len() == 0, |hash: &Hash| size_of::<Hash>() + hash.heap_bytes());
+collection!(Set, Box::new, |set: &Set| set.len() == 0, |set: &Set| size_of::<Set>() + set.heap_bytes());
+collection!(SortedSet, Box::new, |set: &SortedSet| set.len() == 0, |set: &SortedSet| size_of::<SortedSet>() + set.heap_bytes());
+collection!(List, Box::new, |list: &List| list.len() == 0, |list: &List| size_of::<List>() + list.heap_bytes());
+
+impl Value {
+    pub(crate) fn string(bytes: &[u8]) -> Value {
+        Value::Str(Str(bytes.into()))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Value::Str(_) => Kind::String,
+            Value::Hash(_) => Kind::Hash,
+            Value::Set(_) => Kind::Set,
+            Value::SortedSet(_) => Kind::SortedSet,
+            Value::List(_) => Kind::List,
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Value::Str(string) => string.heap_bytes(),
+            Value::Hash(hash) => Collection::heap_bytes(&**hash),
+            Value::Set(set) => Collection::heap_bytes(&**set),
+            Value::SortedSet(set) => Collection::heap_bytes(&**set),
+            Value::List(list) => Collection::heap_bytes(&**list),
+        }
+    }
+}

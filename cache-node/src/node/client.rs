@@ -1,0 +1,71 @@
+//! A connection as its commands see it.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use crate::{
+    command::{Transaction, Watch},
+    node::ClientEntry,
+    protocol::Protocol,
+};
+
+/// The state of one connection. Lives on its thread; what others may see is in [`ClientEntry`].
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) entry: Arc<ClientEntry>,
+    pub(crate) is_authenticated: bool,
+    pub(crate) transaction: Option<Transaction>,
+    pub(crate) watch: Option<Watch>,
+    /// Channels and patterns together.
+    pub(crate) subscriptions: usize,
+    /// `None` until the first SUBSCRIBE: most connections never do.
+    pub(crate) subscribed: Option<Box<Subscribed>>,
+    /// QUIT, a protocol error: the reply goes out, then the connection ends.
+    pub(crate) closes_after_reply: bool,
+}
+
+/// What a connection subscribes to.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribed {
+    pub(crate) channels: HashSet<Vec<u8>>,
+    pub(crate) patterns: HashSet<Vec<u8>>,
+}
+
+impl Client {
+    pub(crate) fn new(entry: Arc<ClientEntry>, is_authenticated: bool) -> Client {
+        Client {
+            entry,
+            is_authenticated,
+            transaction: None,
+            watch: None,
+            subscriptions: 0,
+            subscribed: None,
+            closes_after_reply: false,
+        }
+    }
+
+    pub(crate) fn db(&self) -> usize {
+        self.entry.db.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_db(&mut self, db: usize) {
+        self.entry.db.store(db, Ordering::Relaxed);
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.entry.protocol()
+    }
+
+    pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
+        self.entry.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+    }
+
+    /// A command was refused: a transaction that is being queued will not run.
+    pub(crate) fn fail_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.has_failed = true;
+        }
+    }
+}

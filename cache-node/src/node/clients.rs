@@ -1,0 +1,145 @@
+//! The connections of a node, as CLIENT LIST shows them and CLIENT KILL finds them.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::{command::table::TABLE, keyspace::Now, node::Outbox, protocol::Protocol};
+
+/// `last_command` of a connection that has not sent any.
+const NO_COMMAND: u32 = u32::MAX;
+
+/// What others may see of a connection. Numbers are written by its own thread only.
+#[derive(Debug)]
+pub(crate) struct ClientEntry {
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) local_address: SocketAddr,
+    pub(crate) created: Now,
+    pub(crate) outbox: Outbox,
+    pub(crate) names: Mutex<ClientNames>,
+    pub(crate) last_command: AtomicU32,
+    pub(crate) last_active_ms: AtomicU64,
+    pub(crate) db: AtomicUsize,
+    pub(crate) is_resp3: AtomicBool,
+    pub(crate) channels: AtomicUsize,
+    pub(crate) patterns: AtomicUsize,
+    pub(crate) is_in_transaction: AtomicBool,
+}
+
+/// What a client says of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientNames {
+    pub(crate) name: String,
+    pub(crate) library: String,
+    pub(crate) library_version: String,
+}
+
+impl ClientEntry {
+    pub(crate) fn new(id: u64, address: SocketAddr, local_address: SocketAddr, now: Now) -> ClientEntry {
+        ClientEntry {
+            id,
+            address,
+            local_address,
+            created: now,
+            outbox: Outbox::default(),
+            names: Mutex::default(),
+            last_command: AtomicU32::new(NO_COMMAND),
+            last_active_ms: AtomicU64::new(now.unix_ms),
+            db: AtomicUsize::new(0),
+            is_resp3: AtomicBool::new(false),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            is_in_transaction: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        if self.is_resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    pub(crate) fn is_subscriber(&self) -> bool {
+        self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
+    }
+
+    /// The line of CLIENT LIST and CLIENT INFO.
+    pub(crate) fn line(&self, now: Now) -> String {
+        let names = self.names.lock().clone();
+        let age = now.unix_ms.saturating_sub(self.created.unix_ms) / 1000;
+        let idle = now.unix_ms.saturating_sub(self.last_active_ms.load(Ordering::Relaxed)) / 1000;
+        let command = TABLE
+            .get(self.last_command.load(Ordering::Relaxed) as usize)
+            .map_or("NULL".to_owned(), |spec| spec.name.to_ascii_lowercase());
+        let mut flags = String::new();
+        if self.is_in_transaction.load(Ordering::Relaxed) {
+            flags.push('x');
+        }
+        if self.is_subscriber() {
+            flags.push('P');
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        let mut line = String::new();
+        write!(
+            line,
+            "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db={} sub={} psub={} ssub=0 multi={} \
+             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.address,
+            self.local_address,
+            names.name,
+            self.db.load(Ordering::Relaxed),
+            self.channels.load(Ordering::Relaxed),
+            self.patterns.load(Ordering::Relaxed),
+            if self.is_in_transaction.load(Ordering::Relaxed) { 0 } else { -1 },
+            if self.protocol() == Protocol::Resp3 { 3 } else { 2 },
+            names.library,
+            names.library_version,
+        )
+        .expect("writing to a String cannot fail");
+        line
+    }
+}
+
+/// All connections, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    entries: RwLock<BTreeMap<u64, Arc<ClientEntry>>>,
+    next_id: AtomicU64,
+}
+
+impl Clients {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn add(&self, entry: &Arc<ClientEntry>) {
+        self.entries.write().insert(entry.id, Arc::clone(entry));
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.entries.write().remove(&id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.read().len()
+    }
+
+    /// Visits every connection, oldest first.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<ClientEntry>)) {
+        self.entries.read().values().for_each(&mut visit);
+    }
+
+    pub(crate) fn close_all(&self) {
+        self.for_each(|entry| entry.outbox.close());
+    }
+}

@@ -1,0 +1,98 @@
+//! What all connections of a node share.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    config::{Config, ConfigError},
+    keyspace::{Keyspace, Now},
+    node::{Clients, Notifier, PubSub},
+    script::ScriptCache,
+    stats::{ErrorStats, WorkerStats},
+};
+
+/// Counters that no hot path touches.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: AtomicU64,
+    pub(crate) rejected_connections: AtomicU64,
+}
+
+/// A node's shared state.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) clients: Clients,
+    pub(crate) pubsub: Arc<PubSub>,
+    pub(crate) notifier: Notifier,
+    pub(crate) scripts: ScriptCache,
+    pub(crate) errors: ErrorStats,
+    pub(crate) counters: Counters,
+    pub(crate) workers: Box<[WorkerStats]>,
+    pub(crate) started: Now,
+    /// 40 hexadecimal digits, new at every start.
+    pub(crate) run_id: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) is_stopping: AtomicBool,
+    config: RwLock<Arc<Config>>,
+    /// Counts changes of the configuration: a worker looks at this number once per batch and not at the lock.
+    config_version: AtomicU64,
+    changing_config: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, address: SocketAddr, now: Now) -> Shared {
+        let pubsub = Arc::new(PubSub::default());
+        let shared = Shared {
+            keyspace: Keyspace::new(config.databases),
+            clients: Clients::default(),
+            notifier: Notifier::new(Arc::clone(&pubsub)),
+            pubsub,
+            scripts: ScriptCache::default(),
+            errors: ErrorStats::default(),
+            counters: Counters::default(),
+            workers: (0..config.io_threads.max(1)).map(|_| WorkerStats::new()).collect(),
+            started: now,
+            run_id: (0..40).map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)])).collect(),
+            address,
+            is_stopping: AtomicBool::new(false),
+            config: RwLock::new(Arc::new(config)),
+            config_version: AtomicU64::new(0),
+            changing_config: Mutex::new(()),
+        };
+        shared.follow_config();
+        shared
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub(crate) fn config_version(&self) -> u64 {
+        self.config_version.load(Ordering::Acquire)
+    }
+
+    /// Applies `change` to a copy of the configuration and puts it in place, if all of it is right.
+    pub(crate) fn change_config(&self, change: impl FnOnce(&mut Config) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
+        let _one_at_a_time = self.changing_config.lock();
+        let mut config = Config::clone(&self.config());
+        change(&mut config)?;
+        *self.config.write() = Arc::new(config);
+        self.follow_config();
+        self.config_version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn follow_config(&self) {
+        let config = self.config();
+        self.keyspace.clock().follow(config.maxmemory_policy);
+        self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
+    }
+}

@@ -1,0 +1,7 @@
+//! The wire as pure functions over byte slices: no sockets, no clock, no async.
+
+mod reply;
+mod request;
+
+pub(crate) use reply::{DecimalBuffer, Protocol, Reply, format_double};
+pub(crate) use request::{Args, Limits, OwnedRequest, ProtocolError, RequestParser, split_quoted_line};

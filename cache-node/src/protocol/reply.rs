@@ -1,0 +1,318 @@
+//! Replies: a buffer that commands write into, in RESP2 or RESP3.
+//!
+//! A command writes its reply straight into the connection's buffer, and does not build a value first: a GET then costs one copy
+//! of the value and no allocation.
+
+use std::fmt::Write as _;
+
+/// The version of the protocol that a client speaks: 2 until it says `HELLO 3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Protocol {
+    #[default]
+    Resp2,
+    Resp3,
+}
+
+/// Where a length will be filled in once it is known; see [`Reply::open`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(usize);
+
+/// A reply buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    bytes: Vec<u8>,
+    protocol: Protocol,
+}
+
+impl Reply {
+    pub(crate) fn new(protocol: Protocol) -> Reply {
+        Reply { bytes: Vec::new(), protocol }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Drops what was written after the buffer had `length` bytes: an error replaces a half-written reply.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+    }
+
+    /// Gives memory back after a large reply, and keeps up to `capacity_max` bytes for the next.
+    pub(crate) fn shrink_to(&mut self, capacity_max: usize) {
+        if self.bytes.capacity() > capacity_max {
+            self.bytes.shrink_to(capacity_max);
+        }
+    }
+
+    /// Appends bytes that are already in the protocol.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn ok(&mut self) {
+        self.raw(b"+OK\r\n");
+    }
+
+    pub(crate) fn simple(&mut self, text: &str) {
+        self.line(b'+', text);
+    }
+
+    /// An error line; `text` starts with Redis's prefix (`ERR`, `WRONGTYPE` …).
+    pub(crate) fn error(&mut self, text: &str) {
+        self.line(b'-', text);
+    }
+
+    pub(crate) fn integer(&mut self, number: i64) {
+        self.header(b':', number);
+    }
+
+    /// An integer from a count.
+    pub(crate) fn count(&mut self, count: usize) {
+        self.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// `:1` or `:0`: commands that answer a boolean as an integer in both versions.
+    pub(crate) fn flag(&mut self, is_true: bool) {
+        self.raw(if is_true { b":1\r\n" } else { b":0\r\n" });
+    }
+
+    pub(crate) fn bulk(&mut self, bytes: &[u8]) {
+        self.bytes.reserve(bytes.len() + 16);
+        self.header(b'$', bytes.len() as i64);
+        self.raw(bytes);
+        self.raw(b"\r\n");
+    }
+
+    pub(crate) fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bulk(bytes),
+            None => self.null(),
+        }
+    }
+
+    /// A bulk string from an integer: INCR's neighbours answer so.
+    pub(crate) fn bulk_integer(&mut self, number: i64) {
+        let mut digits = DecimalBuffer::default();
+        self.bulk(digits.format(number));
+    }
+
+    /// Text for people: a verbatim string in RESP3 (INFO, CLIENT LIST), a bulk string before.
+    pub(crate) fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => {
+                self.header(b'=', text.len() as i64 + 4);
+                self.raw(b"txt:");
+                self.raw(text.as_bytes());
+                self.raw(b"\r\n");
+            }
+        }
+    }
+
+    pub(crate) fn null(&mut self) {
+        self.raw(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    pub(crate) fn null_array(&mut self) {
+        self.raw(match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// A double: `,1.5` in RESP3, a bulk string before.
+    pub(crate) fn double(&mut self, number: f64) {
+        let text = format_double(number);
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b',', &text),
+        }
+    }
+
+    pub(crate) fn array(&mut self, length: usize) {
+        self.header(b'*', length as i64);
+    }
+
+    /// A map of `pairs` pairs; twice as many array elements in RESP2.
+    pub(crate) fn map(&mut self, pairs: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.header(b'*', pairs as i64 * 2),
+            Protocol::Resp3 => self.header(b'%', pairs as i64),
+        }
+    }
+
+    pub(crate) fn set(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.header(b'*', length as i64),
+            Protocol::Resp3 => self.header(b'~', length as i64),
+        }
+    }
+
+    /// Out-of-band data: a push in RESP3, an array before.
+    pub(crate) fn push(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.header(b'*', length as i64),
+            Protocol::Resp3 => self.header(b'>', length as i64),
+        }
+    }
+
+    /// Begins an array whose length is known only after its elements were written; [`Reply::close_array`] ends it.
+    pub(crate) fn open(&mut self) -> Mark {
+        Mark(self.bytes.len())
+    }
+
+    /// Ends an array of `length` elements begun at `mark`. Moves the elements by the size of the header.
+    pub(crate) fn close_array(&mut self, mark: Mark, length: usize) {
+        let mut digits = DecimalBuffer::default();
+        let digits = digits.format(length as i64);
+        let mut header = [0_u8; 24];
+        header[0] = b'*';
+        header[1..=digits.len()].copy_from_slice(digits);
+        header[digits.len() + 1..digits.len() + 3].copy_from_slice(b"\r\n");
+        let header = &header[..digits.len() + 3];
+        self.bytes.splice(mark.0..mark.0, header.iter().copied());
+    }
+
+    fn line(&mut self, kind: u8, text: &str) {
+        self.bytes.push(kind);
+        // A line break inside would end the reply early and let a value forge the next one.
+        self.bytes.extend(text.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte }));
+        self.raw(b"\r\n");
+    }
+
+    fn header(&mut self, kind: u8, number: i64) {
+        let mut digits = DecimalBuffer::default();
+        self.bytes.push(kind);
+        self.raw(digits.format(number));
+        self.raw(b"\r\n");
+    }
+}
+
+/// Decimal digits without the formatting machinery, which costs more than the rest of a small reply.
+#[derive(Default)]
+pub(crate) struct DecimalBuffer {
+    digits: [u8; 20],
+}
+
+impl DecimalBuffer {
+    pub(crate) fn format(&mut self, number: i64) -> &[u8] {
+        let mut start = self.digits.len();
+        let mut rest = number.unsigned_abs();
+        loop {
+            start -= 1;
+            self.digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            start -= 1;
+            self.digits[start] = b'-';
+        }
+        &self.digits[start..]
+    }
+}
+
+/// A double as Redis 7.2 prints it: the shortest digits that read back the same, an exponent from 1e21 on and below 1e-6.
+pub(crate) fn format_double(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    if number == 0.0 {
+        return if number.is_sign_negative() { "-0" } else { "0" }.to_owned();
+    }
+    let magnitude = number.abs();
+    let mut text = String::new();
+    let written = if (1e-6..1e21).contains(&magnitude) {
+        write!(text, "{number}")
+    } else {
+        let scientific = format!("{number:e}");
+        match scientific.split_once('e') {
+            Some((digits, exponent)) if !exponent.starts_with('-') => write!(text, "{digits}e+{exponent}"),
+            _ => write!(text, "{scientific}"),
+        }
+    };
+    written.expect("writing to a String cannot fail");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Protocol, Reply, format_double};
+
+    #[test]
+    fn integers_at_the_edges() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        reply.integer(i64::MIN);
+        reply.integer(i64::MAX);
+        reply.integer(0);
+        assert_eq!(reply.bytes(), b":-9223372036854775808\r\n:9223372036854775807\r\n:0\r\n");
+    }
+
+    #[test]
+    fn a_deferred_array_gets_its_length_in_front() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        reply.ok();
+        let mark = reply.open();
+        for _ in 0..12 {
+            reply.integer(7);
+        }
+        reply.close_array(mark, 12);
+        assert!(reply.bytes().starts_with(b"+OK\r\n*12\r\n:7\r\n"));
+    }
+
+    #[test]
+    fn a_line_break_in_an_error_cannot_forge_a_reply() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        reply.error("ERR no\r\n+OK");
+        assert_eq!(reply.bytes(), b"-ERR no  +OK\r\n");
+    }
+
+    #[test]
+    fn doubles_read_as_redis_prints_them() {
+        let samples = [
+            (1.0, "1"),
+            (1.1, "1.1"),
+            (-0.0, "-0"),
+            (1e21, "1e+21"),
+            (1e20, "100000000000000000000"),
+            (f64::INFINITY, "inf"),
+            (1.5e-7, "1.5e-7"),
+        ];
+        for (number, text) in samples {
+            assert_eq!(format_double(number), text);
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Requests: RESP arrays of bulk strings, and inline commands as typed into telnet.
+//!
+//! Format: <https://redis.io/docs/latest/develop/reference/protocol-spec/>. The parser keeps where it stopped, so that a large
+//! request that arrives in many pieces is walked once and not once per piece.
+
+use thiserror::Error;
+
+/// Longest line that may stand before its end is seen: a length prefix or an inline command (Redis: `PROTO_INLINE_MAX_SIZE`).
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments that a client may send before it has authenticated (Redis: 10), so that strangers cannot make the node hold much.
+const UNAUTHENTICATED_ARGUMENTS_MAX: usize = 10;
+
+/// Bytes of one argument that a client may send before it has authenticated (Redis: 16 KiB).
+const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Spans reserved at once for a request: the rest grows as arguments really arrive, so that `*1048576` alone costs nothing.
+const SPANS_RESERVED_MAX: usize = 64;
+
+/// Bounds on one request. Sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) bulk_bytes_max: usize,
+    pub(crate) arguments_max: usize,
+}
+
+impl Limits {
+    /// The bounds for a client that has not authenticated yet.
+    pub(crate) fn unauthenticated(self) -> Limits {
+        Limits {
+            bulk_bytes_max: self.bulk_bytes_max.min(UNAUTHENTICATED_BULK_BYTES_MAX),
+            arguments_max: self.arguments_max.min(UNAUTHENTICATED_ARGUMENTS_MAX),
+        }
+    }
+}
+
+/// What a client sent is not the protocol. The text is Redis's own; the connection is closed after it.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum ProtocolError {
+    #[error("Protocol error: invalid multibulk length")]
+    MultibulkLength,
+    #[error("Protocol error: unauthenticated multibulk length")]
+    UnauthenticatedMultibulkLength,
+    #[error("Protocol error: invalid bulk length")]
+    BulkLength,
+    #[error("Protocol error: unauthenticated bulk length")]
+    UnauthenticatedBulkLength,
+    #[error("Protocol error: expected '$', got '{}'", char::from(*.0).escape_default())]
+    ExpectedBulk(u8),
+    #[error("Protocol error: too big mbulk count string")]
+    MultibulkLine,
+    #[error("Protocol error: too big bulk count string")]
+    BulkLine,
+    #[error("Protocol error: too big inline request")]
+    InlineLine,
+    #[error("Protocol error: unbalanced quotes in request")]
+    UnbalancedQuotes,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// The arguments of one request, the command's name first. Borrowed from the read buffer: nothing is copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Args<'a> {
+    bytes: &'a [u8],
+    spans: &'a [Span],
+}
+
+impl<'a> Args<'a> {
+    pub(crate) fn len(self) -> usize {
+        self.spans.len()
+    }
+
+    /// The argument at `index`; callers have checked the arity, so an absent one is a programming error.
+    pub(crate) fn at(self, index: usize) -> &'a [u8] {
+        self.get(index).expect("the arity check admits only requests with this argument")
+    }
+
+    pub(crate) fn get(self, index: usize) -> Option<&'a [u8]> {
+        let span = self.spans.get(index)?;
+        Some(&self.bytes[span.start as usize..span.end as usize])
+    }
+
+    /// The arguments from `start` on.
+    pub(crate) fn from(self, start: usize) -> Args<'a> {
+        Args { bytes: self.bytes, spans: self.spans.get(start..).unwrap_or(&[]) }
+    }
+
+    pub(crate) fn iter(self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator {
+        let bytes = self.bytes;
+        self.spans.iter().map(move |span| &bytes[span.start as usize..span.end as usize])
+    }
+
+    pub(crate) fn to_owned(self) -> OwnedRequest {
+        self.iter().collect()
+    }
+}
+
+/// A request that owns its bytes: queued by MULTI, or built by a script.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedRequest {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl OwnedRequest {
+    pub(crate) fn args(&self) -> Args<'_> {
+        Args { bytes: &self.bytes, spans: &self.spans }
+    }
+
+    pub(crate) fn push(&mut self, argument: &[u8]) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(argument);
+        self.spans.push(Span { start, end: self.bytes.len() as u32 });
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
+    /// Bytes that this request keeps allocated.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for OwnedRequest {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(arguments: I) -> Self {
+        let mut request = OwnedRequest::default();
+        for argument in arguments {
+            request.push(argument);
+        }
+        request
+    }
+}
+
+/// Finds one request after another in a buffer. Between calls with an incomplete request the caller keeps the buffer's beginning
+/// and appends; after a complete one it drops the bytes consumed.
+#[derive(Debug, Default)]
+pub(crate) struct RequestParser {
+    spans: Vec<Span>,
+    /// Arguments that the array still lacks; `None` between requests.
+    missing: Option<usize>,
+    position: usize,
+    /// Length of the argument whose body is awaited.
+    bulk: Option<usize>,
+    /// Unquoted bytes of an inline command; empty for arrays.
+    inline: Vec<u8>,
+    is_inline: bool,
+}
+
+impl RequestParser {
+    /// Looks for a request at the start of `bytes`. `Ok(None)`: more bytes are needed. `Ok(Some(n))`: a request took `n` bytes and
+    /// [`RequestParser::args`] has it; it may be empty (a bare newline), which is answered by nothing.
+    ///
+    /// O(new bytes) for headers, O(1) for the body of an argument.
+    pub(crate) fn parse(&mut self, bytes: &[u8], limits: Limits, authenticated: bool) -> Result<Option<usize>, ProtocolError> {
+        let mut missing = match self.missing {
+            Some(missing) => missing,
+            None => match self.begin(bytes, limits, authenticated)? {
+                Begun::Array(missing) => missing,
+                Begun::Complete(consumed) => return Ok(Some(consumed)),
+                Begun::Incomplete => return Ok(None),
+            },
+        };
+        while missing > 0 {
+            let length = match self.bulk {
+                Some(length) => length,
+                None => {
+                    let Some(line) = find_line(&bytes[self.position..], ProtocolError::BulkLine)? else {
+                        self.missing = Some(missing);
+                        return Ok(None);
+                    };
+                    let length = bulk_length(line.content, limits, authenticated)?;
+                    self.position += line.consumed;
+                    length
+                }
+            };
+            let end = self.position + length;
+            if bytes.len() < end + 2 {
+                self.missing = Some(missing);
+                self.bulk = Some(length);
+                return Ok(None);
+            }
+            self.spans.push(Span { start: self.position as u32, end: end as u32 });
+            self.position = end + 2;
+            self.bulk = None;
+            missing -= 1;
+        }
+        let consumed = self.position;
+        self.missing = None;
+        Ok(Some(consumed))
+    }
+
+    /// The request found by the last successful [`RequestParser::parse`] over the same `bytes`.
+    pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
+        Args { bytes: if self.is_inline { &self.inline } else { bytes }, spans: &self.spans }
+    }
+
+    /// Bytes up to which the awaited argument reaches, so that the caller can reserve once for a large one.
+    pub(crate) fn bytes_wanted(&self) -> Option<usize> {
+        self.bulk.map(|length| self.position + length + 2)
+    }
+
+    /// Gives back what a large request made the parser allocate.
+    pub(crate) fn shrink(&mut self) {
+        if self.missing.is_none() {
+            self.spans = Vec::new();
+            self.inline = Vec::new();
+        }
+    }
+
+    fn begin(&mut self, bytes: &[u8], limits: Limits, authenticated: bool) -> Result<Begun, ProtocolError> {
+        self.spans.clear();
+        self.position = 0;
+        self.bulk = None;
+        let Some(first) = bytes.first() else { return Ok(Begun::Incomplete) };
+        self.is_inline = *first != b'*';
+        if self.is_inline {
+            return self.begin_inline(bytes);
+        }
+        let Some(line) = find_line(bytes, ProtocolError::MultibulkLine)? else { return Ok(Begun::Incomplete) };
+        let count = integer(&line.content[1..]).ok_or(ProtocolError::MultibulkLength)?;
+        self.position = line.consumed;
+        // Redis takes a count of zero or less as an empty request.
+        let Ok(count) = usize::try_from(count) else { return Ok(Begun::Complete(line.consumed)) };
+        if count > limits.arguments_max {
+            let error =
+                if authenticated { ProtocolError::MultibulkLength } else { ProtocolError::UnauthenticatedMultibulkLength };
+            return Err(error);
+        }
+        self.spans.reserve(count.min(SPANS_RESERVED_MAX));
+        Ok(Begun::Array(count))
+    }
+
+    fn begin_inline(&mut self, bytes: &[u8]) -> Result<Begun, ProtocolError> {
+        let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
+            return if bytes.len() >= LINE_BYTES_MAX { Err(ProtocolError::InlineLine) } else { Ok(Begun::Incomplete) };
+        };
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        self.inline.clear();
+        split_quoted(line, &mut self.inline, &mut self.spans)?;
+        Ok(Begun::Complete(end + 1))
+    }
+}
+
+enum Begun {
+    Array(usize),
+    Complete(usize),
+    Incomplete,
+}
+
+struct Line<'a> {
+    content: &'a [u8],
+    consumed: usize,
+}
+
+/// A length line up to CR LF. As in Redis, the byte after CR is not looked at.
+fn find_line(bytes: &[u8], too_long: ProtocolError) -> Result<Option<Line<'_>>, ProtocolError> {
+    // Length lines are a few bytes: a plain loop beats memchr's set-up.
+    match bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\r') {
+        Some(end) if end + 1 < bytes.len() => Ok(Some(Line { content: &bytes[..end], consumed: end + 2 })),
+        Some(_) => Ok(None),
+        None if bytes.len() >= LINE_BYTES_MAX => Err(too_long),
+        None => Ok(None),
+    }
+}
+
+fn bulk_length(line: &[u8], limits: Limits, authenticated: bool) -> Result<usize, ProtocolError> {
+    match line.first() {
+        Some(b'$') => {}
+        other => return Err(ProtocolError::ExpectedBulk(other.copied().unwrap_or(b'\r'))),
+    }
+    let length = integer(&line[1..]).and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
+    if length > limits.bulk_bytes_max {
+        let error = if authenticated { ProtocolError::BulkLength } else { ProtocolError::UnauthenticatedBulkLength };
+        return Err(error);
+    }
+    Ok(length)
+}
+
+/// A decimal number with an optional minus and nothing else, as Redis's `string2ll`.
+fn integer(digits: &[u8]) -> Option<i64> {
+    if digits.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Splits as Redis's `sdssplitargs`: blanks separate, "…" knows \n \r \t \b \a \xHH, '…' knows \' only.
+fn split_quoted(line: &[u8], out: &mut Vec<u8>, spans: &mut Vec<Span>) -> Result<(), ProtocolError> {
+    let mut rest = line;
+    loop {
+        let blanks = rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0).count();
+        rest = &rest[blanks..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let start = out.len() as u32;
+        rest = match rest[0] {
+            b'"' => double_quoted(&rest[1..], out)?,
+            b'\'' => single_quoted(&rest[1..], out)?,
+            _ => bare(rest, out)?,
+        };
+        spans.push(Span { start, end: out.len() as u32 });
+    }
+}
+
+/// A line of redis.conf as words, quoted as inline commands are. `None`: a quote is not closed.
+pub(crate) fn split_quoted_line(line: &str) -> Option<Vec<String>> {
+    let mut request = OwnedRequest::default();
+    split_quoted(line.as_bytes(), &mut request.bytes, &mut request.spans).ok()?;
+    Some(request.args().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+fn bare<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        match byte {
+            b'"' => return double_quoted(tail, out),
+            b'\'' => return single_quoted(tail, out),
+            byte if byte.is_ascii_whitespace() || *byte == 0 => break,
+            byte => out.push(*byte),
+        }
+        rest = tail;
+    }
+    Ok(rest)
+}
+
+fn double_quoted<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
+    let mut rest = text;
+    loop {
+        match rest {
+            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push(hex_value(*high) << 4 | hex_value(*low));
+                rest = tail;
+            }
+            [b'\\', escaped, tail @ ..] => {
+                out.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => *other,
+                });
+                rest = tail;
+            }
+            [b'"', tail @ ..] => return closed(tail),
+            [byte, tail @ ..] => {
+                out.push(*byte);
+                rest = tail;
+            }
+            [] => return Err(ProtocolError::UnbalancedQuotes),
+        }
+    }
+}
+
+fn single_quoted<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
+    let mut rest = text;
+    loop {
+        match rest {
+            [b'\\', b'\'', tail @ ..] => {
+                out.push(b'\'');
+                rest = tail;
+            }
+            [b'\'', tail @ ..] => return closed(tail),
+            [byte, tail @ ..] => {
+                out.push(*byte);
+                rest = tail;
+            }
+            [] => return Err(ProtocolError::UnbalancedQuotes),
+        }
+    }
+}
+
+/// A closing quote must be followed by a blank or the end.
+fn closed(tail: &[u8]) -> Result<&[u8], ProtocolError> {
+    match tail.first() {
+        Some(byte) if !byte.is_ascii_whitespace() && *byte != 0 => Err(ProtocolError::UnbalancedQuotes),
+        _ => Ok(tail),
+    }
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit - b'A' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::{Limits, ProtocolError, RequestParser};
+
+    const LIMITS: Limits = Limits { bulk_bytes_max: 512 * 1024 * 1024, arguments_max: 1024 * 1024 };
+
+    fn parse_all(mut bytes: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+        let mut parser = RequestParser::default();
+        let mut requests = Vec::new();
+        while let Some(consumed) = parser.parse(bytes, LIMITS, true)? {
+            requests.push(parser.args(bytes).iter().map(<[u8]>::to_vec).collect());
+            bytes = &bytes[consumed..];
+        }
+        Ok(requests)
+    }
+
+    #[test]
+    fn a_pipeline_is_found_request_by_request() {
+        let requests = parse_all(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n*1\r\n$4\r\nPING\r\n").unwrap();
+        assert_eq!(requests, [vec![b"GET".to_vec(), b"a".to_vec()], vec![b"PING".to_vec()], vec![b"PING".to_vec()]]);
+    }
+
+    #[test]
+    fn every_split_point_gives_the_same_request() {
+        let whole = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$10\r\n0123\r\n6789\r\n";
+        for split in 0..whole.len() {
+            let mut parser = RequestParser::default();
+            assert_eq!(parser.parse(&whole[..split], LIMITS, true).unwrap(), None, "split at {split}");
+            assert_eq!(parser.parse(whole, LIMITS, true).unwrap(), Some(whole.len()));
+            assert_eq!(parser.args(whole).at(2), b"0123\r\n6789");
+        }
+    }
+
+    #[test]
+    fn inline_quotes_are_unquoted() {
+        let requests = parse_all(b"SET \"a b\\x41\\n\" 'it\\'s'\r\n").unwrap();
+        assert_eq!(requests, [vec![b"SET".to_vec(), b"a bA\n".to_vec(), b"it's".to_vec()]]);
+        assert_eq!(parse_all(b"SET \"a\n"), Err(ProtocolError::UnbalancedQuotes));
+        assert_eq!(parse_all(b"SET \"a\"b\n"), Err(ProtocolError::UnbalancedQuotes));
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_before_anything_is_allocated() {
+        assert_eq!(parse_all(b"*1\r\n$-2\r\n"), Err(ProtocolError::BulkLength));
+        assert_eq!(parse_all(b"*1\r\n$9223372036854775808\r\n"), Err(ProtocolError::BulkLength));
+        assert_eq!(parse_all(b"*1\r\n$629145600\r\n"), Err(ProtocolError::BulkLength));
+        assert_eq!(parse_all(b"*1048577\r\n"), Err(ProtocolError::MultibulkLength));
+        assert_eq!(parse_all(b"*9223372036854775808\r\n"), Err(ProtocolError::MultibulkLength));
+        assert_eq!(parse_all(b"*1\r\n*1\r\n"), Err(ProtocolError::ExpectedBulk(b'*')));
+        assert_eq!(parse_all(&[b'a'; 64 * 1024]), Err(ProtocolError::InlineLine));
+        assert_eq!(parse_all(&[b'*'; 64 * 1024]), Err(ProtocolError::MultibulkLine));
+    }
+
+    #[test]
+    fn a_stranger_may_send_little() {
+        let mut parser = RequestParser::default();
+        assert_eq!(parser.parse(b"*11\r\n", LIMITS.unauthenticated(), false), Err(ProtocolError::UnauthenticatedMultibulkLength));
+        let mut parser = RequestParser::default();
+        assert_eq!(
+            parser.parse(b"*1\r\n$16385\r\n", LIMITS.unauthenticated(), false),
+            Err(ProtocolError::UnauthenticatedBulkLength)
+        );
+    }
+
+    #[test]
+    fn empty_requests_are_consumed() {
+        assert_eq!(parse_all(b"\r\n*0\r\n*-1\r\nPING\r\n").unwrap().last().unwrap(), &[b"PING".to_vec()]);
+    }
+}

@@ -1,0 +1,259 @@
+//! Worker threads: each has a current-thread runtime, and a connection stays on the thread that it was given to.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime,
+    sync::mpsc,
+    task::{LocalSet, spawn_local},
+    time,
+};
+
+use crate::{
+    config::Config,
+    keyspace::Now,
+    node::{Client, ClientEntry, Shared},
+    protocol::Reply,
+    script::Interpreter,
+    server::{connection, now},
+    stats::WorkerStats,
+};
+
+/// Accepted connections that wait for a thread; beyond that the acceptor waits, and the kernel's backlog holds the rest.
+const HANDOVER_MAX: usize = 1024;
+
+/// Pause after a failed accept (no file descriptors left): long enough not to spin, short enough to be back soon.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often each thread looks for expired keys and for the word to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Slices of expired keys removed per tick and shard before connections get their turn again.
+const EXPIRE_SLICES_PER_TURN: usize = 1;
+
+/// Time that connections have to send what is still to be sent when the node ends.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes read at once: shared by all connections of a thread, so that an idle one holds no buffer.
+pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What the connections of one thread share.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    index: usize,
+    pub(super) scripts: Interpreter,
+    /// Borrowed only between awaits.
+    pub(super) scratch: RefCell<Scratch>,
+    config: RefCell<(u64, Arc<Config>)>,
+    connections: Cell<usize>,
+}
+
+/// Buffers for the batch that runs right now.
+pub(super) struct Scratch {
+    pub(super) input: Box<[u8]>,
+    pub(super) reply: Reply,
+}
+
+struct Accepted {
+    stream: TcpStream,
+    address: SocketAddr,
+}
+
+impl Worker {
+    pub(super) fn stats(&self) -> &WorkerStats {
+        &self.shared.workers[self.index]
+    }
+
+    /// The configuration in force; a lock is taken only after CONFIG SET.
+    pub(super) fn config(&self) -> Arc<Config> {
+        let version = self.shared.config_version();
+        let mut cached = self.config.borrow_mut();
+        if cached.0 != version {
+            *cached = (version, self.shared.config());
+        }
+        Arc::clone(&cached.1)
+    }
+}
+
+/// Starts the worker threads; the first one also accepts.
+pub(super) fn start_all(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> io::Result<Vec<JoinHandle<()>>> {
+    let count = shared.workers.len();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDOVER_MAX)).unzip();
+    let mut listeners = Some(listeners);
+    let mut senders = Some(senders);
+    let mut threads = Vec::with_capacity(count);
+    for (index, receiver) in receivers.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        let accepting = listeners.take().zip(senders.take());
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let name = format!("cache-node-{index}");
+        let thread = thread::Builder::new().name(name).spawn(move || run(shared, index, &runtime, receiver, accepting))?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+type Accepting = (Vec<TcpListener>, Vec<mpsc::Sender<Accepted>>);
+
+fn run(
+    shared: Arc<Shared>,
+    index: usize,
+    runtime: &runtime::Runtime,
+    mut receiver: mpsc::Receiver<Accepted>,
+    accepting: Option<Accepting>,
+) {
+    let config = (shared.config_version(), shared.config());
+    let scratch = Scratch { input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(), reply: Reply::default() };
+    let worker = Rc::new(Worker {
+        shared,
+        index,
+        scripts: Interpreter::default(),
+        scratch: RefCell::new(scratch),
+        config: RefCell::new(config),
+        connections: Cell::new(0),
+    });
+    let tasks = LocalSet::new();
+    tasks.block_on(runtime, async {
+        if let Some((listeners, senders)) = accepting {
+            let next = Rc::new(AtomicUsize::new(0));
+            for listener in listeners {
+                spawn_local(accept(Rc::clone(&worker), listener, senders.clone(), Rc::clone(&next)));
+            }
+        }
+        let mut ticks = time::interval(TICK);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                accepted = receiver.recv() => if let Some(accepted) = accepted { serve(&worker, accepted) },
+                _ = ticks.tick() => {
+                    if worker.shared.is_stopping.load(Ordering::Acquire) {
+                        break;
+                    }
+                    upkeep(&worker).await;
+                }
+            }
+        }
+        drain(&worker).await;
+    });
+}
+
+/// Removes expired keys of this thread's share of the shards, and evicts when `maxmemory` was lowered. Connections get their turn
+/// between slices.
+async fn upkeep(worker: &Worker) {
+    let shared = &worker.shared;
+    let step = shared.workers.len();
+    for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
+        let mut slices = 0;
+        while shared.keyspace.expire_slice(shard, now(), &shared.notifier) {
+            slices += 1;
+            if slices % EXPIRE_SLICES_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let config = worker.config();
+    if worker.index == 0 && config.maxmemory > 0 {
+        shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, now(), &shared.notifier);
+    }
+}
+
+/// Waits for the connections, which were told to end, to finish what they are doing.
+async fn drain(worker: &Worker) {
+    const LOOK: Duration = Duration::from_millis(5);
+    let started = time::Instant::now();
+    while worker.connections.get() > 0 && started.elapsed() < DRAIN_TIME_MAX {
+        worker.shared.clients.close_all();
+        time::sleep(LOOK).await;
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, senders: Vec<mpsc::Sender<Accepted>>, next: Rc<AtomicUsize>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot accept connections"),
+    };
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if worker.shared.is_stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(stream) = stream.into_std() else { continue };
+        let Some(accepted) = admit(&worker, Accepted { stream, address }) else { continue };
+        let turn = next.fetch_add(1, Ordering::Relaxed) % senders.len();
+        if senders[turn].send(accepted).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Refuses a connection with the reason, or lets it in.
+fn admit(worker: &Worker, accepted: Accepted) -> Option<Accepted> {
+    let shared = &worker.shared;
+    let config = worker.config();
+    let refusal: &[u8] = if shared.clients.len() >= config.maxclients {
+        b"-ERR max number of clients reached\r\n"
+    } else if config.protected_mode && config.requirepass.is_none() && !accepted.address.ip().to_canonical().is_loopback() {
+        b"-DENIED cache-node is running in protected mode because no password is set. In this mode connections are only accepted from \
+          the loopback interface. To accept other hosts, set a password with --requirepass (or CONFIG SET requirepass from this \
+          machine), or, if the network is trusted, start with --protected-mode no.\r\n"
+    } else {
+        shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+        return Some(accepted);
+    };
+    shared.counters.rejected_connections.fetch_add(1, Ordering::Relaxed);
+    // The socket's buffer is empty: this small write never waits. A client that has gone already does not matter.
+    let sent = (&accepted.stream).write_all(refusal);
+    drop(sent);
+    None
+}
+
+fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let Accepted { stream, address } = accepted;
+    let config = worker.config();
+    let socket = socket2::SockRef::from(&stream);
+    let prepared = socket.set_tcp_nodelay(true).and_then(|()| match config.tcp_keepalive {
+        Some(interval) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(interval).with_interval(interval)),
+        None => Ok(()),
+    });
+    let stream = prepared.and_then(|()| tokio::net::TcpStream::from_std(stream));
+    let Ok(stream) = stream else { return };
+    let Ok(local_address) = stream.local_addr() else { return };
+    let shared = &worker.shared;
+    let entry = Arc::new(ClientEntry::new(shared.clients.next_id(), address, local_address, now()));
+    shared.clients.add(&entry);
+    if shared.is_stopping.load(Ordering::Acquire) {
+        entry.outbox.close();
+    }
+    let client = Client::new(entry, config.requirepass.is_none());
+    let worker = Rc::clone(worker);
+    worker.connections.set(worker.connections.get() + 1);
+    spawn_local(async move {
+        connection::serve(&worker, stream, client).await;
+        worker.connections.set(worker.connections.get() - 1);
+    });
+}
+
+/// The time for a batch, also stamped on the connection.
+pub(super) fn stamp(client: &Client) -> Now {
+    let now = now();
+    client.entry.last_active_ms.store(now.unix_ms, Ordering::Relaxed);
+    now
+}
