@@ -76,20 +76,13 @@ impl Browser {
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
         let mut capabilities = Capabilities::new();
-        capabilities.insert(
-            "goog:chromeOptions".to_owned(),
-            json!({ "binary": chromium, "args": flags, "prefs": preferences }),
-        );
+        capabilities.insert("goog:chromeOptions".to_owned(), json!({ "binary": chromium, "args": flags, "prefs": preferences }));
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .with_context(|| format!("no browser session; chromedriver says:\n{}", driver.log()))?;
-        Ok(Self {
-            client,
-            driver,
-            _profile: profile,
-        })
+        Ok(Self { client, driver, _profile: profile })
     }
 
     /// Opens a page and waits until it is loaded.
@@ -97,10 +90,7 @@ impl Browser {
     /// # Errors
     /// When the browser cannot load it.
     pub async fn open(&self, url: &str) -> anyhow::Result<()> {
-        self.client
-            .goto(url)
-            .await
-            .with_context(|| format!("open {url}"))
+        self.client.goto(url).await.with_context(|| format!("open {url}"))
     }
 
     /// Loads the page again.
@@ -125,18 +115,11 @@ impl Browser {
     /// When there is none within ten seconds; the error carries the page's text.
     pub async fn find(&self, css: &str) -> anyhow::Result<Element> {
         let what = format!("an element {css}");
-        let found = wait::until(&what, PAGE_MAX, || async {
-            self.client.find(Locator::Css(css)).await.ok()
-        });
+        let found = wait::until(&what, PAGE_MAX, || async { self.client.find(Locator::Css(css)).await.ok() });
         match found.await {
             Ok(element) => Ok(element),
             Err(error) => {
-                let url = self
-                    .client
-                    .current_url()
-                    .await
-                    .map(String::from)
-                    .unwrap_or_default();
+                let url = self.client.current_url().await.map(String::from).unwrap_or_default();
                 let text = self.text().await.unwrap_or_default();
                 Err(error.context(format!("on {url}, which says:\n{text}")))
             }
@@ -157,10 +140,7 @@ impl Browser {
     /// When there is none, or something lies over it.
     pub async fn click(&self, css: &str) -> anyhow::Result<()> {
         let element = self.find(css).await?;
-        element
-            .click()
-            .await
-            .with_context(|| format!("click {css}"))
+        element.click().await.with_context(|| format!("click {css}"))
     }
 
     /// Replaces what an input holds.
@@ -169,14 +149,8 @@ impl Browser {
     /// When there is no such input or it cannot be typed into.
     pub async fn fill(&self, css: &str, text: &str) -> anyhow::Result<()> {
         let element = self.find(css).await?;
-        element
-            .clear()
-            .await
-            .with_context(|| format!("clear {css}"))?;
-        element
-            .send_keys(text)
-            .await
-            .with_context(|| format!("type into {css}"))
+        element.clear().await.with_context(|| format!("clear {css}"))?;
+        element.send_keys(text).await.with_context(|| format!("type into {css}"))
     }
 
     /// What a person reads on the page.
@@ -194,9 +168,7 @@ impl Browser {
     /// When it does not within ten seconds; the error carries what it says instead.
     pub async fn says(&self, text: &str) -> anyhow::Result<()> {
         let what = format!("the words {text:?}");
-        let found = wait::until(&what, PAGE_MAX, || async {
-            self.text().await.ok()?.contains(text).then_some(())
-        });
+        let found = wait::until(&what, PAGE_MAX, || async { self.text().await.ok()?.contains(text).then_some(()) });
         match found.await {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -212,8 +184,7 @@ impl Browser {
     /// When the browser refuses.
     pub async fn set_viewport(&self, width: u32, height: u32) -> anyhow::Result<()> {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
-            .await?;
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await?;
         Ok(())
     }
 
@@ -223,10 +194,7 @@ impl Browser {
     /// When it throws.
     pub async fn evaluate(&self, expression: &str) -> anyhow::Result<Value> {
         let script = format!("return ({expression});");
-        self.client
-            .execute(&script, Vec::new())
-            .await
-            .with_context(|| expression.to_owned())
+        self.client.execute(&script, Vec::new()).await.with_context(|| expression.to_owned())
     }
 
     /// Keeps a picture of the whole page as `tests/output/screenshots/NAME.png`.
@@ -242,9 +210,7 @@ impl Browser {
         let clip = json!({ "x": 0, "y": 0, "width": width, "height": height.min(SCREENSHOT_HEIGHT_MAX), "scale": 1 });
         let parameters = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let picture = self.devtools("Page.captureScreenshot", parameters).await?;
-        let data = picture["data"]
-            .as_str()
-            .context("no data in the screenshot")?;
+        let data = picture["data"].as_str().context("no data in the screenshot")?;
         let folder = program::output_folder().join("screenshots");
         fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{name}.png"));
@@ -254,10 +220,7 @@ impl Browser {
 
     async fn devtools(&self, command: &'static str, parameters: Value) -> anyhow::Result<Value> {
         let name = command;
-        let command = DevTools {
-            command,
-            parameters,
-        };
+        let command = DevTools { command, parameters };
         self.client.issue_cmd(command).await.with_context(|| name)
     }
 }

@@ -25,8 +25,8 @@ impl CacheNode {
         command.args(["--port", "0"]).args(directives);
         let mut server = Server::spawn("cache-node", command)?;
         let line = server.line_with("ready on ").await?;
-        let address = address_after("ready on ", &line)
-            .with_context(|| format!("no address in cache-node's ready line: {line}"))?;
+        let address =
+            address_after("ready on ", &line).with_context(|| format!("no address in cache-node's ready line: {line}"))?;
         Ok(Self { server, address })
     }
 

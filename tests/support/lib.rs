@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod cache_node;
+pub mod form;
 pub mod nginx;
 pub mod port;
 pub mod postgres;
@@ -13,6 +14,7 @@ pub mod proc;
 pub mod program;
 pub mod redis_server;
 pub mod replica;
+pub mod scenario;
 pub mod server;
 pub mod shop;
 pub mod site;

@@ -31,18 +31,11 @@ impl Nginx {
         fs::write(path.join("nginx.conf"), configuration(port, replicas))?;
         fs::create_dir(path.join("logs"))?;
         let mut command = Command::new(program::installed("nginx", "nginx")?);
-        command
-            .arg("-p")
-            .arg(path)
-            .args(["-c", "nginx.conf", "-e", "stderr"]);
+        command.arg("-p").arg(path).args(["-c", "nginx.conf", "-e", "stderr"]);
         let mut server = Server::spawn("nginx", command)?;
         let address = format!("127.0.0.1:{port}");
         server.listens_on(&address).await?;
-        Ok(Self {
-            server,
-            url: format!("http://{address}"),
-            _folder: folder,
-        })
+        Ok(Self { server, url: format!("http://{address}"), _folder: folder })
     }
 
     /// `http://host:port`.
@@ -54,11 +47,7 @@ impl Nginx {
 fn configuration(port: u16, replicas: &[String]) -> String {
     let mut upstream = String::new();
     for replica in replicas {
-        writeln!(
-            upstream,
-            "        server {replica} max_fails=1 fail_timeout=1s;"
-        )
-        .expect("writing to a string cannot fail");
+        writeln!(upstream, "        server {replica} max_fails=1 fail_timeout=1s;").expect("writing to a string cannot fail");
     }
     // One worker process, no daemon: the guard then ends all of nginx with one signal.
     format!(

@@ -23,8 +23,5 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free port between {FIRST} and {} on 127.0.0.1",
-        FIRST + COUNT
-    );
+    panic!("no free port between {FIRST} and {} on 127.0.0.1", FIRST + COUNT);
 }

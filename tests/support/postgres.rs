@@ -45,14 +45,7 @@ impl Postgres {
         };
 
         let initdb = as_owner("initdb")
-            .args([
-                "--username=shop",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-D",
-            ])
+            .args(["--username=shop", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(&data)
             .output()
             .context("cannot run initdb")?;
@@ -62,40 +55,25 @@ impl Postgres {
 
         let port = free_port();
         let mut command = as_owner("postgres");
-        command
-            .arg("-D")
-            .arg(&data)
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"])
-            .arg(folder.path())
-            .args(["-c", "fsync=off", "-c", "max_connections=100"]);
+        command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"]).arg(folder.path()).args([
+            "-c",
+            "fsync=off",
+            "-c",
+            "max_connections=100",
+        ]);
         let mut server = Server::spawn("postgres", command)?;
         // SIGTERM would wait until the last client has gone.
         server.end_with(Signal::INT);
         server.line_with("ready to accept connections").await?;
 
         let created = as_owner("createdb")
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "-U",
-                "shop",
-                "shop",
-            ])
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "shop", "shop"])
             .output()
             .context("cannot run createdb")?;
         if !created.status.success() {
-            bail!(
-                "createdb failed: {}",
-                String::from_utf8_lossy(&created.stderr)
-            );
+            bail!("createdb failed: {}", String::from_utf8_lossy(&created.stderr));
         }
-        Ok(Self {
-            server,
-            url: format!("postgres://shop@127.0.0.1:{port}/shop"),
-            _folder: folder,
-        })
+        Ok(Self { server, url: format!("postgres://shop@127.0.0.1:{port}/shop"), _folder: folder })
     }
 
     /// `postgres://user@host:port/database`.
@@ -105,17 +83,10 @@ impl Postgres {
 }
 
 fn newest_bin_folder() -> anyhow::Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let newest = versions
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .max();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
     let Some(newest) = newest else {
-        bail!(
-            "PostgreSQL's server is not installed; run: apt-get install --no-install-recommends postgresql"
-        );
+        bail!("PostgreSQL's server is not installed; run: apt-get install --no-install-recommends postgresql");
     };
     Ok(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin")))
 }

@@ -30,12 +30,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     let mut next = 0;
     while next < found.len() {
         let parent = found[next];
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(child, _)| *child),
-        );
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
         next += 1;
     }
     found.remove(0);
@@ -45,10 +40,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 /// The command line, for messages; empty when the process is gone.
 pub fn command_line(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes)
-        .replace('\0', " ")
-        .trim_end()
-        .to_owned()
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
 }
 
 fn kibibytes(pid: u32, field: &str) -> Option<u64> {

@@ -29,15 +29,11 @@ pub fn installed(name: &str, package: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When there is no such file; names the command that builds it.
 pub fn built(name: &str, variable: &str) -> anyhow::Result<PathBuf> {
-    let file = env::var_os(variable)
-        .map_or_else(|| target_folder().join("release").join(name), PathBuf::from);
+    let file = env::var_os(variable).map_or_else(|| target_folder().join("release").join(name), PathBuf::from);
     if file.is_file() {
         return Ok(file);
     }
-    bail!(
-        "{} does not exist; build it with `cargo build --release -p {name}`, or set {variable}",
-        file.display()
-    )
+    bail!("{} does not exist; build it with `cargo build --release -p {name}`, or set {variable}", file.display())
 }
 
 /// The root of the workspace.
@@ -45,15 +41,12 @@ pub fn built(name: &str, variable: &str) -> anyhow::Result<PathBuf> {
 /// # Panics
 /// Never in this repository: this crate lies one folder below it.
 pub fn workspace_root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate lies in a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in a folder of the workspace")
 }
 
 /// Where a test leaves what a person may want to look at; kept after the run and not under version control.
 pub fn output_folder() -> PathBuf {
-    env::var_os("TEST_OUTPUT_DIR")
-        .map_or_else(|| workspace_root().join("tests/output"), PathBuf::from)
+    env::var_os("TEST_OUTPUT_DIR").map_or_else(|| workspace_root().join("tests/output"), PathBuf::from)
 }
 
 fn target_folder() -> PathBuf {

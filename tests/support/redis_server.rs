@@ -27,25 +27,11 @@ impl RedisServer {
         let port = free_port();
         let mut command = Command::new(program::installed("redis-server", "redis-server")?);
         command
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-            ])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder.path());
         let mut server = Server::spawn("redis-server", command)?;
         server.line_with("Ready to accept connections").await?;
-        Ok(Self {
-            server,
-            address: format!("127.0.0.1:{port}"),
-            _folder: folder,
-        })
+        Ok(Self { server, address: format!("127.0.0.1:{port}"), _folder: folder })
     }
 
     /// `host:port`.

@@ -33,12 +33,7 @@ impl Replica {
     ///
     /// # Errors
     /// When the binary is not built or does not become ready.
-    pub async fn start_at(
-        listen: &str,
-        name: &str,
-        cache: &str,
-        database: &str,
-    ) -> anyhow::Result<Self> {
+    pub async fn start_at(listen: &str, name: &str, cache: &str, database: &str) -> anyhow::Result<Self> {
         let mut command = Command::new(program::built("demo-shop", "DEMO_SHOP_BIN")?);
         command
             .args(["serve", "--listen", listen, "--test-hooks", "--name", name])
@@ -46,13 +41,9 @@ impl Replica {
             .env("DEMO_SHOP_SESSION_KEY", SESSION_KEY);
         let mut server = Server::spawn(&format!("replica {name}"), command)?;
         let line = server.line_with("ready on ").await?;
-        let address = address_after("ready on ", &line)
-            .with_context(|| format!("no address in the replica's ready line: {line}"))?;
-        Ok(Self {
-            server,
-            name: name.to_owned(),
-            address,
-        })
+        let address =
+            address_after("ready on ", &line).with_context(|| format!("no address in the replica's ready line: {line}"))?;
+        Ok(Self { server, name: name.to_owned(), address })
     }
 
     /// The name it was started with, which it shows in `x-served-by`.

@@ -35,22 +35,12 @@ impl Server {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(name: &str, mut command: Command) -> anyhow::Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {name}: {command:?}"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         keep_lines(child.stdout.take(), &log);
         keep_lines(child.stderr.take(), &log);
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log,
-            end_signal: Signal::TERM,
-        })
+        Ok(Self { name: name.to_owned(), child, log, end_signal: Signal::TERM })
     }
 
     /// What the guard sends first, instead of SIGTERM.
@@ -74,18 +64,10 @@ impl Server {
                 return Ok(line);
             }
             if let Some(status) = self.exit_status() {
-                bail!(
-                    "{} ended ({status}) before it said {text:?}:\n{}",
-                    self.name,
-                    self.log()
-                );
+                bail!("{} ended ({status}) before it said {text:?}:\n{}", self.name, self.log());
             }
             if started.elapsed() > READY_MAX {
-                bail!(
-                    "{} did not say {text:?} in {READY_MAX:?}:\n{}",
-                    self.name,
-                    self.log()
-                );
+                bail!("{} did not say {text:?} in {READY_MAX:?}:\n{}", self.name, self.log());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -99,18 +81,10 @@ impl Server {
         let started = Instant::now();
         while tokio::net::TcpStream::connect(address).await.is_err() {
             if let Some(status) = self.exit_status() {
-                bail!(
-                    "{} ended ({status}) before it listened:\n{}",
-                    self.name,
-                    self.log()
-                );
+                bail!("{} ended ({status}) before it listened:\n{}", self.name, self.log());
             }
             if started.elapsed() > READY_MAX {
-                bail!(
-                    "{} does not listen on {address}:\n{}",
-                    self.name,
-                    self.log()
-                );
+                bail!("{} does not listen on {address}:\n{}", self.name, self.log());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -154,12 +128,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "---- the last lines of {} (pid {})\n{}",
-                self.name,
-                self.pid(),
-                self.log()
-            );
+            eprintln!("---- the last lines of {} (pid {})\n{}", self.name, self.pid(), self.log());
         }
         self.signal(self.end_signal);
         let started = Instant::now();

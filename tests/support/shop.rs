@@ -29,11 +29,7 @@ pub struct ShopOptions {
 
 impl Default for ShopOptions {
     fn default() -> Self {
-        Self {
-            replicas: 3,
-            cache: None,
-            database: None,
-        }
+        Self { replicas: 3, cache: None, database: None }
     }
 }
 
@@ -56,14 +52,7 @@ impl Shop {
         let address = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new(program::built("demo-shop", "DEMO_SHOP_BIN")?);
         command
-            .args([
-                "up",
-                "--listen",
-                &address,
-                "--replicas",
-                &options.replicas.to_string(),
-                "--data",
-            ])
+            .args(["up", "--listen", &address, "--replicas", &options.replicas.to_string(), "--data"])
             .arg(folder.path().join("data"));
         if let Some(cache) = &options.cache {
             command.args(["--cache", cache]);
@@ -72,12 +61,8 @@ impl Shop {
             command.args(["--database", database]);
         }
         let mut server = Server::spawn("demo-shop up", command)?;
-        server.listens_on(&address).await?;
-        let shop = Self {
-            server,
-            url: format!("http://{address}"),
-            _folder: folder,
-        };
+        server.line_with("shop ready on ").await?;
+        let shop = Self { server, url: format!("http://{address}"), _folder: folder };
         wait::until("every replica to be up", READY_MAX, || async {
             let fleet = shop.fleet().await.ok()?;
             (fleet.up().count() == options.replicas).then_some(())
@@ -97,10 +82,7 @@ impl Shop {
     /// # Errors
     /// When it does not answer, or not in the agreed form.
     pub async fn fleet(&self) -> anyhow::Result<Fleet> {
-        let answer = Visitor::new()
-            .get(&format!("{}/fleet.json", self.url))
-            .await?
-            .success()?;
+        let answer = Visitor::new().get(&format!("{}/fleet.json", self.url)).await?.success()?;
         Fleet::from_json(&answer.to_json()?)
     }
 
@@ -109,7 +91,9 @@ impl Shop {
     /// # Errors
     /// When there is no such replica.
     pub async fn kill_replica(&self, name: &str) -> anyhow::Result<u32> {
-        let pid = self.fleet().await?.replica(name)?.pid;
+        let fleet = self.fleet().await?;
+        let pid = fleet.replica(name)?.pid;
+        let pid = pid.with_context(|| format!("replica {name} does not run"))?;
         kill(pid, Signal::KILL);
         Ok(pid)
     }
@@ -119,15 +103,11 @@ impl Shop {
     /// # Errors
     /// When it was not replaced within fifteen seconds.
     pub async fn replaced(&self, name: &str, old_pid: u32) -> anyhow::Result<Member> {
-        wait::until(
-            &format!("a new process for replica {name}"),
-            RESTART_MAX,
-            || async {
-                let fleet = self.fleet().await.ok()?;
-                let replica = fleet.replica(name).ok()?;
-                (replica.state == "up" && replica.pid != old_pid).then(|| replica.clone())
-            },
-        )
+        wait::until(&format!("a new process for replica {name}"), RESTART_MAX, || async {
+            let fleet = self.fleet().await.ok()?;
+            let replica = fleet.replica(name).ok()?;
+            (replica.state == "up" && replica.pid != Some(old_pid)).then(|| replica.clone())
+        })
         .await
         .with_context(|| self.server.log())
     }
@@ -147,8 +127,8 @@ pub struct Fleet {
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// Its process id.
-    pub pid: u32,
+    /// Its process id; `None` while it does not run.
+    pub pid: Option<u32>,
     /// `host:port`.
     pub address: String,
     /// `up`, or why not.
@@ -175,16 +155,10 @@ impl Fleet {
             let Some(array) = json[key].as_array() else {
                 bail!("fleet.json has no list {key:?}: {json}");
             };
-            let members = array
-                .iter()
-                .map(Member::from_json)
-                .collect::<Option<Vec<_>>>();
+            let members = array.iter().map(Member::from_json).collect::<Option<Vec<_>>>();
             members.with_context(|| format!("fleet.json: not the agreed form: {json}"))
         };
-        Ok(Self {
-            replicas: members("replicas")?,
-            nodes: members("nodes")?,
-        })
+        Ok(Self { replicas: members("replicas")?, nodes: members("nodes")? })
     }
 }
 
@@ -198,7 +172,7 @@ impl Member {
         let text = |key: &str| Some(json[key].as_str()?.to_owned());
         Some(Self {
             name: text("name")?,
-            pid: u32::try_from(json["pid"].as_u64()?).ok()?,
+            pid: json["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),
             address: text("address")?,
             state: text("state")?,
         })

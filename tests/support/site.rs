@@ -16,6 +16,9 @@ use crate::replica::Replica;
 use crate::server::{Server, Signal};
 use crate::visitor::Visitor;
 
+/// A product with less in stock is not used: a checkout of it could be refused.
+const STOCK_MIN: i64 = 5;
+
 /// Where sessions and carts are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
@@ -72,11 +75,7 @@ impl Site {
     ///
     /// # Errors
     /// When a part is missing or does not start.
-    pub async fn start(
-        store: Store,
-        database: Database,
-        balancer: Balancer,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(store: Store, database: Database, balancer: Balancer) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         let store = match store {
             Store::CacheNode => StoreProcess::CacheNode(CacheNode::start(&[]).await?),
@@ -97,21 +96,11 @@ impl Site {
         let balancer = match balancer {
             Balancer::Own => start_own_balancer(&replicas).await?,
             Balancer::Nginx => {
-                let addresses: Vec<String> = replicas
-                    .iter()
-                    .map(|replica| replica.address().to_owned())
-                    .collect();
+                let addresses: Vec<String> = replicas.iter().map(|replica| replica.address().to_owned()).collect();
                 BalancerProcess::Nginx(Nginx::start(&addresses).await?)
             }
         };
-        Ok(Self {
-            balancer,
-            replicas,
-            store,
-            _postgres: postgres,
-            database,
-            _folder: folder,
-        })
+        Ok(Self { balancer, replicas, store, _postgres: postgres, database, _folder: folder })
     }
 
     /// The balancer's address, `http://host:port`.
@@ -127,6 +116,16 @@ impl Site {
         self.store.url()
     }
 
+    /// SIGSTOP to the store: it is there and does not answer.
+    pub fn freeze_store(&self) {
+        self.store.server().signal(Signal::STOP);
+    }
+
+    /// SIGCONT to the store.
+    pub fn thaw_store(&self) {
+        self.store.server().signal(Signal::CONT);
+    }
+
     /// SIGKILL to a replica, and after `pause` a new one with the same name and address.
     ///
     /// # Errors
@@ -137,8 +136,7 @@ impl Site {
         old.server.signal(Signal::KILL);
         old.server.ended(Duration::from_secs(5)).await?;
         tokio::time::sleep(pause).await;
-        self.replicas[index] =
-            Replica::start_at(&address, &name, &self.store.url(), &self.database).await?;
+        self.replicas[index] = Replica::start_at(&address, &name, &self.store.url(), &self.database).await?;
         Ok(())
     }
 
@@ -151,29 +149,26 @@ impl Site {
     }
 }
 
-/// The SKUs of all products of the shop at `url`.
+/// The SKUs of all products of the shop at `url` that are in stock for every test.
 ///
 /// # Errors
 /// When the shop does not tell them.
 pub async fn skus(url: &str) -> anyhow::Result<Vec<String>> {
-    let answer = Visitor::new()
-        .get(&format!("{url}/api/products"))
-        .await?
-        .success()?;
+    let answer = Visitor::new().get(&format!("{url}/api/products")).await?.success()?;
     let json = answer.to_json()?;
     let products = json["products"].as_array().context("no list of products")?;
-    products
-        .iter()
-        .map(|product| {
-            product["sku"]
-                .as_str()
-                .map(str::to_owned)
-                .context("a product without a SKU")
-        })
-        .collect()
+    let plenty = products.iter().filter(|product| product["stock"].as_i64() >= Some(STOCK_MIN));
+    plenty.map(|product| product["sku"].as_str().map(str::to_owned).context("a product without a SKU")).collect()
 }
 
 impl StoreProcess {
+    fn server(&self) -> &Server {
+        match self {
+            Self::CacheNode(node) => &node.server,
+            Self::Redis(redis) => &redis.server,
+        }
+    }
+
     fn url(&self) -> String {
         match self {
             Self::CacheNode(node) => node.url(),
@@ -187,15 +182,9 @@ async fn start_own_balancer(replicas: &[Replica]) -> anyhow::Result<BalancerProc
     let mut command = Command::new(program::built("demo-shop", "DEMO_SHOP_BIN")?);
     command.args(["balance", "--listen", &address]);
     for replica in replicas {
-        command.args([
-            "--replica",
-            &format!("{}={}", replica.name(), replica.address()),
-        ]);
+        command.args(["--replica", &format!("{}={}", replica.name(), replica.address())]);
     }
     let mut server = Server::spawn("demo-shop balance", command)?;
     server.listens_on(&address).await?;
-    Ok(BalancerProcess::Own {
-        _server: server,
-        url: format!("http://{address}"),
-    })
+    Ok(BalancerProcess::Own { _server: server, url: format!("http://{address}") })
 }

@@ -107,12 +107,7 @@ impl Shopper {
                 }
             }
         };
-        ensure!(
-            cart.revision >= self.revision,
-            "the revision went from {} back to {}",
-            self.revision,
-            cart.revision
-        );
+        ensure!(cart.revision >= self.revision, "the revision went from {} back to {}", self.revision, cart.revision);
         self.revision = cart.revision;
         for (sku, &(least, most)) in &self.ledger {
             let quantity = cart.lines.get(sku).copied().unwrap_or(0);
@@ -124,11 +119,7 @@ impl Shopper {
                 cart.served_by
             );
         }
-        let strange: Vec<_> = cart
-            .lines
-            .keys()
-            .filter(|sku| !self.ledger.contains_key(*sku))
-            .collect();
+        let strange: Vec<_> = cart.lines.keys().filter(|sku| !self.ledger.contains_key(*sku)).collect();
         ensure!(strange.is_empty(), "never put into the cart: {strange:?}");
         Ok(())
     }
@@ -155,15 +146,21 @@ impl Shopper {
 
     /// Without a key there is no second try: who tries again might add twice.
     async fn add(&mut self, sku: &str) -> anyhow::Result<()> {
-        let result = self.visitor.add(&self.shop, sku, 1).await;
+        let body = json!({ "sku": sku, "quantity": 1 });
+        let url = format!("{}/api/cart/lines", self.shop);
+        let result = self.visitor.json(Method::POST, &url, &[], &body).await;
         let line = self.ledger.entry(sku.to_owned()).or_default();
         line.1 += 1;
         match result {
-            Ok(answer) => {
+            Ok(answer) if answer.status.is_success() => {
                 line.0 += 1;
                 self.note(&answer);
             }
-            Err(_) => self.unanswered += 1,
+            Ok(answer) if !answer.status.is_server_error() => {
+                answer.success()?;
+                bail!("POST {url}: neither a success nor an error");
+            }
+            Ok(_) | Err(_) => self.unanswered += 1,
         }
         Ok(())
     }
@@ -172,8 +169,7 @@ impl Shopper {
         let key = format!("{:032x}", self.choices.random::<u128>());
         let body = json!({ "sku": sku, "quantity": 1 });
         let url = format!("{}/api/cart/lines", self.shop);
-        self.until_acknowledged(Method::POST, &url, &[("idempotency-key", &key)], Some(body))
-            .await?;
+        self.until_acknowledged(Method::POST, &url, &[("idempotency-key", &key)], Some(body)).await?;
         let line = self.ledger.entry(sku.to_owned()).or_default();
         *line = (line.0 + 1, line.1 + 1);
         Ok(())
@@ -182,16 +178,14 @@ impl Shopper {
     async fn set(&mut self, sku: &str, quantity: u32) -> anyhow::Result<()> {
         let url = format!("{}/api/cart/lines/{sku}", self.shop);
         let body = json!({ "quantity": quantity });
-        self.until_acknowledged(Method::PUT, &url, &[], Some(body))
-            .await?;
+        self.until_acknowledged(Method::PUT, &url, &[], Some(body)).await?;
         self.ledger.insert(sku.to_owned(), (quantity, quantity));
         Ok(())
     }
 
     async fn remove(&mut self, sku: &str) -> anyhow::Result<()> {
         let url = format!("{}/api/cart/lines/{sku}", self.shop);
-        self.until_acknowledged(Method::DELETE, &url, &[], None)
-            .await?;
+        self.until_acknowledged(Method::DELETE, &url, &[], None).await?;
         self.ledger.insert(sku.to_owned(), (0, 0));
         Ok(())
     }
@@ -217,11 +211,7 @@ impl Shopper {
                     return Ok(());
                 }
                 // The first try, which was not answered, has removed it.
-                Ok(answer)
-                    if tries > 1
-                        && method == Method::DELETE
-                        && answer.status == StatusCode::NOT_FOUND =>
-                {
+                Ok(answer) if tries > 1 && method == Method::DELETE && answer.status == StatusCode::NOT_FOUND => {
                     self.note(&answer);
                     return Ok(());
                 }

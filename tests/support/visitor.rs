@@ -30,26 +30,17 @@ pub struct Visitor {
 impl Visitor {
     /// A visitor without cookies.
     pub fn new() -> Self {
-        Self {
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            jar: Arc::default(),
-        }
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), jar: Arc::default() }
     }
 
     /// Another browser with a copy of this one's cookies as they are now.
     pub fn fork(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            jar: Arc::new(Mutex::new(self.cookies())),
-        }
+        Self { client: self.client.clone(), jar: Arc::new(Mutex::new(self.cookies())) }
     }
 
     /// The cookies as they are now.
     pub fn cookies(&self) -> BTreeMap<String, String> {
-        self.jar
-            .lock()
-            .expect("no holder of the jar panics")
-            .clone()
+        self.jar.lock().expect("no holder of the jar panics").clone()
     }
 
     /// `GET`.
@@ -88,17 +79,10 @@ impl Visitor {
     ///
     /// # Errors
     /// As [`Visitor::send`].
-    pub async fn json(
-        &self,
-        method: Method,
-        url: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> anyhow::Result<Answer> {
+    pub async fn json(&self, method: Method, url: &str, headers: &[(&str, &str)], body: &Value) -> anyhow::Result<Answer> {
         let mut all = vec![(CONTENT_TYPE.as_str(), "application/json")];
         all.extend_from_slice(headers);
-        self.send(method, url, &all, Bytes::from(body.to_string()))
-            .await
+        self.send(method, url, &all, Bytes::from(body.to_string())).await
     }
 
     /// `POST` of a form; a redirect is not followed.
@@ -106,36 +90,23 @@ impl Visitor {
     /// # Errors
     /// As [`Visitor::send`].
     pub async fn form(&self, url: &str, fields: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        let body: Vec<String> = fields
-            .iter()
-            .map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)))
-            .collect();
+        let body: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value))).collect();
         let headers = [(CONTENT_TYPE.as_str(), "application/x-www-form-urlencoded")];
-        self.send(Method::POST, url, &headers, Bytes::from(body.join("&")))
-            .await
+        self.send(Method::POST, url, &headers, Bytes::from(body.join("&"))).await
     }
 
     /// Any request. Sends the jar's cookies and keeps what the answer sets; never retries.
     ///
     /// # Errors
     /// When there is no whole answer within the deadline of ten seconds: the request's effect is unknown then.
-    pub async fn send(
-        &self,
-        method: Method,
-        url: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> anyhow::Result<Answer> {
+    pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> anyhow::Result<Answer> {
         let what = format!("{method} {url}");
         let mut request = Request::builder().method(method).uri(url.parse::<Uri>()?);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let cookies: Vec<String> = self
-            .cookies()
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let cookies: Vec<String> = self.cookies().iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !cookies.is_empty() {
             request = request.header(COOKIE, cookies.join("; "));
         }
@@ -149,12 +120,7 @@ impl Visitor {
             .with_context(|| format!("{what}: no answer in {DEADLINE:?}"))?
             .with_context(|| what.clone())?;
         self.keep_cookies(&parts.headers)?;
-        Ok(Answer {
-            what,
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Ok(Answer { what, status: parts.status, headers: parts.headers, body })
     }
 
     /// Adds to the cart; an error also when the shop refuses.
@@ -171,19 +137,11 @@ impl Visitor {
     ///
     /// # Errors
     /// As [`Visitor::send`], and when the answer is no success.
-    pub async fn add_once(
-        &self,
-        shop: &str,
-        sku: &str,
-        quantity: u32,
-        key: &str,
-    ) -> anyhow::Result<Answer> {
+    pub async fn add_once(&self, shop: &str, sku: &str, quantity: u32, key: &str) -> anyhow::Result<Answer> {
         let body = serde_json::json!({ "sku": sku, "quantity": quantity });
         let url = format!("{shop}/api/cart/lines");
         let headers = [("idempotency-key", key)];
-        self.json(Method::POST, &url, &headers, &body)
-            .await?
-            .success()
+        self.json(Method::POST, &url, &headers, &body).await?.success()
     }
 
     /// The cart as the shop tells it.
@@ -210,10 +168,8 @@ impl Visitor {
     fn keep_cookies(&self, headers: &HeaderMap) -> anyhow::Result<()> {
         let mut jar = self.jar.lock().expect("no holder of the jar panics");
         for header in headers.get_all(SET_COOKIE) {
-            let cookie = Cookie::parse(header.to_str()?)
-                .with_context(|| format!("not a cookie: {header:?}"))?;
-            let removed = cookie.max_age().is_some_and(|age| age.whole_seconds() <= 0)
-                || cookie.value().is_empty();
+            let cookie = Cookie::parse(header.to_str()?).with_context(|| format!("not a cookie: {header:?}"))?;
+            let removed = cookie.max_age().is_some_and(|age| age.whole_seconds() <= 0) || cookie.value().is_empty();
             if removed {
                 jar.remove(cookie.name());
             } else {
@@ -275,36 +231,17 @@ impl Answer {
     /// # Errors
     /// When it is none.
     pub fn to_json(&self) -> anyhow::Result<Value> {
-        serde_json::from_slice(&self.body)
-            .with_context(|| format!("{}: not JSON: {}", self.what, self.text()))
+        serde_json::from_slice(&self.body).with_context(|| format!("{}: not JSON: {}", self.what, self.text()))
     }
 
     /// A header; empty when it is absent.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The replica that answered.
     pub fn served_by(&self) -> &str {
         self.header("x-served-by")
-    }
-
-    /// The value of the form's hidden or other input with this name, as the page has it.
-    ///
-    /// # Errors
-    /// When the page has no such input.
-    pub fn input(&self, name: &str) -> anyhow::Result<String> {
-        let text = self.text();
-        let tag = text
-            .split('<')
-            .find(|tag| tag.starts_with("input") && tag.contains(&format!("name=\"{name}\"")));
-        let value = tag.and_then(|tag| tag.split_once("value=\"")?.1.split_once('"'));
-        let (value, _) =
-            value.with_context(|| format!("{}: no input {name} with a value", self.what))?;
-        Ok(value.to_owned())
     }
 
     /// Where a redirect leads, seen from `url`.

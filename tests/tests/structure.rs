@@ -1,9 +1,5 @@
 //! The project's own structure: who may depend on whom, and which modules may do I/O.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,36 +8,21 @@ use std::process::Command;
 use serde_json::Value;
 
 fn workspace_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
 /// The workspace's own crates that `package` is built from; its dev-dependencies do not count.
 fn own_dependencies(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--no-deps",
-            "--offline",
-            "--format-version",
-            "1",
-        ])
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(workspace_root())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let found = packages.iter().find(|p| p["name"] == package);
-    let dependencies =
-        found.unwrap_or_else(|| panic!("no crate {package} in the workspace"))["dependencies"]
-            .clone();
+    let dependencies = found.unwrap_or_else(|| panic!("no crate {package} in the workspace"))["dependencies"].clone();
     dependencies
         .as_array()
         .unwrap()
@@ -53,20 +34,79 @@ fn own_dependencies(package: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_library_and_the_node_know_nothing_of_each_other() {
-    assert_eq!(
-        own_dependencies("session-store"),
-        BTreeSet::new(),
-        "session-store speaks to a node over the wire alone"
-    );
-    assert_eq!(
-        own_dependencies("cache-node"),
-        BTreeSet::new(),
-        "cache-node serves any client, not this library"
-    );
+    assert_eq!(own_dependencies("session-store"), BTreeSet::new(), "session-store speaks to a node over the wire alone");
+    assert_eq!(own_dependencies("cache-node"), BTreeSet::new(), "cache-node serves any client, not this library");
 }
 
 #[test]
 fn the_shop_is_built_from_the_library_and_the_node() {
     let expected = ["cache-node", "session-store"].map(str::to_owned);
     assert_eq!(own_dependencies("demo-shop"), BTreeSet::from(expected));
+}
+
+/// Words that only a module with I/O of that kind needs.
+const SOCKETS: [&str; 5] = ["std::net::Tcp", "std::net::Udp", "tokio::net", "std::os::unix::net", "socket2"];
+const FILES: [&str; 4] = ["std::fs", "tokio::fs", "File::open", "OpenOptions"];
+const CLOCKS: [&str; 2] = ["Instant::now", "SystemTime::now"];
+const ASYNC: [&str; 3] = ["async fn", "async move", ".await"];
+
+/// The Rust files of a crate's source, without their comments and without the tests at their end.
+fn source(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let lines: Vec<_> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+                files.push((path, lines.join("\n")));
+            }
+        }
+    }
+    files
+}
+
+fn assert_free_of(what: &str, words: &[&str], files: &[(PathBuf, String)]) {
+    assert!(!files.is_empty(), "no source to look at");
+    let found: Vec<_> = files
+        .iter()
+        .flat_map(|(path, text)| words.iter().map(move |word| (path, text, word)))
+        .filter(|(_, text, word)| text.contains(**word))
+        .map(|(path, _, word)| format!("{}: {word}", path.display()))
+        .collect();
+    assert!(found.is_empty(), "{what} where there may be none:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_nodes_core_does_no_input_or_output() {
+    let node = workspace_root().join("cache-node/src");
+    for module in ["keyspace", "protocol", "command"] {
+        let files = source(&node.join(module));
+        assert_free_of("sockets", &SOCKETS, &files);
+        assert_free_of("files", &FILES, &files);
+        assert_free_of("async code", &ASYNC, &files);
+    }
+    for module in ["keyspace", "protocol"] {
+        assert_free_of("a clock", &CLOCKS, &source(&node.join(module)));
+    }
+}
+
+#[test]
+fn only_the_nodes_edges_touch_sockets_and_files() {
+    let node = workspace_root().join("cache-node/src");
+    let outside = |rooms: &[&str]| {
+        let mut files = source(&node);
+        files.retain(|(path, _)| {
+            let inside = path.strip_prefix(&node).unwrap();
+            !rooms.iter().any(|room| inside.starts_with(room) || inside == Path::new(&format!("{room}.rs")))
+        });
+        files
+    };
+    assert_free_of("sockets", &SOCKETS, &outside(&["server", "replication", "metrics"]));
+    // `cli` reads the configuration file, `info` what the kernel tells of the process under /proc.
+    assert_free_of("files", &FILES, &outside(&["persistence", "config", "cli", "info"]));
 }
