@@ -1,1 +1,38 @@
-//! Session store.
+#![doc = include_str!("lib.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod backend;
+mod builder;
+pub mod cart;
+mod cookie;
+mod error;
+mod keys;
+mod layer;
+mod pool;
+mod record;
+mod scripts;
+mod service;
+mod store;
+mod unavailable;
+mod unit_of_work;
+mod whole_records;
+
+pub use ::cookie::SameSite;
+pub use tower_sessions::{Expiry, Session};
+
+pub use crate::{
+    builder::{
+        CONNECT_TIMEOUT_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT,
+        PREFIX_DEFAULT, SOCKETS_DEFAULT,
+    },
+    cart::{
+        Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, IdempotencyToken,
+        InvalidToken,
+    },
+    error::{Stage, StoreError},
+    layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer},
+    service::{ResponseFuture, SessionService},
+    store::{CacheStore, PoolStatus},
+    unavailable::Unavailable,
+};

@@ -1,0 +1,295 @@
+//! What is asked of the store, one function for each script or pipeline, with typed answers.
+
+use rand::RngExt as _;
+use redis::{Cmd, Pipeline, Value};
+use time::OffsetDateTime;
+use tower_sessions::session::Id;
+
+use crate::{
+    CacheStore, StoreError,
+    cart::lines::CartSnapshot,
+    keys::Tag,
+    record::{Delta, ExpiryPolicy, RawField, StoredSession, VERSION, integer, unix_ms, unreadable},
+    scripts::{COMMIT, CREATE, END, ROTATE, reply},
+};
+
+/// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
+const GRACE_MS: i64 = 10_000;
+/// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
+const ID_ATTEMPTS: u32 = 3;
+/// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
+const COMMIT_TOKEN_CHARS: usize = 8;
+
+/// What every write carries besides the fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) token: String,
+    pub(crate) policy: ExpiryPolicy,
+    /// Set when the policy is not the stored one.
+    pub(crate) policy_changed: bool,
+    pub(crate) owner: Option<Tag>,
+    /// The revision at which the anonymous cart was merged into the user's.
+    pub(crate) merged_at: Option<u64>,
+}
+
+impl Write {
+    pub(crate) fn new(policy: ExpiryPolicy) -> Self {
+        Self {
+            token: commit_token(),
+            policy,
+            policy_changed: true,
+            owner: None,
+            merged_at: None,
+        }
+    }
+
+    fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
+        let mut count = 0;
+        if self.policy_changed {
+            cmd.arg("@expiry").arg(self.policy.encode());
+            count += 2;
+        }
+        if let Some(owner) = &self.owner {
+            cmd.arg("@owner").arg(owner.as_str());
+            count += 2;
+        }
+        count
+    }
+
+    fn count_reserved(&self) -> usize {
+        2 * (usize::from(self.policy_changed) + usize::from(self.owner.is_some()))
+    }
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Committed {
+    Done { revision: u64 },
+    Gone,
+    Ended,
+    CartChanged,
+}
+
+/// A random token, unguessable and short.
+pub(crate) fn commit_token() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut bits: u64 = rand::rng().random();
+    let mut token = String::with_capacity(COMMIT_TOKEN_CHARS);
+    for _ in 0..COMMIT_TOKEN_CHARS {
+        token.push(char::from(ALPHABET[(bits & 63) as usize]));
+        bits >>= 6;
+    }
+    token
+}
+
+/// The fields with which a session begins.
+pub(crate) fn birth_fields(policy: ExpiryPolicy) -> [(&'static str, String); 3] {
+    [
+        ("@v", VERSION.to_string()),
+        ("@created", unix_ms(OffsetDateTime::now_utc()).to_string()),
+        ("@expiry", policy.encode()),
+    ]
+}
+
+impl CacheStore {
+    pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
+        let pipeline = session_pipeline(&self.keys().session(tag), None);
+        Ok(parse_session(self.pipeline(&pipeline).await?)?.0)
+    }
+
+    /// The session and the cart under the same tag, in one round trip.
+    pub(crate) async fn read_session_and_cart(
+        &self,
+        tag: &Tag,
+    ) -> Result<(StoredSession, CartSnapshot), StoreError> {
+        let pipeline = session_pipeline(&self.keys().session(tag), Some(&self.keys().cart(tag)));
+        let (session, cart) = parse_session(self.pipeline(&pipeline).await?)?;
+        Ok((
+            session,
+            cart.ok_or_else(|| unreadable("the answer for the cart is missing"))?,
+        ))
+    }
+
+    pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys().cart(tag));
+        CartSnapshot::parse(self.command(&command).await?)
+    }
+
+    /// Extends the time that an existing session is kept. Does nothing when there is none.
+    pub(crate) async fn touch_session(
+        &self,
+        tag: &Tag,
+        policy: ExpiryPolicy,
+    ) -> Result<(), StoreError> {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(self.keys().session(tag)).arg(policy.ttl_ms());
+        self.command(&command).await.map(drop)
+    }
+
+    /// Creates a session under a fresh id. `planned` is tried first.
+    pub(crate) async fn create_session(
+        &self,
+        write: &Write,
+        fields: &[RawField],
+        planned: Option<Id>,
+    ) -> Result<(Id, u64), StoreError> {
+        let mut id = planned.unwrap_or_default();
+        for _ in 0..ID_ATTEMPTS {
+            let mut call = CREATE.call(&[&self.keys().session(&self.keys().session_tag(&id))]);
+            call.arg(&write.token).arg(write.policy.ttl_ms());
+            for (name, value) in birth_fields(write.policy) {
+                call.arg(name).arg(value);
+            }
+            if let Some(owner) = &write.owner {
+                call.arg("@owner").arg(owner.as_str());
+            }
+            for field in fields {
+                call.arg(&field.name[..]).arg(&field.value[..]);
+            }
+            let answer = self.script(&CREATE, &call).await?;
+            if integer(&answer[0])? == reply::OK {
+                return Ok((id, revision(&answer)?));
+            }
+            id = Id::default();
+        }
+        Err(StoreError::IdsTaken {
+            attempts: ID_ATTEMPTS,
+        })
+    }
+
+    pub(crate) async fn commit_session(
+        &self,
+        tag: &Tag,
+        write: &Write,
+        delta: &Delta<'_>,
+    ) -> Result<Committed, StoreError> {
+        let session = self.keys().session(tag);
+        let mut call = match write.merged_at {
+            Some(_) => COMMIT.call(&[&session, &self.keys().cart(tag)]),
+            None => COMMIT.call(&[&session]),
+        };
+        call.arg(&write.token)
+            .arg(write.policy.ttl_ms())
+            .arg("delta")
+            .arg(GRACE_MS);
+        merged_at(&mut call, write);
+        changes(&mut call, write, &delta.set, &delta.removed);
+        committed(&self.script(&COMMIT, &call).await?)
+    }
+
+    pub(crate) async fn replace_session(
+        &self,
+        tag: &Tag,
+        write: &Write,
+        fields: &[RawField],
+    ) -> Result<Committed, StoreError> {
+        let mut call = COMMIT.call(&[&self.keys().session(tag)]);
+        call.arg(&write.token)
+            .arg(write.policy.ttl_ms())
+            .arg("replace")
+            .arg(GRACE_MS)
+            .arg("");
+        changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
+        committed(&self.script(&COMMIT, &call).await?)
+    }
+
+    /// Moves a session to a fresh id, with its cart, in one step.
+    ///
+    /// Old and new keys are in different slots, so that a cluster will need two steps here: create, then end.
+    pub(crate) async fn rotate_session(
+        &self,
+        old: &Tag,
+        write: &Write,
+        delta: &Delta<'_>,
+    ) -> Result<(Id, Committed), StoreError> {
+        let keys = self.keys();
+        for _ in 0..ID_ATTEMPTS {
+            let id = Id::default();
+            let new = keys.session_tag(&id);
+            let mut call = ROTATE.call(&[
+                &keys.session(old),
+                &keys.session(&new),
+                &keys.cart(old),
+                &keys.cart(&new),
+                &keys.cart_tokens(old),
+                &keys.cart_tokens(&new),
+            ]);
+            call.arg(&write.token)
+                .arg(write.policy.ttl_ms())
+                .arg(GRACE_MS);
+            merged_at(&mut call, write);
+            changes(&mut call, write, &delta.set, &delta.removed);
+            let answer = self.script(&ROTATE, &call).await?;
+            if integer(&answer[0])? != reply::TAKEN {
+                return Ok((id, committed(&answer)?));
+            }
+        }
+        Err(StoreError::IdsTaken {
+            attempts: ID_ATTEMPTS,
+        })
+    }
+
+    pub(crate) async fn end_session(&self, tag: &Tag) -> Result<(), StoreError> {
+        let keys = self.keys();
+        let mut call = END.call(&[&keys.session(tag), &keys.cart(tag), &keys.cart_tokens(tag)]);
+        call.arg(GRACE_MS);
+        self.script(&END, &call).await.map(drop)
+    }
+}
+
+fn session_pipeline(session: &str, cart: Option<&str>) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(3);
+    pipeline.cmd("HGETALL").arg(session);
+    pipeline.cmd("PTTL").arg(session);
+    if let Some(cart) = cart {
+        pipeline.cmd("HGETALL").arg(cart);
+    }
+    pipeline
+}
+
+fn parse_session(answers: Vec<Value>) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
+    let mut answers = answers.into_iter();
+    let (Some(hash), Some(pttl)) = (answers.next(), answers.next()) else {
+        return Err(unreadable("the answer for the session is missing"));
+    };
+    let cart = answers.next().map(CartSnapshot::parse).transpose()?;
+    Ok((StoredSession::parse(hash, &pttl)?, cart))
+}
+
+fn merged_at(call: &mut Cmd, write: &Write) {
+    match write.merged_at {
+        Some(revision) => call.arg(revision),
+        None => call.arg(""),
+    };
+}
+
+fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
+    call.arg(write.count_reserved() + 2 * set.len());
+    write.reserved_fields(call);
+    for field in set {
+        call.arg(&field.name[..]).arg(&field.value[..]);
+    }
+    for name in removed {
+        call.arg(name);
+    }
+}
+
+fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
+    match integer(&answer[0])? {
+        reply::OK => Ok(Committed::Done {
+            revision: revision(answer)?,
+        }),
+        reply::GONE => Ok(Committed::Gone),
+        reply::ENDED => Ok(Committed::Ended),
+        reply::CART_CHANGED => Ok(Committed::CartChanged),
+        other => Err(unreadable(&format!("a commit answered {other}"))),
+    }
+}
+
+fn revision(answer: &[Value]) -> Result<u64, StoreError> {
+    let value = answer
+        .get(1)
+        .ok_or_else(|| unreadable("the revision is missing"))?;
+    u64::try_from(integer(value)?).map_err(|_| unreadable("the revision is negative"))
+}

@@ -1,0 +1,262 @@
+//! The settings of a store.
+
+use std::{fmt, time::Duration};
+
+use redis::Client;
+
+use crate::{
+    CacheStore, StoreError,
+    keys::Keys,
+    pool::{Connections, Pool},
+};
+
+/// Operations in flight at most. Further ones wait in order, within their deadline.
+///
+/// ```
+/// assert_eq!(session_store::POOL_SIZE_DEFAULT, 64);
+/// ```
+pub const POOL_SIZE_DEFAULT: usize = 64;
+/// Sockets that the operations in flight share. Two keep one large answer from holding up all others.
+///
+/// ```
+/// assert_eq!(session_store::SOCKETS_DEFAULT, 2);
+/// ```
+pub const SOCKETS_DEFAULT: usize = 2;
+/// Time for a whole operation: waiting for the pool, connecting, the answer, and one retry.
+///
+/// ```
+/// assert_eq!(session_store::DEADLINE_DEFAULT.as_millis(), 250);
+/// ```
+pub const DEADLINE_DEFAULT: Duration = Duration::from_millis(250);
+/// Time for one attempt to connect. It outlives the request that began it.
+///
+/// ```
+/// assert_eq!(session_store::CONNECT_TIMEOUT_DEFAULT.as_millis(), 250);
+/// ```
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(250);
+/// What every key begins with.
+///
+/// ```
+/// assert_eq!(session_store::PREFIX_DEFAULT, "shop");
+/// ```
+pub const PREFIX_DEFAULT: &str = "shop";
+
+/// The key of the keyed hash when none is given. Ids have 128 random bits, so that their hashes cannot be searched;
+/// names of users have not, which is what a key of one's own is for.
+const PUBLIC_KEY: &[u8] = b"session-store: a public constant, see CacheStoreBuilder::key";
+
+/// Settings of a [`CacheStore`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), session_store::StoreError> {
+/// use session_store::CacheStore;
+///
+/// let store = CacheStore::builder("redis://127.0.0.1:6379").prefix("shop").connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "settings do nothing until `connect` or `connect_lazy`"]
+pub struct CacheStoreBuilder {
+    url: String,
+    prefix: String,
+    pool_size: usize,
+    sockets: usize,
+    deadline: Duration,
+    connect_timeout: Duration,
+    key: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for CacheStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the URL, which may hold a password, nor the key.
+        f.debug_struct("CacheStoreBuilder")
+            .field("prefix", &self.prefix)
+            .field("pool_size", &self.pool_size)
+            .field("sockets", &self.sockets)
+            .field("deadline", &self.deadline)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CacheStoreBuilder {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            prefix: PREFIX_DEFAULT.to_owned(),
+            pool_size: POOL_SIZE_DEFAULT,
+            sockets: SOCKETS_DEFAULT,
+            deadline: DEADLINE_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            key: None,
+        }
+    }
+
+    /// What every key begins with, so that applications can share a store. Default: [`PREFIX_DEFAULT`].
+    ///
+    /// 1 to 64 characters, without braces and white space: a brace would move the hash tag.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.prefix("bookshop");
+    /// ```
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Operations in flight at most, 1 to 65,536. Default: [`POOL_SIZE_DEFAULT`].
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.pool_size(256);
+    /// ```
+    pub fn pool_size(mut self, operations: usize) -> Self {
+        self.pool_size = operations;
+        self
+    }
+
+    /// Sockets that the operations share, 1 to 64. Default: [`SOCKETS_DEFAULT`].
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.sockets(1);
+    /// ```
+    pub fn sockets(mut self, sockets: usize) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Time for a whole operation, 1 ms to 60 s. Default: [`DEADLINE_DEFAULT`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.deadline(Duration::from_millis(100));
+    /// ```
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Time for one attempt to connect, 1 ms to 60 s. Default: [`CONNECT_TIMEOUT_DEFAULT`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.connect_timeout(Duration::from_secs(1));
+    /// ```
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The secret of the keyed hash that stands for an id in the store; at least 16 bytes, the same on all replicas.
+    ///
+    /// Without one, a public constant is used. A dump of the store then still reveals no session id, since an id has 128
+    /// random bits, but names of users can be tried one by one. Changing the key ends all sessions.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.key(*b"32 bytes that only replicas know");
+    /// ```
+    pub fn key(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(secret.into());
+        self
+    }
+
+    /// Makes the store and asks it for a sign of life.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect_lazy`](Self::connect_lazy), and [`StoreError::Connect`] or [`StoreError::Timeout`] when no store
+    /// answers.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), session_store::StoreError> {
+    /// let store = session_store::CacheStore::builder("redis://127.0.0.1:6379").connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(self) -> Result<CacheStore, StoreError> {
+        let store = self.connect_lazy()?;
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Makes the store without connecting: the first operation does. For a process that may start before its store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InvalidUrl`] and [`StoreError::InvalidSettings`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), session_store::StoreError> {
+    /// let store = session_store::CacheStore::builder("redis://127.0.0.1:6379").connect_lazy()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_lazy(self) -> Result<CacheStore, StoreError> {
+        self.check()?;
+        let client = client(&self.url)?;
+        let connections =
+            Connections::new(&client, self.sockets, self.pool_size, self.connect_timeout);
+        let pool = Pool::builder(connections)
+            .max_size(self.pool_size)
+            .build()
+            .map_err(|error| StoreError::InvalidSettings {
+                reason: error.to_string(),
+            })?;
+        let keys = Keys::new(&self.prefix, self.key.as_deref().unwrap_or(PUBLIC_KEY));
+        Ok(CacheStore::from_parts(pool, keys, self.deadline))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let times = Duration::from_millis(1)..=Duration::from_secs(60);
+        let bad_prefix = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
+        let problem =
+            if self.prefix.is_empty() || self.prefix.len() > 64 || self.prefix.contains(bad_prefix)
+            {
+                "the prefix must have 1 to 64 characters, without braces and white space"
+            } else if !(1..=65_536).contains(&self.pool_size) {
+                "the pool size must be 1 to 65536 operations"
+            } else if !(1..=64).contains(&self.sockets) {
+                "the number of sockets must be 1 to 64"
+            } else if !times.contains(&self.deadline) {
+                "the deadline must be 1 ms to 60 s"
+            } else if !times.contains(&self.connect_timeout) {
+                "the connect timeout must be 1 ms to 60 s"
+            } else if self.key.as_ref().is_some_and(|key| key.len() < 16) {
+                "the key must have at least 16 bytes"
+            } else {
+                return Ok(());
+            };
+        Err(StoreError::InvalidSettings {
+            reason: problem.to_owned(),
+        })
+    }
+}
+
+fn client(url: &str) -> Result<Client, StoreError> {
+    let invalid = |reason: &str| StoreError::InvalidUrl {
+        reason: reason.to_owned(),
+    };
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("redis" | "unix" | "redis+unix") => {}
+        Some("rediss") => return Err(invalid("TLS (rediss://) is not supported by this build")),
+        Some("redis+sentinel" | "redis+cluster" | "redis-sentinel" | "redis-cluster") => {
+            return Err(invalid(
+                "Sentinel and Cluster are not supported by this build",
+            ));
+        }
+        Some(scheme) => {
+            return Err(invalid(&format!(
+                "the scheme `{scheme}://` is not one of a store"
+            )));
+        }
+        None => return Err(invalid("it has no scheme")),
+    }
+    Client::open(url).map_err(|error| invalid(error.detail().unwrap_or(error.category())))
+}

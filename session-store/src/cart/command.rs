@@ -1,0 +1,220 @@
+//! One change of a cart: finding the cart, and the script call.
+
+use redis::Value;
+
+use super::{CartChange, CartError, IdempotencyToken};
+use crate::{
+    StoreError,
+    backend::{birth_fields, commit_token},
+    keys::Tag,
+    record::{ExpiryPolicy, bytes, integer, unreadable},
+    scripts::{CART, reply},
+    unit_of_work::{CartTarget, UnitOfWork},
+};
+
+/// Tokens given with [`Cart::with_token`](super::Cart::with_token) that a cart remembers, the oldest forgotten first.
+///
+/// ```
+/// assert!(session_store::cart::TOKENS_REMEMBERED >= 64);
+/// ```
+pub const TOKENS_REMEMBERED: usize = 64;
+
+/// Changes without a token that a cart remembers for 10 seconds, so that the retry after a broken connection counts once.
+///
+/// ```
+/// assert!(session_store::cart::RETRIES_REMEMBERED >= 128);
+/// ```
+pub const RETRIES_REMEMBERED: usize = 128;
+
+/// A retry comes within the deadline of its operation, which is far shorter.
+const RETRY_WINDOW_MS: i64 = 10_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Add,
+    Set,
+    Clear,
+    Subtract,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Set => "set",
+            Self::Clear => "clear",
+            Self::Subtract => "subtract",
+        }
+    }
+
+    /// Whether it puts something in, so that a visitor without a session needs one.
+    fn can_fill(self, lines: &[(&str, u32)]) -> bool {
+        match self {
+            Self::Add => true,
+            Self::Set => lines.iter().any(|(_, quantity)| *quantity > 0),
+            Self::Clear | Self::Subtract => false,
+        }
+    }
+}
+
+/// Makes the change in the cart of this request, wherever that turns out to be.
+pub(crate) async fn run(
+    unit: &UnitOfWork,
+    token: Option<&IdempotencyToken>,
+    operation: Operation,
+    lines: &[(&str, u32)],
+    redirects_max: u32,
+) -> Result<CartChange, CartError> {
+    // One token for all attempts: only one of them may count.
+    let remembered = token.map(|token| unit.store.keys().token(token.as_str()));
+    let guard = remembered.is_none().then(commit_token);
+    for _ in 0..redirects_max {
+        let target = unit.cart_target(operation.can_fill(lines)).await?;
+        let Some(target) = target else {
+            // Nothing to take out of the cart of somebody who has none.
+            return Ok(CartChange {
+                revision: 0,
+                quantity: 0,
+                lines: 0,
+                count: 0,
+                applied: true,
+            });
+        };
+        let token = match (&remembered, &guard) {
+            (Some(token), _) => Token::Given(token),
+            (None, Some(token)) => Token::Guard(token),
+            (None, None) => return Err(unreadable("a change has no token").into()),
+        };
+        let answer = call(unit, &target, token, operation, lines).await?;
+        match integer(&answer[0]).map_err(CartError::from)? {
+            reply::OK => {
+                let change = Change::parse(answer)?;
+                unit.cart_changed(&target, change.session_extended);
+                return Ok(change.change);
+            }
+            reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
+            reply::GONE => unit.cart_session_gone(&target)?,
+            reply::ENDED => {
+                unit.session_ended();
+                return Err(CartError::SessionEnded);
+            }
+            reply::TAKEN => unit.planned_id_taken(&target),
+            reply::TOO_MANY_LINES => {
+                return Err(CartError::TooManyLines {
+                    max: unit.settings.limits.lines_max,
+                });
+            }
+            reply::QUANTITY_TOO_LARGE => {
+                return Err(CartError::QuantityTooLarge {
+                    max: unit.settings.limits.quantity_max,
+                });
+            }
+            other => return Err(unreadable(&format!("a change of a cart answered {other}")).into()),
+        }
+    }
+    Err(CartError::SessionEnded)
+}
+
+enum Token<'a> {
+    /// From the caller: remembered as long as the cart.
+    Given(&'a str),
+    /// Our own, for the retry after a broken connection.
+    Guard(&'a str),
+}
+
+async fn call(
+    unit: &UnitOfWork,
+    target: &CartTarget,
+    token: Token<'_>,
+    operation: Operation,
+    lines: &[(&str, u32)],
+) -> Result<Vec<Value>, StoreError> {
+    let (keys, settings) = (unit.store.keys(), &unit.settings);
+    let cart_ttl_ms = settings.cart_ttl_ms;
+    let cart = keys.cart(&target.cart);
+    let (tokens, token, remembered, tokens_ttl_ms) = match token {
+        Token::Given(token) => (
+            keys.cart_tokens(&target.cart),
+            token,
+            TOKENS_REMEMBERED,
+            cart_ttl_ms,
+        ),
+        Token::Guard(token) => (
+            keys.cart_retries(&target.cart),
+            token,
+            RETRIES_REMEMBERED,
+            RETRY_WINDOW_MS,
+        ),
+    };
+    let mut call = match &target.session {
+        Some(session) => CART.call(&[&cart, &tokens, &keys.session(session)]),
+        None => CART.call(&[&cart, &tokens]),
+    };
+    call.arg(operation.name())
+        .arg(token)
+        .arg(remembered)
+        .arg(tokens_ttl_ms)
+        .arg(cart_ttl_ms)
+        .arg(settings.limits.lines_max)
+        .arg(settings.limits.quantity_max)
+        .arg(target.owner.as_ref().map_or("", Tag::as_str));
+    match &target.create {
+        Some(create) => {
+            let birth = birth_fields(create.policy);
+            call.arg(create.policy.ttl_ms())
+                .arg(&create.token)
+                .arg(2 * birth.len());
+            for (name, value) in birth {
+                call.arg(name).arg(value);
+            }
+        }
+        None => {
+            call.arg("").arg("").arg(0);
+        }
+    }
+    for (sku, quantity) in lines {
+        call.arg(sku).arg(quantity);
+    }
+    unit.store.script(&CART, &call).await
+}
+
+struct Change {
+    change: CartChange,
+    session_extended: Option<ExpiryPolicy>,
+}
+
+impl Change {
+    fn parse(answer: Vec<Value>) -> Result<Self, StoreError> {
+        let Ok([_, applied, revision, quantity, lines, count, extended]) =
+            <[Value; 7]>::try_from(answer)
+        else {
+            return Err(unreadable(
+                "the answer for a change of a cart has another length",
+            ));
+        };
+        let out_of_range = |_| unreadable("a number of a cart is out of range");
+        let change = CartChange {
+            revision: integer(&revision)?.try_into().map_err(out_of_range)?,
+            quantity: integer(&quantity)?.try_into().map_err(out_of_range)?,
+            lines: integer(&lines)?.try_into().map_err(out_of_range)?,
+            count: integer(&count)?.try_into().map_err(out_of_range)?,
+            applied: integer(&applied)? == 1,
+        };
+        let extended = bytes(extended)?;
+        let session_extended = (!extended.is_empty())
+            .then(|| ExpiryPolicy::parse(&extended))
+            .transpose()?;
+        Ok(Self {
+            change,
+            session_extended,
+        })
+    }
+}
+
+fn owner(answer: Vec<Value>) -> Result<Option<Tag>, StoreError> {
+    let owner = answer
+        .into_iter()
+        .nth(1)
+        .ok_or_else(|| unreadable("the owner is missing"))?;
+    Ok(Tag::from_bytes(&bytes(owner)?))
+}

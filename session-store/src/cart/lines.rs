@@ -1,0 +1,99 @@
+//! What is in a cart, and what a change made of it.
+
+use redis::Value;
+
+use crate::{
+    StoreError,
+    record::{bytes, number, unreadable},
+};
+
+/// One line of a cart.
+///
+/// ```
+/// use session_store::CartLine;
+///
+/// let line = CartLine { sku: "TEA-001".to_owned(), quantity: 2 };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CartLine {
+    /// The item.
+    pub sku: String,
+    /// How many of it, at least 1.
+    pub quantity: u32,
+}
+
+/// A cart as it was at one moment.
+///
+/// ```
+/// use session_store::{CartLine, CartSnapshot};
+///
+/// let cart = CartSnapshot { revision: 7, lines: vec![CartLine { sku: "TEA-001".to_owned(), quantity: 2 }] };
+/// assert_eq!(cart.count(), 2);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CartSnapshot {
+    /// Grows with each change, and never goes back as long as the cart is kept. 0: nothing was ever in it.
+    pub revision: u64,
+    /// Ordered by SKU.
+    pub lines: Vec<CartLine>,
+}
+
+impl CartSnapshot {
+    /// The sum of all quantities.
+    ///
+    /// ```
+    /// assert_eq!(session_store::CartSnapshot::default().count(), 0);
+    /// ```
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lines.iter().map(|line| u64::from(line.quantity)).sum()
+    }
+
+    pub(crate) fn parse(hash: Value) -> Result<Self, StoreError> {
+        let mut cart = Self::default();
+        for (name, value) in hash
+            .into_map_iter()
+            .map_err(|_| unreadable("a cart is not a hash"))?
+        {
+            let (name, value) = (bytes(name)?, bytes(value)?);
+            if name.first() == Some(&b'@') {
+                if name == b"@" {
+                    let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();
+                    cart.revision = number(revision)?;
+                }
+                continue;
+            }
+            let sku = String::from_utf8(name).map_err(|_| unreadable("a SKU is not UTF-8"))?;
+            cart.lines.push(CartLine {
+                sku,
+                quantity: number(&value)?,
+            });
+        }
+        // The store orders fields as it likes; a page should not shuffle its lines.
+        cart.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+        Ok(cart)
+    }
+}
+
+/// What a change made of the cart.
+///
+/// ```no_run
+/// # async fn example(cart: session_store::Cart) -> Result<(), session_store::CartError> {
+/// let change = cart.add("TEA-001", 1).await?;
+/// println!("{} of it, {} items in {} lines", change.quantity, change.count, change.lines);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CartChange {
+    /// The cart's revision after the change.
+    pub revision: u64,
+    /// The quantity of the line in question now; 0 when there is no such line, or no single one.
+    pub quantity: u32,
+    /// Lines of the cart.
+    pub lines: usize,
+    /// The sum of all quantities.
+    pub count: u64,
+    /// `false`: this token was seen before, and the cart is as the first one left it, or as others did since.
+    pub applied: bool,
+}

@@ -1,0 +1,174 @@
+//! The session's cookie: found in a request, and written into an answer.
+
+use std::borrow::Cow;
+
+use cookie::{Cookie, SameSite};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
+};
+use time::Duration;
+use tower_sessions::session::Id;
+
+use crate::record::ExpiryPolicy;
+
+/// The attributes of the cookie.
+#[derive(Debug, Clone)]
+pub(crate) struct CookieSettings {
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) secure: bool,
+    pub(crate) http_only: bool,
+    pub(crate) same_site: SameSite,
+    pub(crate) path: Cow<'static, str>,
+    pub(crate) domain: Option<Cow<'static, str>>,
+}
+
+impl Default for CookieSettings {
+    fn default() -> Self {
+        // The name says nothing of the software: see OWASP's Session Management Cheat Sheet.
+        Self {
+            name: "id".into(),
+            secure: true,
+            http_only: true,
+            same_site: SameSite::Lax,
+            path: "/".into(),
+            domain: None,
+        }
+    }
+}
+
+impl CookieSettings {
+    /// The name in the header: with `__Host-` when the attributes allow it, so that no other host of the domain and no
+    /// insecure page can plant one.
+    pub(crate) fn full_name(&self) -> String {
+        let host_only = self.secure && self.path == "/" && self.domain.is_none();
+        if host_only && !self.name.starts_with("__") {
+            format!("__Host-{}", self.name)
+        } else {
+            self.name.to_string()
+        }
+    }
+
+    /// The header for a session. `Max-Age` follows the time that the store keeps it.
+    pub(crate) fn set(&self, full_name: &str, id: &Id, policy: ExpiryPolicy) -> HeaderValue {
+        let mut cookie = self.cookie(full_name, id.to_string());
+        match policy {
+            ExpiryPolicy::Idle(_) | ExpiryPolicy::At(_) => {
+                cookie.set_max_age(Duration::milliseconds(policy.ttl_ms().max(0)));
+            }
+            ExpiryPolicy::Browser(_) => {}
+        }
+        header_value(&cookie)
+    }
+
+    pub(crate) fn remove(&self, full_name: &str) -> HeaderValue {
+        let mut cookie = self.cookie(full_name, String::new());
+        cookie.make_removal();
+        header_value(&cookie)
+    }
+
+    fn cookie<'a>(&'a self, full_name: &'a str, value: String) -> Cookie<'a> {
+        let mut cookie = Cookie::build((full_name, value))
+            .http_only(self.http_only)
+            .same_site(self.same_site)
+            .secure(self.secure)
+            .path(&*self.path);
+        if let Some(domain) = &self.domain {
+            cookie = cookie.domain(&**domain);
+        }
+        cookie.build()
+    }
+}
+
+/// The id that the client sent. What is no id counts as none.
+pub(crate) fn find(headers: &HeaderMap, full_name: &str) -> Option<Id> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| Cookie::split_parse(header).filter_map(Result::ok))
+        .filter(|cookie| cookie.name() == full_name)
+        .find_map(|cookie| cookie.value().parse().ok())
+}
+
+/// Adds the cookie, and sees to it that no shared cache hands it to somebody else.
+pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
+    headers.append(SET_COOKIE, cookie);
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(
+            CACHE_CONTROL,
+            HeaderValue::from_static("no-cache=\"set-cookie\""),
+        );
+    }
+    let varies = headers
+        .get_all(VARY)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            value
+                .split(',')
+                .any(|name| name.trim() == "*" || name.trim().eq_ignore_ascii_case("cookie"))
+        });
+    if !varies {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+}
+
+fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
+    // The layer has checked the attributes; what it cannot check is written without being sent further.
+    HeaderValue::from_str(&cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use http::{HeaderMap, header::COOKIE};
+    use tower_sessions::session::Id;
+
+    use super::{CookieSettings, find};
+    use crate::record::ExpiryPolicy;
+
+    #[test]
+    fn the_default_cookie_is_bound_to_its_host() {
+        let settings = CookieSettings::default();
+        let name = settings.full_name();
+        let header = settings.set(&name, &Id(7), ExpiryPolicy::Idle(1_800_000));
+        let header = header.to_str().unwrap();
+        assert!(header.starts_with("__Host-id="), "{header}");
+        for attribute in [
+            "HttpOnly",
+            "SameSite=Lax",
+            "Secure",
+            "Path=/",
+            "Max-Age=1800",
+        ] {
+            assert!(header.contains(attribute), "{attribute} in {header}");
+        }
+        assert!(!header.contains("Domain"));
+    }
+
+    #[test]
+    fn the_prefix_is_left_out_where_it_would_be_refused() {
+        let insecure = CookieSettings {
+            secure: false,
+            ..CookieSettings::default()
+        };
+        assert_eq!(insecure.full_name(), "id");
+        let shared = CookieSettings {
+            domain: Some("example.com".into()),
+            ..CookieSettings::default()
+        };
+        assert_eq!(shared.full_name(), "id");
+    }
+
+    #[test]
+    fn garbage_is_no_id() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, "a=1; id=not-an-id; b=2".parse().unwrap());
+        assert_eq!(find(&headers, "id"), None);
+        headers.append(COOKIE, format!("id={}", Id(7)).parse().unwrap());
+        assert_eq!(find(&headers, "id"), Some(Id(7)));
+        assert_eq!(find(&headers, "__Host-id"), None);
+    }
+}

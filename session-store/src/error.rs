@@ -1,0 +1,140 @@
+//! What can go wrong between this process and the store.
+
+use std::{fmt, time::Duration};
+
+/// Why the store could not do what was asked.
+///
+/// An error is never the same as "there is no session": nothing is written after a failed read, and no cookie is
+/// removed because of one.
+///
+/// ```
+/// use session_store::{CacheStore, StoreError};
+///
+/// let error = CacheStore::builder("http://127.0.0.1:6379").connect_lazy().unwrap_err();
+/// assert!(matches!(error, StoreError::InvalidUrl { .. }));
+/// assert!(error.to_string().contains("redis://"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The URL does not name a store.
+    #[error(
+        "the store's URL cannot be used: {reason}; write it as redis://[user:password@]host:port[/database] or unix:///path/to/socket"
+    )]
+    InvalidUrl {
+        /// What is wrong with it. Never holds the password.
+        reason: String,
+    },
+    /// A setting of the builder is outside its bounds.
+    #[error("the store's settings cannot be used: {reason}")]
+    InvalidSettings {
+        /// Which setting, and its bounds.
+        reason: String,
+    },
+    /// No connection could be made.
+    #[error("cannot connect to the store at {address}: {reason}")]
+    Connect {
+        /// Host and port, or the path of the socket.
+        address: String,
+        /// What the attempt ended with, and what to do about it.
+        reason: String,
+    },
+    /// The deadline passed.
+    #[error("the store did not answer within {} ms: {stage}", deadline.as_millis())]
+    Timeout {
+        /// The deadline of an operation, all waiting included.
+        deadline: Duration,
+        /// What was being waited for.
+        stage: Stage,
+    },
+    /// The connection broke before the answer came, and so did the one that was tried after it.
+    #[error("the connection to the store broke: {reason}")]
+    Disconnected {
+        /// The error of the socket.
+        reason: String,
+    },
+    /// The store answered with an error.
+    #[error("the store refused: {message}")]
+    Refused {
+        /// The error's prefix, such as `OOM`, `READONLY` or `NOAUTH`.
+        code: String,
+        /// The whole error.
+        message: String,
+    },
+    /// What the store holds, or what it answered, cannot be read.
+    #[error("what the store holds cannot be read: {reason}")]
+    Unreadable {
+        /// What was expected, and what was found.
+        reason: String,
+    },
+    /// A value cannot be written as JSON.
+    #[error("a value of the session cannot be written: {reason}")]
+    Unwritable {
+        /// The serializer's error.
+        reason: String,
+    },
+    /// The session was ended, or got a new id, while this request was running. Nothing was changed.
+    #[error("the session ended while the request was running; nothing was changed")]
+    SessionEnded,
+    /// Every id that was drawn was taken, which a working random generator does not let happen.
+    #[error("no free session id was found in {attempts} attempts")]
+    IdsTaken {
+        /// How many ids were drawn.
+        attempts: u32,
+    },
+    /// Other requests kept changing the same cart.
+    #[error("the cart changed again and again while it was being merged ({attempts} attempts)")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl StoreError {
+    /// Whether the request lost against another one that ended the session, rather than against an outage.
+    ///
+    /// ```
+    /// use session_store::StoreError;
+    ///
+    /// assert!(StoreError::SessionEnded.is_conflict());
+    /// ```
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::SessionEnded)
+    }
+}
+
+/// What an operation was waiting for when its deadline passed.
+///
+/// ```
+/// use session_store::Stage;
+///
+/// assert_eq!(Stage::Pool.to_string(), "no connection became free or could be made");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// A free place in the pool, or a connection being made.
+    Pool,
+    /// The store's answer.
+    Answer,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pool => "no connection became free or could be made",
+            Self::Answer => "the command was sent and no answer came",
+        })
+    }
+}
+
+impl From<StoreError> for tower_sessions::session_store::Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unreadable { .. } => Self::Decode(error.to_string()),
+            StoreError::Unwritable { .. } => Self::Encode(error.to_string()),
+            _ => Self::Backend(error.to_string()),
+        }
+    }
+}

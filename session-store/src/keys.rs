@@ -1,0 +1,156 @@
+//! Names of keys in the store: a prefix, a kind, and a keyed hash in place of the secret.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tower_sessions::session::Id;
+
+/// Bytes of the hash that are kept: 128 bits, as many as the id has.
+const TAG_BYTES: usize = 16;
+/// Characters of [`TAG_BYTES`] in base64 without padding.
+const TAG_CHARS: usize = 22;
+/// Characters of a remembered idempotency token: 12 bytes of its keyed hash.
+const TOKEN_CHARS: usize = 16;
+
+/// The part of a key between the braces: the hash tag, which decides the slot in a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Tag([u8; TAG_CHARS]);
+
+impl Tag {
+    /// `None` when the bytes do not have the form of a tag.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let tag: [u8; TAG_CHARS] = bytes.try_into().ok()?;
+        tag.iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            .then_some(Self(tag))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a tag consists of base64 characters")
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A tag is no secret, yet it tells visitors apart, which a log has no need to.
+        f.write_str("Tag(..)")
+    }
+}
+
+/// Makes the names of keys.
+pub(crate) struct Keys {
+    prefix: Box<str>,
+    mac: Hmac<Sha256>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: &str, secret: &[u8]) -> Self {
+        let mac = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
+        Self {
+            prefix: prefix.into(),
+            mac,
+        }
+    }
+
+    pub(crate) fn session_tag(&self, id: &Id) -> Tag {
+        self.tag(b"session:", &id.0.to_le_bytes())
+    }
+
+    pub(crate) fn user_tag(&self, user_id: &str) -> Tag {
+        self.tag(b"user:", user_id.as_bytes())
+    }
+
+    /// An idempotency token as it is remembered: fixed in length whatever the client sent.
+    pub(crate) fn token(&self, token: &str) -> String {
+        let mut hash = self.hash(b"token:", token.as_bytes());
+        hash.truncate(TOKEN_CHARS);
+        hash
+    }
+
+    pub(crate) fn session(&self, tag: &Tag) -> String {
+        self.name("session", tag)
+    }
+
+    pub(crate) fn cart(&self, tag: &Tag) -> String {
+        self.name("cart", tag)
+    }
+
+    /// Tokens that users gave: as long-lived as the cart.
+    pub(crate) fn cart_tokens(&self, tag: &Tag) -> String {
+        self.name("cart-tokens", tag)
+    }
+
+    /// Tokens that only guard an automatic retry: gone after seconds.
+    pub(crate) fn cart_retries(&self, tag: &Tag) -> String {
+        self.name("cart-retries", tag)
+    }
+
+    /// Which anonymous lines were merged into a user's cart already.
+    pub(crate) fn cart_merged(&self, tag: &Tag) -> String {
+        self.name("cart-merged", tag)
+    }
+
+    fn name(&self, kind: &str, tag: &Tag) -> String {
+        let mut key = String::with_capacity(self.prefix.len() + kind.len() + TAG_CHARS + 4);
+        for part in [&self.prefix, ":", kind, ":{", tag.as_str(), "}"] {
+            key.push_str(part);
+        }
+        key
+    }
+
+    fn tag(&self, domain: &[u8], secret: &[u8]) -> Tag {
+        let mut mac = self.mac.clone();
+        mac.update(domain);
+        mac.update(secret);
+        let hash = mac.finalize().into_bytes();
+        let mut tag = [0; TAG_CHARS];
+        URL_SAFE_NO_PAD
+            .encode_slice(&hash[..TAG_BYTES], &mut tag)
+            .expect("16 bytes are 22 characters of base64");
+        Tag(tag)
+    }
+
+    fn hash(&self, domain: &[u8], secret: &[u8]) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(domain);
+        mac.update(secret);
+        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_sessions::session::Id;
+
+    use super::{Keys, TAG_CHARS, TOKEN_CHARS};
+
+    #[test]
+    fn keys_hide_the_id_and_share_a_slot() {
+        let keys = Keys::new("shop", b"secret");
+        let id = Id(42);
+        let tag = keys.session_tag(&id);
+        let session = keys.session(&tag);
+        assert!(session.starts_with("shop:session:{") && session.ends_with('}'));
+        assert!(!session.contains(&id.to_string()));
+        assert_eq!(session.replace("session", "cart"), keys.cart(&tag));
+        assert_eq!(tag.as_str().len(), TAG_CHARS);
+        assert_eq!(keys.token("x").len(), TOKEN_CHARS);
+    }
+
+    #[test]
+    fn another_secret_gives_other_keys() {
+        let (a, b) = (Keys::new("shop", b"one"), Keys::new("shop", b"two"));
+        assert_ne!(a.session_tag(&Id(42)), b.session_tag(&Id(42)));
+        assert_ne!(a.user_tag("7"), a.user_tag("8"));
+    }
+}

@@ -1,0 +1,269 @@
+//! The layer and its settings.
+
+use std::{borrow::Cow, sync::Arc};
+
+use cookie::SameSite;
+use time::Duration;
+use tower_layer::Layer;
+use tower_sessions::Expiry;
+
+use crate::{CacheStore, CartLimits, SessionService, cookie::CookieSettings};
+
+/// How long a session without requests is kept when nothing else is said.
+///
+/// ```
+/// use session_store::{EXPIRY_DEFAULT, Expiry};
+/// assert!(matches!(EXPIRY_DEFAULT, Expiry::OnInactivity(idle) if idle == time::Duration::days(14)));
+/// ```
+pub const EXPIRY_DEFAULT: Expiry = Expiry::OnInactivity(Duration::days(14));
+/// How long a cart is kept after its last change: longer than the session, since a user comes back to it.
+///
+/// ```
+/// assert_eq!(session_store::CART_TTL_DEFAULT, time::Duration::days(30));
+/// ```
+pub const CART_TTL_DEFAULT: Duration = Duration::days(30);
+
+/// What a request needs to know, shared by all of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) cookie: CookieSettings,
+    pub(crate) cookie_name: String,
+    pub(crate) expiry: Expiry,
+    pub(crate) limits: CartLimits,
+    pub(crate) cart_ttl_ms: i64,
+}
+
+/// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
+///
+/// Defaults: a cookie `__Host-id` with Secure, HttpOnly, SameSite=Lax and Path=/; sessions end after 14 days without a
+/// request; a cart is kept for 30 days after its last change.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use session_store::{CacheStore, Session, SessionLayer};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = CacheStore::connect("redis://127.0.0.1:6379").await?;
+/// let app: Router = Router::new()
+///     .route("/", get(async |session: Session| format!("{:?}", session.get::<u32>("visits").await)))
+///     .layer(SessionLayer::new(store));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a layer does nothing until it is added to a router"]
+pub struct SessionLayer {
+    store: CacheStore,
+    settings: Arc<Settings>,
+}
+
+impl SessionLayer {
+    /// A layer with the default settings.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), session_store::StoreError> {
+    /// use session_store::{CacheStore, SessionLayer};
+    ///
+    /// let store = CacheStore::builder("redis://127.0.0.1:6379").connect_lazy()?;
+    /// let layer = SessionLayer::new(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(store: CacheStore) -> Self {
+        let cookie = CookieSettings::default();
+        let settings = Settings {
+            cookie_name: cookie.full_name(),
+            cookie,
+            expiry: EXPIRY_DEFAULT,
+            limits: CartLimits::default(),
+            cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
+        };
+        Self {
+            store,
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// The name of the cookie, without the prefix. Default: `id`.
+    ///
+    /// `__Host-` is put in front when the cookie is secure, its path is `/` and it has no domain, unless the name begins
+    /// with `__` already.
+    ///
+    /// # Panics
+    ///
+    /// When the name is empty or has characters that RFC 6265 does not allow in one.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_name("basket");
+    /// # }
+    /// ```
+    pub fn with_name(self, name: impl Into<Cow<'static, str>>) -> Self {
+        let name = name.into();
+        let is_token =
+            |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+        assert!(
+            !name.is_empty() && name.bytes().all(is_token),
+            "`{name}` cannot be the name of a cookie"
+        );
+        self.cookie(|cookie| cookie.name = name)
+    }
+
+    /// Whether browsers send the cookie over TLS only. Default: `true`; `false` is for development without TLS.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_secure(false);
+    /// # }
+    /// ```
+    pub fn with_secure(self, secure: bool) -> Self {
+        self.cookie(|cookie| cookie.secure = secure)
+    }
+
+    /// Whether the cookie is kept from scripts. Default: `true`, and there is hardly a reason to change it.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_http_only(true);
+    /// # }
+    /// ```
+    pub fn with_http_only(self, http_only: bool) -> Self {
+        self.cookie(|cookie| cookie.http_only = http_only)
+    }
+
+    /// Whether other sites' links and forms carry the cookie. Default: `Lax`, with which a link to the shop finds the
+    /// visitor's cart, and a foreign form does not.
+    ///
+    /// ```
+    /// use session_store::SameSite;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_same_site(SameSite::Strict);
+    /// # }
+    /// ```
+    pub fn with_same_site(self, same_site: SameSite) -> Self {
+        self.cookie(|cookie| cookie.same_site = same_site)
+    }
+
+    /// The path under which the cookie is sent. Default: `/`.
+    ///
+    /// # Panics
+    ///
+    /// When the path does not begin with `/`, or has a `;` or a control character in it.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_path("/shop");
+    /// # }
+    /// ```
+    pub fn with_path(self, path: impl Into<Cow<'static, str>>) -> Self {
+        let path = path.into();
+        assert!(
+            path.starts_with('/') && is_attribute(&path),
+            "`{path}` cannot be the path of a cookie"
+        );
+        self.cookie(|cookie| cookie.path = path)
+    }
+
+    /// The domain whose hosts all get the cookie. Default: none, so that only the host that set it does.
+    ///
+    /// # Panics
+    ///
+    /// When the domain is empty, or has a `;` or a control character in it.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_domain("example.com");
+    /// # }
+    /// ```
+    pub fn with_domain(self, domain: impl Into<Cow<'static, str>>) -> Self {
+        let domain = domain.into();
+        assert!(
+            !domain.is_empty() && is_attribute(&domain),
+            "`{domain}` cannot be the domain of a cookie"
+        );
+        self.cookie(|cookie| cookie.domain = Some(domain))
+    }
+
+    /// When sessions end. Default: [`EXPIRY_DEFAULT`]. A session can have its own with `Session::set_expiry`, which lasts.
+    ///
+    /// An idle timeout counts from the last request that read or changed the session. It is extended once a sixteenth of
+    /// it has passed, so that a session may end that much earlier than the full time after its last request.
+    ///
+    /// ```
+    /// use session_store::Expiry;
+    /// use time::Duration;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_expiry(Expiry::OnInactivity(Duration::minutes(30)));
+    /// # }
+    /// ```
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        self.change(|settings| settings.expiry = expiry)
+    }
+
+    /// How large carts may become.
+    ///
+    /// ```
+    /// use session_store::CartLimits;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_cart_limits(CartLimits { lines_max: 20, quantity_max: 10 });
+    /// # }
+    /// ```
+    pub fn with_cart_limits(self, limits: CartLimits) -> Self {
+        self.change(|settings| settings.limits = limits)
+    }
+
+    /// How long a cart is kept after its last change. Default: [`CART_TTL_DEFAULT`].
+    ///
+    /// # Panics
+    ///
+    /// When the time is not positive.
+    ///
+    /// ```
+    /// use time::Duration;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_cart_ttl(Duration::days(90));
+    /// # }
+    /// ```
+    pub fn with_cart_ttl(self, ttl: Duration) -> Self {
+        assert!(ttl.is_positive(), "a cart must be kept for some time");
+        self.change(|settings| settings.cart_ttl_ms = milliseconds(ttl))
+    }
+
+    fn cookie(self, change: impl FnOnce(&mut CookieSettings)) -> Self {
+        self.change(|settings| {
+            change(&mut settings.cookie);
+            settings.cookie_name = settings.cookie.full_name();
+        })
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService::new(inner, self.store.clone(), Arc::clone(&self.settings))
+    }
+}
+
+fn is_attribute(value: &str) -> bool {
+    value
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    // Ten years at most, as for sessions: larger ones overflow in some stores.
+    i64::try_from(
+        duration
+            .whole_milliseconds()
+            .min(Duration::days(3_650).whole_milliseconds()),
+    )
+    .expect("ten years in milliseconds fit")
+    .max(1)
+}

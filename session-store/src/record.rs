@@ -1,0 +1,348 @@
+//! How a session is laid out in its hash.
+//!
+//! One field per key of the session, its value as JSON. Names that begin with `@` are reserved; a key of the
+//! application that begins so is stored with one more `@` in front.
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `@v` | version of this layout |
+//! | `@rev` | revision: grows with each commit; a hash without it is no session |
+//! | `@created` | when the session began, in ms since 1970; survives a new id |
+//! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
+//! | `@owner` | the tag of the user whose cart this session uses |
+//! | `@tok` | tokens of the last commits, so that a repeated one counts once |
+//! | `@ended` | the session ended; the hash stays for a grace period |
+
+use std::{borrow::Cow, collections::HashMap};
+
+use redis::Value;
+use serde_json::Value as Json;
+use time::{Duration, OffsetDateTime};
+use tower_sessions::Expiry;
+
+use crate::{StoreError, keys::Tag};
+
+/// The layout that this version writes. One that it does not know is refused, not guessed at.
+pub(crate) const VERSION: u32 = 1;
+/// How long the store keeps a session whose cookie ends with the browser, which never tells.
+pub(crate) const BROWSER_SESSION_IDLE: Duration = Duration::days(14);
+/// The longest time to live that is asked of the store: ten years. Larger ones overflow in some stores.
+const TTL_MAX_MS: i64 = 10 * 365 * 24 * 3_600 * 1_000;
+/// A touch is due when one part in this many of the idle timeout has passed: an idle session may end that much early.
+pub(crate) const TOUCH_PARTS: i64 = 16;
+
+/// A session as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct StoredSession {
+    /// `None`: there is no session, or it has ended.
+    pub(crate) revision: Option<u64>,
+    pub(crate) ended: bool,
+    pub(crate) expiry: Option<ExpiryPolicy>,
+    pub(crate) owner: Option<Tag>,
+    /// The fields of the application, as stored.
+    pub(crate) fields: Vec<RawField>,
+    /// Time to live in ms.
+    pub(crate) remaining_ms: i64,
+}
+
+/// A field of the application, its name escaped and its value as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawField {
+    pub(crate) name: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+impl StoredSession {
+    pub(crate) fn parse(hash: Value, pttl: &Value) -> Result<Self, StoreError> {
+        let mut session = Self {
+            remaining_ms: integer(pttl)?,
+            ..Self::default()
+        };
+        let pairs = hash
+            .into_map_iter()
+            .map_err(|_| unreadable("a session is not a hash"))?;
+        for (name, value) in pairs {
+            let (name, value) = (bytes(name)?, bytes(value)?);
+            if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
+                session.fields.push(RawField { name, value });
+                continue;
+            }
+            match &*name {
+                b"@v" => check_version(&value)?,
+                b"@rev" => session.revision = Some(number(&value)?),
+                b"@expiry" => session.expiry = Some(ExpiryPolicy::parse(&value)?),
+                b"@owner" => session.owner = Tag::from_bytes(&value),
+                b"@ended" => session.ended = true,
+                // Written by a later version that reads this layout too.
+                _ => {}
+            }
+        }
+        Ok(session)
+    }
+}
+
+fn check_version(value: &[u8]) -> Result<(), StoreError> {
+    let version: u32 = number(value)?;
+    if version > VERSION {
+        return Err(unreadable(&format!(
+            "a session has layout {version}, and this version reads up to {VERSION}; update this process"
+        )));
+    }
+    Ok(())
+}
+
+/// The keys and values that the application sees.
+pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, StoreError> {
+    let mut data = HashMap::with_capacity(fields.len());
+    for field in fields {
+        let name = if field.name.first() == Some(&b'@') {
+            &field.name[1..]
+        } else {
+            &field.name[..]
+        };
+        let name = std::str::from_utf8(name)
+            .map_err(|_| unreadable("the name of a field is not UTF-8"))?;
+        let value = serde_json::from_slice(&field.value)
+            .map_err(|error| unreadable(&format!("a field of a session is not JSON: {error}")))?;
+        data.insert(name.to_owned(), value);
+    }
+    Ok(data)
+}
+
+/// The name of the field for a key of the application.
+pub(crate) fn field_name(key: &str) -> Cow<'_, str> {
+    if key.starts_with('@') {
+        Cow::Owned(format!("@{key}"))
+    } else {
+        Cow::Borrowed(key)
+    }
+}
+
+/// The application's data as fields.
+pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, StoreError> {
+    data.iter()
+        .map(|(key, value)| {
+            let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable {
+                reason: error.to_string(),
+            })?;
+            Ok(RawField {
+                name: field_name(key).into_owned().into_bytes(),
+                value,
+            })
+        })
+        .collect()
+}
+
+/// What changed between two states of a session.
+pub(crate) struct Delta<'a> {
+    pub(crate) set: Vec<&'a RawField>,
+    pub(crate) removed: Vec<&'a [u8]>,
+}
+
+impl<'a> Delta<'a> {
+    /// Linear in both states.
+    pub(crate) fn between(before: &'a [RawField], after: &'a [RawField]) -> Self {
+        let old: HashMap<&[u8], &[u8]> = before.iter().map(|f| (&*f.name, &*f.value)).collect();
+        let new: HashMap<&[u8], ()> = after.iter().map(|f| (&*f.name, ())).collect();
+        Self {
+            set: after
+                .iter()
+                .filter(|f| old.get(&*f.name) != Some(&&*f.value))
+                .collect(),
+            removed: before
+                .iter()
+                .map(|f| &*f.name)
+                .filter(|name| !new.contains_key(name))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// When a session ends, as it is kept in the session itself so that every replica applies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpiryPolicy {
+    /// After so many ms without a request.
+    Idle(i64),
+    /// At this time, in ms since 1970.
+    At(i64),
+    /// With the browser; in the store after so many idle ms.
+    Browser(i64),
+}
+
+impl ExpiryPolicy {
+    pub(crate) fn of(expiry: Option<Expiry>) -> Self {
+        match expiry {
+            Some(Expiry::OnInactivity(idle)) => Self::Idle(milliseconds(idle)),
+            Some(Expiry::AtDateTime(at)) => Self::At(unix_ms(at)),
+            Some(Expiry::OnSessionEnd) | None => Self::Browser(milliseconds(BROWSER_SESSION_IDLE)),
+        }
+    }
+
+    pub(crate) fn expiry(self) -> Expiry {
+        match self {
+            Self::Idle(ms) => Expiry::OnInactivity(Duration::milliseconds(ms)),
+            Self::At(ms) => Expiry::AtDateTime(from_unix_ms(ms)),
+            Self::Browser(_) => Expiry::OnSessionEnd,
+        }
+    }
+
+    /// Time to live from now on in ms; zero or less when the time has passed.
+    pub(crate) fn ttl_ms(self) -> i64 {
+        let ttl_ms = match self {
+            Self::Idle(ms) | Self::Browser(ms) => ms,
+            Self::At(at) => at.saturating_sub(unix_ms(OffsetDateTime::now_utc())),
+        };
+        ttl_ms.min(TTL_MAX_MS)
+    }
+
+    /// Whether a request should extend the time that the store still keeps the session.
+    pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
+        match self {
+            Self::Idle(ms) | Self::Browser(ms) => remaining_ms < ms - ms / TOUCH_PARTS,
+            Self::At(_) => false,
+        }
+    }
+
+    pub(crate) fn encode(self) -> String {
+        match self {
+            Self::Idle(ms) => format!("i{ms}"),
+            Self::At(ms) => format!("a{ms}"),
+            Self::Browser(ms) => format!("s{ms}"),
+        }
+    }
+
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, StoreError> {
+        let (kind, ms) = value
+            .split_first()
+            .ok_or_else(|| unreadable("the expiry policy is empty"))?;
+        let ms = number(ms)?;
+        match kind {
+            b'i' => Ok(Self::Idle(ms)),
+            b'a' => Ok(Self::At(ms)),
+            b's' => Ok(Self::Browser(ms)),
+            _ => Err(unreadable("the expiry policy is of an unknown kind")),
+        }
+    }
+}
+
+/// Ms since 1970, saturating.
+pub(crate) fn unix_ms(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn from_unix_ms(ms: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
+        .unwrap_or_else(|_| OffsetDateTime::now_utc().saturating_add(Duration::MAX))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.whole_milliseconds()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unreadable(reason: &str) -> StoreError {
+    StoreError::Unreadable {
+        reason: reason.to_owned(),
+    }
+}
+
+pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        _ => Err(unreadable("a field is not a string")),
+    }
+}
+
+pub(crate) fn integer(value: &Value) -> Result<i64, StoreError> {
+    match value {
+        Value::Int(integer) => Ok(*integer),
+        _ => Err(unreadable("an answer is not an integer")),
+    }
+}
+
+pub(crate) fn number<T: std::str::FromStr>(value: &[u8]) -> Result<T, StoreError> {
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| unreadable("a reserved field is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::collections::HashMap;
+
+    use redis::Value;
+    use serde_json::json;
+
+    use super::{Delta, ExpiryPolicy, StoredSession, decode, encode};
+
+    fn hash(pairs: &[(&str, &str)]) -> Value {
+        let strings = pairs.iter().flat_map(|(k, v)| [k, v]);
+        Value::Array(
+            strings
+                .map(|s| Value::BulkString(s.as_bytes().to_vec()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn keys_of_the_application_cannot_reach_a_reserved_field() {
+        let data = HashMap::from([
+            ("@owner".to_owned(), json!("eve")),
+            ("@@".to_owned(), json!(1)),
+        ]);
+        let fields = encode(&data).unwrap();
+        assert!(fields.iter().all(|field| field.name.starts_with(b"@@")));
+        assert_eq!(decode(&fields).unwrap(), data);
+    }
+
+    #[test]
+    fn a_layout_of_the_future_is_refused() {
+        let error =
+            StoredSession::parse(hash(&[("@v", "2"), ("@rev", "1")]), &Value::Int(1)).unwrap_err();
+        assert!(error.to_string().contains("update this process"), "{error}");
+    }
+
+    #[test]
+    fn only_what_differs_is_in_the_delta() {
+        let before = encode(&HashMap::from([
+            ("a".into(), json!(1)),
+            ("b".into(), json!(2)),
+        ]))
+        .unwrap();
+        let after = encode(&HashMap::from([
+            ("a".into(), json!(1)),
+            ("c".into(), json!(3)),
+        ]))
+        .unwrap();
+        let delta = Delta::between(&before, &after);
+        assert_eq!(delta.set.len(), 1);
+        assert_eq!(delta.set[0].name, b"c");
+        assert_eq!(delta.removed, [b"b"]);
+        assert!(Delta::between(&after, &after).is_empty());
+    }
+
+    #[test]
+    fn policies_survive_the_store() {
+        for policy in [
+            ExpiryPolicy::Idle(1_800_000),
+            ExpiryPolicy::At(1_900_000_000_000),
+            ExpiryPolicy::Browser(5),
+        ] {
+            assert_eq!(
+                ExpiryPolicy::parse(policy.encode().as_bytes()).unwrap(),
+                policy
+            );
+        }
+        assert!(ExpiryPolicy::parse(b"x1").is_err());
+        assert!(ExpiryPolicy::Idle(1_600).is_touch_due(1_499));
+        assert!(!ExpiryPolicy::Idle(1_600).is_touch_due(1_500));
+        assert!(!ExpiryPolicy::At(1_600).is_touch_due(1));
+    }
+}

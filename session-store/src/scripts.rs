@@ -1,0 +1,77 @@
+//! The Lua scripts, and how one is called in one round trip.
+
+use std::sync::LazyLock;
+
+use redis::{Arg, Cmd, Script};
+
+pub(crate) static CREATE: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/create.lua")));
+pub(crate) static COMMIT: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/commit.lua")));
+pub(crate) static ROTATE: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/rotate.lua")));
+pub(crate) static END: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
+pub(crate) static CART: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/cart.lua")));
+pub(crate) static MERGE: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/merge.lua")));
+
+/// The first number of every script's answer.
+pub(crate) mod reply {
+    /// The session does not exist.
+    pub(crate) const GONE: i64 = 0;
+    /// Done, now or by an earlier attempt of the same call.
+    pub(crate) const OK: i64 = 1;
+    /// The session was ended or rotated a moment ago.
+    pub(crate) const ENDED: i64 = 2;
+    /// The id that was to be created is taken.
+    pub(crate) const TAKEN: i64 = 3;
+    /// The session belongs to a user whose cart is elsewhere; the second element tells which.
+    pub(crate) const OWNED: i64 = 4;
+    /// The anonymous cart changed since it was merged.
+    pub(crate) const CART_CHANGED: i64 = 5;
+    /// One line more than allowed.
+    pub(crate) const TOO_MANY_LINES: i64 = 6;
+    /// A larger quantity than allowed.
+    pub(crate) const QUANTITY_TOO_LARGE: i64 = 7;
+}
+
+/// A script and the SHA-1 under which the store knows it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    code: &'static str,
+    sha: Script,
+}
+
+impl Source {
+    fn new(code: &'static str) -> Self {
+        Self {
+            code,
+            sha: Script::new(code),
+        }
+    }
+
+    /// `EVALSHA sha n key...`; the caller adds the arguments.
+    pub(crate) fn call(&self, keys: &[&str]) -> Cmd {
+        let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + 256;
+        let mut cmd = Cmd::with_capacity(keys.len() + 24, bytes);
+        cmd.arg("EVALSHA").arg(self.sha.get_hash()).arg(keys.len());
+        for key in keys {
+            cmd.arg(key);
+        }
+        cmd
+    }
+
+    /// The same call with the code in it, for a store that does not know the script yet. It knows it afterwards.
+    pub(crate) fn call_with_code(&self, evalsha: &Cmd) -> Cmd {
+        let mut cmd = Cmd::new();
+        cmd.arg("EVAL").arg(self.code);
+        for arg in evalsha.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
+        }
+        cmd
+    }
+}

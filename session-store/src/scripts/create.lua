@@ -1,0 +1,18 @@
+-- Creates a session. A taken id is reported, never overwritten.
+-- KEYS: session. ARGV: commit token, TTL in ms, then field, value, ...
+local s = redis.call('HMGET', KEYS[1], '@rev', '@tok')
+if s[1] then
+  -- The answer to an earlier attempt of this very commit was lost.
+  if string.find(s[2] or '', ARGV[1], 1, true) then return {1, tonumber(s[1])} end
+  return {3}
+end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {3} end
+local i = 3
+while i <= #ARGV do
+  local last = math.min(i + 999, #ARGV)
+  redis.call('HSET', KEYS[1], unpack(ARGV, i, last))
+  i = last + 1
+end
+redis.call('HSET', KEYS[1], '@rev', 1, '@tok', ARGV[1] .. ' ')
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {1, 1}

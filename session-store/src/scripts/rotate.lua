@@ -1,0 +1,60 @@
+-- Gives a session a new id: the new record, the end of the old one and the move of the cart are one step.
+-- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens.
+-- ARGV: commit token, TTL in ms, grace in ms, expected revision of a merged cart or '' to move the cart,
+--       number of arguments that set (field, value, ...), those, then the fields to remove.
+local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
+local new = redis.call('HMGET', KEYS[2], '@rev', '@tok')
+if new[1] then
+  if string.find(new[2] or '', ARGV[1], 1, true) then return {1, tonumber(new[1])} end
+  return {3}
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {3} end
+if not old[1] then
+  if old[2] then return {2} end
+  return {0}
+end
+
+local function copy(from, to)
+  local all = redis.call('HGETALL', from)
+  local i = 1
+  while i <= #all do
+    local last = math.min(i + 999, #all)
+    redis.call('HSET', to, unpack(all, i, last))
+    i = last + 1
+  end
+  return #all > 0
+end
+
+if ARGV[4] ~= '' then
+  local meta = redis.call('HGET', KEYS[3], '@') or '0'
+  if string.match(meta, '^%d+') ~= ARGV[4] then return {5} end
+else
+  local left = redis.call('PTTL', KEYS[3])
+  if copy(KEYS[3], KEYS[4]) and left > 0 then redis.call('PEXPIRE', KEYS[4], left) end
+  if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[6]) end
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+
+copy(KEYS[1], KEYS[2])
+local first_removed = 6 + tonumber(ARGV[5])
+local i = 6
+while i < first_removed do
+  local last = math.min(i + 999, first_removed - 1)
+  redis.call('HSET', KEYS[2], unpack(ARGV, i, last))
+  i = last + 1
+end
+i = first_removed
+while i <= #ARGV do
+  local last = math.min(i + 999, #ARGV)
+  redis.call('HDEL', KEYS[2], unpack(ARGV, i, last))
+  i = last + 1
+end
+local revision = tonumber(old[1]) + 1
+redis.call('HSET', KEYS[2], '@rev', revision, '@tok', ARGV[1] .. ' ')
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+
+-- Requests in flight with the old id go on reading what was there before, and can change nothing.
+redis.call('HDEL', KEYS[1], '@rev')
+redis.call('HSET', KEYS[1], '@ended', 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {1, revision}

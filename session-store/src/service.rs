@@ -1,0 +1,266 @@
+//! The service: a unit of work before the handler, the commit and the cookie after it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+use tower_sessions::Session;
+
+use crate::{
+    CacheStore, Cart, StoreError, cookie,
+    layer::Settings,
+    unit_of_work::{CookieChange, Outcome, UnitOfWork},
+};
+
+/// Body of the answer when the commit failed.
+const UNAVAILABLE: &str =
+    "The session store is out of reach for a moment. Nothing is lost; please try again.\n";
+/// Body of the answer when the session ended while the request was running.
+const ENDED: &str =
+    "The session ended while this request was running. Nothing was changed; please try again.\n";
+/// Seconds after which a client may try again. Outages that end by themselves are shorter.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// The service that [`SessionLayer`](crate::SessionLayer) makes of another one.
+///
+/// ```
+/// use session_store::{CacheStore, SessionLayer, SessionService};
+/// use tower::Layer as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), session_store::StoreError> {
+/// let store = CacheStore::builder("redis://127.0.0.1:6379").connect_lazy()?;
+/// let service: SessionService<axum::Router> = SessionLayer::new(store).layer(axum::Router::new());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SessionService<S> {
+    inner: S,
+    store: CacheStore,
+    settings: Arc<Settings>,
+}
+
+impl<S> SessionService<S> {
+    pub(crate) fn new(inner: S, store: CacheStore, settings: Arc<Settings>) -> Self {
+        Self {
+            inner,
+            store,
+            settings,
+        }
+    }
+}
+
+impl<ReqBody, ResBody, S> Service<Request<ReqBody>> for SessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: From<&'static str>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let sent = cookie::find(request.headers(), &self.settings.cookie_name);
+        let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
+        let session = Session::new(sent, Arc::clone(&unit), Some(self.settings.expiry));
+        unit.attach(&session);
+        let is_safe = request.method().is_safe();
+        request.extensions_mut().insert(session.clone());
+        request
+            .extensions_mut()
+            .insert(Cart::new(Arc::clone(&unit)));
+        ResponseFuture {
+            inner: self.inner.call(request),
+            stage: Stage::Handler(RequestScope { session, unit }),
+            is_safe,
+        }
+    }
+}
+
+/// The handle and the unit of a request. They hold each other; the end of the scope takes them apart.
+struct RequestScope {
+    session: Session,
+    unit: Arc<UnitOfWork>,
+}
+
+impl Drop for RequestScope {
+    fn drop(&mut self) {
+        self.unit.release();
+    }
+}
+
+pin_project! {
+    /// The answer of a [`SessionService`].
+    ///
+    /// When it is dropped while the commit is under way, because the client went away, the commit goes on.
+    ///
+    /// ```
+    /// use session_store::{ResponseFuture, SessionService};
+    /// use tower::Service;
+    ///
+    /// fn answer(
+    ///     service: &mut SessionService<axum::Router>,
+    ///     request: axum::extract::Request,
+    /// ) -> ResponseFuture<<axum::Router as Service<axum::extract::Request>>::Future, axum::body::Body> {
+    ///     service.call(request)
+    /// }
+    /// ```
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        inner: F,
+        stage: Stage<B>,
+        is_safe: bool,
+    }
+}
+
+impl<F, B> std::fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+enum Stage<B> {
+    Handler(RequestScope),
+    Commit {
+        commit: Commit,
+        response: Response<B>,
+        settings: Arc<Settings>,
+    },
+    Done,
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: From<&'static str>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Stage::Handler(_) = this.stage {
+            let response = ready!(this.inner.poll(cx))?;
+            let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
+                unreachable!("the stage was looked at above");
+            };
+            if scope.unit.is_untouched(&scope.session) {
+                return Poll::Ready(Ok(response));
+            }
+            let settings = Arc::clone(&scope.unit.settings);
+            if scope.unit.is_settled(&scope.session) {
+                let outcome = scope.unit.outcome(None);
+                return Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)));
+            }
+            let commit = Commit::new(scope, response.status().is_server_error());
+            *this.stage = Stage::Commit {
+                commit,
+                response,
+                settings,
+            };
+        }
+        let Stage::Commit { commit, .. } = this.stage else {
+            panic!("the future of an answer was polled after it was ready");
+        };
+        let outcome = ready!(commit.poll(cx));
+        let Stage::Commit {
+            response, settings, ..
+        } = std::mem::replace(this.stage, Stage::Done)
+        else {
+            unreachable!("the stage was looked at above");
+        };
+        Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)))
+    }
+}
+
+/// The commit of a request, which goes on in a task of its own when nobody waits for it any more. Its length is bounded
+/// by the deadline of the store's operations.
+struct Commit(Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>);
+
+impl Commit {
+    fn new(scope: RequestScope, server_error: bool) -> Self {
+        Self(Some(Box::pin(async move {
+            // The scope lives as long as the commit, which needs the handle's expiry.
+            Arc::clone(&scope.unit)
+                .finish(scope.session.clone(), server_error)
+                .await
+        })))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let future = self
+            .0
+            .as_mut()
+            .expect("a commit is polled until it is done");
+        let outcome = ready!(future.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        if let Some(commit) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(commit);
+        }
+    }
+}
+
+/// The answer as the client gets it.
+///
+/// A conflict replaces the answer only where the client meant to change something: what a safe request read before the
+/// session ended was right when it was read.
+fn apply<B: From<&'static str>>(
+    outcome: Outcome,
+    response: Response<B>,
+    is_safe: bool,
+    settings: &Settings,
+) -> Response<B> {
+    let mut response = match outcome.failure {
+        Some(StoreError::SessionEnded) if is_safe => response,
+        Some(StoreError::SessionEnded) => replaced(StatusCode::CONFLICT, ENDED),
+        Some(error) => {
+            tracing::error!(%error, "the session was not committed");
+            let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            response
+        }
+        None => response,
+    };
+    let header = match outcome.cookie {
+        CookieChange::Keep => return response,
+        CookieChange::Set { id, policy } => settings.cookie.set(&settings.cookie_name, &id, policy),
+        CookieChange::Remove => settings.cookie.remove(&settings.cookie_name),
+    };
+    cookie::attach(response.headers_mut(), header);
+    response
+}
+
+fn replaced<B: From<&'static str>>(status: StatusCode, text: &'static str) -> Response<B> {
+    let mut response = Response::new(B::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

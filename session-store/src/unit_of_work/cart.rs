@@ -1,0 +1,228 @@
+//! Where the cart of this request is.
+
+use tower_sessions::session::Id;
+
+use super::{
+    UnitOfWork,
+    state::{Base, Intent, Live, PendingOwner},
+};
+use crate::{
+    StoreError,
+    cart::{CartError, CartSnapshot},
+    keys::Tag,
+    record::ExpiryPolicy,
+};
+
+/// Where to read the cart.
+pub(crate) enum CartSource {
+    /// It is known already.
+    Here(CartSnapshot),
+    /// Under this tag.
+    At(Tag),
+    /// The session must be read to know, and the anonymous cart can come along.
+    WithSession(Id),
+}
+
+/// Where to change the cart, and what to check in the same step.
+pub(crate) struct CartTarget {
+    pub(crate) cart: Tag,
+    /// The session that must exist, or is created with the change.
+    pub(crate) session: Option<Tag>,
+    /// The owner whom that session is expected to have.
+    pub(crate) owner: Option<Tag>,
+    pub(crate) create: Option<CreateSession>,
+}
+
+pub(crate) struct CreateSession {
+    pub(crate) id: Id,
+    pub(crate) token: String,
+    pub(crate) policy: ExpiryPolicy,
+}
+
+/// Whose cart it is when somebody logs in.
+pub(crate) enum LoginView {
+    Owned(Tag),
+    Anonymous(Tag),
+    Fresh,
+}
+
+impl UnitOfWork {
+    /// The handler of a safe request takes the cart: it will be shown.
+    pub(crate) fn expect_cart(&self) {
+        self.state.lock().cart_expected = true;
+    }
+
+    pub(crate) fn cart_source(&self) -> CartSource {
+        let mut state = self.state.lock();
+        state.touched = true;
+        if let Some(pending) = state.pending_owner {
+            return CartSource::At(pending.user);
+        }
+        if state.intent == Intent::End {
+            return CartSource::Here(CartSnapshot::default());
+        }
+        if let Some(cart) = state.cart.take() {
+            return CartSource::Here(cart);
+        }
+        match &state.base {
+            Base::Unread {
+                owner: Some(owner), ..
+            } => CartSource::At(*owner),
+            Base::Unread { id, .. } => CartSource::WithSession(*id),
+            Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
+            Base::Ended { owner, tag, .. } => CartSource::At(owner.unwrap_or(*tag)),
+            Base::None { .. } => CartSource::Here(CartSnapshot::default()),
+        }
+    }
+
+    /// `None`: there is no cart, and this change would put nothing into one.
+    pub(crate) async fn cart_target(
+        &self,
+        can_fill: bool,
+    ) -> Result<Option<CartTarget>, StoreError> {
+        let to_end = {
+            let mut state = self.state.lock();
+            state.touched = true;
+            (state.intent == Intent::End)
+                .then(|| state.base.session())
+                .flatten()
+        };
+        if let Some((_, tag)) = to_end {
+            // Logged out in this very request: the change belongs to the visitor who is there afterwards.
+            self.end(&tag).await?;
+        }
+        let policy = ExpiryPolicy::of(
+            self.attached()
+                .map_or(Some(self.settings.expiry), |session| session.expiry()),
+        );
+        let mut state = self.state.lock();
+        state.cart = None;
+        if let Some(pending) = state.pending_owner {
+            return Ok(Some(CartTarget {
+                cart: pending.user,
+                session: None,
+                owner: None,
+                create: None,
+            }));
+        }
+        let (tag, owner) = match &state.base {
+            Base::Unread { tag, owner, .. } => (*tag, *owner),
+            Base::Live(live) => (live.tag, live.owner),
+            Base::Ended { .. } => return Err(StoreError::SessionEnded),
+            Base::None { .. } if !can_fill => return Ok(None),
+            Base::None { .. } => {
+                let planned = state.planned().clone();
+                let tag = self.store.keys().session_tag(&planned.id);
+                let create = CreateSession {
+                    id: planned.id,
+                    token: planned.token,
+                    policy,
+                };
+                return Ok(Some(CartTarget {
+                    cart: tag,
+                    session: Some(tag),
+                    owner: None,
+                    create: Some(create),
+                }));
+            }
+        };
+        Ok(Some(CartTarget {
+            cart: owner.unwrap_or(tag),
+            session: Some(tag),
+            owner,
+            create: None,
+        }))
+    }
+
+    pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>) {
+        let mut state = self.state.lock();
+        state.cart = None;
+        if let (Some(create), Base::None { .. }) = (&target.create, &state.base) {
+            state.base = Base::Live(Live {
+                id: create.id,
+                tag: target.cart,
+                policy: create.policy,
+                owner: None,
+                fields: Vec::new().into(),
+                fresh: false,
+            });
+            state.committed = true;
+        }
+        if let Some(policy) = extended {
+            state.extended = Some(policy);
+        }
+    }
+
+    pub(crate) fn cart_is_owned(&self, target: &CartTarget, by: Option<Tag>) {
+        match &mut self.state.lock().base {
+            Base::Unread { tag, owner, .. } if Some(*tag) == target.session => *owner = by,
+            Base::Live(live) if Some(live.tag) == target.session => live.owner = by,
+            _ => {}
+        }
+    }
+
+    /// A stale id is no reason to refuse: the visitor gets a session. One that this request has seen alive is.
+    pub(crate) fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
+        let mut state = self.state.lock();
+        match &state.base {
+            Base::Unread { tag, .. } if Some(*tag) == target.session => {
+                state.base = Base::None { stale: true };
+                Ok(())
+            }
+            Base::Live(live) if Some(live.tag) == target.session => {
+                state.base.end();
+                Err(CartError::SessionEnded)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn session_ended(&self) {
+        self.state.lock().base.end();
+    }
+
+    pub(crate) fn planned_id_taken(&self, target: &CartTarget) {
+        let mut state = self.state.lock();
+        let taken = target.create.as_ref().map(|create| create.id);
+        if state.planned.as_ref().map(|planned| planned.id) == taken {
+            state.planned = None;
+        }
+    }
+
+    pub(crate) async fn login_view(&self) -> Result<LoginView, StoreError> {
+        let unread = {
+            let mut state = self.state.lock();
+            state.touched = true;
+            match &state.base {
+                Base::Unread { id, .. }
+                    if state.pending_owner.is_none() && state.intent != Intent::End =>
+                {
+                    Some(*id)
+                }
+                _ => None,
+            }
+        };
+        if let Some(id) = unread {
+            self.read(&id, false).await?;
+        }
+        let state = self.state.lock();
+        if let Some(pending) = state.pending_owner {
+            return Ok(LoginView::Owned(pending.user));
+        }
+        Ok(match &state.base {
+            _ if state.intent == Intent::End => LoginView::Fresh,
+            Base::Live(Live {
+                owner: Some(owner), ..
+            }) => LoginView::Owned(*owner),
+            Base::Live(live) => LoginView::Anonymous(live.tag),
+            Base::Ended { .. } => return Err(StoreError::SessionEnded),
+            Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
+        })
+    }
+
+    pub(crate) fn set_owner(&self, user: Tag, merged_at: Option<u64>) {
+        let mut state = self.state.lock();
+        state.cart = None;
+        state.pending_owner = Some(PendingOwner { user, merged_at });
+    }
+}

@@ -1,0 +1,184 @@
+//! The commit: what differs goes to the store in one script.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::Value as Json;
+use tower_sessions::session::Id;
+
+use super::{
+    UnitOfWork,
+    state::{Base, Intent, Live, PendingOwner, State},
+};
+use crate::{
+    StoreError,
+    backend::{Committed, Write},
+    cart::merge,
+    keys::Tag,
+    record::{Delta, ExpiryPolicy, RawField, encode},
+};
+
+/// Steps of one commit: read, end, create, and merging a cart again that others keep changing.
+const STEPS_MAX: u32 = 8;
+
+enum Step {
+    Done(Option<Id>),
+    Conflict,
+    Read(Id),
+    End(Tag),
+    Create(Write),
+    Update(Tag, Write, Arc<Vec<RawField>>),
+    Rotate(Tag, Write, Arc<Vec<RawField>>),
+}
+
+impl UnitOfWork {
+    /// Brings the store to this state of the session. `creating`: the handle has no id, and wants one.
+    pub(super) async fn commit(
+        &self,
+        data: &HashMap<String, Json>,
+        creating: bool,
+    ) -> Result<Option<Id>, StoreError> {
+        let fields = Arc::new(encode(data)?);
+        for _ in 0..STEPS_MAX {
+            let policy = self.policy();
+            // Bound to a name, so that the lock is not held while the step is taken.
+            let step = next_step(&mut self.state.lock(), &fields, policy, creating);
+            match step {
+                Step::Done(id) => return Ok(id),
+                Step::Conflict => return Err(StoreError::SessionEnded),
+                Step::Read(id) => self.read(&id, false).await?,
+                Step::End(tag) => self.end(&tag).await?,
+                Step::Create(write) => {
+                    let (id, _) = self.store.create_session(&write, &fields, None).await?;
+                    return Ok(Some(self.committed(id, &write, &fields)));
+                }
+                Step::Update(tag, write, before) => {
+                    let delta = Delta::between(&before, &fields);
+                    let answer = self.store.commit_session(&tag, &write, &delta).await?;
+                    if self.settle(answer, &tag).await? {
+                        let id = self.state.lock().base.session().map(|(id, _)| id);
+                        return Ok(id.map(|id| self.committed(id, &write, &fields)));
+                    }
+                }
+                Step::Rotate(tag, write, before) => {
+                    let delta = Delta::between(&before, &fields);
+                    let (id, answer) = self.store.rotate_session(&tag, &write, &delta).await?;
+                    if self.settle(answer, &tag).await? {
+                        return Ok(Some(self.committed(id, &write, &fields)));
+                    }
+                }
+            }
+        }
+        Err(StoreError::Contended {
+            attempts: STEPS_MAX,
+        })
+    }
+
+    /// Ends the session of this request.
+    pub(super) async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
+        self.store.end_session(tag).await?;
+        let mut state = self.state.lock();
+        state.base = Base::None { stale: false };
+        state.intent = Intent::Keep;
+        state.ended_here = true;
+        state.committed = true;
+        state.extended = None;
+        state.cart = None;
+        Ok(())
+    }
+
+    fn policy(&self) -> ExpiryPolicy {
+        match (self.attached(), &self.state.lock().base) {
+            (Some(session), _) => ExpiryPolicy::of(session.expiry()),
+            (None, Base::Live(live)) => live.policy,
+            (None, _) => ExpiryPolicy::of(Some(self.settings.expiry)),
+        }
+    }
+
+    /// Whether the commit is done; when not, it is to be tried again.
+    async fn settle(&self, answer: Committed, tag: &Tag) -> Result<bool, StoreError> {
+        match answer {
+            Committed::Done { revision } => {
+                tracing::trace!(revision, "session committed");
+                Ok(true)
+            }
+            Committed::Gone | Committed::Ended => {
+                self.state.lock().base.end();
+                Err(StoreError::SessionEnded)
+            }
+            Committed::CartChanged => {
+                let pending = self.state.lock().pending_owner;
+                if let Some(pending) = pending {
+                    // Something was put into the anonymous cart since: it is to come along.
+                    let merged_at = Some(merge::merge(self, tag, &pending.user).await?);
+                    self.state.lock().pending_owner = Some(PendingOwner {
+                        merged_at,
+                        ..pending
+                    });
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>) -> Id {
+        let mut state = self.state.lock();
+        let (known, owner) = match &state.base {
+            Base::Live(live) => (Some(live.policy), live.owner),
+            _ => (None, None),
+        };
+        if known.is_some_and(|known| known != write.policy) {
+            state.extended = Some(write.policy);
+        }
+        state.base = Base::Live(Live {
+            id,
+            tag: self.store.keys().session_tag(&id),
+            policy: write.policy,
+            owner: write.owner.or(owner),
+            fields: Arc::clone(fields),
+            fresh: false,
+        });
+        state.intent = Intent::Keep;
+        state.pending_owner = None;
+        state.committed = true;
+        id
+    }
+}
+
+fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creating: bool) -> Step {
+    state.touched = true;
+    if state.intent == Intent::End {
+        match state.base.session() {
+            Some((_, tag)) => return Step::End(tag),
+            None => state.intent = Intent::Keep,
+        }
+    }
+    let pending = state.pending_owner;
+    let mut write = Write::new(policy);
+    write.owner = pending.map(|pending| pending.user);
+    write.merged_at = pending.and_then(|pending| pending.merged_at);
+    match &state.base {
+        Base::Ended { .. } => Step::Conflict,
+        Base::Unread { id, .. } => Step::Read(*id),
+        Base::Live(live) if policy.ttl_ms() <= 0 => Step::End(live.tag),
+        Base::Live(live) => {
+            write.policy_changed = live.policy != policy;
+            if state.intent == Intent::Rotate {
+                return Step::Rotate(live.tag, write, Arc::clone(&live.fields));
+            }
+            let unchanged = !write.policy_changed
+                && write.owner.is_none()
+                && (live.fields.as_slice() == fields
+                    || Delta::between(&live.fields, fields).is_empty());
+            if unchanged {
+                return Step::Done(Some(live.id));
+            }
+            Step::Update(live.tag, write, Arc::clone(&live.fields))
+        }
+        Base::None { .. } if policy.ttl_ms() <= 0 => Step::Done(None),
+        // `clear` on an id that leads nowhere leaves nothing to store.
+        Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => {
+            Step::Done(None)
+        }
+        Base::None { .. } => Step::Create(write),
+    }
+}

@@ -1,0 +1,149 @@
+//! The end of a request: the commit, and what becomes of the cookie.
+
+use std::sync::Arc;
+
+use tower_sessions::{Session, session::Id};
+
+use super::{
+    UnitOfWork,
+    state::{Base, Intent},
+};
+use crate::{StoreError, record::ExpiryPolicy};
+
+/// What the layer does with the answer.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) cookie: CookieChange,
+    pub(crate) failure: Option<StoreError>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CookieChange {
+    Keep,
+    Set { id: Id, policy: ExpiryPolicy },
+    Remove,
+}
+
+impl UnitOfWork {
+    /// Whether neither the session nor the cart was asked for anything.
+    pub(crate) fn is_untouched(&self, session: &Session) -> bool {
+        !session.is_modified() && !self.state.lock().touched
+    }
+
+    /// Whether there is nothing to commit, so that the answer can leave at once.
+    pub(crate) fn is_settled(&self, session: &Session) -> bool {
+        let state = self.state.lock();
+        !session.is_modified() && state.intent == Intent::Keep && state.pending_owner.is_none()
+    }
+
+    /// Commits what the request changed. After a server error only a logout counts.
+    pub(crate) async fn finish(self: Arc<Self>, session: Session, server_error: bool) -> Outcome {
+        let failure = self.write(&session, server_error).await.err();
+        self.outcome(failure)
+    }
+
+    /// What becomes of the cookie, after everything was written.
+    pub(crate) fn outcome(self: &Arc<Self>, failure: Option<StoreError>) -> Outcome {
+        self.touch();
+        let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
+        let cookie = if conflict {
+            CookieChange::Keep
+        } else {
+            self.cookie()
+        };
+        Outcome { cookie, failure }
+    }
+
+    async fn write(&self, session: &Session, server_error: bool) -> Result<(), StoreError> {
+        let (intent, base, owner_pending, had_fields) = {
+            let state = self.state.lock();
+            let had_fields = matches!(&state.base, Base::Live(live) if !live.fields.is_empty());
+            (
+                state.intent,
+                state.base.session(),
+                state.pending_owner.is_some(),
+                had_fields,
+            )
+        };
+        if intent == Intent::End {
+            // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
+            let begins_anew = session.id().is_none() && !session.is_empty().await;
+            if !server_error && (begins_anew || owner_pending) {
+                return self.save(session).await;
+            }
+            return match base {
+                Some((_, tag)) => self.end(&tag).await,
+                None => Ok(()),
+            };
+        }
+        if server_error || !(session.is_modified() || owner_pending || intent == Intent::Rotate) {
+            return Ok(());
+        }
+        if !session.is_empty().await {
+            return self.save(session).await;
+        }
+        match (intent, base) {
+            // `cycle_id` and then `flush`, which cannot tell this unit of it.
+            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => {
+                self.end(&tag).await
+            }
+            // A session that holds nothing but its cart.
+            (Intent::Rotate, _) => self.save(session).await,
+            _ if owner_pending => self.save(session).await,
+            // A visitor who stored nothing gets nothing.
+            _ => Ok(()),
+        }
+    }
+
+    async fn save(&self, session: &Session) -> Result<(), StoreError> {
+        self.state.lock().failure = None;
+        session.save().await.map_err(|error| {
+            // The typed error, which `Session` has turned into text.
+            let failure = self.state.lock().failure.take();
+            failure.unwrap_or_else(|| StoreError::Unreadable {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    /// Extends the session's time when that is due and no commit has done it. Nobody waits for it: when it fails, the
+    /// next request finds it due again.
+    fn touch(self: &Arc<Self>) {
+        let due = {
+            let state = self.state.lock();
+            match (&state.base, state.extended) {
+                (Base::Live(live), Some(policy)) if !state.committed => Some((live.tag, policy)),
+                _ => None,
+            }
+        };
+        if let Some((tag, policy)) = due {
+            let store = self.store.clone();
+            // Bounded by the deadline of the operation.
+            tokio::spawn(async move {
+                if let Err(error) = store.touch_session(&tag, policy).await {
+                    tracing::debug!(%error, "the session's time was not extended");
+                }
+            });
+        }
+    }
+
+    fn cookie(&self) -> CookieChange {
+        let state = self.state.lock();
+        match &state.base {
+            Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() => {
+                CookieChange::Set {
+                    id: live.id,
+                    policy: live.policy,
+                }
+            }
+            Base::Unread { id, .. } => match state.extended {
+                Some(policy) => CookieChange::Set { id: *id, policy },
+                None => CookieChange::Keep,
+            },
+            Base::None { stale } if state.sent.is_some() && (*stale || state.ended_here) => {
+                CookieChange::Remove
+            }
+            _ => CookieChange::Keep,
+        }
+    }
+}

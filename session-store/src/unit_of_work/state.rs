@@ -1,0 +1,149 @@
+//! What a request knows of its session, and what it intends.
+
+use std::sync::Arc;
+
+use tower_sessions::session::Id;
+
+use crate::{
+    StoreError,
+    backend::commit_token,
+    cart::CartSnapshot,
+    keys::Tag,
+    record::{ExpiryPolicy, RawField},
+};
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// The id that the client sent.
+    pub(super) sent: Option<Id>,
+    pub(super) base: Base,
+    pub(super) intent: Intent,
+    /// The user to whom the next commit gives the session.
+    pub(super) pending_owner: Option<PendingOwner>,
+    /// The session that the first change of a cart creates; drawn once, so that changes at the same time share it.
+    pub(super) planned: Option<Planned>,
+    /// A cart that came along with the session, for the first read.
+    pub(super) cart: Option<CartSnapshot>,
+    pub(super) cart_expected: bool,
+    /// Whether anything was asked of the unit at all.
+    pub(super) touched: bool,
+    pub(super) committed: bool,
+    /// The policy of a session whose time the store has extended, or is about to.
+    pub(super) extended: Option<ExpiryPolicy>,
+    /// The request itself ended its session.
+    pub(super) ended_here: bool,
+    /// Why the last write failed; `tower_sessions` passes on only its text.
+    pub(super) failure: Option<StoreError>,
+}
+
+impl State {
+    pub(super) fn new(base: Base) -> Self {
+        let sent = match &base {
+            Base::Unread { id, .. } => Some(*id),
+            _ => None,
+        };
+        Self {
+            sent,
+            base,
+            intent: Intent::Keep,
+            pending_owner: None,
+            planned: None,
+            cart: None,
+            cart_expected: false,
+            touched: false,
+            committed: false,
+            extended: None,
+            ended_here: false,
+            failure: None,
+        }
+    }
+
+    pub(super) fn planned(&mut self) -> &Planned {
+        self.planned.get_or_insert_with(|| Planned {
+            id: Id::default(),
+            token: commit_token(),
+        })
+    }
+}
+
+/// The session in the store, as far as this request knows.
+#[derive(Debug)]
+pub(super) enum Base {
+    /// The client sent an id and nobody has looked yet. The owner is known when a change of the cart was told of it.
+    Unread {
+        id: Id,
+        tag: Tag,
+        owner: Option<Tag>,
+    },
+    /// It is there.
+    Live(Live),
+    /// There is none; `stale`: the client sent the id of one.
+    None { stale: bool },
+    /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
+    Ended {
+        id: Id,
+        tag: Tag,
+        owner: Option<Tag>,
+        fields: Arc<Vec<RawField>>,
+    },
+}
+
+impl Base {
+    /// Id and tag of a session that is there or may be.
+    pub(super) fn session(&self) -> Option<(Id, Tag)> {
+        match self {
+            Self::Unread { id, tag, .. } => Some((*id, *tag)),
+            Self::Live(live) => Some((live.id, live.tag)),
+            Self::None { .. } | Self::Ended { .. } => None,
+        }
+    }
+
+    /// After the store has said that the session ended.
+    pub(super) fn end(&mut self) {
+        let (id, tag, owner, fields) = match self {
+            Self::Unread { id, tag, owner } => (*id, *tag, *owner, Arc::default()),
+            Self::Live(live) => (live.id, live.tag, live.owner, Arc::clone(&live.fields)),
+            Self::None { .. } | Self::Ended { .. } => return,
+        };
+        *self = Self::Ended {
+            id,
+            tag,
+            owner,
+            fields,
+        };
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) id: Id,
+    pub(super) tag: Tag,
+    pub(super) policy: ExpiryPolicy,
+    pub(super) owner: Option<Tag>,
+    /// What the store held when it was last asked: the difference to this is what a commit sends.
+    pub(super) fields: Arc<Vec<RawField>>,
+    /// Read by somebody else than `Session`, which has not seen it yet.
+    pub(super) fresh: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intent {
+    Keep,
+    /// `cycle_id`: the next commit gives the session a new id.
+    Rotate,
+    /// `flush` or `delete`: the session ends; what is inserted afterwards belongs to another one.
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PendingOwner {
+    pub(super) user: Tag,
+    /// The revision at which the anonymous cart was merged; `None` when there was nothing to merge.
+    pub(super) merged_at: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Planned {
+    pub(super) id: Id,
+    pub(super) token: String,
+}

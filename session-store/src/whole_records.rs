@@ -1,0 +1,74 @@
+//! `tower_sessions::SessionStore` on the store itself, without our layer.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use tower_sessions::{
+    SessionStore,
+    session::{Id, Record},
+    session_store,
+};
+
+use crate::{
+    CacheStore, StoreError,
+    backend::{Committed, Write},
+    record::{ExpiryPolicy, decode, encode, from_unix_ms, unix_ms},
+};
+
+/// For those who stay with `tower_sessions::SessionManagerLayer`: whole records instead of differences, and reads that
+/// do not extend the idle timeout, because that layer does not tell the store of its policy.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), session_store::StoreError> {
+/// use session_store::CacheStore;
+/// use tower_sessions::SessionManagerLayer;
+///
+/// let store = CacheStore::connect("redis://127.0.0.1:6379").await?;
+/// let layer = SessionManagerLayer::new(store);
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+impl SessionStore for CacheStore {
+    /// Draws an id of its own: one that came from outside is never adopted.
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
+        let fields = encode(&record.data)?;
+        let write = Write::new(policy);
+        record.id = self.create_session(&write, &fields, None).await?.0;
+        Ok(())
+    }
+
+    /// Replaces the record. One that was deleted meanwhile stays deleted, and the call fails.
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
+        let fields = encode(&record.data)?;
+        let tag = self.keys().session_tag(&record.id);
+        match self
+            .replace_session(&tag, &Write::new(policy), &fields)
+            .await?
+        {
+            Committed::Done { .. } => Ok(()),
+            Committed::Gone | Committed::Ended | Committed::CartChanged => {
+                Err(StoreError::SessionEnded.into())
+            }
+        }
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        let stored = self.read_session(&self.keys().session_tag(id)).await?;
+        if stored.revision.is_none() {
+            return Ok(None);
+        }
+        let expires_at_ms = unix_ms(OffsetDateTime::now_utc()).saturating_add(stored.remaining_ms);
+        Ok(Some(Record {
+            id: *id,
+            data: decode(&stored.fields)?,
+            expiry_date: from_unix_ms(expires_at_ms),
+        }))
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.end_session(&self.keys().session_tag(id)).await?;
+        Ok(())
+    }
+}
