@@ -1,0 +1,326 @@
+//! The session's life: cookie, fixation, rotation, logout, concurrent changes.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use http::{Method, StatusCode, header};
+use support::{Visitor, each_backend, replica, replica_with, send};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        for path in ["/plain", "/extract", "/get/name", "/cart", "/page"] {
+            let answer = visitor.get(&app, path).await.ok();
+            assert_eq!(answer.set_cookie(), None, "{path}");
+        }
+        assert_eq!(
+            visitor.post(&app, "/remove/name").await.ok().set_cookie(),
+            None
+        );
+        assert_eq!(server.keys("*").await, [""; 0]);
+
+        let answer = visitor.post(&app, "/set/name/ada").await.ok();
+        let cookie = answer.set_cookie().unwrap();
+        assert!(cookie.starts_with("__Host-id="), "{cookie}");
+        for attribute in [
+            "Secure",
+            "HttpOnly",
+            "SameSite=Lax",
+            "Path=/",
+            "Max-Age=1209600",
+        ] {
+            assert!(
+                cookie.split("; ").any(|part| part == attribute),
+                "{attribute} in {cookie}"
+            );
+        }
+        assert_eq!(
+            answer.headers[header::CACHE_CONTROL],
+            "no-cache=\"set-cookie\""
+        );
+        assert_eq!(answer.headers[header::VARY], "Cookie");
+
+        assert_eq!(
+            visitor
+                .get(&replica(&server).await, "/get/name")
+                .await
+                .ok()
+                .body,
+            "ada"
+        );
+        let keys = server.keys("*").await;
+        assert_eq!(keys.len(), 1);
+        let id = visitor
+            .cookie
+            .unwrap()
+            .split_once('=')
+            .unwrap()
+            .1
+            .to_owned();
+        assert!(!keys[0].contains(&id), "the id is not in the key");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_chosen_by_the_client_is_never_adopted() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        for path in ["/set/name/ada", "/cart/add/TEA/1"] {
+            let chosen = "__Host-id=AAAAAAAAAAAAAAAAAAAAAA";
+            let mut visitor = Visitor {
+                cookie: Some(chosen.to_owned()),
+            };
+            visitor.post(&app, path).await.ok();
+            assert_ne!(visitor.cookie.as_deref().unwrap(), chosen, "{path}");
+            let answer = send(&app, Method::GET, "/page", Some(chosen)).await.ok();
+            assert_eq!(answer.body, "-:0");
+            assert!(answer.removes_cookie());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_inserted_after_a_flush_belongs_to_a_new_id() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/secret/old").await.ok();
+        let old = visitor.cookie.clone().unwrap();
+        visitor.post(&app, "/relogin/eve").await.ok();
+        assert_ne!(visitor.cookie.as_deref().unwrap(), old);
+        assert_eq!(visitor.get(&app, "/get/user").await.body, "eve");
+        assert_eq!(visitor.get(&app, "/get/secret").await.body, "-");
+        let answer = send(&app, Method::GET, "/get/user", Some(&old)).await;
+        assert_eq!(answer.body, "-");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_id_keeps_everything_and_the_old_one_changes_nothing_more() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set/name/ada").await.ok();
+        visitor.post(&b, "/cart/add/TEA/2").await.ok();
+        let old = visitor.cookie.clone().unwrap();
+        visitor.post(&b, "/cycle").await.ok();
+        let new = visitor.cookie.clone().unwrap();
+        assert_ne!(old, new);
+        assert_eq!(visitor.get(&a, "/get/name").await.body, "ada");
+        assert_eq!(visitor.get(&a, "/cart").await.body, "TEA=2");
+
+        // A request that was under way sees what was there, does not lose the new cookie, and changes nothing.
+        let late = send(&a, Method::GET, "/get/name", Some(&old)).await.ok();
+        assert_eq!((&*late.body, late.set_cookie()), ("ada", None));
+        for path in ["/set/name/eve", "/cart/add/TEA/1"] {
+            let late = send(&a, Method::POST, path, Some(&old)).await;
+            assert_eq!(
+                (late.status, late.set_cookie()),
+                (StatusCode::CONFLICT, None),
+                "{path}"
+            );
+        }
+        assert_eq!(visitor.get(&b, "/get/name").await.body, "ada");
+        assert_eq!(visitor.get(&b, "/cart").await.body, "TEA=2");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_after_the_rotation_loses_nothing() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let answer = visitor.post(&app, "/cycle-and-fail").await;
+        assert_eq!(
+            (answer.status, answer.set_cookie()),
+            (StatusCode::INTERNAL_SERVER_ERROR, None)
+        );
+        assert_eq!(visitor.get(&app, "/get/name").await.body, "ada");
+
+        visitor.post(&app, "/set-and-fail/name/eve").await;
+        assert_eq!(
+            visitor.get(&app, "/get/name").await.body,
+            "ada",
+            "a failed request commits nothing"
+        );
+
+        visitor.post(&app, "/logout-and-fail").await;
+        assert_eq!(visitor.cookie, None, "a logout counts even so");
+        assert_eq!(visitor.get(&app, "/get/name").await.body, "-");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_during_a_slow_write_stays_a_logout() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        for (method, path, status) in [
+            (Method::POST, "/slow-set/300/name/eve", StatusCode::CONFLICT),
+            (Method::GET, "/slow-set/300/name/eve", StatusCode::OK),
+            (Method::POST, "/cart/slow-add/300/TEA", StatusCode::CONFLICT),
+        ] {
+            let mut visitor = Visitor::default();
+            visitor.post(&a, "/set/name/ada").await.ok();
+            let old = visitor.cookie.clone().unwrap();
+            let slow = tokio::spawn({
+                let (a, old, method) = (a.clone(), old.clone(), method.clone());
+                async move { send(&a, method, path, Some(&old)).await }
+            });
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let logout = visitor.post(&b, "/logout").await.ok();
+            assert!(logout.removes_cookie());
+            let late = slow.await.unwrap();
+            assert_eq!((late.status, late.set_cookie()), (status, None), "{path}");
+            let answer = send(&b, Method::GET, "/page", Some(&old)).await.ok();
+            assert_eq!(answer.body, "-:0");
+            assert_eq!(
+                send(&b, Method::GET, "/get/name", Some(&old)).await.body,
+                "-"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_different_keys_at_the_same_time_keep_both() {
+    each_backend(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/start/now").await.ok();
+        let cookie = visitor.cookie.clone().unwrap();
+        let mut requests = tokio::task::JoinSet::new();
+        for i in 0..40 {
+            let (app, cookie) = (replicas[i % 2].clone(), cookie.clone());
+            requests.spawn(async move {
+                send(
+                    &app,
+                    Method::POST,
+                    &format!("/slow-set/50/key{i}/value{i}"),
+                    Some(&cookie),
+                )
+                .await
+                .ok();
+            });
+        }
+        requests.join_all().await;
+        for i in 0..40 {
+            assert_eq!(
+                visitor
+                    .get(&replicas[0], &format!("/get/key{i}"))
+                    .await
+                    .body,
+                format!("value{i}")
+            );
+        }
+        assert_eq!(visitor.get(&replicas[0], "/get/start").await.body, "now");
+        visitor.post(&replicas[1], "/remove/key7").await.ok();
+        assert_eq!(visitor.get(&replicas[0], "/get/key7").await.body, "-");
+        assert_eq!(visitor.get(&replicas[0], "/get/key8").await.body, "value8");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
+    each_backend(async |server| {
+        let app = replica_with(&server, |layer| {
+            layer.with_expiry(session_store::Expiry::OnInactivity(
+                time::Duration::seconds(2),
+            ))
+        })
+        .await;
+        let mut reader = Visitor::default();
+        reader.post(&app, "/set/name/ada").await.ok();
+        let mut shopper = Visitor::default();
+        shopper.post(&app, "/cart/add/TEA/1").await.ok();
+        let mut idler = Visitor::default();
+        idler.post(&app, "/set/name/bob").await.ok();
+        for _ in 0..5 {
+            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+            let answer = reader.get(&app, "/get/name").await.ok();
+            assert_eq!(answer.body, "ada");
+            assert!(
+                answer.set_cookie().unwrap().contains("Max-Age=2"),
+                "the cookie keeps step"
+            );
+            let answer = shopper.post(&app, "/cart/add/TEA/1").await.ok();
+            assert!(
+                answer.set_cookie().unwrap().contains("Max-Age=2"),
+                "the cookie keeps step"
+            );
+        }
+        let answer = reader.get(&app, "/get/name").await.ok();
+        assert_eq!(answer.set_cookie(), None, "a touch is throttled");
+        assert_eq!(shopper.get(&app, "/cart").await.body, "TEA=6");
+
+        let answer = idler.get(&app, "/get/name").await.ok();
+        assert_eq!(answer.body, "-");
+        assert!(answer.removes_cookie());
+        tokio::time::sleep(std::time::Duration::from_millis(2_200)).await;
+        assert_eq!(reader.get(&app, "/get/name").await.body, "-");
+        assert_eq!(server.keys("*:session:*").await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_of_its_own_lasts() {
+    each_backend(async |server| {
+        let app = replica_with(&server, |layer| {
+            layer.with_expiry(session_store::Expiry::OnInactivity(
+                time::Duration::minutes(30),
+            ))
+        })
+        .await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        assert!(server.session_ttl().await <= 1_800_000);
+        let answer = visitor.post(&app, "/remember/2592000").await.ok();
+        assert!(answer.set_cookie().unwrap().contains("Max-Age=2592000"));
+        assert!(server.session_ttl().await > 2_591_000_000);
+        visitor.post(&app, "/set/name/bob").await.ok();
+        visitor.get(&app, "/get/name").await.ok();
+        assert!(
+            server.session_ttl().await > 2_591_000_000,
+            "the next write does not go back to the default"
+        );
+        let answer = visitor.post(&app, "/cycle").await.ok();
+        assert!(
+            answer.set_cookie().unwrap().contains("Max-Age=2592000"),
+            "nor does a new id"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_explicit_save_is_not_repeated() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        let answer = visitor.post(&app, "/save-twice/one").await.ok();
+        assert!(
+            visitor.cookie.clone().unwrap().ends_with(&answer.body),
+            "the handle knows the id"
+        );
+        server.reset_commands().await;
+        visitor.post(&app, "/save-twice/two").await.ok();
+        let calls = server.commands().await;
+        let scripts = calls
+            .iter()
+            .find(|(name, _)| name == "evalsha")
+            .map_or(0, |(_, calls)| *calls);
+        assert_eq!(scripts, 1, "{calls:?}");
+        assert_eq!(visitor.get(&app, "/get/saved").await.body, "two");
+    })
+    .await;
+}

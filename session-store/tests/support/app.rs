@@ -1,0 +1,221 @@
+//! The application that the tests visit.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::Path,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use session_store::{Cart, CartError, Expiry, IdempotencyToken, Session};
+
+pub fn router() -> Router {
+    Router::new()
+        .route("/plain", get(async || "plain"))
+        .route("/extract", get(async |_: Session, _: Cart| "extracted"))
+        .route("/get/{key}", get(read))
+        .route("/set/{key}/{value}", post(write))
+        .route("/set-and-fail/{key}/{value}", post(write_and_fail))
+        .route(
+            "/slow-set/{ms}/{key}/{value}",
+            post(slow_write).get(slow_write),
+        )
+        .route("/remove/{key}", post(remove))
+        .route("/remember/{seconds}", post(remember))
+        .route("/save-twice/{value}", post(save_twice))
+        .route("/cycle", post(cycle))
+        .route("/cycle-and-fail", post(cycle_and_fail))
+        .route("/login/{user}", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/logout-and-fail", post(log_out_and_fail))
+        .route("/relogin/{user}", post(relogin))
+        .route("/cart", get(cart))
+        .route("/page", get(page))
+        .route("/cart/add/{sku}/{quantity}", post(add))
+        .route("/cart/add/{sku}/{quantity}/{token}", post(add_once))
+        .route("/cart/set/{sku}/{quantity}", post(set))
+        .route("/cart/remove/{sku}", post(remove_line))
+        .route("/cart/clear", post(clear))
+        .route("/cart/subtract/{sku}/{quantity}", post(subtract))
+        .route("/cart/slow-add/{ms}/{sku}", post(slow_add))
+}
+
+pub struct Failure(Response);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl From<tower_sessions::session::Error> for Failure {
+    fn from(error: tower_sessions::session::Error) -> Self {
+        Self((StatusCode::BAD_GATEWAY, error.to_string()).into_response())
+    }
+}
+
+impl From<CartError> for Failure {
+    fn from(error: CartError) -> Self {
+        let status = match &error {
+            CartError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CartError::SessionEnded => StatusCode::CONFLICT,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self((status, error.to_string()).into_response())
+    }
+}
+
+type Text = Result<String, Failure>;
+
+async fn read(session: Session, Path(key): Path<String>) -> Text {
+    Ok(session
+        .get::<String>(&key)
+        .await?
+        .unwrap_or_else(|| "-".to_owned()))
+}
+
+async fn write(session: Session, Path((key, value)): Path<(String, String)>) -> Text {
+    session.insert(&key, &value).await?;
+    Ok(value)
+}
+
+async fn write_and_fail(
+    session: Session,
+    Path((key, value)): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    session.insert(&key, &value).await?;
+    Ok(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+async fn slow_write(session: Session, Path((ms, key, value)): Path<(u64, String, String)>) -> Text {
+    let before = session
+        .get::<String>(&key)
+        .await?
+        .unwrap_or_else(|| "-".to_owned());
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    session.insert(&key, &value).await?;
+    Ok(before)
+}
+
+async fn remove(session: Session, Path(key): Path<String>) -> Text {
+    Ok(session
+        .remove::<String>(&key)
+        .await?
+        .unwrap_or_else(|| "-".to_owned()))
+}
+
+async fn remember(session: Session, Path(seconds): Path<i64>) -> Text {
+    session.insert("remember", "me").await?;
+    session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
+    Ok(String::new())
+}
+
+async fn save_twice(session: Session, Path(value): Path<String>) -> Text {
+    session.insert("saved", &value).await?;
+    session.save().await?;
+    Ok(session.id().unwrap().to_string())
+}
+
+async fn cycle(session: Session) -> Text {
+    session.cycle_id().await?;
+    Ok(String::new())
+}
+
+async fn cycle_and_fail(session: Session) -> Result<StatusCode, Failure> {
+    session.cycle_id().await?;
+    Ok(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+async fn log_in(session: Session, cart: Cart, Path(user): Path<String>) -> Text {
+    session.cycle_id().await?;
+    session.insert("user", &user).await?;
+    cart.log_in(&user).await?;
+    Ok(show(&cart).await?)
+}
+
+async fn log_out(session: Session) -> Text {
+    session.flush().await?;
+    Ok(String::new())
+}
+
+async fn log_out_and_fail(session: Session) -> Result<StatusCode, Failure> {
+    session.flush().await?;
+    Ok(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Logout and login in one request: the fixation fault of `flush` and a later `insert`.
+async fn relogin(session: Session, Path(user): Path<String>) -> Text {
+    session.flush().await?;
+    session.insert("user", &user).await?;
+    Ok(String::new())
+}
+
+async fn show(cart: &Cart) -> Result<String, CartError> {
+    let cart = cart.snapshot().await?;
+    Ok(cart
+        .lines
+        .iter()
+        .map(|line| format!("{}={}", line.sku, line.quantity))
+        .collect::<Vec<_>>()
+        .join(","))
+}
+
+async fn cart(cart: Cart) -> Text {
+    Ok(show(&cart).await?)
+}
+
+async fn page(session: Session, cart: Cart) -> Text {
+    let user = session
+        .get::<String>("user")
+        .await?
+        .unwrap_or_else(|| "-".to_owned());
+    Ok(format!("{user}:{}", cart.count().await?))
+}
+
+fn change(change: session_store::CartChange) -> Json<serde_json::Value> {
+    Json(serde_json::json!({
+        "revision": change.revision, "quantity": change.quantity, "lines": change.lines, "count": change.count,
+        "applied": change.applied,
+    }))
+}
+
+type Changed = Result<Json<serde_json::Value>, Failure>;
+
+async fn add(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed {
+    Ok(change(cart.add(&sku, quantity).await?))
+}
+
+async fn add_once(
+    cart: Cart,
+    Path((sku, quantity, token)): Path<(String, u32, String)>,
+) -> Changed {
+    Ok(change(
+        cart.with_token(IdempotencyToken::parse(&token).unwrap())
+            .add(&sku, quantity)
+            .await?,
+    ))
+}
+
+async fn set(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed {
+    Ok(change(cart.set_quantity(&sku, quantity).await?))
+}
+
+async fn remove_line(cart: Cart, Path(sku): Path<String>) -> Changed {
+    Ok(change(cart.remove(&sku).await?))
+}
+
+async fn clear(cart: Cart) -> Changed {
+    Ok(change(cart.clear().await?))
+}
+
+async fn subtract(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed {
+    Ok(change(cart.subtract(&[(&sku, quantity)]).await?))
+}
+
+async fn slow_add(session: Session, cart: Cart, Path((ms, sku)): Path<(u64, String)>) -> Changed {
+    session.get::<String>("user").await?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(change(cart.add(&sku, 1).await?))
+}

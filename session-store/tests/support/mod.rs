@@ -1,0 +1,110 @@
+//! Real servers, an application with two replicas, and visitors with a cookie of their own.
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "support of tests, which fail by panicking"
+)]
+
+pub mod app;
+pub mod server;
+
+use axum::{Router, body::Body};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use session_store::{CacheStore, SessionLayer};
+use tower::ServiceExt as _;
+
+pub use self::server::{Server, each_backend};
+
+/// A replica: the application over a store of its own, as in a process of its own.
+pub async fn replica(server: &Server) -> Router {
+    replica_with(server, |layer| layer).await
+}
+
+pub async fn replica_with(
+    server: &Server,
+    change: impl FnOnce(SessionLayer) -> SessionLayer,
+) -> Router {
+    let store = CacheStore::connect(server.url()).await.unwrap();
+    app::router().layer(change(SessionLayer::new(store)))
+}
+
+/// An answer with its body read.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn set_cookie(&self) -> Option<&str> {
+        self.headers
+            .get(header::SET_COOKIE)
+            .map(|value| value.to_str().unwrap())
+    }
+
+    /// Name and value of the cookie that was set.
+    pub fn cookie(&self) -> Option<String> {
+        self.set_cookie()
+            .map(|header| header.split(';').next().unwrap().to_owned())
+    }
+
+    pub fn removes_cookie(&self) -> bool {
+        self.set_cookie()
+            .is_some_and(|header| header.contains("Max-Age=0"))
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        self
+    }
+}
+
+pub async fn send(app: &Router, method: Method, path: &str, cookie: Option<&str>) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(cookie) = cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    let response = app
+        .clone()
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let (parts, body) = response.into_parts();
+    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    }
+}
+
+/// A browser: keeps the cookie it is given.
+#[derive(Debug, Clone, Default)]
+pub struct Visitor {
+    pub cookie: Option<String>,
+}
+
+impl Visitor {
+    pub async fn get(&mut self, app: &Router, path: &str) -> Answer {
+        self.send(app, Method::GET, path).await
+    }
+
+    pub async fn post(&mut self, app: &Router, path: &str) -> Answer {
+        self.send(app, Method::POST, path).await
+    }
+
+    async fn send(&mut self, app: &Router, method: Method, path: &str) -> Answer {
+        let answer = send(app, method, path, self.cookie.as_deref()).await;
+        if answer.removes_cookie() {
+            self.cookie = None;
+        } else if let Some(cookie) = answer.cookie() {
+            self.cookie = Some(cookie);
+        }
+        answer
+    }
+}

@@ -1,0 +1,175 @@
+//! Servers of the Redis protocol: each test has its own, on a free port, and ends it.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// What a test is run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Redis,
+}
+
+const BACKENDS: &[Backend] = &[Backend::Redis];
+
+/// Runs the test once on every backend.
+pub async fn each_backend(test: impl AsyncFn(Server)) {
+    for &backend in BACKENDS {
+        println!("on {backend:?}");
+        test(Server::start(backend).await).await;
+    }
+}
+
+pub struct Server {
+    pub backend: Backend,
+    pub port: u16,
+    process: Option<Child>,
+    folder: PathBuf,
+}
+
+impl Server {
+    pub async fn start(backend: Backend) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let folder =
+            std::env::temp_dir().join(format!("session-store-test-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut server = Self {
+            backend,
+            port,
+            process: None,
+            folder,
+        };
+        server.restart().await;
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the process on the same port and the same data.
+    pub async fn restart(&mut self) {
+        assert!(self.process.is_none(), "it is running");
+        self.process = Some(
+            Command::new("redis-server")
+                .args([
+                    "--port",
+                    &self.port.to_string(),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                ])
+                .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
+                .arg(&self.folder)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is needed: apt-get install redis-server"),
+        );
+        let began = Instant::now();
+        while self.try_connection().await.is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "redis-server does not come up"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn try_connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let mut connection = redis::Client::open(self.url())?
+            .get_multiplexed_async_connection()
+            .await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// A connection beside the store's.
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        self.try_connection().await.unwrap()
+    }
+
+    pub async fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys: Vec<String> = redis::cmd("KEYS")
+            .arg(pattern)
+            .query_async(&mut self.connection().await)
+            .await
+            .unwrap();
+        keys.sort();
+        keys
+    }
+
+    /// Ms that the only session has left.
+    pub async fn session_ttl(&self) -> i64 {
+        let keys = self.keys("*:session:*").await;
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        redis::cmd("PTTL")
+            .arg(&keys[0])
+            .query_async(&mut self.connection().await)
+            .await
+            .unwrap()
+    }
+
+    /// Calls of each command since the last reset, those of this helper left out.
+    pub async fn commands(&self) -> Vec<(String, u64)> {
+        let info: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query_async(&mut self.connection().await)
+            .await
+            .unwrap();
+        let mut calls: Vec<_> = info
+            .lines()
+            .filter_map(|line| {
+                let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+                Some((name.to_owned(), rest.split(',').next()?.parse().unwrap()))
+            })
+            .filter(|(name, _)| {
+                !["info", "ping", "config|resetstat", "client|setinfo"].contains(&&**name)
+            })
+            .collect();
+        calls.sort();
+        calls
+    }
+
+    pub async fn reset_commands(&self) {
+        redis::cmd("CONFIG")
+            .arg("RESETSTAT")
+            .exec_async(&mut self.connection().await)
+            .await
+            .unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
