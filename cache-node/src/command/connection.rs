@@ -157,7 +157,7 @@ fn quit(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    ctx.client.transaction = None;
+    ctx.client.end_transaction();
     transaction::drop_watch(ctx.shared, ctx.client, ctx.now);
     pubsub::unsubscribe_all(ctx.shared, ctx.client);
     ctx.client.set_db(0);

@@ -1,3 +1,102 @@
 //! EVAL and its family.
-use crate::command::{Spec, table::rows};
-pub(crate) const COMMANDS: &[Spec] = rows! {};
+
+use crate::{
+    command::{
+        CommandError, Context, Flags, Outcome, Spec,
+        parse::{integer, is_word},
+        table::rows,
+    },
+    keyspace::Keys,
+    protocol::{Args, Reply},
+    script::{Digest, ScriptCache, ScriptCall},
+};
+
+const EVAL: Flags = Flags::NOSCRIPT.and(Flags::MOVABLE_KEYS).and(Flags::STALE).and(Flags::SKIP_MONITOR);
+const EVAL_RO: Flags = EVAL.and(Flags::READONLY);
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[Spec] = rows! {
+    "EVAL" -3 EVAL, "scripting" NONE Both(eval) "2.6.0" "Executes a server-side Lua script.";
+    "EVALSHA" -3 EVAL, "scripting" NONE Both(evalsha) "2.6.0" "Executes a server-side Lua script by SHA1 digest.";
+    "EVAL_RO" -3 EVAL_RO, "scripting" NONE Both(eval_ro) "7.0.0" "Executes a read-only server-side Lua script.";
+    "EVALSHA_RO" -3 EVAL_RO, "scripting" NONE Both(evalsha_ro) "7.0.0" "Executes a read-only server-side Lua script by SHA1 digest.";
+    "SCRIPT" -2 Flags::NOSCRIPT, "scripting" NONE Client(script) "2.6.0" "A container for Lua scripts management commands.";
+};
+
+fn eval(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    run_source(ctx, keys, args, reply, false)
+}
+
+fn eval_ro(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    run_source(ctx, keys, args, reply, true)
+}
+
+fn evalsha(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    run_digest(ctx, keys, args, reply, false)
+}
+
+fn evalsha_ro(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    run_digest(ctx, keys, args, reply, true)
+}
+
+fn run_source(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, is_readonly: bool) -> Outcome {
+    let key_count = key_count(args)?;
+    let source = args.at(1);
+    let digest = ScriptCache::digest(source);
+    if ctx.shared.scripts.get(&digest).is_none() {
+        // Only what compiles is kept: EVALSHA of broken text is NOSCRIPT, as in Redis.
+        ctx.scripts.check(source)?;
+        ctx.shared.scripts.add(source);
+    }
+    run(ctx, keys, ScriptCall { digest: &digest, source, keys: args.from(3), key_count, is_readonly }, reply)
+}
+
+fn run_digest(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, is_readonly: bool) -> Outcome {
+    let key_count = key_count(args)?;
+    let (digest, source) = ctx.shared.scripts.get(args.at(1)).ok_or(CommandError::NO_SCRIPT)?;
+    run(ctx, keys, ScriptCall { digest: &digest, source: &source, keys: args.from(3), key_count, is_readonly }, reply)
+}
+
+fn run(ctx: &mut Context<'_>, keys: &mut Keys<'_>, call: ScriptCall<'_>, reply: &mut Reply) -> Outcome {
+    let scripts = ctx.scripts;
+    scripts.run(ctx, keys, call, reply)
+}
+
+fn key_count(args: Args<'_>) -> Result<usize, CommandError> {
+    let count = usize::try_from(integer(args.at(2))?).map_err(|_| CommandError::fixed("ERR Number of keys can't be negative"))?;
+    if count > args.len() - 3 {
+        return Err(CommandError::fixed("ERR Number of keys can't be greater than number of args"));
+    }
+    Ok(count)
+}
+
+fn script(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let subcommand = args.at(1);
+    if is_word(subcommand, "LOAD") && args.len() == 3 {
+        ctx.scripts.check(args.at(2))?;
+        let digest: Digest = ctx.shared.scripts.add(args.at(2));
+        reply.bulk(&digest);
+    } else if is_word(subcommand, "EXISTS") && args.len() > 2 {
+        reply.array(args.len() - 2);
+        for digest in args.from(2).iter() {
+            reply.flag(ctx.shared.scripts.get(digest).is_some());
+        }
+    } else if is_word(subcommand, "FLUSH") && args.len() <= 3 {
+        if let Some(mode) = args.get(2)
+            && !is_word(mode, "SYNC")
+            && !is_word(mode, "ASYNC")
+        {
+            return Err(CommandError::fixed("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+        }
+        ctx.shared.scripts.flush();
+        reply.ok();
+    } else if is_word(subcommand, "KILL") && args.len() == 2 {
+        // A script that runs holds every shard and ends by its time limit; none can be running while this one is answered.
+        return Err(CommandError::fixed("NOTBUSY No scripts in execution right now."));
+    } else if ["LOAD", "EXISTS", "FLUSH", "KILL"].iter().any(|known| is_word(subcommand, known)) {
+        return Err(CommandError::wrong_arguments(&format!("script|{}", String::from_utf8_lossy(subcommand))));
+    } else {
+        return Err(CommandError::unknown_subcommand("SCRIPT", subcommand));
+    }
+    Ok(())
+}

@@ -30,7 +30,6 @@ pub(crate) enum Run {
 pub(crate) struct Flags(u32);
 
 impl Flags {
-    pub(crate) const NONE: Flags = Flags(0);
     pub(crate) const WRITE: Flags = Flags(1 << 0);
     pub(crate) const READONLY: Flags = Flags(1 << 1);
     /// May need memory: refused when `maxmemory` is reached and nothing may be evicted.

@@ -60,13 +60,13 @@ fn multi(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     if ctx.client.transaction.is_some() {
         return Err(CommandError::fixed("ERR MULTI calls can not be nested"));
     }
-    ctx.client.transaction = Some(Transaction::default());
+    ctx.client.begin_transaction();
     reply.ok();
     Ok(())
 }
 
 fn discard(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    if ctx.client.transaction.take().is_none() {
+    if ctx.client.end_transaction().is_none() {
         return Err(CommandError::fixed("ERR DISCARD without MULTI"));
     }
     drop_watch(ctx.shared, ctx.client, ctx.now);
@@ -75,7 +75,7 @@ fn discard(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    let transaction = ctx.client.transaction.take().ok_or(CommandError::fixed("ERR EXEC without MULTI"))?;
+    let transaction = ctx.client.end_transaction().ok_or(CommandError::fixed("ERR EXEC without MULTI"))?;
     let grows = transaction.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(Flags::DENYOOM));
     let refusal = if transaction.has_failed {
         Err(CommandError::EXEC_ABORT)

@@ -25,7 +25,7 @@ pub(crate) use hash::Hash;
 pub(crate) use keys::{Changed, Flushed, Keys};
 pub(crate) use list::List;
 pub(crate) use set::Set;
-pub(crate) use shard::{ShardCounters, WatchFlag};
+pub(crate) use shard::WatchFlag;
 pub(crate) use sorted_set::SortedSet;
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 

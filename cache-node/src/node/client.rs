@@ -62,6 +62,16 @@ impl Client {
         self.entry.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
     }
 
+    pub(crate) fn begin_transaction(&mut self) {
+        self.transaction = Some(Transaction::default());
+        self.entry.is_in_transaction.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_transaction(&mut self) -> Option<Transaction> {
+        self.entry.is_in_transaction.store(false, Ordering::Relaxed);
+        self.transaction.take()
+    }
+
     /// A command was refused: a transaction that is being queued will not run.
     pub(crate) fn fail_transaction(&mut self) {
         if let Some(transaction) = &mut self.transaction {

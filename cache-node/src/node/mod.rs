@@ -12,4 +12,4 @@ pub(crate) use clients::{ClientEntry, Clients};
 pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;
 pub(crate) use pubsub::{PubSub, Topic};
-pub(crate) use shared::{Counters, Shared};
+pub(crate) use shared::Shared;

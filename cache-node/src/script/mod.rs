@@ -1,12 +1,13 @@
-//! Lua.
-/// One thread's interpreter.
-#[derive(Debug, Default)]
-pub(crate) struct Interpreter;
-/// Sources by digest.
-#[derive(Debug, Default)]
-pub(crate) struct ScriptCache;
-impl ScriptCache {
-    pub(crate) fn len(&self) -> usize {
-        0
-    }
-}
+//! Lua scripts: one interpreter per worker thread, sources shared by digest.
+//!
+//! A script runs with every shard locked, so it is atomic, and on the thread of the connection that sent it. Time and memory are
+//! bounded; what a script wrote before it was ended stays written, as with any script that fails in Redis.
+
+mod cache;
+mod host;
+mod interpreter;
+mod json;
+mod reply;
+
+pub(crate) use cache::{Digest, ScriptCache};
+pub(crate) use interpreter::{Interpreter, ScriptCall};

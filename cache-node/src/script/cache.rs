@@ -1,0 +1,92 @@
+//! Sources of scripts by their SHA1, for all threads.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
+
+/// A script's SHA1 in lower-case hexadecimal.
+pub(crate) type Digest = [u8; 40];
+
+/// Scripts kept; the oldest goes first. Redis keeps all, and a client that puts values into the text fills its memory; here such a
+/// client meets NOSCRIPT at worst, which every client answers with EVAL.
+const SCRIPTS_MAX: usize = 1_000;
+
+/// Sources by digest.
+#[derive(Debug, Default)]
+pub(crate) struct ScriptCache {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    sources: HashMap<Digest, Arc<[u8]>>,
+    order: VecDeque<Digest>,
+    /// Counts SCRIPT FLUSH, so that threads drop what they compiled.
+    generation: u64,
+}
+
+impl ScriptCache {
+    pub(crate) fn digest(source: &[u8]) -> Digest {
+        let hex = sha1_smol::Sha1::from(source).digest().to_string();
+        hex.as_bytes().try_into().expect("a SHA1 has 40 hexadecimal digits")
+    }
+
+    /// Keeps a source and gives its digest.
+    pub(crate) fn add(&self, source: &[u8]) -> Digest {
+        let digest = ScriptCache::digest(source);
+        if self.inner.read().sources.contains_key(&digest) {
+            return digest;
+        }
+        let mut inner = self.inner.write();
+        if inner.sources.insert(digest, source.into()).is_none() {
+            inner.order.push_back(digest);
+        }
+        if inner.order.len() > SCRIPTS_MAX
+            && let Some(oldest) = inner.order.pop_front()
+        {
+            inner.sources.remove(&oldest);
+        }
+        digest
+    }
+
+    /// The source of a digest in any case.
+    pub(crate) fn get(&self, digest: &[u8]) -> Option<(Digest, Arc<[u8]>)> {
+        let digest: Digest = digest.to_ascii_lowercase().try_into().ok()?;
+        self.inner.read().sources.get(&digest).map(|source| (digest, Arc::clone(source)))
+    }
+
+    pub(crate) fn flush(&self) {
+        let mut inner = self.inner.write();
+        inner.sources.clear();
+        inner.order.clear();
+        inner.generation += 1;
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.inner.read().generation
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.inner.read().sources.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SCRIPTS_MAX, ScriptCache};
+
+    #[test]
+    fn scripts_are_found_in_any_case_and_their_number_is_bounded() {
+        let cache = ScriptCache::default();
+        let digest = cache.add(b"return 1");
+        assert_eq!(&digest, b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        assert!(cache.get(&digest.to_ascii_uppercase()).is_some());
+        for number in 0..SCRIPTS_MAX {
+            cache.add(format!("return {number}").as_bytes());
+        }
+        assert_eq!(cache.len(), SCRIPTS_MAX);
+    }
+}
