@@ -143,7 +143,11 @@ impl Member {
     ///
     /// # Errors
     /// When the first start fails: that is a fault of the set-up, which a second start would not heal.
-    pub(crate) async fn start(role: Role, output: &Output) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        role: Role,
+        output: &Output,
+        announces: bool,
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let log = Log::new(output, role.name());
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -160,6 +164,7 @@ impl Member {
                 log,
                 address,
                 stopping,
+                announces,
             }
             .run(child),
         );
@@ -190,9 +195,19 @@ struct Lives {
     log: Log,
     address: SocketAddr,
     stopping: watch::Receiver<bool>,
+    announces: bool,
 }
 
 impl Lives {
+    /// Tells the operator, or, when somebody else does, whoever debugs this.
+    fn announce(&self, news: &str) {
+        if self.announces {
+            tracing::info!("{news}");
+        } else {
+            tracing::debug!("{news}");
+        }
+    }
+
     async fn run(mut self, mut child: RunningChild) {
         let mut backoff = Backoff::default();
         let title = self.role.title();
@@ -208,7 +223,7 @@ impl Lives {
                 ended = child.ended() => {
                     self.role.note_gone(self.address);
                     let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                    tracing::warn!("{title} (pid {}) died: {how}; starting it again", child.pid);
+                    self.announce(&format!("{title} (pid {}) died: {how}; starting it again", child.pid));
                 }
             }
             let died = Instant::now();
@@ -218,11 +233,11 @@ impl Lives {
                 () = stopped(stopping) => return,
                 child = self.start_again(&mut backoff) => child,
             };
-            tracing::info!(
-                "{title} is back (pid {}) after {} ms",
-                child.pid,
-                died.elapsed().as_millis()
-            );
+            let waited = died.elapsed().as_millis();
+            self.announce(&format!(
+                "{title} is back (pid {}) after {waited} ms",
+                child.pid
+            ));
         }
     }
 

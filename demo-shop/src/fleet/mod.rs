@@ -21,10 +21,11 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub(crate) use child::signal as signal_process;
 pub(crate) use data::DataDir;
 pub(crate) use limits::REPLICAS_MAX;
 pub(crate) use output::Output;
-pub(crate) use running::{Fleet, FleetConfig};
+pub(crate) use running::{Fleet, FleetConfig, Watcher};
 
 /// What `demo-shop up` takes.
 #[derive(Debug, Args)]
@@ -66,6 +67,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         cache: args.cache,
         database: args.database,
         output,
+        announces: true,
     };
     let fleet = tokio::select! {
         fleet = Fleet::start(config, data, listener) => fleet?,
@@ -75,7 +77,12 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "demo-shop".to_owned());
-    let greeting = greeting::greeting(fleet.address(), &fleet.status(), &data_path, &program);
+    let greeting = greeting::greeting(
+        fleet.address(),
+        &fleet.watcher().status(),
+        &data_path,
+        &program,
+    );
     // A reader that went away must not end the shop, so a failed write is no error.
     let _ = std::io::stdout()
         .write_all(greeting.as_bytes())

@@ -24,6 +24,8 @@ pub(crate) struct FleetConfig {
     /// The database; `None` takes a SQLite file in the data folder.
     pub(crate) database: Option<String>,
     pub(crate) output: Output,
+    /// Whether deaths and returns of processes are told in the log.
+    pub(crate) announces: bool,
 }
 
 /// A fleet that serves. Dropping it kills its processes; [`Fleet::stop`] ends them in order.
@@ -65,7 +67,7 @@ impl Fleet {
                     name: "node-1".to_owned(),
                     board: Arc::clone(&board),
                 };
-                let node = Member::start(role, &config.output).await?;
+                let node = Member::start(role, &config.output, config.announces).await?;
                 (format!("redis://{}", node.address), Some(node))
             }
         };
@@ -81,7 +83,7 @@ impl Fleet {
                 session_key: session_key.clone(),
             };
             let output = config.output.clone();
-            async move { Member::start(role, &output).await }
+            async move { Member::start(role, &output, config.announces).await }
         };
         // The first one alone: it brings a new database up to date, and the others then find it ready.
         let (first, others) = handles
@@ -119,9 +121,12 @@ impl Fleet {
         self.address
     }
 
-    /// What `/fleet.json` tells.
-    pub(crate) fn status(&self) -> FleetStatus {
-        FleetStatus::of(&self.replicas, &self.board)
+    /// Somebody who can look at the fleet from another task.
+    pub(crate) fn watcher(&self) -> Watcher {
+        Watcher {
+            replicas: Arc::clone(&self.replicas),
+            board: Arc::clone(&self.board),
+        }
     }
 
     /// Ends everything against the order of dependence: no new requests, then the replicas, the node last.
@@ -132,6 +137,19 @@ impl Fleet {
         if let Some(node) = self.node.take() {
             node.stop().await;
         }
+    }
+}
+
+/// Sees what `/fleet.json` tells, without asking over the network. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Watcher {
+    replicas: Arc<ReplicaSet>,
+    board: Arc<NodeBoard>,
+}
+
+impl Watcher {
+    pub(crate) fn status(&self) -> FleetStatus {
+        FleetStatus::of(&self.replicas, &self.board)
     }
 }
 

@@ -1,0 +1,153 @@
+//! One run: all shoppers at once against one shop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::load_test::canary::Shelves;
+use crate::load_test::limits::{ARRIVAL_SHARE, ARRIVAL_TIME_MAX};
+use crate::load_test::progress;
+use crate::load_test::recorder::Recorder;
+use crate::load_test::report::Run;
+use crate::load_test::shopper::{Schedule, Shopper};
+use crate::load_test::target::{Killer, Target};
+
+/// What every run of a test has in common.
+#[derive(Debug, Clone)]
+pub(crate) struct RunConfig {
+    pub(crate) shoppers: u32,
+    pub(crate) duration: Duration,
+    pub(crate) think: Duration,
+    pub(crate) seed: u64,
+    pub(crate) kill_every: Option<Duration>,
+}
+
+/// After the last kill a run goes on for so long, so that there is something to see of it.
+const CALM_AT_THE_END: Duration = Duration::from_secs(2);
+
+/// Runs all shoppers to the end, or until `ending` is set.
+///
+/// # Errors
+/// When the shop is not there, or does not take the canaries, or kills were asked for and cannot be done.
+pub(crate) async fn run(
+    config: &RunConfig,
+    target: &Target,
+    replicas: Option<u8>,
+    ending: &watch::Sender<bool>,
+) -> anyhow::Result<Run> {
+    let skus = target.skus().await?;
+    let shelves =
+        Shelves::divide(skus, config.shoppers).context("the shop has fewer than two products")?;
+    let shelves = Arc::new(shelves);
+    let killer = match config.kill_every {
+        Some(every) => {
+            let killer = target.killer();
+            // Asked once before anything is measured: a test that cannot kill should say so at once.
+            anyhow::ensure!(
+                !killer.victims().await?.is_empty(),
+                "kills need at least one replica that is up"
+            );
+            Some((killer, every))
+        }
+        None => None,
+    };
+    let recorder = Arc::new(Recorder::new());
+    let start = Instant::now();
+    let end = start + config.duration;
+    let arrivals = (config.duration / ARRIVAL_SHARE).min(ARRIVAL_TIME_MAX);
+
+    let mut shoppers = JoinSet::new();
+    let origin = target.origin();
+    for index in 0..config.shoppers {
+        let shopper = Shopper::new(
+            index,
+            config.seed,
+            Arc::clone(&origin),
+            Arc::clone(&shelves),
+            Arc::clone(&recorder),
+        );
+        let arrival = start + arrivals * index / config.shoppers;
+        let schedule = Schedule {
+            arrival,
+            end,
+            think: config.think,
+        };
+        shoppers.spawn(shopper.shop(schedule, ending.subscribe()));
+    }
+    let mut helpers = JoinSet::new();
+    let title = match replicas {
+        Some(1) => "1 replica ".to_owned(),
+        Some(count) => format!("{count} replicas"),
+        None => origin.to_string(),
+    };
+    helpers.spawn(progress::show(
+        title,
+        config.duration,
+        Arc::clone(&recorder),
+    ));
+    if let Some((killer, every)) = killer {
+        helpers.spawn(kill_in_turn(
+            killer,
+            every,
+            end,
+            Arc::clone(&recorder),
+            ending.subscribe(),
+        ));
+    }
+    let mut instances = Vec::new();
+    while let Some(shopper) = shoppers.join_next().await {
+        // The others end with their set when one could not begin.
+        instances.push(shopper.context("a shopper failed")??);
+    }
+    helpers.shutdown().await;
+    let totals = recorder.totals();
+    let seen = totals.shares.len();
+    Ok(Run::new(
+        replicas.map_or(seen, usize::from),
+        config.shoppers,
+        totals,
+        &instances,
+    ))
+}
+
+/// Kills one replica after another, in the order of their names.
+async fn kill_in_turn(
+    killer: Killer,
+    every: Duration,
+    end: Instant,
+    recorder: Arc<Recorder>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let mut next = Instant::now() + every;
+    let mut last = String::new();
+    while next + CALM_AT_THE_END <= end {
+        tokio::select! {
+            () = sleep_until(next) => {}
+            _ = ending.wait_for(|ending| *ending) => return,
+        }
+        next += every;
+        let victims = match killer.victims().await {
+            Ok(victims) => victims,
+            Err(error) => {
+                tracing::warn!("no kill this time: {error:#}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let following = victims
+            .iter()
+            .find(|(name, _)| *name > last)
+            .or_else(|| victims.first());
+        if let Some((name, pid)) = following {
+            recorder.kill(name, *pid);
+            if !Killer::kill(*pid) {
+                tracing::warn!("replica {name} (pid {pid}) was gone before it could be killed");
+            }
+            last.clone_from(name);
+        }
+    }
+}
