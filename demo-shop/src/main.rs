@@ -52,11 +52,8 @@ fn run_node(node: cli::NodeArgs) -> ExitCode {
     if node.with_parent {
         process::exit_with_parent();
     }
-    eprintln!(
-        "demo-shop: this build has no cache node yet; start a Redis server and give it with --cache"
-    );
-    let _ = node.directives;
-    ExitCode::FAILURE
+    // The node's command line begins with a program's name, as every process's does.
+    cache_node::cli::run(std::iter::once("demo-shop node".into()).chain(node.directives))
 }
 
 /// Stdout is kept for the one ready line that scripts and supervisors wait for.

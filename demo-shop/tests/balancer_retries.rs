@@ -1,9 +1,5 @@
 //! The balancer's process in front of upstreams that die at exact moments: what is sent again, and what is not.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a test fails by panicking, and nobody reads its docs"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking, and nobody reads its docs")]
 
 mod fleet_support;
 
@@ -15,9 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 
-use crate::fleet_support::{
-    Http, PATIENCE, Process, Reply, ask, get, http, ok, post, raw_upstream, start,
-};
+use crate::fleet_support::{Http, PATIENCE, Process, Reply, ask, get, http, ok, post, raw_upstream, start};
 
 /// An upstream that answers every request with its name and counts the unsafe ones.
 async fn healthy(name: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -37,19 +31,12 @@ async fn upstream(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Soc
 
 /// An address that refuses connections.
 async fn refusing() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// The balancer before these replicas, once `up` of them are up.
 async fn balancer(replicas: &[(&str, SocketAddr)], up: usize) -> (Process, Http) {
-    let replicas: Vec<String> = replicas
-        .iter()
-        .map(|(name, address)| format!("{name}={address}"))
-        .collect();
+    let replicas: Vec<String> = replicas.iter().map(|(name, address)| format!("{name}={address}")).collect();
     let mut arguments = vec!["balance", "--listen", "127.0.0.1:0"];
     for replica in &replicas {
         arguments.extend(["--replica", replica]);
@@ -58,26 +45,14 @@ async fn balancer(replicas: &[(&str, SocketAddr)], up: usize) -> (Process, Http)
     let client = http();
     let all_up = async {
         loop {
-            let fleet = get(&client, process.address, "/fleet.json")
-                .await
-                .unwrap()
-                .json();
-            if fleet["replicas"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|one| one["state"] == "up")
-                .count()
-                == up
-            {
+            let fleet = get(&client, process.address, "/fleet.json").await.unwrap().json();
+            if fleet["replicas"].as_array().unwrap().iter().filter(|one| one["state"] == "up").count() == up {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, all_up)
-        .await
-        .expect("the replicas come up");
+    tokio::time::timeout(PATIENCE, all_up).await.expect("the replicas come up");
     (process, client)
 }
 
@@ -92,10 +67,7 @@ async fn requests_go_round_and_are_counted() {
     }
     assert_ne!(seen[0], seen[1]);
     assert_eq!(seen[..2], seen[2..]);
-    let fleet = get(&client, process.address, "/fleet.json")
-        .await
-        .unwrap()
-        .json();
+    let fleet = get(&client, process.address, "/fleet.json").await.unwrap().json();
     assert_eq!(fleet["replicas"][0]["name"], "A");
     assert_eq!(fleet["replicas"][0]["address"], a.to_string());
     assert_eq!(fleet["replicas"][0]["requests"], 2);
@@ -110,16 +82,11 @@ async fn a_safe_request_survives_a_broken_connection_and_an_unsafe_one_is_not_re
     let (process, client) = balancer(&[("A", broken), ("B", b)], 2).await;
     for _ in 0..20 {
         let answer = get(&client, process.address, "/").await.unwrap();
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (StatusCode::OK, "B")
-        );
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "B"));
     }
     let mut failed = 0;
     for _ in 0..20 {
-        let answer = post(&client, process.address, "/api/cart/lines", "{}")
-            .await
-            .unwrap();
+        let answer = post(&client, process.address, "/api/cart/lines", "{}").await.unwrap();
         if answer.status == StatusCode::BAD_GATEWAY {
             failed += 1;
             assert_eq!(answer.json()["error"], "connection_broken");
@@ -127,11 +94,7 @@ async fn a_safe_request_survives_a_broken_connection_and_an_unsafe_one_is_not_re
         }
     }
     assert_eq!(failed, 10, "every second one went to the broken replica");
-    assert_eq!(
-        posts.load(Ordering::SeqCst),
-        10,
-        "and none of those was sent a second time"
-    );
+    assert_eq!(posts.load(Ordering::SeqCst), 10, "and none of those was sent a second time");
 }
 
 #[tokio::test]
@@ -143,23 +106,14 @@ async fn an_unsafe_request_that_was_never_sent_goes_to_another_replica() {
     let one_probe = async {
         let (mut stream, _) = dying.accept().await.unwrap();
         drop(dying);
-        tokio::io::AsyncWriteExt::write_all(&mut stream, ok("alive").as_bytes())
-            .await
-            .unwrap();
-        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new())
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, ok("alive").as_bytes()).await.unwrap();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await.unwrap();
     };
     tokio::spawn(one_probe);
     let (process, client) = balancer(&[("A", a), ("B", b)], 2).await;
     for _ in 0..10 {
-        let answer = post(&client, process.address, "/cart/add", "sku=1")
-            .await
-            .unwrap();
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (StatusCode::OK, "B")
-        );
+        let answer = post(&client, process.address, "/cart/add", "sku=1").await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "B"));
     }
     assert_eq!(posts.load(Ordering::SeqCst), 10);
 }
@@ -176,71 +130,41 @@ async fn an_idle_connection_that_the_replica_closed_costs_no_unsafe_request() {
     .await;
     let (process, client) = balancer(&[("A", a)], 1).await;
     for _ in 0..20 {
-        let answer = post(&client, process.address, "/cart/add", "sku=1")
-            .await
-            .unwrap();
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (StatusCode::OK, "A")
-        );
+        let answer = post(&client, process.address, "/cart/add", "sku=1").await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "A"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(
-        posts.load(Ordering::SeqCst),
-        20,
-        "each was carried out once"
-    );
+    assert_eq!(posts.load(Ordering::SeqCst), 20, "each was carried out once");
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again() {
-    let cut = upstream(|_| {
-        Reply::BytesThenClose("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned())
-    })
-    .await;
+    let cut = upstream(|_| Reply::BytesThenClose("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned())).await;
     let (b, _) = healthy("B").await;
     let (process, client) = balancer(&[("A", cut), ("B", b)], 2).await;
     for _ in 0..10 {
-        assert_eq!(
-            get(&client, process.address, "/").await.unwrap().text(),
-            "B"
-        );
+        assert_eq!(get(&client, process.address, "/").await.unwrap().text(), "B");
     }
 }
 
 #[tokio::test]
 async fn a_503_is_tried_elsewhere_unless_it_was_said_on_purpose() {
-    let dying =
-        upstream(|_| Reply::Bytes("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n".to_owned()))
-            .await;
+    let dying = upstream(|_| Reply::Bytes("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n".to_owned())).await;
     let (b, posts) = healthy("B").await;
     let (process, client) = balancer(&[("A", dying), ("B", b)], 2).await;
     for _ in 0..4 {
-        assert_eq!(
-            get(&client, process.address, "/").await.unwrap().text(),
-            "B"
-        );
+        assert_eq!(get(&client, process.address, "/").await.unwrap().text(), "B");
     }
     let mut statuses = Vec::new();
     for _ in 0..2 {
-        statuses.push(
-            post(&client, process.address, "/", "")
-                .await
-                .unwrap()
-                .status
-                .as_u16(),
-        );
+        statuses.push(post(&client, process.address, "/", "").await.unwrap().status.as_u16());
     }
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 503], "an unsafe one passes as it is");
     assert_eq!(posts.load(Ordering::SeqCst), 1);
 
-    let deliberate = upstream(|_| {
-        Reply::Bytes(
-            "HTTP/1.1 503 Later\r\nretry-after: 3\r\ncontent-length: 4\r\n\r\nwait".to_owned(),
-        )
-    })
-    .await;
+    let deliberate =
+        upstream(|_| Reply::Bytes("HTTP/1.1 503 Later\r\nretry-after: 3\r\ncontent-length: 4\r\n\r\nwait".to_owned())).await;
     let (process, client) = balancer(&[("A", deliberate), ("B", b)], 2).await;
     let mut answers = Vec::new();
     for _ in 0..2 {
@@ -275,10 +199,7 @@ async fn headers_of_the_way_are_written_and_those_of_the_client_dropped() {
         .unwrap();
     let seen = ask(&client, request).await.unwrap().text().to_lowercase();
     assert!(seen.contains("x-forwarded-for: 127.0.0.1\r\n"), "{seen}");
-    assert!(
-        seen.contains(&format!("host: {}\r\n", process.address)),
-        "{seen}"
-    );
+    assert!(seen.contains(&format!("host: {}\r\n", process.address)), "{seen}");
     assert!(seen.contains("x-forwarded-proto: http\r\n"), "{seen}");
     for absent in ["10.9.8.7", "secret", "trailers", "x-private"] {
         assert!(!seen.contains(absent), "{absent} in {seen}");
@@ -287,29 +208,14 @@ async fn headers_of_the_way_are_written_and_those_of_the_client_dropped() {
 
 #[tokio::test]
 async fn bodies_are_bounded_and_larger_ones_are_streamed() {
-    let length = upstream(|request| {
-        Reply::Bytes(ok(&request
-            .split_once("\r\n\r\n")
-            .unwrap()
-            .1
-            .len()
-            .to_string()))
-    })
-    .await;
+    let length = upstream(|request| Reply::Bytes(ok(&request.split_once("\r\n\r\n").unwrap().1.len().to_string()))).await;
     let (process, client) = balancer(&[("A", length)], 1).await;
     let large = "x".repeat(500_000);
-    assert_eq!(
-        post(&client, process.address, "/", &large)
-            .await
-            .unwrap()
-            .text(),
-        "500000"
-    );
+    assert_eq!(post(&client, process.address, "/", &large).await.unwrap().text(), "500000");
     let too_large = "x".repeat(1024 * 1024 + 1);
     let answer = post(&client, process.address, "/", &too_large).await;
     // The balancer may answer before the body was sent; a client that goes on writing then sees the connection end.
-    assert!(answer.map_or(true, |answer| answer.status
-        == StatusCode::PAYLOAD_TOO_LARGE));
+    assert!(answer.map_or(true, |answer| answer.status == StatusCode::PAYLOAD_TOO_LARGE));
 }
 
 #[tokio::test]
@@ -320,10 +226,7 @@ async fn a_silent_replica_is_taken_out_of_the_rotation() {
     let (b, _) = healthy("B").await;
     let (process, client) = balancer(&[("A", silent), ("B", b)], 1).await;
     for _ in 0..5 {
-        assert_eq!(
-            get(&client, process.address, "/").await.unwrap().text(),
-            "B"
-        );
+        assert_eq!(get(&client, process.address, "/").await.unwrap().text(), "B");
     }
     drop(listener);
 }
@@ -332,26 +235,10 @@ async fn a_silent_replica_is_taken_out_of_the_rotation() {
 async fn a_taken_port_is_a_clear_error() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for arguments in [
-        vec![
-            "balance",
-            "--replica",
-            "A=127.0.0.1:1",
-            "--listen",
-            &address,
-        ],
-        vec!["up", "--listen", &address],
-    ] {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo-shop"))
-            .args(arguments)
-            .output()
-            .await
-            .unwrap();
+    for arguments in [vec!["balance", "--replica", "A=127.0.0.1:1", "--listen", &address], vec!["up", "--listen", &address]] {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo-shop")).args(arguments).output().await.unwrap();
         assert!(!output.status.success());
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            error.contains(&address) && error.contains("--listen"),
-            "{error}"
-        );
+        assert!(error.contains(&address) && error.contains("--listen"), "{error}");
     }
 }

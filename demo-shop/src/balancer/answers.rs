@@ -29,11 +29,7 @@ impl Trouble {
     pub(crate) fn answer(self, uri: &Uri, headers: &HeaderMap) -> Response {
         let (status, error, message) = self.text();
         let mut response = if wants_json(uri, headers) {
-            (
-                status,
-                Json(json!({ "error": error, "message": message, "served_by": "balancer" })),
-            )
-                .into_response()
+            (status, Json(json!({ "error": error, "message": message, "served_by": "balancer" }))).into_response()
         } else {
             (status, Html(self.page())).into_response()
         };
@@ -70,11 +66,9 @@ impl Trouble {
                 "The shop did not answer in time. A change may or may not have been made. \
                  Look at the cart, or repeat the request with the same Idempotency-Key: it counts once.",
             ),
-            Self::BodyTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "The request's body is over the limit of 1 MiB.",
-            ),
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request's body is over the limit of 1 MiB.")
+            }
             Self::BadRequest => (
                 StatusCode::BAD_REQUEST,
                 "bad_request",
@@ -88,10 +82,7 @@ impl Trouble {
         let (_, _, message) = self.text();
         // A page that repeats an unsafe request by itself would be worse than none: only these two refresh.
         let (title, refresh) = match self {
-            Self::NoReplica | Self::Busy => (
-                "Back in a moment",
-                "<meta http-equiv=\"refresh\" content=\"2\">",
-            ),
+            Self::NoReplica | Self::Busy => ("Back in a moment", "<meta http-equiv=\"refresh\" content=\"2\">"),
             Self::Broken | Self::Late => ("We are not sure that worked", ""),
             Self::BodyTooLarge | Self::BadRequest => ("That request is not one for us", ""),
         };
@@ -128,7 +119,4 @@ fn wants_json(uri: &Uri, headers: &HeaderMap) -> bool {
         .is_some_and(|accept| accept.contains("application/json") && !accept.contains("text/html"))
 }
 
-const _: () = assert!(
-    REQUEST_BODY_MAX == 1024 * 1024,
-    "the text of BodyTooLarge names 1 MiB"
-);
+const _: () = assert!(REQUEST_BODY_MAX == 1024 * 1024, "the text of BodyTooLarge names 1 MiB");

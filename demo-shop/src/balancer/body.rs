@@ -33,11 +33,7 @@ impl std::error::Error for Stalled {}
 
 impl<B> HeldBody<B> {
     pub(crate) fn new(inner: B, exchange: Option<OwnedSemaphorePermit>) -> Self {
-        Self {
-            inner,
-            stall: Box::pin(tokio::time::sleep(BODY_STALL_TIMEOUT)),
-            _exchange: exchange,
-        }
+        Self { inner, stall: Box::pin(tokio::time::sleep(BODY_STALL_TIMEOUT)), _exchange: exchange }
     }
 }
 
@@ -49,16 +45,11 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(context) {
             Poll::Ready(frame) => {
-                this.stall
-                    .as_mut()
-                    .reset(Instant::now() + BODY_STALL_TIMEOUT);
+                this.stall.as_mut().reset(Instant::now() + BODY_STALL_TIMEOUT);
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => match this.stall.as_mut().poll(context) {

@@ -20,9 +20,8 @@ use crate::balancer::answers::Trouble;
 use crate::balancer::body::HeldBody;
 use crate::balancer::headers::{prepare_request, remove_hop_by_hop};
 use crate::balancer::limits::{
-    BODY_STALL_TIMEOUT, CONNECT_TIMEOUT, EXCHANGE_WAIT_MAX, HEAD_BYTES_MAX, HEADERS_MAX,
-    IDLE_PER_REPLICA_MAX, IDLE_TIMEOUT, REQUEST_BODY_MAX, REQUEST_REPLAY_MAX, REQUEST_TIMEOUT,
-    RESPONSE_REPLAY_MAX, TRIES_MAX, TRY_TIMEOUT,
+    BODY_STALL_TIMEOUT, CONNECT_TIMEOUT, EXCHANGE_WAIT_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_PER_REPLICA_MAX, IDLE_TIMEOUT,
+    REQUEST_BODY_MAX, REQUEST_REPLAY_MAX, REQUEST_TIMEOUT, RESPONSE_REPLAY_MAX, TRIES_MAX, TRY_TIMEOUT,
 };
 use crate::balancer::replicas::{Replica, ReplicaSet};
 
@@ -80,9 +79,7 @@ impl Outgoing {
             OutgoingBody::Kept(bytes) => Body::from(bytes.clone()),
             OutgoingBody::Streamed(body) => body.take()?,
         };
-        let uri = format!("http://{address}{}", self.target)
-            .parse::<Uri>()
-            .ok()?;
+        let uri = format!("http://{address}{}", self.target).parse::<Uri>().ok()?;
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
@@ -116,10 +113,7 @@ pub(crate) async fn forward(
 /// Takes the request from the client: its head as it may be forwarded, its body as far as it can be kept.
 async fn receive(request: Request, client: SocketAddr) -> Result<Outgoing, Trouble> {
     let (mut parts, body) = request.into_parts();
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str());
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     if parts.method == Method::CONNECT || !target.starts_with('/') {
         return Err(Trouble::BadRequest);
     }
@@ -129,10 +123,7 @@ async fn receive(request: Request, client: SocketAddr) -> Result<Outgoing, Troub
         Some(length) if length > REQUEST_BODY_MAX as u64 => return Err(Trouble::BodyTooLarge),
         Some(length) if length <= REQUEST_REPLAY_MAX as u64 => {
             let collected = timeout(BODY_STALL_TIMEOUT, body.collect()).await;
-            let bytes = collected
-                .map_err(|_| Trouble::Late)?
-                .map_err(|_| Trouble::BadRequest)?
-                .to_bytes();
+            let bytes = collected.map_err(|_| Trouble::Late)?.map_err(|_| Trouble::BadRequest)?.to_bytes();
             OutgoingBody::Kept(bytes)
         }
         _ => {
@@ -140,12 +131,7 @@ async fn receive(request: Request, client: SocketAddr) -> Result<Outgoing, Troub
             OutgoingBody::Streamed(Some(Body::new(HeldBody::new(limited, None))))
         }
     };
-    Ok(Outgoing {
-        method: parts.method,
-        target,
-        headers: parts.headers,
-        body,
-    })
+    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body })
 }
 
 impl Forwarder {
@@ -171,17 +157,8 @@ impl Forwarder {
                 break;
             };
             replica.count_request();
-            let try_deadline = if outgoing.is_safe() {
-                deadline.min(Instant::now() + TRY_TIMEOUT)
-            } else {
-                deadline
-            };
-            match timeout_at(
-                try_deadline,
-                self.exchange(request, outgoing.is_safe(), exchange),
-            )
-            .await
-            {
+            let try_deadline = if outgoing.is_safe() { deadline.min(Instant::now() + TRY_TIMEOUT) } else { deadline };
+            match timeout_at(try_deadline, self.exchange(request, outgoing.is_safe(), exchange)).await {
                 Ok(Ok(response)) if outgoing.is_safe() && is_dying(&response) => {
                     replica.want_probe();
                     fallback = Some(response);
@@ -222,10 +199,7 @@ impl Forwarder {
     }
 
     /// The next replica and a place among its exchanges, noted in `tried`. No place means: all of them were busy.
-    async fn next(
-        &self,
-        tried: &mut Vec<Arc<Replica>>,
-    ) -> Option<(Arc<Replica>, Option<OwnedSemaphorePermit>)> {
+    async fn next(&self, tried: &mut Vec<Arc<Replica>>) -> Option<(Arc<Replica>, Option<OwnedSemaphorePermit>)> {
         let replica = self.replicas.next(tried)?;
         tried.push(Arc::clone(&replica));
         if let Some(exchange) = replica.try_exchange() {
@@ -235,51 +209,32 @@ impl Forwarder {
         if self.replicas.next(tried).is_some() && tried.len() < TRIES_MAX {
             return Some((replica, None));
         }
-        let exchange = timeout(EXCHANGE_WAIT_MAX, replica.exchange())
-            .await
-            .ok()
-            .flatten();
+        let exchange = timeout(EXCHANGE_WAIT_MAX, replica.exchange()).await.ok().flatten();
         Some((replica, exchange))
     }
 
     /// One exchange with one replica: the answer's head and, when it is small and may be asked for again, its body.
-    async fn exchange(
-        &self,
-        request: Request,
-        is_safe: bool,
-        exchange: OwnedSemaphorePermit,
-    ) -> Result<Response, Failure> {
+    async fn exchange(&self, request: Request, is_safe: bool, exchange: OwnedSemaphorePermit) -> Result<Response, Failure> {
         let response = self.client.request(request).await.map_err(Failure::of)?;
         let (mut parts, body) = response.into_parts();
         remove_hop_by_hop(&mut parts.headers);
         if is_safe && is_small(&body) {
-            let bytes = body
-                .collect()
-                .await
-                .map_err(|error| Failure::Broken(error.into()))?
-                .to_bytes();
+            let bytes = body.collect().await.map_err(|error| Failure::Broken(error.into()))?.to_bytes();
             return Ok(Response::from_parts(parts, Body::from(bytes)));
         }
-        Ok(Response::from_parts(
-            parts,
-            Body::new(HeldBody::new(body, Some(exchange))),
-        ))
+        Ok(Response::from_parts(parts, Body::new(HeldBody::new(body, Some(exchange)))))
     }
 }
 
 fn is_small(body: &Incoming) -> bool {
-    body.size_hint()
-        .exact()
-        .is_some_and(|length| length <= RESPONSE_REPLAY_MAX as u64)
+    body.size_hint().exact().is_some_and(|length| length <= RESPONSE_REPLAY_MAX as u64)
 }
 
 /// A 502 or 503 of a process that is going away is worth a second try elsewhere. One with `Retry-After` was said on
 /// purpose, for example by the page that tells of a store out of reach: the other replicas would say the same.
 fn is_dying(response: &Response) -> bool {
-    matches!(
-        response.status(),
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE
-    ) && !response.headers().contains_key(header::RETRY_AFTER)
+    matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE)
+        && !response.headers().contains_key(header::RETRY_AFTER)
 }
 
 /// How an exchange failed; what may be sent again depends on it.
@@ -317,10 +272,7 @@ impl Failure {
                 return Self::BodyTooLarge;
             }
             // hyper says "canceled" only when it hands the message back unwritten.
-            if cause
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(hyper::Error::is_canceled)
-            {
+            if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
                 return Self::NotSent(error);
             }
             source = cause.source();

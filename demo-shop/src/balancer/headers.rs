@@ -78,9 +78,7 @@ fn forwarded_node(address: IpAddr) -> String {
 }
 
 fn is_plain_host(text: &str) -> bool {
-    text.bytes().all(|byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_')
-    })
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
@@ -130,10 +128,7 @@ mod tests {
         prepare_request(&mut headers, SocketAddr::from(([192, 0, 2, 7], 5_000)));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-host"], "shop.example:8080");
-        assert_eq!(
-            headers["forwarded"],
-            "for=192.0.2.7;host=\"shop.example:8080\";proto=http"
-        );
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"shop.example:8080\";proto=http");
         assert!(!headers.contains_key("x-real-ip"));
         assert_eq!(headers["host"], "shop.example:8080");
     }
@@ -141,10 +136,7 @@ mod tests {
     #[test]
     fn an_odd_host_and_an_ipv6_client_are_written_safely() {
         let mut headers = headers(&[("host", "a\";proto=https")]);
-        prepare_request(
-            &mut headers,
-            "[2001:db8::1]:9".parse().expect("an address of the test"),
-        );
+        prepare_request(&mut headers, "[2001:db8::1]:9".parse().expect("an address of the test"));
         assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";proto=http");
     }
 }

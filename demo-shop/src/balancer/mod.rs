@@ -45,22 +45,10 @@ pub(crate) struct BalanceArgs {
 pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
     let shutdown = crate::process::shutdown_signal()?;
     let listener = listen(args.listen).await?;
-    let address = listener
-        .local_addr()
-        .context("cannot read the listener's address")?;
-    let replicas = args
-        .replicas
-        .iter()
-        .map(|(name, address)| Arc::new(Replica::at(name, *address)))
-        .collect::<Vec<_>>();
+    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let replicas = args.replicas.iter().map(|(name, address)| Arc::new(Replica::at(name, *address))).collect::<Vec<_>>();
     println!("balancer ready on {address} (pid {})", std::process::id());
-    serve(
-        listener,
-        Arc::new(ReplicaSet::new(replicas)),
-        Arc::default(),
-        shutdown,
-    )
-    .await;
+    serve(listener, Arc::new(ReplicaSet::new(replicas)), Arc::default(), shutdown).await;
     Ok(())
 }
 
@@ -75,35 +63,19 @@ pub(crate) async fn serve(
     let forwarder = Forwarder::new(Arc::clone(&replicas));
     let fleet = move || async move {
         let status = FleetStatus::of(&replicas, &nodes);
-        (
-            [("cache-control", "no-store"), ("x-served-by", "balancer")],
-            Json(status),
-        )
+        ([("cache-control", "no-store"), ("x-served-by", "balancer")], Json(status))
     };
-    let router = Router::new()
-        .route("/fleet.json", get(fleet))
-        .fallback(forward)
-        .with_state(forwarder);
+    let router = Router::new().route("/fleet.json", get(fleet)).fallback(forward).with_state(forwarder);
     server::serve(listener, router, shutdown).await;
     drop(probes);
 }
 
 fn parse_replica(text: &str) -> Result<(String, SocketAddr), String> {
-    let (name, address) = text
-        .split_once('=')
-        .ok_or_else(|| format!("`{text}` has no `=`; write it as A=127.0.0.1:8081"))?;
-    if name.is_empty()
-        || !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    {
-        return Err(format!(
-            "`{name}` is no name of a replica; letters, digits, - and _ are"
-        ));
+    let (name, address) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write it as A=127.0.0.1:8081"))?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        return Err(format!("`{name}` is no name of a replica; letters, digits, - and _ are"));
     }
-    let address = address
-        .parse()
-        .map_err(|_| format!("`{address}` is no address; write it as 127.0.0.1:8081"))?;
+    let address = address.parse().map_err(|_| format!("`{address}` is no address; write it as 127.0.0.1:8081"))?;
     Ok((name.to_owned(), address))
 }
 
@@ -115,10 +87,7 @@ mod tests {
     fn replicas_on_the_command_line() {
         assert_eq!(
             parse_replica("A=127.0.0.1:81"),
-            Ok((
-                "A".to_owned(),
-                "127.0.0.1:81".parse().expect("an address of the test")
-            ))
+            Ok(("A".to_owned(), "127.0.0.1:81".parse().expect("an address of the test")))
         );
         assert!(parse_replica("127.0.0.1:81").is_err_and(|error| error.contains("no `=`")));
         assert!(parse_replica("=127.0.0.1:81").is_err());

@@ -23,9 +23,7 @@ pub(crate) fn start(replicas: &ReplicaSet) -> JoinSet<()> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     // A new connection for every probe: it is the connecting that a dead process fails at.
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(connector);
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     let mut probes = JoinSet::new();
     for replica in replicas.iter() {
         probes.spawn(watch(Arc::clone(replica), client.clone()));

@@ -33,22 +33,14 @@ struct Place {
 impl Replica {
     /// A replica of which nothing is known yet: it gets requests after its first good probe, or `set_ready`.
     pub(crate) fn at(name: &str, address: SocketAddr) -> Self {
-        Self {
-            announces: true,
-            ..Self::supervised(name)
-        }
-        .with_address(address)
+        Self { announces: true, ..Self::supervised(name) }.with_address(address)
     }
 
     /// A replica whose supervisor tells where it is, and tells the operator of its deaths.
     pub(crate) fn supervised(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            place: RwLock::new(Place {
-                address: None,
-                pid: None,
-                state: State::Starting,
-            }),
+            place: RwLock::new(Place { address: None, pid: None, state: State::Starting }),
             requests: AtomicU64::new(0),
             probe_timeouts: AtomicU32::new(0),
             exchanges: Arc::new(Semaphore::new(EXCHANGES_PER_REPLICA_MAX)),
@@ -77,11 +69,7 @@ impl Replica {
     /// A supervisor's word that the process listens: no need to wait for the next probe.
     pub(crate) fn set_ready(&self, address: SocketAddr, pid: u32) {
         self.probe_timeouts.store(0, Ordering::Relaxed);
-        *self.place.write() = Place {
-            address: Some(address),
-            pid: Some(pid),
-            state: State::Up,
-        };
+        *self.place.write() = Place { address: Some(address), pid: Some(pid), state: State::Up };
     }
 
     /// A supervisor's word that the process is gone.
@@ -119,9 +107,7 @@ impl Replica {
 
     /// Notes a probe that timed out; returns how many did so in a row.
     pub(crate) fn count_probe_timeout(&self) -> u32 {
-        self.probe_timeouts
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1)
+        self.probe_timeouts.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
     /// Counts one request that is about to be sent.
@@ -154,10 +140,7 @@ impl Replica {
         ReplicaStatus {
             name: self.name.clone(),
             pid: place.pid,
-            address: place
-                .address
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
+            address: place.address.map(|address| address.to_string()).unwrap_or_default(),
             state: place.state,
             requests: self.requests.load(Ordering::Relaxed),
         }
@@ -173,10 +156,7 @@ pub(crate) struct ReplicaSet {
 
 impl ReplicaSet {
     pub(crate) fn new(replicas: Vec<Arc<Replica>>) -> Self {
-        Self {
-            replicas,
-            turn: AtomicUsize::new(0),
-        }
+        Self { replicas, turn: AtomicUsize::new(0) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Replica>> {
@@ -188,18 +168,12 @@ impl ReplicaSet {
     /// The turn goes over the candidates and not over the whole list: otherwise the one after a dead replica would get
     /// a double share. O(number of replicas).
     pub(crate) fn next(&self, tried: &[Arc<Replica>]) -> Option<Arc<Replica>> {
-        let candidates = || {
-            self.replicas.iter().filter(|replica| {
-                replica.is_up() && !tried.iter().any(|one| Arc::ptr_eq(one, replica))
-            })
-        };
+        let candidates =
+            || self.replicas.iter().filter(|replica| replica.is_up() && !tried.iter().any(|one| Arc::ptr_eq(one, replica)));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let place = turn.checked_rem(candidates().count())?;
         // A candidate may have gone down since it was counted; the first one then is as good as any.
-        candidates()
-            .nth(place)
-            .or_else(|| candidates().next())
-            .cloned()
+        candidates().nth(place).or_else(|| candidates().next()).cloned()
     }
 }
 
@@ -224,27 +198,18 @@ mod tests {
     }
 
     fn turns(set: &ReplicaSet, count: usize) -> Vec<String> {
-        (0..count)
-            .filter_map(|_| set.next(&[]))
-            .map(|replica| replica.name().to_owned())
-            .collect()
+        (0..count).filter_map(|_| set.next(&[])).map(|replica| replica.name().to_owned()).collect()
     }
 
     #[test]
     fn each_in_turn() {
-        assert_eq!(
-            turns(&set_of(&["A", "B", "C"]), 6),
-            ["A", "B", "C", "A", "B", "C"]
-        );
+        assert_eq!(turns(&set_of(&["A", "B", "C"]), 6), ["A", "B", "C", "A", "B", "C"]);
     }
 
     #[test]
     fn a_dead_replica_leaves_equal_shares_to_the_others() {
         let set = set_of(&["A", "B", "C"]);
-        set.iter()
-            .nth(1)
-            .expect("three replicas")
-            .mark_down(address(2), "test");
+        set.iter().nth(1).expect("three replicas").mark_down(address(2), "test");
         let turns = turns(&set, 100);
         assert_eq!(turns.iter().filter(|name| *name == "A").count(), 50);
         assert_eq!(turns.iter().filter(|name| *name == "C").count(), 50);

@@ -17,9 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::balancer::limits::{
-    CLIENT_CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_READ_TIMEOUT, HEADERS_MAX,
-};
+use crate::balancer::limits::{CLIENT_CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_READ_TIMEOUT, HEADERS_MAX};
 
 /// Opens the listener; the error names the option that chooses another address.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -33,11 +31,7 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until `shutdown` resolves; then accepts nothing more and gives the exchanges in flight [`DRAIN_TIMEOUT`].
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()>,
-) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CLIENT_CONNECTIONS_MAX));
     let (ending, _) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -83,26 +77,14 @@ async fn accept(
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    client: SocketAddr,
-    router: Router,
-    mut ending: watch::Receiver<bool>,
-) {
+async fn serve_connection(stream: TcpStream, client: SocketAddr, router: Router, mut ending: watch::Receiver<bool>) {
     // A small answer waits for nothing: without this, Nagle and delayed acknowledgements add 40 ms.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(client));
         let router = router.clone();
-        async move {
-            Ok::<_, Infallible>(
-                router
-                    .oneshot(request)
-                    .await
-                    .unwrap_or_else(|never| match never {}),
-            )
-        }
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

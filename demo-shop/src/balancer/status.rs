@@ -14,10 +14,7 @@ pub(crate) struct FleetStatus {
 
 impl FleetStatus {
     pub(crate) fn of(replicas: &ReplicaSet, board: &NodeBoard) -> Self {
-        Self {
-            replicas: replicas.iter().map(|replica| replica.status()).collect(),
-            nodes: board.nodes(),
-        }
+        Self { replicas: replicas.iter().map(|replica| replica.status()).collect(), nodes: board.nodes() }
     }
 }
 

@@ -22,9 +22,9 @@ impl Backoff {
     pub(crate) fn next_delay(&mut self) -> Duration {
         let delay = match self.failures.checked_sub(1) {
             None => Duration::ZERO,
-            Some(doublings) => RESTART_DELAY_MIN
-                .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX))
-                .min(RESTART_DELAY_MAX),
+            Some(doublings) => {
+                RESTART_DELAY_MIN.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(RESTART_DELAY_MAX)
+            }
         };
         self.failures = self.failures.saturating_add(1);
         delay

@@ -41,12 +41,7 @@ impl RunningChild {
     pub(crate) async fn start(command: &ChildCommand, log: &Log) -> anyhow::Result<Self> {
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
-            .envs(
-                command
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -56,22 +51,13 @@ impl RunningChild {
             .spawn()
             .with_context(|| format!("cannot start {}", command.program.display()))?;
         let stdin = child.stdin.take();
-        let stdout = child
-            .stdout
-            .take()
-            .context("the child's standard output is not piped")?;
-        let stderr = child
-            .stderr
-            .take()
-            .context("the child's standard error is not piped")?;
+        let stdout = child.stdout.take().context("the child's standard output is not piped")?;
+        let stderr = child.stderr.take().context("the child's standard error is not piped")?;
         let errors = tokio::spawn(log.clone().copy(stderr));
         let mut stdout = BufReader::new(stdout);
         let ready = timeout(READY_TIMEOUT, wait_ready(&mut stdout, log)).await;
         let Ok(ready) = ready else {
-            bail!(
-                "it was not ready within {READY_TIMEOUT:?}; see {}",
-                log.place()
-            );
+            bail!("it was not ready within {READY_TIMEOUT:?}; see {}", log.place());
         };
         let Some(address) = ready? else {
             let status = child.wait().await.context("cannot wait for the child")?;
@@ -80,15 +66,8 @@ impl RunningChild {
             bail!("it ended at once ({status}): {}", last_words(log));
         };
         tokio::spawn(log.clone().copy(stdout));
-        let pid = child
-            .id()
-            .context("the child ended right after it was ready")?;
-        Ok(Self {
-            child,
-            _stdin: stdin,
-            pid,
-            address,
-        })
+        let pid = child.id().context("the child ended right after it was ready")?;
+        Ok(Self { child, _stdin: stdin, pid, address })
     }
 
     /// Resolves when the process has ended. Cancel safe.
@@ -110,22 +89,13 @@ impl RunningChild {
 
 /// Sends a signal. Returns false when there is no such process, or it is not ours.
 pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
-    i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .is_some_and(|pid| kill_process(pid, signal).is_ok())
+    i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 /// Reads up to the ready line; `None` when the output ends before it.
-async fn wait_ready(
-    stdout: &mut BufReader<ChildStdout>,
-    log: &Log,
-) -> anyhow::Result<Option<SocketAddr>> {
+async fn wait_ready(stdout: &mut BufReader<ChildStdout>, log: &Log) -> anyhow::Result<Option<SocketAddr>> {
     loop {
-        let Some(line) = read_line(stdout)
-            .await
-            .context("cannot read the child's output")?
-        else {
+        let Some(line) = read_line(stdout).await.context("cannot read the child's output")? else {
             return Ok(None);
         };
         if let Some(address) = parse_ready(&line) {
@@ -155,14 +125,8 @@ mod tests {
     #[test]
     fn ready_lines() {
         let address = "127.0.0.1:6400".parse().ok();
-        assert_eq!(
-            parse_ready("cache-node ready on 127.0.0.1:6400 (pid 123)\n"),
-            address
-        );
-        assert_eq!(
-            parse_ready("replica A ready on 127.0.0.1:6400 (pid 1)"),
-            address
-        );
+        assert_eq!(parse_ready("cache-node ready on 127.0.0.1:6400 (pid 123)\n"), address);
+        assert_eq!(parse_ready("replica A ready on 127.0.0.1:6400 (pid 1)"), address);
         assert_eq!(parse_ready("replica A ready on somewhere"), None);
         assert_eq!(parse_ready("starting"), None);
     }

@@ -25,24 +25,15 @@ impl DataDir {
     /// # Errors
     /// When another fleet uses it, or it cannot be written.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path.join("logs")).with_context(|| {
-            format!(
-                "cannot make the data folder {}: give another one with --data",
-                path.display()
-            )
-        })?;
+        fs::create_dir_all(path.join("logs"))
+            .with_context(|| format!("cannot make the data folder {}: give another one with --data", path.display()))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&lock_path)
-            .with_context(|| {
-                format!(
-                    "cannot write {}: give another folder with --data",
-                    lock_path.display()
-                )
-            })?;
+            .with_context(|| format!("cannot write {}: give another folder with --data", lock_path.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
@@ -53,9 +44,7 @@ impl DataDir {
                 return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
             }
         }
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("cannot resolve {}", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -80,10 +69,7 @@ impl DataDir {
         let path = self.path.join("session.key");
         match fs::read_to_string(&path) {
             Ok(key) if key.trim().len() >= 32 => return Ok(key.trim().to_owned()),
-            Ok(_) => bail!(
-                "{} is damaged: remove it; visitors then begin new sessions",
-                path.display()
-            ),
+            Ok(_) => bail!("{} is damaged: remove it; visitors then begin new sessions", path.display()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
@@ -100,9 +86,7 @@ impl DataDir {
             .mode(0o600)
             .open(&aside)
             .with_context(|| format!("cannot write {}", aside.display()))?;
-        file.write_all(key.as_bytes())
-            .and_then(|()| file.sync_all())
-            .context("cannot write the session key")?;
+        file.write_all(key.as_bytes()).and_then(|()| file.sync_all()).context("cannot write the session key")?;
         fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(key)
     }
@@ -110,17 +94,10 @@ impl DataDir {
 
 /// The user's data folder for this program, or a folder here when the user has none.
 pub(crate) fn default_path() -> PathBuf {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map_or_else(
-            || PathBuf::from("demo-shop-data"),
-            |base| base.join("demo-shop"),
-        )
+        .map_or_else(|| PathBuf::from("demo-shop-data"), |base| base.join("demo-shop"))
 }
 
 #[cfg(test)]
@@ -131,9 +108,7 @@ mod tests {
     fn a_folder_belongs_to_one_fleet_at_a_time() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let first = DataDir::open(folder.path()).expect("a new folder opens");
-        let error = DataDir::open(folder.path())
-            .expect_err("it is taken")
-            .to_string();
+        let error = DataDir::open(folder.path()).expect_err("it is taken").to_string();
         assert!(error.contains("--data"), "{error}");
         drop(first);
         assert!(DataDir::open(folder.path()).is_ok());

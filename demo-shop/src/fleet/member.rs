@@ -20,12 +20,7 @@ use crate::fleet::output::{Log, Output};
 #[derive(Debug, Clone)]
 pub(crate) enum Role {
     /// A replica of the shop, with what its command line needs.
-    Replica {
-        replica: Arc<Replica>,
-        cache: String,
-        database: String,
-        session_key: String,
-    },
+    Replica { replica: Arc<Replica>, cache: String, database: String, session_key: String },
     /// The cache node of that name.
     Node { name: String, board: Arc<NodeBoard> },
 }
@@ -62,17 +57,9 @@ impl Role {
     fn command(&self, program: PathBuf, listen: SocketAddr) -> ChildCommand {
         let mut environment = Vec::new();
         let arguments: Vec<String> = match self {
-            Self::Replica {
-                replica,
-                cache,
-                database,
-                session_key,
-            } => {
+            Self::Replica { replica, cache, database, session_key } => {
                 // In the environment and not among the arguments, which every user of the machine can list.
-                environment.push((
-                    crate::fleet::data::SESSION_KEY_VARIABLE,
-                    session_key.clone(),
-                ));
+                environment.push((crate::fleet::data::SESSION_KEY_VARIABLE, session_key.clone()));
                 let listen = listen.to_string();
                 [
                     "serve",
@@ -91,16 +78,10 @@ impl Role {
             }
             Self::Node { .. } => {
                 let (ip, port) = (listen.ip().to_string(), listen.port().to_string());
-                ["node", "--with-parent", "--bind", &ip, "--port", &port]
-                    .map(str::to_owned)
-                    .into()
+                ["node", "--with-parent", "--bind", &ip, "--port", &port].map(str::to_owned).into()
             }
         };
-        ChildCommand {
-            program,
-            arguments: arguments.into_iter().map(OsString::from).collect(),
-            environment,
-        }
+        ChildCommand { program, arguments: arguments.into_iter().map(OsString::from).collect(), environment }
     }
 
     fn note_ready(&self, child: &RunningChild) {
@@ -121,13 +102,7 @@ impl Role {
 }
 
 fn node_status(name: &str, address: SocketAddr, pid: Option<u32>, state: State) -> NodeStatus {
-    NodeStatus {
-        name: name.to_owned(),
-        role: "primary".to_owned(),
-        pid,
-        address: address.to_string(),
-        state,
-    }
+    NodeStatus { name: name.to_owned(), role: "primary".to_owned(), pid, address: address.to_string(), state }
 }
 
 /// A process under supervision. Dropping it kills the process; [`Member::stop`] ends it in order.
@@ -143,11 +118,7 @@ impl Member {
     ///
     /// # Errors
     /// When the first start fails: that is a fault of the set-up, which a second start would not heal.
-    pub(crate) async fn start(
-        role: Role,
-        output: &Output,
-        announces: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(role: Role, output: &Output, announces: bool) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let log = Log::new(output, role.name());
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -157,22 +128,8 @@ impl Member {
         let address = child.address;
         role.note_ready(&child);
         let (stop, stopping) = watch::channel(false);
-        let lives = tokio::spawn(
-            Lives {
-                role,
-                program,
-                log,
-                address,
-                stopping,
-                announces,
-            }
-            .run(child),
-        );
-        Ok(Self {
-            address,
-            stop,
-            lives,
-        })
+        let lives = tokio::spawn(Lives { role, program, log, address, stopping, announces }.run(child));
+        Ok(Self { address, stop, lives })
     }
 
     /// Ends the process: SIGTERM, a bounded wait, SIGKILL.
@@ -234,10 +191,7 @@ impl Lives {
                 child = self.start_again(&mut backoff) => child,
             };
             let waited = died.elapsed().as_millis();
-            self.announce(&format!(
-                "{title} is back (pid {}) after {waited} ms",
-                child.pid
-            ));
+            self.announce(&format!("{title} is back (pid {}) after {waited} ms", child.pid));
         }
     }
 
@@ -250,9 +204,7 @@ impl Lives {
             if failures >= PORT_TRIES_MAX && self.role.may_move() {
                 listen.set_port(0);
             }
-            match RunningChild::start(&self.role.command(self.program.clone(), listen), &self.log)
-                .await
-            {
+            match RunningChild::start(&self.role.command(self.program.clone(), listen), &self.log).await {
                 Ok(child) => {
                     self.address = child.address;
                     self.role.note_ready(&child);

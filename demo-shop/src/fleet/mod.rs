@@ -57,40 +57,19 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let listener = crate::balancer::listen(args.listen).await?;
     let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
     let data_path = data.path().to_owned();
-    let output = if args.verbose {
-        Output::Terminal
-    } else {
-        Output::Files(data.logs())
-    };
-    let config = FleetConfig {
-        replicas: args.replicas,
-        cache: args.cache,
-        database: args.database,
-        output,
-        announces: true,
-    };
+    let output = if args.verbose { Output::Terminal } else { Output::Files(data.logs()) };
+    let config = FleetConfig { replicas: args.replicas, cache: args.cache, database: args.database, output, announces: true };
     let fleet = tokio::select! {
         fleet = Fleet::start(config, data, listener) => fleet?,
         // What was started so far is dropped with the future, and so killed.
         () = signals.next() => return Ok(()),
     };
-    let program = std::env::args()
-        .next()
-        .unwrap_or_else(|| "demo-shop".to_owned());
-    let greeting = greeting::greeting(
-        fleet.address(),
-        &fleet.watcher().status(),
-        &data_path,
-        &program,
-    );
+    let program = std::env::args().next().unwrap_or_else(|| "demo-shop".to_owned());
+    let greeting = greeting::greeting(fleet.address(), &fleet.watcher().status(), &data_path, &program);
     // A reader that went away must not end the shop, so a failed write is no error.
-    let _ = std::io::stdout()
-        .write_all(greeting.as_bytes())
-        .and_then(|()| std::io::stdout().flush());
+    let _ = std::io::stdout().write_all(greeting.as_bytes()).and_then(|()| std::io::stdout().flush());
     signals.next().await;
-    tracing::info!(
-        "ending: no new requests, then the replicas, then the cache node (once more to end at once)"
-    );
+    tracing::info!("ending: no new requests, then the replicas, then the cache node (once more to end at once)");
     tokio::select! {
         () = fleet.stop() => {}
         () = signals.next() => anyhow::bail!("ended at once by a second signal"),

@@ -31,14 +31,8 @@ struct Sink {
 
 #[derive(Debug)]
 enum Target {
-    File {
-        path: PathBuf,
-        file: Option<File>,
-        size: u64,
-    },
-    Terminal {
-        prefix: String,
-    },
+    File { path: PathBuf, file: Option<File>, size: u64 },
+    Terminal { prefix: String },
 }
 
 impl Log {
@@ -47,20 +41,11 @@ impl Log {
             Output::Files(folder) => {
                 let path = folder.join(format!("{name}.log"));
                 let size = path.metadata().map_or(0, |metadata| metadata.len());
-                Target::File {
-                    path,
-                    file: None,
-                    size,
-                }
+                Target::File { path, file: None, size }
             }
-            Output::Terminal => Target::Terminal {
-                prefix: prefix(name),
-            },
+            Output::Terminal => Target::Terminal { prefix: prefix(name) },
         };
-        Self(Arc::new(Mutex::new(Sink {
-            target,
-            last_line: String::new(),
-        })))
+        Self(Arc::new(Mutex::new(Sink { target, last_line: String::new() })))
     }
 
     /// The last line that was written: when a process ends at once, this says why.
@@ -102,11 +87,7 @@ impl Log {
                     *size = 0;
                 }
                 if file.is_none() {
-                    *file = OpenOptions::new()
-                        .create(true)
-                        .append(true)
-                        .open(&*path)
-                        .ok();
+                    *file = OpenOptions::new().create(true).append(true).open(&*path).ok();
                 }
                 if let Some(file) = file {
                     let _ = writeln!(file, "{}", line.trim_end());
@@ -118,14 +99,9 @@ impl Log {
 }
 
 /// The next line, or a part of one that is longer than [`LOG_LINE_MAX`]; `None` at the end.
-pub(crate) async fn read_line(
-    reader: &mut BufReader<impl AsyncRead + Unpin>,
-) -> std::io::Result<Option<String>> {
+pub(crate) async fn read_line(reader: &mut BufReader<impl AsyncRead + Unpin>) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
-    let read = reader
-        .take(LOG_LINE_MAX)
-        .read_until(b'\n', &mut line)
-        .await?;
+    let read = reader.take(LOG_LINE_MAX).read_until(b'\n', &mut line).await?;
     Ok((read > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
 }
 
@@ -151,8 +127,7 @@ mod tests {
         let log = Log::new(&Output::Files(folder.path().to_owned()), "A");
         log.clone().copy(&b"one\ntwo\n\n"[..]).await;
         assert_eq!(log.last_line(), "two");
-        let text =
-            std::fs::read_to_string(folder.path().join("A.log")).expect("the log was written");
+        let text = std::fs::read_to_string(folder.path().join("A.log")).expect("the log was written");
         assert_eq!(text, "one\ntwo\n\n");
     }
 

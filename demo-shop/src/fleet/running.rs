@@ -50,31 +50,21 @@ impl Fleet {
     ///
     /// # Errors
     /// When a process does not start; those that did are ended.
-    pub(crate) async fn start(
-        config: FleetConfig,
-        data: DataDir,
-        listener: TcpListener,
-    ) -> anyhow::Result<Self> {
-        let address = listener
-            .local_addr()
-            .context("cannot read the listener's address")?;
+    pub(crate) async fn start(config: FleetConfig, data: DataDir, listener: TcpListener) -> anyhow::Result<Self> {
+        let address = listener.local_addr().context("cannot read the listener's address")?;
         let board = Arc::new(NodeBoard::default());
         let session_key = data.session_key()?;
         let (cache, node) = match config.cache {
             Some(url) => (url, None),
             None => {
-                let role = Role::Node {
-                    name: "node-1".to_owned(),
-                    board: Arc::clone(&board),
-                };
+                let role = Role::Node { name: "node-1".to_owned(), board: Arc::clone(&board) };
                 let node = Member::start(role, &config.output, config.announces).await?;
                 (format!("redis://{}", node.address), Some(node))
             }
         };
         let database = config.database.unwrap_or_else(|| data.database_url());
-        let handles: Vec<Arc<Replica>> = replica_names(config.replicas)
-            .map(|name| Arc::new(Replica::supervised(&name)))
-            .collect();
+        let handles: Vec<Arc<Replica>> =
+            replica_names(config.replicas).map(|name| Arc::new(Replica::supervised(&name))).collect();
         let start = |replica: &Arc<Replica>| {
             let role = Role::Replica {
                 replica: Arc::clone(replica),
@@ -86,9 +76,7 @@ impl Fleet {
             async move { Member::start(role, &output, config.announces).await }
         };
         // The first one alone: it brings a new database up to date, and the others then find it ready.
-        let (first, others) = handles
-            .split_first()
-            .context("a fleet needs at least one replica: --replicas 1")?;
+        let (first, others) = handles.split_first().context("a fleet needs at least one replica: --replicas 1")?;
         let mut replica_members = vec![start(first).await?];
         replica_members.extend(try_join_all(others.iter().map(start)).await?);
 
@@ -97,23 +85,9 @@ impl Fleet {
         let shutdown = async move {
             let _ = ended.wait_for(|ending| *ending).await;
         };
-        let serve = crate::balancer::serve(
-            listener,
-            Arc::clone(&replicas),
-            Arc::clone(&board),
-            shutdown,
-        );
+        let serve = crate::balancer::serve(listener, Arc::clone(&replicas), Arc::clone(&board), shutdown);
         let balancer = tokio::spawn(serve);
-        Ok(Self {
-            address,
-            replicas,
-            board,
-            ending,
-            balancer,
-            replica_members,
-            node,
-            _data: data,
-        })
+        Ok(Self { address, replicas, board, ending, balancer, replica_members, node, _data: data })
     }
 
     /// Where the balancer listens.
@@ -123,10 +97,7 @@ impl Fleet {
 
     /// Somebody who can look at the fleet from another task.
     pub(crate) fn watcher(&self) -> Watcher {
-        Watcher {
-            replicas: Arc::clone(&self.replicas),
-            board: Arc::clone(&self.board),
-        }
+        Watcher { replicas: Arc::clone(&self.replicas), board: Arc::clone(&self.board) }
     }
 
     /// Ends everything against the order of dependence: no new requests, then the replicas, the node last.

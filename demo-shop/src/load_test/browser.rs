@@ -44,13 +44,7 @@ pub(crate) struct Ask {
 
 impl Ask {
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            content_type: None,
-            idempotency_key: None,
-            body: String::new(),
-        }
+        Self { method: Method::GET, path: path.into(), content_type: None, idempotency_key: None, body: String::new() }
     }
 }
 
@@ -69,27 +63,14 @@ impl Browser {
     pub(crate) fn new(origin: Arc<str>, recorder: Arc<Recorder>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(1)
-            .build(connector);
-        Self {
-            client,
-            origin,
-            jar: Jar::default(),
-            recorder,
-            instances: BTreeSet::new(),
-            replaced_cookies: Vec::new(),
-        }
+        let client =
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(connector);
+        Self { client, origin, jar: Jar::default(), recorder, instances: BTreeSet::new(), replaced_cookies: Vec::new() }
     }
 
     /// One exchange. Its latency counts from `intended`, the moment at which the shopper wanted to send it: a shop that
     /// keeps a shopper waiting is not excused from the requests which that wait delayed (coordinated omission).
-    pub(crate) async fn exchange(
-        &mut self,
-        ask: &Ask,
-        intended: Instant,
-    ) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn exchange(&mut self, ask: &Ask, intended: Instant) -> Result<Answer, NoAnswer> {
         let sent = Instant::now();
         let result = match timeout(EXCHANGE_TIMEOUT, self.send(ask)).await {
             Ok(result) => result,
@@ -103,13 +84,7 @@ impl Browser {
             Err(NoAnswer::Broken) => Outcome::Broken,
             Err(NoAnswer::Late) => Outcome::Late,
         };
-        self.recorder.record(&Sample {
-            intended,
-            sent,
-            done,
-            outcome,
-            served_by,
-        });
+        self.recorder.record(&Sample { intended, sent, done, outcome, served_by });
         if let Ok(answer) = &result {
             if let Some(name) = served_by.filter(|name| !self.instances.contains(*name)) {
                 self.instances.insert(name.to_owned());
@@ -133,36 +108,18 @@ impl Browser {
         if let Some(key) = &ask.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let request = request
-            .body(Body::from(ask.body.clone()))
-            .map_err(|_| NoAnswer::Broken)?;
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|_| NoAnswer::Broken)?;
+        let request = request.body(Body::from(ask.body.clone())).map_err(|_| NoAnswer::Broken)?;
+        let response = self.client.request(request).await.map_err(|_| NoAnswer::Broken)?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|_| NoAnswer::Broken)?
-            .to_bytes();
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|_| NoAnswer::Broken)?.to_bytes();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 }
 
 impl Answer {
     /// The replica's name; the balancer's own answers are of no replica.
     pub(crate) fn served_by(&self) -> Option<&str> {
-        self.headers
-            .get("x-served-by")?
-            .to_str()
-            .ok()
-            .filter(|name| *name != "balancer")
+        self.headers.get("x-served-by")?.to_str().ok().filter(|name| *name != "balancer")
     }
 
     pub(crate) fn text(&self) -> std::borrow::Cow<'_, str> {

@@ -27,26 +27,15 @@ impl Shelves {
         skus.sort();
         skus.dedup();
         let canaries = skus.split_off(skus.len() / 2);
-        (!skus.is_empty()).then_some(Self {
-            shopping: skus,
-            canaries,
-            shoppers,
-        })
+        (!skus.is_empty()).then_some(Self { shopping: skus, canaries, shoppers })
     }
 
     /// The canary of shopper `index`, counted from 0.
     pub(crate) fn canary(&self, index: u32) -> Canary {
         let count = self.canaries.len();
         let place = index as usize % count;
-        let sku = self
-            .canaries
-            .get(place)
-            .cloned()
-            .expect("the place is below the count");
-        Canary {
-            sku,
-            quantity: 1 + index / u32::try_from(count).unwrap_or(u32::MAX),
-        }
+        let sku = self.canaries.get(place).cloned().expect("the place is below the count");
+        Canary { sku, quantity: 1 + index / u32::try_from(count).unwrap_or(u32::MAX) }
     }
 
     /// Whether only canaries are made of this product.
@@ -58,10 +47,7 @@ impl Shelves {
     pub(crate) fn owner(&self, sku: &str, quantity: u32) -> Option<u32> {
         let place = self.canaries.iter().position(|canary| canary == sku)?;
         let count = u32::try_from(self.canaries.len()).ok()?;
-        let index = quantity
-            .checked_sub(1)?
-            .checked_mul(count)?
-            .checked_add(u32::try_from(place).ok()?)?;
+        let index = quantity.checked_sub(1)?.checked_mul(count)?.checked_add(u32::try_from(place).ok()?)?;
         (index < self.shoppers).then_some(index)
     }
 }
@@ -74,8 +60,7 @@ mod tests {
 
     #[test]
     fn every_canary_is_one_shoppers_alone() {
-        let shelves =
-            Shelves::divide((0..42).map(|sku| format!("s{sku}")).collect(), 500).expect("products");
+        let shelves = Shelves::divide((0..42).map(|sku| format!("s{sku}")).collect(), 500).expect("products");
         assert_eq!(shelves.shopping.len(), 21);
         let mut seen = HashSet::new();
         for index in 0..500 {

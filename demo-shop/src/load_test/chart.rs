@@ -31,19 +31,9 @@ pub(crate) enum Scale {
 }
 
 /// A chart; `title` is read to those who cannot see it.
-pub(crate) fn chart(
-    title: &str,
-    timeline: &[Second],
-    kills: &[Kill],
-    series: &[Series],
-    scale: Scale,
-) -> String {
+pub(crate) fn chart(title: &str, timeline: &[Second], kills: &[Kill], series: &[Series], scale: Scale) -> String {
     let whole: Vec<&Second> = complete_seconds(timeline);
-    let values = || {
-        whole
-            .iter()
-            .flat_map(|second| series.iter().map(|one| (one.value)(second)))
-    };
+    let values = || whole.iter().flat_map(|second| series.iter().map(|one| (one.value)(second)));
     let axis = Axis::over(values(), scale);
     let last = whole.last().map_or(1, |second| second.second.max(1));
     let x = |second: f64| LEFT + (WIDTH - LEFT - RIGHT) * (second / to_f64(last)).clamp(0.0, 1.0);
@@ -88,18 +78,9 @@ pub(crate) fn chart(
         let mut path = String::new();
         for second in &whole {
             let command = if path.is_empty() { 'M' } else { 'L' };
-            let _ = write!(
-                path,
-                "{command}{:.1} {:.1}",
-                x(to_f64(second.second)),
-                axis.y((one.value)(second))
-            );
+            let _ = write!(path, "{command}{:.1} {:.1}", x(to_f64(second.second)), axis.y((one.value)(second)));
         }
-        let _ = write!(
-            svg,
-            "<path class=\"line {}\" d=\"{path}\"><title>{}</title></path>",
-            one.class, one.name
-        );
+        let _ = write!(svg, "<path class=\"line {}\" d=\"{path}\"><title>{}</title></path>", one.class, one.name);
     }
     svg.push_str("</svg>");
     svg
@@ -107,16 +88,8 @@ pub(crate) fn chart(
 
 /// The first and the last second are cut off by the run's start and end, and would show a rate that never was.
 fn complete_seconds(timeline: &[Second]) -> Vec<&Second> {
-    let inner: Vec<&Second> = timeline
-        .iter()
-        .skip(1)
-        .take(timeline.len().saturating_sub(2))
-        .collect();
-    if inner.len() < 2 {
-        timeline.iter().collect()
-    } else {
-        inner
-    }
+    let inner: Vec<&Second> = timeline.iter().skip(1).take(timeline.len().saturating_sub(2)).collect();
+    if inner.len() < 2 { timeline.iter().collect() } else { inner }
 }
 
 struct Axis {
@@ -133,36 +106,15 @@ impl Axis {
             Scale::Linear => {
                 let step = nice_step(highest / 4.0);
                 let count = (highest / step).ceil().max(1.0);
-                let ticks = (0..=8_u64)
-                    .map(|tick| to_f64(tick) * step)
-                    .filter(|tick| *tick <= count * step)
-                    .collect();
-                Self {
-                    low: 0.0,
-                    high: count * step,
-                    scale,
-                    ticks,
-                }
+                let ticks = (0..=8_u64).map(|tick| to_f64(tick) * step).filter(|tick| *tick <= count * step).collect();
+                Self { low: 0.0, high: count * step, scale, ticks }
             }
             Scale::Logarithmic => {
-                let lowest = values
-                    .filter(|value| *value > 0.0)
-                    .fold(f64::INFINITY, f64::min);
-                let from = if lowest.is_finite() {
-                    lowest.log10().floor().max(-2.0)
-                } else {
-                    0.0
-                };
+                let lowest = values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
+                let from = if lowest.is_finite() { lowest.log10().floor().max(-2.0) } else { 0.0 };
                 let to = highest.max(0.01).log10().ceil().max(from + 1.0);
-                let ticks = (0..=9_u64)
-                    .map(|decade| from + to_f64(decade))
-                    .filter(|tick| *tick <= to);
-                Self {
-                    low: from,
-                    high: to,
-                    scale,
-                    ticks: ticks.map(|exponent| 10_f64.powf(exponent)).collect(),
-                }
+                let ticks = (0..=9_u64).map(|decade| from + to_f64(decade)).filter(|tick| *tick <= to);
+                Self { low: from, high: to, scale, ticks: ticks.map(|exponent| 10_f64.powf(exponent)).collect() }
             }
         }
     }
@@ -183,11 +135,7 @@ fn nice_step(step: f64) -> f64 {
         return 1.0;
     }
     let decade = 10_f64.powf(step.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|factor| factor * decade)
-        .find(|nice| *nice >= step)
-        .unwrap_or(step)
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|nice| *nice >= step).unwrap_or(step)
 }
 
 fn time_step(last: u64) -> u64 {
@@ -197,10 +145,7 @@ fn time_step(last: u64) -> u64 {
         .unwrap_or(14_400)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "seconds of a run are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "seconds of a run are far below 2^52")]
 fn to_f64(number: u64) -> f64 {
     number as f64
 }
@@ -212,10 +157,7 @@ fn short(value: f64) -> String {
 
 /// Text that may stand in HTML and in SVG, in attributes too.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -225,20 +167,10 @@ mod tests {
 
     #[test]
     fn charts_of_nothing_and_of_one_second_have_no_broken_numbers() {
-        let second = Second {
-            second: 0,
-            requests: 0,
-            errors: 0,
-            p50_ms: 0.0,
-            p99_ms: 0.0,
-        };
+        let second = Second { second: 0, requests: 0, errors: 0, p50_ms: 0.0, p99_ms: 0.0 };
         for timeline in [vec![], vec![second.clone()], vec![second; 5]] {
             for scale in [Scale::Linear, Scale::Logarithmic] {
-                let series = [Series {
-                    class: "p50",
-                    name: "p50",
-                    value: |second| second.p50_ms,
-                }];
+                let series = [Series { class: "p50", name: "p50", value: |second| second.p50_ms }];
                 let svg = chart("t", &timeline, &[], &series, scale);
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             }

@@ -10,10 +10,7 @@ pub(crate) struct Form {
 impl Form {
     /// The value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     /// Sets a field, as typing into it does.
@@ -26,11 +23,8 @@ impl Form {
 
     /// The body in `application/x-www-form-urlencoded`.
     pub(crate) fn encode(&self) -> String {
-        let pairs: Vec<String> = self
-            .fields
-            .iter()
-            .map(|(name, value)| format!("{}={}", percent_encode(name), percent_encode(value)))
-            .collect();
+        let pairs: Vec<String> =
+            self.fields.iter().map(|(name, value)| format!("{}={}", percent_encode(name), percent_encode(value))).collect();
         pairs.join("&")
     }
 }
@@ -51,16 +45,10 @@ pub(crate) fn find(page: &str, action: &str, sku: &str) -> Option<Form> {
             .skip(1)
             .filter_map(|input| {
                 let (tag, _) = input.split_once('>')?;
-                Some((
-                    attribute(tag, "name")?,
-                    attribute(tag, "value").unwrap_or_default(),
-                ))
+                Some((attribute(tag, "name")?, attribute(tag, "value").unwrap_or_default()))
             })
             .collect();
-        let form = Form {
-            action: action.to_owned(),
-            fields,
-        };
+        let form = Form { action: action.to_owned(), fields };
         (form.field("sku") == Some(sku)).then_some(form)
     })
 }
@@ -68,13 +56,7 @@ pub(crate) fn find(page: &str, action: &str, sku: &str) -> Option<Form> {
 fn attribute(tag: &str, name: &str) -> Option<String> {
     let start = tag.find(&format!(" {name}=\""))? + name.len() + 3;
     let (value, _) = tag.get(start..)?.split_once('"')?;
-    Some(
-        value
-            .replace("&quot;", "\"")
-            .replace("&#34;", "\"")
-            .replace("&#39;", "'")
-            .replace("&amp;", "&"),
-    )
+    Some(value.replace("&quot;", "\"").replace("&#34;", "\"").replace("&#39;", "'").replace("&amp;", "&"))
 }
 
 /// Everything but the unreserved characters of RFC 3986 as `%XX`.

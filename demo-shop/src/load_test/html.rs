@@ -6,56 +6,24 @@ use crate::load_test::chart::{Scale, Series, chart, escape};
 use crate::load_test::recorder::Kill;
 use crate::load_test::report::{Report, Run, Verdict};
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "requests of one second are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "requests of one second are far below 2^52")]
 const THROUGHPUT: [Series; 2] = [
-    Series {
-        class: "rate",
-        name: "requests per second",
-        value: |second| second.requests as f64,
-    },
-    Series {
-        class: "errors",
-        name: "errors per second",
-        value: |second| second.errors as f64,
-    },
+    Series { class: "rate", name: "requests per second", value: |second| second.requests as f64 },
+    Series { class: "errors", name: "errors per second", value: |second| second.errors as f64 },
 ];
 
 const LATENCY: [Series; 2] = [
-    Series {
-        class: "p50",
-        name: "p50",
-        value: |second| second.p50_ms,
-    },
-    Series {
-        class: "p99",
-        name: "p99",
-        value: |second| second.p99_ms,
-    },
+    Series { class: "p50", name: "p50", value: |second| second.p50_ms },
+    Series { class: "p99", name: "p99", value: |second| second.p99_ms },
 ];
 
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
-    let class = if report.verdict == Verdict::Passed {
-        "passed"
-    } else {
-        "failed"
-    };
+    let class = if report.verdict == Verdict::Passed { "passed" } else { "failed" };
     let mut body = format!(
         "<header><p class=\"eyebrow\">demo-shop load test</p><h1 class=\"{class}\"><span class=\"badge\">{}</span>{}</h1></header>",
-        if report.verdict == Verdict::Passed {
-            "✓"
-        } else {
-            "✕"
-        },
-        escape(
-            report
-                .sentence()
-                .split_once(": ")
-                .map_or("", |(_, text)| text)
-        ),
+        if report.verdict == Verdict::Passed { "✓" } else { "✕" },
+        escape(report.sentence().split_once(": ").map_or("", |(_, text)| text)),
     );
     body.push_str(&summary(report));
     for run in &report.runs {
@@ -81,11 +49,8 @@ pub(crate) fn page(report: &Report) -> String {
 fn summary(report: &Report) -> String {
     let mut rows = String::new();
     for run in &report.runs {
-        let shares: Vec<String> = run
-            .shares
-            .iter()
-            .map(|share| format!("{} {:.0} %", escape(&share.replica), share.percent))
-            .collect();
+        let shares: Vec<String> =
+            run.shares.iter().map(|share| format!("{} {:.0} %", escape(&share.replica), share.percent)).collect();
         let losses = run.losses.total();
         let _ = write!(
             rows,
@@ -129,14 +94,17 @@ fn section(run: &Run) -> String {
         group(operations.repeated),
         group(operations.carts_compared),
     );
+    if operations.not_begun > 0 {
+        let _ = write!(
+            text,
+            "<p class=\"facts\">The shop fell behind: {} planned actions were not begun in time.</p>",
+            group(operations.not_begun)
+        );
+    }
     text.push_str("<ul class=\"losses\">");
     for (name, count) in run.losses.named() {
         let class = if count == 0 { "good" } else { "bad" };
-        let _ = write!(
-            text,
-            "<li class=\"{class}\"><b>{}</b> {name}</li>",
-            group(count)
-        );
+        let _ = write!(text, "<li class=\"{class}\"><b>{}</b> {name}</li>", group(count));
     }
     text.push_str("</ul>");
     if !run.examples.is_empty() {
@@ -146,34 +114,18 @@ fn section(run: &Run) -> String {
         }
         text.push_str("</ul></details>");
     }
-    let mark = if run.kills.is_empty() {
-        ""
-    } else {
-        "<span class=\"key killkey\">✕ kill -9 of a replica</span>"
-    };
+    let mark = if run.kills.is_empty() { "" } else { "<span class=\"key killkey\">✕ kill -9 of a replica</span>" };
     let _ = write!(
         text,
         "<figure><figcaption>Latency, ms, logarithmic <span class=\"key p50\">p50</span><span class=\"key p99\">p99</span>{mark}\
          </figcaption>{}</figure>",
-        chart(
-            "Latency over time",
-            &run.timeline,
-            &run.kills,
-            &LATENCY,
-            Scale::Logarithmic
-        )
+        chart("Latency over time", &run.timeline, &run.kills, &LATENCY, Scale::Logarithmic)
     );
     let _ = write!(
         text,
         "<figure><figcaption>Per second <span class=\"key rate\">requests</span><span class=\"key errors\">errors</span>{mark}\
          </figcaption>{}</figure>",
-        chart(
-            "Requests and errors per second",
-            &run.timeline,
-            &run.kills,
-            &THROUGHPUT,
-            Scale::Linear
-        )
+        chart("Requests and errors per second", &run.timeline, &run.kills, &THROUGHPUT, Scale::Linear)
     );
     if !run.kills.is_empty() {
         text.push_str(&kills(&run.kills));
@@ -183,9 +135,7 @@ fn section(run: &Run) -> String {
 }
 
 fn kills(kills: &[Kill]) -> String {
-    let after = |ms: Option<f64>, none: &str| {
-        ms.map_or_else(|| none.to_owned(), |ms| format!("{ms:.0} ms"))
-    };
+    let after = |ms: Option<f64>, none: &str| ms.map_or_else(|| none.to_owned(), |ms| format!("{ms:.0} ms"));
     let mut rows = String::new();
     for kill in kills {
         let _ = write!(
@@ -228,31 +178,20 @@ mod tests {
 
     #[test]
     fn thousands_are_apart() {
-        assert_eq!(
-            [7, 999, 1_000, 1_234_567].map(group),
-            ["7", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
-        );
+        assert_eq!([7, 999, 1_000, 1_234_567].map(group), ["7", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
     }
 
     #[test]
     fn the_page_loads_nothing_and_escapes_names() {
         let recorder = Recorder::new();
         let now = tokio::time::Instant::now();
-        let sample = Sample {
-            intended: now,
-            sent: now,
-            done: now,
-            outcome: Outcome::Success,
-            served_by: Some("<b>"),
-        };
+        let sample = Sample { intended: now, sent: now, done: now, outcome: Outcome::Success, served_by: Some("<b>") };
         recorder.record(&sample);
         recorder.kill("<i>", 1);
         recorder.count(|operations| operations.acknowledged = 1);
         let report = Report::new(1, 500, vec![Run::new(1, 1, recorder.totals(), &[1])]);
         let page = page(&report);
-        for outside in [
-            "<script", "<link", "src=", "href=", "url(", "@import", "<b>", "<i>",
-        ] {
+        for outside in ["<script", "<link", "src=", "href=", "url(", "@import", "<b>", "<i>"] {
             // The badge of the losses is a <b> of our own, with a number in it.
             let count = page.matches(outside).count() - if outside == "<b>" { 8 } else { 0 };
             assert_eq!(count, 0, "{outside}");

@@ -39,9 +39,7 @@ const WEIGHTS: [(Action, u32); 13] = [
     (Action::RemoveByForm, 2),
 ];
 
-const CATEGORIES: [&str; 6] = [
-    "ceramics", "lighting", "plants", "paper", "textiles", "seating",
-];
+const CATEGORIES: [&str; 6] = ["ceramics", "lighting", "plants", "paper", "textiles", "seating"];
 const SEARCHES: [&str; 6] = ["lamp", "wool", "mug", "tree", "paper", "no such thing"];
 
 /// A shopper's own chance: the same seed and index make the same choices.
@@ -51,11 +49,7 @@ pub(crate) struct Chance(StdRng);
 impl Chance {
     pub(crate) fn new(seed: u64, shopper: u32) -> Self {
         // Neighbouring seeds of neighbouring shoppers must not meet, so the index is spread over all bits.
-        Self(StdRng::seed_from_u64(
-            seed ^ u64::from(shopper)
-                .wrapping_add(1)
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        ))
+        Self(StdRng::seed_from_u64(seed ^ u64::from(shopper).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 
     pub(crate) fn action(&mut self) -> Action {
@@ -126,13 +120,8 @@ mod tests {
     #[test]
     fn thinking_takes_the_mean_on_average() {
         let mut chance = Chance::new(7, 0);
-        let sum: Duration = (0..10_000)
-            .map(|_| chance.think(Duration::from_millis(100)))
-            .sum();
+        let sum: Duration = (0..10_000).map(|_| chance.think(Duration::from_millis(100))).sum();
         let mean = sum / 10_000;
-        assert!(
-            (Duration::from_millis(95)..Duration::from_millis(105)).contains(&mean),
-            "{mean:?}"
-        );
+        assert!((Duration::from_millis(95)..Duration::from_millis(105)).contains(&mean), "{mean:?}");
     }
 }

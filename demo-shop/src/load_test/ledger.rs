@@ -72,13 +72,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(shopper: u32, canary: Canary) -> Self {
-        Self {
-            shopper,
-            canary,
-            lines: BTreeMap::new(),
-            touched: BTreeSet::new(),
-            revision: 0,
-        }
+        Self { shopper, canary, lines: BTreeMap::new(), touched: BTreeSet::new(), revision: 0 }
     }
 
     /// What is in the cart of `sku`, by the ledger.
@@ -90,9 +84,7 @@ impl Ledger {
     pub(crate) fn changeable(&self) -> impl Iterator<Item = &str> {
         self.lines
             .iter()
-            .filter(|(sku, line)| {
-                line.quantity > 0 && line.or.is_none() && **sku != self.canary.sku
-            })
+            .filter(|(sku, line)| line.quantity > 0 && line.or.is_none() && **sku != self.canary.sku)
             .map(|(sku, _)| sku.as_str())
     }
 
@@ -124,35 +116,19 @@ impl Ledger {
     }
 
     /// Compares a whole cart. `is_last` compares also when the cart is an older one than was seen before.
-    pub(crate) fn check(
-        &mut self,
-        seen: &SeenCart,
-        shelves: &Shelves,
-        is_last: bool,
-    ) -> Vec<Finding> {
+    pub(crate) fn check(&mut self, seen: &SeenCart, shelves: &Shelves, is_last: bool) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.note_revision(seen.revision).into_iter().collect();
         if !findings.is_empty() && !is_last {
             return findings;
         }
-        let must_hold_something = self
-            .lines
-            .values()
-            .any(|line| line.quantity > 0 && line.or != Some(0));
+        let must_hold_something = self.lines.values().any(|line| line.quantity > 0 && line.or != Some(0));
         if seen.lines.is_empty() && must_hold_something {
             let count = self.lines.values().filter(|line| line.quantity > 0).count();
-            findings.push(self.finding(
-                Fault::LostCart,
-                format!("an empty cart where {count} lines were acknowledged"),
-            ));
+            findings.push(self.finding(Fault::LostCart, format!("an empty cart where {count} lines were acknowledged")));
             self.lines.clear();
             return findings;
         }
-        let skus: BTreeSet<String> = self
-            .lines
-            .keys()
-            .chain(seen.lines.keys())
-            .cloned()
-            .collect();
+        let skus: BTreeSet<String> = self.lines.keys().chain(seen.lines.keys()).cloned().collect();
         for sku in skus {
             let quantity = seen.lines.get(&sku).copied().unwrap_or(0);
             let line = self.lines.get(&sku).copied().unwrap_or_default();
@@ -160,27 +136,16 @@ impl Ledger {
                 let (fault, what) = self.judge(&sku, line, quantity, shelves);
                 findings.push(self.finding(
                     fault,
-                    format!(
-                        "{sku}: {quantity} in the cart, {} by the acknowledgements ({what})",
-                        line.quantity
-                    ),
+                    format!("{sku}: {quantity} in the cart, {} by the acknowledgements ({what})", line.quantity),
                 ));
             }
-            self.lines.insert(
-                sku,
-                Line {
-                    quantity,
-                    ..Line::default()
-                },
-            );
+            self.lines.insert(sku, Line { quantity, ..Line::default() });
         }
         findings
     }
 
     fn judge(&self, sku: &str, line: Line, seen: u32, shelves: &Shelves) -> (Fault, String) {
-        let owner = shelves
-            .owner(sku, seen)
-            .filter(|owner| *owner != self.shopper);
+        let owner = shelves.owner(sku, seen).filter(|owner| *owner != self.shopper);
         match owner {
             Some(owner) if seen > 0 => {
                 return (Fault::MixUp, format!("the canary of shopper {owner}"));
@@ -188,15 +153,11 @@ impl Ledger {
             _ => {}
         }
         let is_own_canary = sku == self.canary.sku;
-        if seen > 0 && (shelves.is_set_aside(sku) && !is_own_canary || !self.touched.contains(sku))
-        {
+        if seen > 0 && (shelves.is_set_aside(sku) && !is_own_canary || !self.touched.contains(sku)) {
             return (Fault::MixUp, "this shopper never put it there".to_owned());
         }
         if line.before == Some(seen) {
-            return (
-                Fault::LostUpdate,
-                "as it was before the last change".to_owned(),
-            );
+            return (Fault::LostUpdate, "as it was before the last change".to_owned());
         }
         if line.quantity == 0 {
             return (Fault::Resurrected, "removed, and there again".to_owned());
@@ -223,10 +184,7 @@ impl Ledger {
     }
 
     pub(crate) fn finding(&self, fault: Fault, detail: impl std::fmt::Display) -> Finding {
-        Finding {
-            fault,
-            detail: format!("shopper {}: {detail}", self.shopper),
-        }
+        Finding { fault, detail: format!("shopper {}: {detail}", self.shopper) }
     }
 }
 
@@ -236,8 +194,7 @@ mod tests {
     use crate::load_test::ledger::{Change, Fault, Ledger, SeenCart};
 
     fn shelves() -> Shelves {
-        Shelves::divide(["a", "b", "c", "x", "y", "z"].map(str::to_owned).into(), 9)
-            .expect("products")
+        Shelves::divide(["a", "b", "c", "x", "y", "z"].map(str::to_owned).into(), 9).expect("products")
     }
 
     /// Shopper 1 with its canary (1 × y) and 2 × a in the cart, both confirmed by a read.
@@ -245,30 +202,16 @@ mod tests {
         let mut ledger = Ledger::new(1, shelves().canary(1));
         ledger.acknowledge("y", Change::Add(1));
         ledger.acknowledge("a", Change::Add(2));
-        assert!(
-            ledger
-                .check(&seen(2, &[("y", 1), ("a", 2)]), &shelves(), false)
-                .is_empty()
-        );
+        assert!(ledger.check(&seen(2, &[("y", 1), ("a", 2)]), &shelves(), false).is_empty());
         ledger
     }
 
     fn seen(revision: u64, lines: &[(&str, u32)]) -> SeenCart {
-        SeenCart {
-            revision,
-            lines: lines
-                .iter()
-                .map(|(sku, quantity)| ((*sku).to_owned(), *quantity))
-                .collect(),
-        }
+        SeenCart { revision, lines: lines.iter().map(|(sku, quantity)| ((*sku).to_owned(), *quantity)).collect() }
     }
 
     fn faults(ledger: &mut Ledger, revision: u64, lines: &[(&str, u32)]) -> Vec<Fault> {
-        ledger
-            .check(&seen(revision, lines), &shelves(), true)
-            .into_iter()
-            .map(|finding| finding.fault)
-            .collect()
+        ledger.check(&seen(revision, lines), &shelves(), true).into_iter().map(|finding| finding.fault).collect()
     }
 
     #[test]
@@ -284,16 +227,10 @@ mod tests {
     fn each_loss_has_its_name_and_counts_once() {
         let mut ledger = ledger();
         ledger.acknowledge("a", Change::Add(1));
-        assert_eq!(
-            faults(&mut ledger, 3, &[("y", 1), ("a", 2)]),
-            [Fault::LostUpdate]
-        );
+        assert_eq!(faults(&mut ledger, 3, &[("y", 1), ("a", 2)]), [Fault::LostUpdate]);
         assert_eq!(faults(&mut ledger, 3, &[("y", 1), ("a", 2)]), []);
         ledger.acknowledge("a", Change::Set(1));
-        assert_eq!(
-            faults(&mut ledger, 4, &[("y", 1), ("a", 2)]),
-            [Fault::LostUpdate]
-        );
+        assert_eq!(faults(&mut ledger, 4, &[("y", 1), ("a", 2)]), [Fault::LostUpdate]);
         assert_eq!(faults(&mut ledger, 4, &[("y", 1)]), [Fault::LostUpdate]);
         assert_eq!(faults(&mut ledger, 4, &[]), [Fault::LostCart]);
         assert_eq!(faults(&mut ledger, 4, &[]), []);
@@ -303,16 +240,10 @@ mod tests {
     fn what_counts_twice_and_what_comes_back() {
         let mut ledger = ledger();
         ledger.acknowledge("a", Change::Add(3));
-        assert_eq!(
-            faults(&mut ledger, 3, &[("y", 1), ("a", 8)]),
-            [Fault::Duplicate]
-        );
+        assert_eq!(faults(&mut ledger, 3, &[("y", 1), ("a", 8)]), [Fault::Duplicate]);
         ledger.acknowledge("a", Change::Remove);
         assert_eq!(faults(&mut ledger, 4, &[("y", 1)]), []);
-        assert_eq!(
-            faults(&mut ledger, 5, &[("y", 1), ("a", 8)]),
-            [Fault::Resurrected]
-        );
+        assert_eq!(faults(&mut ledger, 5, &[("y", 1), ("a", 8)]), [Fault::Resurrected]);
     }
 
     #[test]
@@ -321,19 +252,9 @@ mod tests {
         let findings = ledger.check(&seen(3, &[("y", 1), ("a", 2), ("z", 2)]), &shelves(), false);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].fault, Fault::MixUp);
-        assert!(
-            findings[0].detail.contains("canary of shopper 5"),
-            "{}",
-            findings[0].detail
-        );
-        assert_eq!(
-            faults(&mut ledger, 4, &[("y", 1), ("a", 2), ("z", 2), ("b", 1)]),
-            [Fault::MixUp]
-        );
-        assert_eq!(
-            faults(&mut ledger, 5, &[("y", 2), ("a", 2), ("z", 2), ("b", 1)]),
-            [Fault::MixUp]
-        );
+        assert!(findings[0].detail.contains("canary of shopper 5"), "{}", findings[0].detail);
+        assert_eq!(faults(&mut ledger, 4, &[("y", 1), ("a", 2), ("z", 2), ("b", 1)]), [Fault::MixUp]);
+        assert_eq!(faults(&mut ledger, 5, &[("y", 2), ("a", 2), ("z", 2), ("b", 1)]), [Fault::MixUp]);
     }
 
     #[test]
@@ -349,23 +270,14 @@ mod tests {
         }
         let mut ledger = ledger();
         ledger.leave_unknown("a", Change::Add(4));
-        assert_eq!(
-            faults(&mut ledger, 3, &[("y", 1), ("a", 10)]),
-            [Fault::Duplicate]
-        );
+        assert_eq!(faults(&mut ledger, 3, &[("y", 1), ("a", 10)]), [Fault::Duplicate]);
     }
 
     #[test]
     fn a_revision_never_goes_back() {
         let mut ledger = ledger();
         let findings = ledger.check(&seen(1, &[]), &shelves(), false);
-        assert_eq!(
-            findings
-                .iter()
-                .map(|finding| finding.fault)
-                .collect::<Vec<_>>(),
-            [Fault::StaleRead]
-        );
+        assert_eq!(findings.iter().map(|finding| finding.fault).collect::<Vec<_>>(), [Fault::StaleRead]);
         assert_eq!(faults(&mut ledger, 1, &[]), [Fault::LostCart]);
     }
 }

@@ -94,10 +94,7 @@ pub(crate) async fn run(args: LoadTestArgs) -> anyhow::Result<ExitCode> {
 
 async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
     if args.replicas.len() > RUNS_MAX {
-        bail!(
-            "--replicas has {} numbers; at most {RUNS_MAX} runs make one test",
-            args.replicas.len()
-        );
+        bail!("--replicas has {} numbers; at most {RUNS_MAX} runs make one test", args.replicas.len());
     }
     for file in args.json.iter().chain(&args.html) {
         // Found now and not after minutes of testing.
@@ -107,9 +104,7 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
         shoppers: args.shoppers,
         duration: args.duration,
         think: args.think_time,
-        seed: args
-            .seed
-            .unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        seed: args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         kill_every: args.kill_replica_every,
     };
     let (ending, _) = watch::channel(false);
@@ -121,12 +116,8 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
             return anyhow::Ok(runs);
         }
         for replicas in &args.replicas {
-            eprintln!(
-                "starting a shop on {replicas} replica{}",
-                if *replicas == 1 { "" } else { "s" }
-            );
-            let target =
-                Target::start(*replicas, args.cache.clone(), args.database.clone()).await?;
+            eprintln!("starting a shop on {replicas} replica{}", if *replicas == 1 { "" } else { "s" });
+            let target = Target::start(*replicas, args.cache.clone(), args.database.clone()).await?;
             let run = runner::run(&config, &target, Some(*replicas), &ending).await;
             target.stop().await;
             runs.push(run?);
@@ -152,10 +143,7 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
     let report = Report::new(config.seed, think_ms, runs);
     print!("{}", table::table(&report));
     if let Some(file) = &args.json {
-        write(
-            file,
-            &serde_json::to_string_pretty(&report).context("cannot write the report as JSON")?,
-        )?;
+        write(file, &serde_json::to_string_pretty(&report).context("cannot write the report as JSON")?)?;
         println!("  JSON: {}", file.display());
     }
     if let Some(file) = &args.html {
@@ -172,9 +160,7 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
 
 /// `500ms`, `30s`, `5m`; a bare number is refused, since nobody remembers what it would mean.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let wrong = || format!("`{text}` is no time; write it as 500ms, 30s or 5m");
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -185,10 +171,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     if duration.is_zero() || duration > DURATION_MAX {
-        return Err(format!(
-            "`{text}` is out of range; from 1ms to {}m",
-            DURATION_MAX.as_secs() / 60
-        ));
+        return Err(format!("`{text}` is out of range; from 1ms to {}m", DURATION_MAX.as_secs() / 60));
     }
     Ok(duration)
 }

@@ -18,18 +18,13 @@ pub(crate) async fn show(title: String, duration: Duration, recorder: Arc<Record
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            eprintln!(
-                "{title}: {:>3.0} s  {}",
-                start.elapsed().as_secs_f64(),
-                glance(&recorder)
-            );
+            eprintln!("{title}: {:>3.0} s  {}", start.elapsed().as_secs_f64(), glance(&recorder));
         }
     }
     let whole = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let bar = ProgressBar::new(whole);
-    let style =
-        ProgressStyle::with_template("  {prefix} [{bar:30.cyan/dim}] {percent:>3} %  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("  {prefix} [{bar:30.cyan/dim}] {percent:>3} %  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style.progress_chars("━━─"));
     bar.set_prefix(title);
     // Cleared on drop too, so that the table is not printed behind half a bar.
@@ -38,11 +33,7 @@ pub(crate) async fn show(title: String, duration: Duration, recorder: Arc<Record
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        bar.0.set_position(
-            u64::try_from(start.elapsed().as_millis())
-                .unwrap_or(u64::MAX)
-                .min(whole),
-        );
+        bar.0.set_position(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX).min(whole));
         bar.0.set_message(glance(&recorder));
     }
 }
@@ -57,18 +48,7 @@ impl Drop for ClearOnDrop {
 
 fn glance(recorder: &Recorder) -> String {
     let glance = recorder.glance();
-    let kills = if glance.kills == 0 {
-        String::new()
-    } else {
-        format!(" · {} kills", glance.kills)
-    };
-    let faults = if glance.faults == 0 {
-        "nothing lost".to_owned()
-    } else {
-        format!("{} LOST", glance.faults)
-    };
-    format!(
-        "{} requests · p99 {:.1} ms · {} errors{kills} · {faults}",
-        glance.requests, glance.p99_ms, glance.errors
-    )
+    let kills = if glance.kills == 0 { String::new() } else { format!(" · {} kills", glance.kills) };
+    let faults = if glance.faults == 0 { "nothing lost".to_owned() } else { format!("{} LOST", glance.faults) };
+    format!("{} requests · p99 {:.1} ms · {} errors{kills} · {faults}", glance.requests, glance.p99_ms, glance.errors)
 }

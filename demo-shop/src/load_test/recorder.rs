@@ -81,6 +81,8 @@ pub(crate) struct Operations {
     pub(crate) repeated: u64,
     /// Whole carts that were compared with the ledger.
     pub(crate) carts_compared: u64,
+    /// Actions, of any kind, that were planned and not begun because the shop was too slow for the plan.
+    pub(crate) not_begun: u64,
 }
 
 /// Everything of one run. All of it is behind one short lock.
@@ -284,10 +286,7 @@ impl State {
 
 impl Kill {
     fn observe(&mut self, sample: &Sample<'_>, is_error: bool) {
-        let Some(after) = self
-            .at
-            .and_then(|at| sample.done.checked_duration_since(at))
-        else {
+        let Some(after) = self.at.and_then(|at| sample.done.checked_duration_since(at)) else {
             return;
         };
         let was_sent_after = self.at.is_some_and(|at| sample.sent > at);
@@ -313,31 +312,21 @@ impl Kill {
 
 fn histogram() -> Histogram<u64> {
     let highest = u64::try_from(LATENCY_MAX.as_micros()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, highest, 3)
-        .expect("the bounds are in order and three digits are allowed")
+    Histogram::new_with_bounds(1, highest, 3).expect("the bounds are in order and three digits are allowed")
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "microseconds of a latency are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a latency are far below 2^52")]
 fn millis(micros: u64) -> f64 {
     micros as f64 / 1_000.0
 }
 
 fn latency_of(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| millis(histogram.value_at_quantile(quantile));
-    Latency {
-        p50_ms: at(0.5),
-        p90_ms: at(0.9),
-        p99_ms: at(0.99),
-        p999_ms: at(0.999),
-        max_ms: millis(histogram.max()),
-    }
+    Latency { p50_ms: at(0.5), p90_ms: at(0.9), p99_ms: at(0.99), p999_ms: at(0.999), max_ms: millis(histogram.max()) }
 }
 
 #[cfg(test)]
@@ -348,21 +337,9 @@ mod tests {
 
     use crate::load_test::recorder::{Outcome, Recorder, Sample};
 
-    fn sample(
-        start: Instant,
-        from_ms: u64,
-        to_ms: u64,
-        outcome: Outcome,
-        served_by: Option<&str>,
-    ) -> Sample<'_> {
+    fn sample(start: Instant, from_ms: u64, to_ms: u64, outcome: Outcome, served_by: Option<&str>) -> Sample<'_> {
         let at = |ms| start + Duration::from_millis(ms);
-        Sample {
-            intended: at(from_ms),
-            sent: at(from_ms),
-            done: at(to_ms),
-            outcome,
-            served_by,
-        }
+        Sample { intended: at(from_ms), sent: at(from_ms), done: at(to_ms), outcome, served_by }
     }
 
     #[test]
@@ -370,29 +347,14 @@ mod tests {
         let recorder = Recorder::new();
         let start = recorder.start;
         recorder.record(&sample(start, 100, 110, Outcome::Success, Some("A")));
-        let late = Sample {
-            intended: start,
-            ..sample(start, 900, 1_100, Outcome::Success, Some("B"))
-        };
+        let late = Sample { intended: start, ..sample(start, 900, 1_100, Outcome::Success, Some("B")) };
         recorder.record(&late);
         recorder.record(&sample(start, 3_000, 3_001, Outcome::Broken, None));
         let totals = recorder.totals();
-        let seconds: Vec<_> = totals
-            .timeline
-            .iter()
-            .map(|one| (one.second, one.requests, one.errors))
-            .collect();
+        let seconds: Vec<_> = totals.timeline.iter().map(|one| (one.second, one.requests, one.errors)).collect();
         assert_eq!(seconds, [(0, 1, 0), (1, 1, 0), (3, 1, 1)]);
-        assert!(
-            (totals.latency.max_ms - 1_100.0).abs() < 2.0,
-            "{:?}",
-            totals.latency
-        );
-        assert!(
-            (totals.service.max_ms - 200.0).abs() < 2.0,
-            "{:?}",
-            totals.service
-        );
+        assert!((totals.latency.max_ms - 1_100.0).abs() < 2.0, "{:?}", totals.latency);
+        assert!((totals.service.max_ms - 200.0).abs() < 2.0, "{:?}", totals.service);
         assert_eq!((totals.requests, totals.broken), (3, 1));
     }
 
@@ -402,16 +364,9 @@ mod tests {
         recorder.kill("A", 7);
         let at = recorder.state.lock().kills[0].at.expect("it was just set");
         let before = at - Duration::from_millis(5);
-        recorder.record(&Sample {
-            intended: before,
-            sent: before,
-            ..sample(at, 0, 2, Outcome::Success, Some("A"))
-        });
+        recorder.record(&Sample { intended: before, sent: before, ..sample(at, 0, 2, Outcome::Success, Some("A")) });
         recorder.record(&sample(at, 1, 10, Outcome::Success, Some("B")));
-        recorder.record(&Sample {
-            sent: before,
-            ..sample(at, 0, 20, Outcome::ServerError, None)
-        });
+        recorder.record(&Sample { sent: before, ..sample(at, 0, 20, Outcome::ServerError, None) });
         recorder.record(&sample(at, 21, 30, Outcome::Success, Some("B")));
         recorder.record(&sample(at, 200, 250, Outcome::Success, Some("A")));
         let kill = recorder.totals().kills.remove(0);

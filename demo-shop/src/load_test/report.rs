@@ -105,10 +105,7 @@ impl Losses {
 
 impl Run {
     /// Puts the totals of a run and what its shoppers met into the form of the report.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "counts of one test are far below 2^52"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "counts of one test are far below 2^52")]
     pub(crate) fn new(replicas: usize, shoppers: u32, totals: Totals, instances: &[usize]) -> Self {
         let fault = |fault| totals.faults.get(&fault).copied().unwrap_or(0);
         let served: u64 = totals.shares.values().sum();
@@ -139,11 +136,7 @@ impl Run {
             shares: totals
                 .shares
                 .into_iter()
-                .map(|(replica, requests)| Share {
-                    replica,
-                    requests,
-                    percent: requests as f64 * 100.0 / served.max(1) as f64,
-                })
+                .map(|(replica, requests)| Share { replica, requests, percent: requests as f64 * 100.0 / served.max(1) as f64 })
                 .collect(),
             instances_per_shopper: Instances {
                 min: instances.iter().copied().min().unwrap_or(0),
@@ -159,15 +152,9 @@ impl Run {
 
 impl Report {
     pub(crate) fn new(seed: u64, think_time_ms: u64, runs: Vec<Run>) -> Self {
-        let passed = runs
-            .iter()
-            .all(|run| run.losses.total() == 0 && run.operations.acknowledged > 0);
+        let passed = runs.iter().all(|run| run.losses.total() == 0 && run.operations.acknowledged > 0);
         Self {
-            verdict: if passed {
-                Verdict::Passed
-            } else {
-                Verdict::Failed
-            },
+            verdict: if passed { Verdict::Passed } else { Verdict::Failed },
             seed,
             think_time_ms,
             latency_from: "the moment the shopper intended to send (corrected for coordinated omission); service_time counts \
@@ -187,32 +174,19 @@ impl Report {
             _ => format!(" over {kills} kill -9 of replicas"),
         };
         if self.verdict == Verdict::Passed {
-            return format!(
-                "PASSED: {acknowledged} changes acknowledged{after}, and every one of them is there"
-            );
+            return format!("PASSED: {acknowledged} changes acknowledged{after}, and every one of them is there");
         }
         if acknowledged == 0 {
             return "FAILED: no change was acknowledged, so nothing was proved".to_owned();
         }
         let mut parts = Vec::new();
-        let names = self
-            .runs
-            .first()
-            .map(|run| run.losses.named())
-            .unwrap_or_default();
+        let names = self.runs.first().map(|run| run.losses.named()).unwrap_or_default();
         for (place, (name, _)) in names.iter().enumerate() {
-            let count: u64 = self
-                .runs
-                .iter()
-                .filter_map(|run| run.losses.named().get(place).map(|(_, count)| *count))
-                .sum();
+            let count: u64 = self.runs.iter().filter_map(|run| run.losses.named().get(place).map(|(_, count)| *count)).sum();
             if count > 0 {
                 parts.push(format!("{count} {name}"));
             }
         }
-        format!(
-            "FAILED: {} in {acknowledged} acknowledged changes{after}",
-            parts.join(", ")
-        )
+        format!("FAILED: {} in {acknowledged} acknowledged changes{after}", parts.join(", "))
     }
 }

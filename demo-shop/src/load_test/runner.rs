@@ -40,17 +40,13 @@ pub(crate) async fn run(
     ending: &watch::Sender<bool>,
 ) -> anyhow::Result<Run> {
     let skus = target.skus().await?;
-    let shelves =
-        Shelves::divide(skus, config.shoppers).context("the shop has fewer than two products")?;
+    let shelves = Shelves::divide(skus, config.shoppers).context("the shop has fewer than two products")?;
     let shelves = Arc::new(shelves);
     let killer = match config.kill_every {
         Some(every) => {
             let killer = target.killer();
             // Asked once before anything is measured: a test that cannot kill should say so at once.
-            anyhow::ensure!(
-                !killer.victims().await?.is_empty(),
-                "kills need at least one replica that is up"
-            );
+            anyhow::ensure!(!killer.victims().await?.is_empty(), "kills need at least one replica that is up");
             Some((killer, every))
         }
         None => None,
@@ -63,19 +59,9 @@ pub(crate) async fn run(
     let mut shoppers = JoinSet::new();
     let origin = target.origin();
     for index in 0..config.shoppers {
-        let shopper = Shopper::new(
-            index,
-            config.seed,
-            Arc::clone(&origin),
-            Arc::clone(&shelves),
-            Arc::clone(&recorder),
-        );
+        let shopper = Shopper::new(index, config.seed, Arc::clone(&origin), Arc::clone(&shelves), Arc::clone(&recorder));
         let arrival = start + arrivals * index / config.shoppers;
-        let schedule = Schedule {
-            arrival,
-            end,
-            think: config.think,
-        };
+        let schedule = Schedule { arrival, end, think: config.think };
         shoppers.spawn(shopper.shop(schedule, ending.subscribe()));
     }
     let mut helpers = JoinSet::new();
@@ -84,19 +70,9 @@ pub(crate) async fn run(
         Some(count) => format!("{count} replicas"),
         None => origin.to_string(),
     };
-    helpers.spawn(progress::show(
-        title,
-        config.duration,
-        Arc::clone(&recorder),
-    ));
+    helpers.spawn(progress::show(title, config.duration, Arc::clone(&recorder)));
     if let Some((killer, every)) = killer {
-        helpers.spawn(kill_in_turn(
-            killer,
-            every,
-            end,
-            Arc::clone(&recorder),
-            ending.subscribe(),
-        ));
+        helpers.spawn(kill_in_turn(killer, every, end, Arc::clone(&recorder), ending.subscribe()));
     }
     let mut instances = Vec::new();
     while let Some(shopper) = shoppers.join_next().await {
@@ -106,22 +82,11 @@ pub(crate) async fn run(
     helpers.shutdown().await;
     let totals = recorder.totals();
     let seen = totals.shares.len();
-    Ok(Run::new(
-        replicas.map_or(seen, usize::from),
-        config.shoppers,
-        totals,
-        &instances,
-    ))
+    Ok(Run::new(replicas.map_or(seen, usize::from), config.shoppers, totals, &instances))
 }
 
 /// Kills one replica after another, in the order of their names.
-async fn kill_in_turn(
-    killer: Killer,
-    every: Duration,
-    end: Instant,
-    recorder: Arc<Recorder>,
-    mut ending: watch::Receiver<bool>,
-) {
+async fn kill_in_turn(killer: Killer, every: Duration, end: Instant, recorder: Arc<Recorder>, mut ending: watch::Receiver<bool>) {
     let mut next = Instant::now() + every;
     let mut last = String::new();
     while next + CALM_AT_THE_END <= end {
@@ -138,10 +103,7 @@ async fn kill_in_turn(
                 continue;
             }
         };
-        let following = victims
-            .iter()
-            .find(|(name, _)| *name > last)
-            .or_else(|| victims.first());
+        let following = victims.iter().find(|(name, _)| *name > last).or_else(|| victims.first());
         if let Some((name, pid)) = following {
             recorder.kill(name, *pid);
             if !Killer::kill(*pid) {

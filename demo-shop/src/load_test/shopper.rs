@@ -14,9 +14,7 @@ use crate::load_test::canary::{Canary, Shelves};
 use crate::load_test::forms::{self, Form, percent_encode};
 use crate::load_test::journey::{Action, Chance};
 use crate::load_test::ledger::{Change, Fault, Ledger, SeenCart};
-use crate::load_test::limits::{
-    LAST_LOOK_TIME_MAX, QUANTITY_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, RETRY_TIME_MAX,
-};
+use crate::load_test::limits::{LAST_LOOK_TIME_MAX, QUANTITY_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, RETRY_TIME_MAX};
 use crate::load_test::recorder::Recorder;
 
 /// When a shopper comes, how fast it acts, and when it leaves.
@@ -47,13 +45,7 @@ enum Settled {
 }
 
 impl Shopper {
-    pub(crate) fn new(
-        index: u32,
-        seed: u64,
-        origin: Arc<str>,
-        shelves: Arc<Shelves>,
-        recorder: Arc<Recorder>,
-    ) -> Self {
+    pub(crate) fn new(index: u32, seed: u64, origin: Arc<str>, shelves: Arc<Shelves>, recorder: Arc<Recorder>) -> Self {
         let canary = shelves.canary(index);
         Self {
             chance: Chance::new(seed, index),
@@ -66,14 +58,10 @@ impl Shopper {
     }
 
     /// Shops until the schedule's end or `ending`, looks at the cart a last time, and tells how many replicas it met.
-    pub(crate) async fn shop(
-        mut self,
-        schedule: Schedule,
-        mut ending: watch::Receiver<bool>,
-    ) -> anyhow::Result<usize> {
+    pub(crate) async fn shop(mut self, schedule: Schedule, mut ending: watch::Receiver<bool>) -> anyhow::Result<usize> {
         let mut intended = schedule.arrival;
         let mut is_first = true;
-        while intended < schedule.end {
+        while intended < schedule.end && Instant::now() < schedule.end {
             tokio::select! {
                 () = sleep_until(intended) => {}
                 _ = ending.wait_for(|ending| *ending) => break,
@@ -89,10 +77,23 @@ impl Shopper {
             // The plan goes on from the plan and not from the answer, so that a slow shop delays nothing unseen.
             intended += self.chance.think(schedule.think);
         }
+        if !*ending.borrow() {
+            self.count_not_begun(intended, &schedule);
+        }
         if !is_first {
             self.last_look().await;
         }
         Ok(self.browser.instances.len())
+    }
+
+    /// Counts what was planned and not begun, because the shop was too slow for the plan.
+    fn count_not_begun(&mut self, mut intended: Instant, schedule: &Schedule) {
+        let mut count = 0;
+        while intended < schedule.end {
+            count += 1;
+            intended += self.chance.think(schedule.think);
+        }
+        self.recorder.count(|operations| operations.not_begun += count);
     }
 
     async fn release_canary(&mut self, intended: Instant) -> anyhow::Result<()> {
@@ -135,13 +136,8 @@ impl Shopper {
             Action::Set => {
                 if let Some(sku) = self.line_to_change() {
                     let quantity = self.chance.new_quantity();
-                    let ask = self.api(
-                        Method::PUT,
-                        &line_path(&sku),
-                        format!("{{\"quantity\":{quantity}}}"),
-                    );
-                    self.settle(&sku, Change::Set(quantity), ask, intended)
-                        .await;
+                    let ask = self.api(Method::PUT, &line_path(&sku), format!("{{\"quantity\":{quantity}}}"));
+                    self.settle(&sku, Change::Set(quantity), ask, intended).await;
                 }
             }
             Action::Remove => {
@@ -154,27 +150,18 @@ impl Shopper {
                 if let Some(sku) = self.product_to_add() {
                     let quantity = self.chance.quantity();
                     let page = product_path(&sku);
-                    self.by_form(&page, "/cart/add", &sku, Change::Add(quantity), intended)
-                        .await;
+                    self.by_form(&page, "/cart/add", &sku, Change::Add(quantity), intended).await;
                 }
             }
             Action::UpdateByForm => {
                 if let Some(sku) = self.line_to_change() {
                     let quantity = self.chance.new_quantity();
-                    self.by_form(
-                        "/cart",
-                        "/cart/update",
-                        &sku,
-                        Change::Set(quantity),
-                        intended,
-                    )
-                    .await;
+                    self.by_form("/cart", "/cart/update", &sku, Change::Set(quantity), intended).await;
                 }
             }
             Action::RemoveByForm => {
                 if let Some(sku) = self.line_to_change() {
-                    self.by_form("/cart", "/cart/remove", &sku, Change::Remove, intended)
-                        .await;
+                    self.by_form("/cart", "/cart/remove", &sku, Change::Remove, intended).await;
                 }
             }
         }
@@ -191,14 +178,7 @@ impl Shopper {
     }
 
     /// Looks at a page, fills in the form that it has for `sku`, sends it, and follows the redirect.
-    async fn by_form(
-        &mut self,
-        page: &str,
-        action: &str,
-        sku: &str,
-        change: Change,
-        intended: Instant,
-    ) {
+    async fn by_form(&mut self, page: &str, action: &str, sku: &str, change: Change, intended: Instant) {
         let Ok(answer) = self.browser.exchange(&Ask::get(page), intended).await else {
             return;
         };
@@ -225,11 +205,9 @@ impl Shopper {
             match self.browser.exchange(&ask, intended).await {
                 Ok(answer) if answer.status.is_success() || answer.status.is_redirection() => {
                     self.ledger.acknowledge(sku, change);
-                    let stale =
-                        revision(&answer).and_then(|revision| self.ledger.note_revision(revision));
+                    let stale = revision(&answer).and_then(|revision| self.ledger.note_revision(revision));
                     self.recorder.report(stale);
-                    self.recorder
-                        .count(|operations| operations.acknowledged += 1);
+                    self.recorder.count(|operations| operations.acknowledged += 1);
                     return Settled::Acknowledged;
                 }
                 Ok(answer) if answer.status.is_client_error() => {
@@ -255,26 +233,18 @@ impl Shopper {
 
     /// Reads the whole cart and compares it with the ledger. `None` when it could not be read.
     async fn read_cart(&mut self, intended: Instant, is_last: bool) -> Option<()> {
-        let answer = self
-            .browser
-            .exchange(&Ask::get("/api/cart"), intended)
-            .await
-            .ok()?;
+        let answer = self.browser.exchange(&Ask::get("/api/cart"), intended).await.ok()?;
         if !answer.status.is_success() {
             return None;
         }
         let cart: CartJson = serde_json::from_slice(&answer.body).ok()?;
-        let mut seen = SeenCart {
-            revision: cart.revision,
-            lines: BTreeMap::new(),
-        };
+        let mut seen = SeenCart { revision: cart.revision, lines: BTreeMap::new() };
         for line in cart.lines {
             *seen.lines.entry(line.sku).or_default() += line.quantity;
         }
         let findings = self.ledger.check(&seen, &self.shelves, is_last);
         self.recorder.report(findings);
-        self.recorder
-            .count(|operations| operations.carts_compared += 1);
+        self.recorder.count(|operations| operations.carts_compared += 1);
         Some(())
     }
 
@@ -283,9 +253,7 @@ impl Shopper {
         let give_up = Instant::now() + LAST_LOOK_TIME_MAX;
         while self.read_cart(Instant::now(), true).await.is_none() {
             if Instant::now() >= give_up {
-                let finding = self
-                    .ledger
-                    .finding(Fault::Unread, "the cart could not be read at the end");
+                let finding = self.ledger.finding(Fault::Unread, "the cart could not be read at the end");
                 self.recorder.report([finding]);
                 break;
             }
@@ -296,17 +264,14 @@ impl Shopper {
 
     fn note_cookies(&mut self) {
         for name in std::mem::take(&mut self.browser.replaced_cookies) {
-            let finding = self
-                .ledger
-                .finding(Fault::NewSession, format!("the cookie {name} was replaced"));
+            let finding = self.ledger.finding(Fault::NewSession, format!("the cookie {name} was replaced"));
             self.recorder.report([finding]);
         }
     }
 
     fn product_to_add(&mut self) -> Option<String> {
         let sku = self.chance.pick(&self.shelves.shopping)?;
-        (!self.ledger.is_uncertain(sku) && self.ledger.quantity(sku) < QUANTITY_MAX)
-            .then(|| sku.clone())
+        (!self.ledger.is_uncertain(sku) && self.ledger.quantity(sku) < QUANTITY_MAX).then(|| sku.clone())
     }
 
     fn line_to_change(&mut self) -> Option<String> {
@@ -348,9 +313,7 @@ fn revision(answer: &Answer) -> Option<u64> {
     if !content_type.starts_with("application/json") {
         return None;
     }
-    serde_json::from_slice::<ChangedJson>(&answer.body)
-        .ok()
-        .map(|changed| changed.revision)
+    serde_json::from_slice::<ChangedJson>(&answer.body).ok().map(|changed| changed.revision)
 }
 
 fn of_form(form: &Form) -> Ask {

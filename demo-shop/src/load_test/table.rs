@@ -27,10 +27,7 @@ pub(crate) fn table(report: &Report) -> String {
             run.instances_per_shopper.average,
         );
     }
-    let _ = writeln!(
-        text,
-        "\n  Latencies count from the moment a shopper intended to send."
-    );
+    let _ = writeln!(text, "\n  Latencies count from the moment a shopper intended to send.");
     for run in &report.runs {
         let operations = run.operations;
         let _ = writeln!(
@@ -45,17 +42,13 @@ pub(crate) fn table(report: &Report) -> String {
             operations.repeated,
             operations.carts_compared,
         );
-        let losses: Vec<String> = run
-            .losses
-            .named()
-            .iter()
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect();
+        let losses: Vec<String> = run.losses.named().iter().map(|(name, count)| format!("{name} {count}")).collect();
         let _ = writeln!(text, "    {}", losses.join(" · "));
+        if operations.not_begun > 0 {
+            let _ = writeln!(text, "    the shop fell behind: {} planned actions were not begun in time", operations.not_begun);
+        }
         for kill in &run.kills {
-            let after = |ms: Option<f64>, none: &str| {
-                ms.map_or_else(|| none.to_owned(), |ms| format!("{ms:.0} ms"))
-            };
+            let after = |ms: Option<f64>, none: &str| ms.map_or_else(|| none.to_owned(), |ms| format!("{ms:.0} ms"));
             let _ = writeln!(
                 text,
                 "    {:>6.1} s  kill -9 of {} (pid {}): first error {}, first success {}, back {}",
@@ -76,10 +69,6 @@ pub(crate) fn table(report: &Report) -> String {
 }
 
 fn shares(run: &Run) -> String {
-    let shares: Vec<String> = run
-        .shares
-        .iter()
-        .map(|share| format!("{} {:.0} %", share.replica, share.percent))
-        .collect();
+    let shares: Vec<String> = run.shares.iter().map(|share| format!("{} {:.0} %", share.replica, share.percent)).collect();
     shares.join(", ")
 }

@@ -28,45 +28,23 @@ pub(crate) enum Target {
 
 impl Target {
     /// Starts a fleet with a data folder that is thrown away afterwards.
-    pub(crate) async fn start(
-        replicas: u8,
-        cache: Option<String>,
-        database: Option<String>,
-    ) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("demo-shop-load-test-")
-            .tempdir()
-            .context("cannot make a folder")?;
+    pub(crate) async fn start(replicas: u8, cache: Option<String>, database: Option<String>) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("demo-shop-load-test-").tempdir().context("cannot make a folder")?;
         let data = DataDir::open(folder.path())?;
         let listener = crate::balancer::listen(([127, 0, 0, 1], 0).into()).await?;
         let output = Output::Files(data.logs());
         // The report tells of deaths; lines about them would only break the progress bar.
-        let config = FleetConfig {
-            replicas,
-            cache,
-            database,
-            output,
-            announces: false,
-        };
+        let config = FleetConfig { replicas, cache, database, output, announces: false };
         let fleet = Fleet::start(config, data, listener).await?;
-        Ok(Self::Own {
-            fleet,
-            _folder: folder,
-        })
+        Ok(Self::Own { fleet, _folder: folder })
     }
 
     /// A shop that runs already, by its address.
     pub(crate) fn running(url: &str) -> anyhow::Result<Self> {
-        let uri: Uri = url
-            .parse()
-            .with_context(|| format!("--target {url} is no URL; write http://127.0.0.1:8080"))?;
+        let uri: Uri = url.parse().with_context(|| format!("--target {url} is no URL; write http://127.0.0.1:8080"))?;
         match (uri.scheme_str(), uri.authority()) {
-            (Some("http"), Some(authority)) => Ok(Self::Running {
-                origin: format!("http://{authority}").into(),
-            }),
-            (Some("https"), _) => bail!(
-                "--target {url}: only http is spoken here; test behind the proxy that ends TLS"
-            ),
+            (Some("http"), Some(authority)) => Ok(Self::Running { origin: format!("http://{authority}").into() }),
+            (Some("https"), _) => bail!("--target {url}: only http is spoken here; test behind the proxy that ends TLS"),
             _ => bail!("--target {url} is no URL; write http://127.0.0.1:8080"),
         }
     }
@@ -88,13 +66,8 @@ impl Target {
     /// The SKUs of the shop, which also shows that it is there.
     pub(crate) async fn skus(&self) -> anyhow::Result<Vec<String>> {
         let body = fetch(&self.origin(), "/api/products").await?;
-        let products: ProductsJson =
-            serde_json::from_slice(&body).context("what answers /api/products is not this shop")?;
-        Ok(products
-            .products
-            .into_iter()
-            .map(|product| product.sku)
-            .collect())
+        let products: ProductsJson = serde_json::from_slice(&body).context("what answers /api/products is not this shop")?;
+        Ok(products.products.into_iter().map(|product| product.sku).collect())
     }
 
     pub(crate) async fn stop(self) {
@@ -120,30 +93,18 @@ impl Killer {
         let status = match self {
             Self::Own(watcher) => watcher.status(),
             Self::Running(origin) => {
-                let body = fetch(origin, "/fleet.json")
-                    .await
-                    .context("kills need the balancer's /fleet.json")?;
-                serde_json::from_slice::<FleetStatus>(&body)
-                    .context("kills need the balancer's /fleet.json, and this is none")?
+                let body = fetch(origin, "/fleet.json").await.context("kills need the balancer's /fleet.json")?;
+                serde_json::from_slice::<FleetStatus>(&body).context("kills need the balancer's /fleet.json, and this is none")?
             }
         };
         let is_ours = matches!(self, Self::Own(_));
         let mut victims = Vec::new();
-        for replica in status
-            .replicas
-            .into_iter()
-            .filter(|replica| replica.state == State::Up)
-        {
+        for replica in status.replicas.into_iter().filter(|replica| replica.state == State::Up) {
             let Some(pid) = replica.pid else {
-                bail!(
-                    "kills need the pids of the replicas, which this balancer does not know: target a `demo-shop up`"
-                );
+                bail!("kills need the pids of the replicas, which this balancer does not know: target a `demo-shop up`");
             };
             if !is_ours && !is_replica(pid) {
-                bail!(
-                    "kills need the replicas on this machine, and process {pid} (replica {}) is none here",
-                    replica.name
-                );
+                bail!("kills need the replicas on this machine, and process {pid} (replica {}) is none here", replica.name);
             }
             victims.push((replica.name, pid));
         }
@@ -186,10 +147,7 @@ async fn fetch(origin: &Arc<str>, path: &str) -> anyhow::Result<axum::body::Byte
         .await
         .map_err(|_| anyhow::anyhow!("nothing answers at {origin}{path}"))?;
     if !answer.status.is_success() {
-        bail!(
-            "{origin}{path} answers with status {}",
-            answer.status.as_u16()
-        );
+        bail!("{origin}{path} answers with status {}", answer.status.as_u16());
     }
     Ok(answer.body)
 }

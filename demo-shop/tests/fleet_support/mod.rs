@@ -27,22 +27,9 @@ pub(crate) struct Redis {
 }
 
 pub(crate) async fn redis() -> Redis {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let child = Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
@@ -55,11 +42,7 @@ pub(crate) async fn redis() -> Redis {
     })
     .await
     .expect("redis-server listens");
-    Redis {
-        url: format!("redis://{address}"),
-        address,
-        _child: child,
-    }
+    Redis { url: format!("redis://{address}"), address, _child: child }
 }
 
 /// A process of the binary under test, ready.
@@ -83,17 +66,9 @@ pub(crate) async fn start(arguments: &[&str]) -> Process {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (address, ready_line) = timeout(PATIENCE, async {
         loop {
-            let line = lines
-                .next_line()
-                .await
-                .unwrap()
-                .expect("a ready line before the end of the output");
+            let line = lines.next_line().await.unwrap().expect("a ready line before the end of the output");
             if let Some((_, rest)) = line.split_once(" ready on ") {
-                let address = rest
-                    .split_whitespace()
-                    .next()
-                    .unwrap()
-                    .trim_start_matches("http://");
+                let address = rest.split_whitespace().next().unwrap().trim_start_matches("http://");
                 break (address.parse().unwrap(), line);
             }
         }
@@ -102,12 +77,7 @@ pub(crate) async fn start(arguments: &[&str]) -> Process {
     .expect("it becomes ready");
     // The rest is read, or the process would stop at a full pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Process {
-        pid: child.id().unwrap(),
-        child,
-        address,
-        ready_line,
-    }
+    Process { pid: child.id().unwrap(), child, address, ready_line }
 }
 
 /// One answer, read whole.
@@ -124,14 +94,11 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub(crate) fn served_by(&self) -> &str {
-        self.headers
-            .get("x-served-by")
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get("x-served-by").map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -143,45 +110,20 @@ pub(crate) fn http() -> Http {
 
 pub(crate) async fn ask(client: &Http, request: Request<Body>) -> Result<Answer, String> {
     let exchange = async {
-        let response = client
-            .request(request)
-            .await
-            .map_err(|error| format!("{error:?}"))?;
+        let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let (parts, body) = response.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| format!("{error:?}"))?
-            .to_bytes();
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     };
-    timeout(PATIENCE, exchange)
-        .await
-        .map_err(|_| "no answer in time".to_owned())?
+    timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
 }
 
 pub(crate) async fn get(client: &Http, address: SocketAddr, path: &str) -> Result<Answer, String> {
-    ask(
-        client,
-        Request::get(format!("http://{address}{path}"))
-            .body(Body::empty())
-            .unwrap(),
-    )
-    .await
+    ask(client, Request::get(format!("http://{address}{path}")).body(Body::empty()).unwrap()).await
 }
 
-pub(crate) async fn post(
-    client: &Http,
-    address: SocketAddr,
-    path: &str,
-    body: &str,
-) -> Result<Answer, String> {
-    let request =
-        Request::post(format!("http://{address}{path}")).header("content-type", "application/json");
+pub(crate) async fn post(client: &Http, address: SocketAddr, path: &str, body: &str) -> Result<Answer, String> {
+    let request = Request::post(format!("http://{address}{path}")).header("content-type", "application/json");
     ask(client, request.body(Body::from(body.to_owned())).unwrap()).await
 }
 
@@ -196,10 +138,7 @@ pub(crate) enum Reply {
 }
 
 pub(crate) fn ok(body: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// An upstream over a bare socket, whose faults are exact to the byte: `/healthz` is always well.
@@ -216,11 +155,7 @@ pub(crate) async fn raw_upstream(script: Script) -> SocketAddr {
 
 async fn serve_raw(mut stream: TcpStream, script: Script) {
     while let Some(request) = read_request(&mut stream).await {
-        let reply = if request.starts_with("GET /healthz ") {
-            Reply::Bytes(ok("alive"))
-        } else {
-            script(&request)
-        };
+        let reply = if request.starts_with("GET /healthz ") { Reply::Bytes(ok("alive")) } else { script(&request) };
         let (bytes, goes_on) = match reply {
             Reply::Bytes(bytes) => (bytes, true),
             Reply::BytesThenClose(bytes) => (bytes, false),
