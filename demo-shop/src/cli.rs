@@ -67,10 +67,6 @@ pub(crate) struct NodeArgs {
     #[arg(long)]
     pub(crate) with_parent: bool,
     /// redis.conf directives: --port 6400 --maxmemory 256mb …
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "DIRECTIVE"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "DIRECTIVE")]
     pub(crate) directives: Vec<OsString>,
 }

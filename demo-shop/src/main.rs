@@ -58,8 +58,7 @@ fn run_node(node: cli::NodeArgs) -> ExitCode {
 
 /// Stdout is kept for the one ready line that scripts and supervisors wait for.
 fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -26,12 +26,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) secure_cookies: bool,
     /// The secret that turns session ids into keys of the store; the same on every replica, at least 16 characters
-    #[arg(
-        long,
-        env = "DEMO_SHOP_SESSION_KEY",
-        hide_env_values = true,
-        value_name = "SECRET"
-    )]
+    #[arg(long, env = "DEMO_SHOP_SESSION_KEY", hide_env_values = true, value_name = "SECRET")]
     pub(crate) session_key: Option<String>,
     /// Offer the routes that only tests need
     #[arg(long, hide = true)]

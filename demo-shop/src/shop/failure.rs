@@ -1,0 +1,247 @@
+//! What a page says when something did not work.
+//!
+//! Handlers return a [`Failure`]; it travels in the answer's extensions to [`dress`], which knows the visitor and
+//! makes a page or JSON of it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use session_store::{Cart, CartError, Session};
+
+use crate::shop::api::ApiError;
+use crate::shop::app::App;
+use crate::shop::html;
+use crate::shop::shell::Shell;
+
+/// Why a page could not be made, or a change not be done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    NotFound,
+    /// The request makes no sense as it is.
+    Refused {
+        status: StatusCode,
+        message: String,
+    },
+    /// The store of sessions and carts is out of reach.
+    StoreAway,
+    /// The store was out of reach, so a change was not made; the form may be sent again as it was.
+    NotChanged(Box<Retry>),
+    /// The database does not answer.
+    Database(sqlx::Error),
+    /// Too much at once.
+    Busy(String),
+    Internal(anyhow::Error),
+}
+
+/// A form to send once more, with the same token.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    pub(crate) action: &'static str,
+    pub(crate) fields: Vec<(&'static str, String)>,
+}
+
+/// When to come back after the store was away, in seconds.
+pub(crate) const RETRY_AFTER_SECONDS: u16 = 2;
+
+impl Failure {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Failure::NotFound => StatusCode::NOT_FOUND,
+            Failure::Refused { status, .. } => *status,
+            Failure::StoreAway | Failure::NotChanged(_) | Failure::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Failure::NotFound => "This page is not on our shelves",
+            Failure::Refused { .. } => "That did not work",
+            Failure::StoreAway => "Your cart is out of reach for a moment",
+            Failure::NotChanged(_) => "Your change was not made",
+            Failure::Database(_) => "The shop is catching its breath",
+            Failure::Busy(_) => "One moment, please",
+            Failure::Internal(_) => "Something broke on our side",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Failure::NotFound => "The address may be old, or a letter went missing.".to_owned(),
+            Failure::Refused { message, .. } | Failure::Busy(message) => message.clone(),
+            Failure::StoreAway => "The place where we keep carts does not answer right now. Nothing is lost: what you \
+                                   put in your cart is there when it is back."
+                .to_owned(),
+            Failure::NotChanged(_) => "The place where we keep carts does not answer right now, so the change was NOT \
+                                       made. What was in your cart before is safe. Trying again is safe too: it counts \
+                                       once, however often you press."
+                .to_owned(),
+            Failure::Database(_) => "Our product database does not answer right now. Your cart is safe; please try \
+                                     again in a moment."
+                .to_owned(),
+            Failure::Internal(_) => "We have written it down. Your cart is safe; please try again.".to_owned(),
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Failure::Database(error) => tracing::error!(%error, "database"),
+            Failure::Internal(error) => tracing::error!(error = format!("{error:#}"), "internal"),
+            _ => {}
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.log();
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Failure::Database(error)
+    }
+}
+
+impl From<tower_sessions::session::Error> for Failure {
+    fn from(error: tower_sessions::session::Error) -> Self {
+        match error {
+            tower_sessions::session::Error::Store(_) => Failure::StoreAway,
+            error => Failure::Internal(error.into()),
+        }
+    }
+}
+
+impl From<askama::Error> for Failure {
+    fn from(error: askama::Error) -> Self {
+        Failure::Internal(error.into())
+    }
+}
+
+/// What a cart's refusal means for a form.
+pub(crate) fn cart_failure(error: CartError, retry: impl FnOnce() -> Retry) -> Failure {
+    let refused = |status, message: String| Failure::Refused { status, message };
+    match error {
+        CartError::Unavailable(_) => Failure::NotChanged(Box::new(retry())),
+        CartError::QuantityZero => refused(StatusCode::UNPROCESSABLE_ENTITY, "Please take at least one.".to_owned()),
+        CartError::QuantityTooLarge { max } => {
+            refused(StatusCode::UNPROCESSABLE_ENTITY, format!("We hand out at most {max} of one thing."))
+        }
+        CartError::TooManyLines { max } => refused(StatusCode::CONFLICT, format!("A cart holds at most {max} different things.")),
+        CartError::InvalidSku => refused(StatusCode::NOT_FOUND, "There is no such product.".to_owned()),
+        CartError::SessionEnded => refused(StatusCode::CONFLICT, SESSION_ENDED.to_owned()),
+        error => Failure::Internal(error.into()),
+    }
+}
+
+const SESSION_ENDED: &str = "You were signed out while this was under way, so nothing was kept of it.";
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    shell: Shell,
+    title: &'a str,
+    message: &'a str,
+    status: u16,
+    retry: Option<&'a Retry>,
+    /// Seconds until the page asks again by itself.
+    refresh: Option<u16>,
+}
+
+/// Turns a [`Failure`] into a page for browsers or JSON for machines. Stands inside the session layer.
+pub(crate) async fn dress(State(app): State<App>, session: Session, cart: Cart, request: Request, next: Next) -> Response {
+    let (json, safe) = (is_for_machines(request.uri().path()), request.method().is_safe());
+    let response = next.run(request).await;
+    let Some(failure) = response.extensions().get::<Arc<Failure>>().cloned() else {
+        return response;
+    };
+    if json {
+        return ApiError::of_failure(&failure).into_response();
+    }
+    let shell = Shell::read(&app, &session, &cart).await;
+    page(shell, &failure, safe)
+}
+
+/// Gives a bare answer of the session layer (a commit that failed) the shop's face. Stands outside of it.
+pub(crate) async fn dress_commit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (json, safe) = (is_for_machines(request.uri().path()), request.method().is_safe());
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_bare = !matches!(
+        response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),
+        Some(kind) if kind.starts_with(b"text/html") || kind.starts_with(b"application/json")
+    );
+    let failure = match status {
+        StatusCode::SERVICE_UNAVAILABLE if is_bare && safe => Failure::StoreAway,
+        StatusCode::SERVICE_UNAVAILABLE if is_bare => Failure::Refused {
+            status,
+            message: "The place where we keep sessions stopped answering while we worked. Please look at your cart \
+                      before you try again."
+                .to_owned(),
+        },
+        StatusCode::CONFLICT if is_bare => Failure::Refused { status, message: SESSION_ENDED.to_owned() },
+        _ => return response,
+    };
+    let mut dressed = if json { ApiError::of_failure(&failure).into_response() } else { page(Shell::bare(&app), &failure, safe) };
+    // What the layer said about cookies and retrying stays.
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            dressed.headers_mut().insert(name, value.clone());
+        }
+    }
+    dressed
+}
+
+fn page(shell: Shell, failure: &Failure, safe: bool) -> Response {
+    let status = failure.status();
+    let retry = match failure {
+        Failure::NotChanged(retry) => Some(&**retry),
+        _ => None,
+    };
+    let again = status == StatusCode::SERVICE_UNAVAILABLE;
+    let page = ErrorPage {
+        shell,
+        title: failure.title(),
+        message: &failure.message(),
+        status: status.as_u16(),
+        retry,
+        // Only what can be asked again without harm asks again by itself.
+        refresh: (again && safe).then_some(RETRY_AFTER_SECONDS),
+    };
+    let mut response = match html::render(&page) {
+        Ok(html) => (status, html).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the error page has an error");
+            status.into_response()
+        }
+    };
+    if again {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+fn is_for_machines(path: &str) -> bool {
+    path.starts_with("/api/") || matches!(path, "/healthz" | "/readyz")
+}
+
+/// What a page says about a path that is none.
+pub(crate) async fn not_found() -> Failure {
+    Failure::NotFound
+}
+
+pub(crate) async fn method_not_allowed() -> Failure {
+    Failure::Refused {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        message: "This address does not take that kind of request.".to_owned(),
+    }
+}

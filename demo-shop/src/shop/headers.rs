@@ -1,0 +1,105 @@
+//! What every answer carries, and what an unsafe request must.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+
+use crate::shop::app::App;
+use crate::shop::failure::Failure;
+
+const X_SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+
+/// Everything comes from the shop itself; pictures in `data:` URLs are the marks inside Pico's form controls.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; font-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Security headers and the replica's name, on every answer, also on that of a handler that panicked.
+pub(crate) async fn every_answer(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!("a handler panicked");
+            (StatusCode::INTERNAL_SERVER_ERROR, "Something broke on our side. Your cart is safe; please try again.\n")
+                .into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // The name was checked when the replica started.
+    if let Ok(name) = HeaderValue::from_str(&app.name) {
+        headers.insert(X_SERVED_BY, name);
+    }
+    response
+}
+
+/// Refuses a change that another site's page asks for.
+///
+/// Beside the cookie's SameSite=Lax. Clients that are no browsers send neither header and pass: they have no
+/// cookies that someone else could ride on.
+pub(crate) async fn same_origin_only(request: Request, next: Next) -> Response {
+    if request.method().is_safe() || comes_from_here(request.headers()) {
+        return next.run(request).await;
+    }
+    Failure::Refused {
+        status: StatusCode::FORBIDDEN,
+        message: "This request came from another site, so nothing was done.".to_owned(),
+    }
+    .into_response()
+}
+
+fn comes_from_here(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    if let Some(site) = text("sec-fetch-site") {
+        return matches!(site, "same-origin" | "none");
+    }
+    let Some(origin) = text("origin") else {
+        return true;
+    };
+    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+    // A balancer may have put its own name into Host and the browser's into X-Forwarded-Host.
+    !authority.is_empty() && (text("host") == Some(authority) || text("x-forwarded-host") == Some(authority))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::comes_from_here;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn another_sites_page_is_refused() {
+        assert!(!comes_from_here(&headers(&[("sec-fetch-site", "cross-site"), ("host", "shop")])));
+        assert!(!comes_from_here(&headers(&[("sec-fetch-site", "same-site")])));
+        assert!(!comes_from_here(&headers(&[("origin", "https://evil.example"), ("host", "shop")])));
+        assert!(!comes_from_here(&headers(&[("origin", "null"), ("host", "shop")])));
+    }
+
+    #[test]
+    fn the_shops_own_pages_and_programs_pass() {
+        assert!(comes_from_here(&headers(&[("sec-fetch-site", "same-origin")])));
+        assert!(comes_from_here(&headers(&[("origin", "http://shop:8080"), ("host", "shop:8080")])));
+        assert!(comes_from_here(&headers(&[
+            ("origin", "https://shop"),
+            ("host", "10.0.0.7:8081"),
+            ("x-forwarded-host", "shop")
+        ])));
+        assert!(comes_from_here(&headers(&[("host", "shop")])));
+    }
+}
