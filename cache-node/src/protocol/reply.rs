@@ -3,8 +3,6 @@
 //! A command writes its reply straight into the connection's buffer, and does not build a value first: a GET then costs one copy
 //! of the value and no allocation.
 
-use std::fmt::Write as _;
-
 /// The version of the protocol that a client speaks: 2 until it says `HELLO 3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Protocol {
@@ -242,8 +240,10 @@ impl DecimalBuffer {
     }
 }
 
-/// A double as Redis 7.2 prints it: the shortest digits that read back the same, an exponent from 1e21 on and below 1e-6.
+/// A double as Redis 7.2 prints it: whole numbers up to 2^52 in full, else the shortest digits that read back the same, in the
+/// layout of its `fpconv_dtoa`.
 pub(crate) fn format_double(number: f64) -> String {
+    const WHOLE_MAX: f64 = (1_u64 << 52) as f64;
     if number.is_nan() {
         return "nan".to_owned();
     }
@@ -253,19 +253,22 @@ pub(crate) fn format_double(number: f64) -> String {
     if number == 0.0 {
         return if number.is_sign_negative() { "-0" } else { "0" }.to_owned();
     }
-    let magnitude = number.abs();
-    let mut text = String::new();
-    let written = if (1e-6..1e21).contains(&magnitude) {
-        write!(text, "{number}")
-    } else {
-        let scientific = format!("{number:e}");
-        match scientific.split_once('e') {
-            Some((digits, exponent)) if !exponent.starts_with('-') => write!(text, "{digits}e+{exponent}"),
-            _ => write!(text, "{scientific}"),
-        }
-    };
-    written.expect("writing to a String cannot fail");
-    text
+    if number.abs() <= WHOLE_MAX && number.fract() == 0.0 {
+        return (number as i64).to_string();
+    }
+    // "-1.25e-7": a digit, a point and the other digits, an exponent.
+    let scientific = format!("{number:e}");
+    let (mantissa, exponent) = scientific.split_once('e').expect("the format has an exponent");
+    let exponent: i32 = exponent.parse().expect("the format has a decimal exponent");
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count() as i32;
+    // Places of the last digit before the point; negative: behind it.
+    let places = exponent + 1 - digits;
+    let is_plain = if places >= 0 { exponent < digits + 7 } else { places > -7 || exponent.abs() < 4 };
+    if is_plain {
+        return number.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{}", exponent.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -307,7 +310,13 @@ mod tests {
             (1.1, "1.1"),
             (-0.0, "-0"),
             (1e21, "1e+21"),
-            (1e20, "100000000000000000000"),
+            (1e20, "1e+20"),
+            (4_503_599_627_370_496.0, "4503599627370496"),
+            (12_345_678_901_234_567_000.0, "12345678901234567000"),
+            (0.000_001_5, "1.5e-6"),
+            (3.0e-5, "0.00003"),
+            (-1.234_567_890_123e-5, "-1.234567890123e-5"),
+            (1.7e308, "1.7e+308"),
             (f64::INFINITY, "inf"),
             (1.5e-7, "1.5e-7"),
         ];
