@@ -5,9 +5,9 @@ use crate::{
         CommandError, Flags, Outcome, Spec,
         error::printable,
         parse::{Base, Unit, integer, is_word, time_ms},
-        table::{READ, READ_FAST, WRITE, WRITE_FAST, rows},
+        table::{GROW, READ, READ_FAST, WRITE, WRITE_FAST, rows},
     },
-    keyspace::{Class, Hash, Keys, Kind, Value, glob_matches},
+    keyspace::{Class, Hash, Keys, Kind, Set, Value, glob_matches},
     protocol::{Args, Reply},
 };
 
@@ -28,6 +28,7 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "PEXPIRETIME" 2 READ_FAST, "keyspace" ONE Keys(pexpiretime) "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
     "RENAME" 3 WRITE, "keyspace" TWO Keys(rename) "1.0.0" "Renames a key and overwrites the destination.";
     "RENAMENX" 3 WRITE_FAST, "keyspace" TWO Keys(renamenx) "1.0.0" "Renames a key only when the target key name doesn't exist.";
+    "COPY" -3 GROW, "keyspace" TWO Keys(copy) "6.2.0" "Copies the value of a key to a new key.";
     "TYPE" 2 READ_FAST, "keyspace" ONE Keys(kind) "1.0.0" "Determines the type of value stored at a key.";
     "OBJECT" -2 READ, "keyspace" SECOND Keys(object) "2.2.3" "A container for object introspection commands.";
     "MEMORY" -2 READ, "keyspace" SECOND Keys(memory) "4.0.0" "A container for memory diagnostics commands.";
@@ -191,6 +192,44 @@ fn move_key(keys: &mut Keys<'_>, from: &[u8], to: &[u8]) -> Outcome {
     Ok(())
 }
 
+fn copy(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let source_db = keys.db();
+    let mut target_db = source_db;
+    let mut replaces = false;
+    let mut rest = args.from(3).iter();
+    while let Some(option) = rest.next() {
+        if is_word(option, "REPLACE") {
+            replaces = true;
+        } else if is_word(option, "DB") {
+            let db = integer(rest.next().ok_or(CommandError::SYNTAX)?)?;
+            target_db = usize::try_from(db).map_err(|_| CommandError::DB_OUT_OF_RANGE)?;
+            if !keys.select(target_db) {
+                return Err(CommandError::DB_OUT_OF_RANGE);
+            }
+            keys.select(source_db);
+        } else {
+            return Err(CommandError::SYNTAX);
+        }
+    }
+    let (source, target) = (args.at(1), args.at(2));
+    if source == target && source_db == target_db {
+        return Err(CommandError::fixed("ERR source and destination objects are the same"));
+    }
+    let copied = keys.get(source).cloned();
+    let expires_at_ms = keys.expires_at_ms(source).flatten();
+    // A key's shard is the same in every database, so the target's is locked as well.
+    keys.select(target_db);
+    let value = copied.filter(|_| replaces || !keys.contains(target));
+    let is_copied = value.is_some();
+    if let Some(value) = value {
+        keys.set(target, value, expires_at_ms);
+        keys.notify(Class::Generic, "copy_to", target);
+    }
+    keys.select(source_db);
+    reply.flag(is_copied);
+    Ok(())
+}
+
 fn kind(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     reply.simple(keys.kind(args.at(1)).map_or("none", Kind::name));
     Ok(())
@@ -229,10 +268,25 @@ fn encoding(value: &Value) -> &'static str {
             Hash::Packed(_) => "listpack",
             Hash::Table { .. } => "hashtable",
         },
-        Value::Set(_) => "hashtable",
+        Value::Set(set) => match **set {
+            _ if is_integer_set(set) => "intset",
+            Set::Packed { .. } => "listpack",
+            Set::Table { .. } => "hashtable",
+        },
+        Value::SortedSet(set) if set.is_small() => "listpack",
         Value::SortedSet(_) => "skiplist",
+        Value::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
         Value::List(_) => "quicklist",
     }
+}
+
+/// Bytes up to which Redis keeps a list in one listpack (`list-max-listpack-size -2`).
+const LISTPACK_BYTES_MAX: usize = 8 * 1024;
+
+/// Whether Redis would hold the set as sorted integers (`set-max-intset-entries` 512).
+fn is_integer_set(set: &Set) -> bool {
+    const INTEGERS_MAX: usize = 512;
+    set.len() <= INTEGERS_MAX && set.iter().all(|member| crate::command::parse::strict_integer(member).is_some())
 }
 
 fn memory(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -280,6 +334,14 @@ impl<'a> ScanOptions<'a> {
     pub(crate) fn matches(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob_matches(pattern, name))
     }
+
+    /// Writes the next cursor and the `count` elements that were written to `found`.
+    pub(crate) fn answer(&self, next: u64, count: usize, found: &Reply, reply: &mut Reply) {
+        reply.array(2);
+        reply.bulk(next.to_string().as_bytes());
+        reply.array(count);
+        reply.raw(found.bytes());
+    }
 }
 
 /// A cursor argument: an unsigned decimal.
@@ -299,10 +361,7 @@ fn scan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
             count += 1;
         }
     });
-    reply.array(2);
-    reply.bulk(next.to_string().as_bytes());
-    reply.array(count);
-    reply.raw(found.bytes());
+    options.answer(next, count, &found, reply);
     Ok(())
 }
 

@@ -1,16 +1,19 @@
 //! Commands: a table, the functions of its rows, and the one way in which a request is run.
 
 mod connection;
+mod decimal;
 pub(crate) mod error;
 mod generic;
 mod hash;
 mod list;
 pub(crate) mod parse;
 mod pubsub;
+mod random;
 mod scripting;
 mod server;
 mod set;
 mod sorted_set;
+mod sorted_set_range;
 mod string;
 pub(crate) mod table;
 mod transaction;

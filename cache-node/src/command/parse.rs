@@ -28,9 +28,30 @@ pub(crate) fn double(text: &[u8]) -> Result<f64, CommandError> {
 }
 
 pub(crate) fn strict_double(text: &[u8]) -> Option<f64> {
+    let number = loose_double(text).filter(|_| !text.is_empty())?;
+    let has_digits_beyond = || {
+        let mantissa = text.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+        mantissa.iter().any(|byte| matches!(byte, b'1'..=b'9'))
+    };
+    // What a double cannot hold is refused, as strtod's ERANGE is in Redis: 1e400 and 1e-400.
+    let is_out_of_range = (number == 0.0 || number.is_infinite()) && has_digits_beyond();
+    (!is_out_of_range).then_some(number)
+}
+
+/// A double as an end of a range: also what overflows, and nothing at all for zero. NaN is refused.
+pub(crate) fn loose_double(text: &[u8]) -> Option<f64> {
+    if text.is_empty() {
+        return Some(0.0);
+    }
     let text = std::str::from_utf8(text).ok()?;
     // Rust takes what strtod takes here, in any case: inf, infinity, nan, 1e3; never blanks.
     text.parse::<f64>().ok().filter(|number| !number.is_nan())
+}
+
+/// A count that must not be negative: LPOP, SPOP, ZPOPMIN.
+pub(crate) fn count(text: &[u8]) -> Result<usize, CommandError> {
+    let count = integer(text).map_err(|_| CommandError::NOT_POSITIVE)?;
+    usize::try_from(count).map_err(|_| CommandError::NOT_POSITIVE)
 }
 
 /// Compares an option's word: options are case-insensitive.
@@ -91,7 +112,7 @@ mod tests {
     fn doubles_are_strict() {
         assert_eq!(strict_double(b"-inf"), Some(f64::NEG_INFINITY));
         assert_eq!(strict_double(b"3.0e3"), Some(3000.0));
-        for refused in ["", "nan", " 1", "1x"] {
+        for refused in ["", "nan", " 1", "1x", "1e400", "-1e400", "1e-400"] {
             assert_eq!(strict_double(refused.as_bytes()), None, "{refused}");
         }
     }

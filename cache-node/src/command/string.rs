@@ -3,11 +3,12 @@
 use crate::{
     command::{
         CommandError, Outcome, Spec,
-        parse::{Base, Unit, double, integer, is_word, positive_time_ms, strict_double, strict_integer},
+        decimal::Decimal,
+        parse::{Base, Unit, integer, is_word, positive_time_ms, strict_integer},
         table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Keys, Str, Value},
-    protocol::{Args, DecimalBuffer, Reply, format_double},
+    protocol::{Args, DecimalBuffer, Reply},
 };
 
 /// Longest string value, in bytes (Redis: 512 MB, the default of proto-max-bulk-len).
@@ -352,16 +353,13 @@ fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, event: &str, reply: &mut Re
 }
 
 fn incrbyfloat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let (key, amount) = (args.at(1), double(args.at(2))?);
+    let key = args.at(1);
     let number = match keys.read::<Str>(key)? {
-        Some(string) => strict_double(&string.0).ok_or(CommandError::NOT_A_FLOAT)?,
-        None => 0.0,
+        Some(string) => Decimal::parse(&string.0).ok_or(CommandError::NOT_A_FLOAT)?,
+        None => Decimal::ZERO,
     };
-    let sum = number + amount;
-    if !sum.is_finite() {
-        return Err(CommandError::fixed("ERR increment would produce NaN or Infinity"));
-    }
-    let text = format_double(sum);
+    let amount = Decimal::parse(args.at(2)).ok_or(CommandError::NOT_A_FLOAT)?;
+    let text = number.add(amount)?.to_string();
     let expires_at_ms = keys.expires_at_ms(key).flatten();
     keys.set(key, Value::string(text.as_bytes()), expires_at_ms);
     keys.notify(Class::String, "incrbyfloat", key);

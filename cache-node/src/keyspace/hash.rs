@@ -1,16 +1,12 @@
 //! A hash: packed while it is small, a table when it grows.
 //!
-//! A session's hash has a handful of short fields. Packed, it is one allocation, `field length, field, value length, value` one after
-//! the other, and reading all of it is a walk over one cache line after the next.
+//! A session's hash has a handful of short fields. Packed, it is one allocation, a field and its value one after the other, and
+//! reading all of it is a walk over one cache line after the next.
 
 use ahash::RandomState;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, map};
 
-/// Fields up to which a hash stays packed (Redis: `hash-max-listpack-entries`).
-const PACKED_FIELDS_MAX: usize = 128;
-
-/// Bytes up to which a hash stays packed: what a change in the middle may have to move.
-const PACKED_BYTES_MAX: usize = 8 * 1024;
+use crate::keyspace::packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, scan_from_end};
 
 /// Bytes of a table's entry beside field and value: hash, two boxes, index slot, allocator headers.
 const FIELD_OVERHEAD_BYTES: usize = 8 + 16 + 16 + 10 + 2 * 8;
@@ -38,7 +34,7 @@ impl Hash {
 
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Hash::Packed(packed) => packed.bytes.capacity(),
+            Hash::Packed(packed) => packed.block.capacity(),
             Hash::Table { bytes, .. } => *bytes,
         }
     }
@@ -87,10 +83,19 @@ impl Hash {
         }
     }
 
-    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (&[u8], &[u8])> + '_> {
+    /// Every field with its value. In the order of insertion as long as nothing is removed.
+    pub(crate) fn iter(&self) -> Fields<'_> {
         match self {
-            Hash::Packed(packed) => Box::new(packed.iter().map(|pair| (pair.field, pair.value))),
-            Hash::Table { fields, .. } => Box::new(fields.iter().map(|(field, value)| (&**field, &**value))),
+            Hash::Packed(packed) => Fields::Packed(packed.iter()),
+            Hash::Table { fields, .. } => Fields::Table(fields.iter()),
+        }
+    }
+
+    /// The field at `index` of [`Hash::iter`]'s order. O(index) while packed, O(1) in a table.
+    pub(crate) fn at(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        match self {
+            Hash::Packed(_) => self.iter().nth(index),
+            Hash::Table { fields, .. } => fields.get_index(index).map(|(field, value)| (&**field, &**value)),
         }
     }
 
@@ -98,8 +103,8 @@ impl Hash {
     /// in Redis. A table is walked from its end: removal moves the last field into the gap, so nothing is missed.
     pub(crate) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
         match self {
-            Hash::Packed(packed) => {
-                packed.iter().for_each(|pair| visit(pair.field, pair.value));
+            Hash::Packed(_) => {
+                self.iter().for_each(|(field, value)| visit(field, value));
                 0
             }
             Hash::Table { fields, .. } => scan_from_end(fields.len(), cursor, count, |index| {
@@ -123,45 +128,62 @@ impl Hash {
     }
 }
 
-/// Walks indexes below `cursor` (0: all) downwards, about `count` of them, and gives the next cursor.
-pub(super) fn scan_from_end(len: usize, cursor: u64, count: usize, mut visit: impl FnMut(usize)) -> u64 {
-    let start = if cursor == 0 { len } else { usize::try_from(cursor).unwrap_or(usize::MAX).min(len) };
-    let end = start.saturating_sub(count.max(1));
-    (end..start).rev().for_each(&mut visit);
-    end as u64
+/// A walk over a hash.
+#[derive(Debug)]
+pub(crate) enum Fields<'a> {
+    Packed(Pairs<'a>),
+    Table(map::Iter<'a, Box<[u8]>, Box<[u8]>>),
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Fields::Packed(pairs) => pairs.next().map(|pair| (pair.field, pair.value)),
+            Fields::Table(fields) => fields.next().map(|(field, value)| (&**field, &**value)),
+        }
+    }
 }
 
 /// Fields and values in one block.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Packed {
-    bytes: Vec<u8>,
+    block: Vec<u8>,
     count: usize,
 }
 
-struct Pair<'a> {
+/// A walk over the fields of a packed hash.
+#[derive(Debug)]
+pub(crate) struct Pairs<'a>(Texts<'a>);
+
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
     start: usize,
     end: usize,
     field: &'a [u8],
     value: &'a [u8],
 }
 
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+
+    fn next(&mut self) -> Option<Pair<'a>> {
+        let start = self.0.position();
+        let field = self.0.next()?;
+        let value = self.0.next()?;
+        Some(Pair { start, end: self.0.position(), field, value })
+    }
+}
+
 impl Packed {
     fn has_room(&self, field: &[u8], value: &[u8]) -> bool {
         // Counted as if the field were new: a few bytes early does no harm.
-        self.count < PACKED_FIELDS_MAX && self.bytes.len() + field.len() + value.len() + 10 <= PACKED_BYTES_MAX
+        self.count < PACKED_COUNT_MAX && self.block.len() + packed_len(field) + packed_len(value) <= PACKED_BYTES_MAX
     }
 
-    fn iter(&self) -> impl Iterator<Item = Pair<'_>> {
-        let mut position = 0;
-        std::iter::from_fn(move || {
-            if position >= self.bytes.len() {
-                return None;
-            }
-            let start = position;
-            let field = self.take(&mut position);
-            let value = self.take(&mut position);
-            Some(Pair { start, end: position, field, value })
-        })
+    fn iter(&self) -> Pairs<'_> {
+        Pairs(Texts::new(&self.block))
     }
 
     fn find(&self, field: &[u8]) -> Option<Pair<'_>> {
@@ -171,21 +193,20 @@ impl Packed {
     fn insert(&mut self, field: &[u8], value: &[u8]) -> bool {
         match self.find(field) {
             Some(Pair { end, value: old, .. }) if old.len() == value.len() => {
-                self.bytes[end - value.len()..end].copy_from_slice(value);
+                self.block[end - value.len()..end].copy_from_slice(value);
                 false
             }
             Some(Pair { start, end, .. }) => {
-                let mut pair = Vec::with_capacity(field.len() + value.len() + 10);
+                let mut pair = Vec::with_capacity(packed_len(field) + packed_len(value));
                 push(&mut pair, field);
                 push(&mut pair, value);
-                self.bytes.splice(start..end, pair);
+                self.block.splice(start..end, pair);
                 false
             }
             None => {
-                // Grown to fit, not doubled: thousands of small hashes keep no empty tails.
-                self.bytes.reserve_exact(field.len() + value.len() + length_bytes(field) + length_bytes(value));
-                push(&mut self.bytes, field);
-                push(&mut self.bytes, value);
+                self.block.reserve_exact(packed_len(field) + packed_len(value));
+                push(&mut self.block, field);
+                push(&mut self.block, value);
                 self.count += 1;
                 true
             }
@@ -194,41 +215,10 @@ impl Packed {
 
     fn remove(&mut self, field: &[u8]) -> bool {
         let Some(Pair { start, end, .. }) = self.find(field) else { return false };
-        self.bytes.drain(start..end);
+        self.block.drain(start..end);
         self.count -= 1;
         true
     }
-
-    fn take(&self, position: &mut usize) -> &[u8] {
-        let (length, header) = match self.bytes[*position] {
-            LONG => {
-                let digits = &self.bytes[*position + 1..*position + 5];
-                (u32::from_le_bytes(digits.try_into().expect("four bytes")) as usize, 5)
-            }
-            short => (usize::from(short), 1),
-        };
-        let start = *position + header;
-        *position = start + length;
-        &self.bytes[start..start + length]
-    }
-}
-
-/// A length of 255 or more: four bytes follow.
-const LONG: u8 = 0xFF;
-
-fn length_bytes(text: &[u8]) -> usize {
-    if text.len() < usize::from(LONG) { 1 } else { 5 }
-}
-
-fn push(bytes: &mut Vec<u8>, text: &[u8]) {
-    match u8::try_from(text.len()) {
-        Ok(length) if length < LONG => bytes.push(length),
-        _ => {
-            bytes.push(LONG);
-            bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        }
-    }
-    bytes.extend_from_slice(text);
 }
 
 #[cfg(test)]
