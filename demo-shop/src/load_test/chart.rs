@@ -35,7 +35,7 @@ pub(crate) fn chart(title: &str, timeline: &[Second], kills: &[Kill], series: &[
     let whole: Vec<&Second> = complete_seconds(timeline);
     let values = || whole.iter().flat_map(|second| series.iter().map(|one| (one.value)(second)));
     let axis = Axis::over(values(), scale);
-    let last = whole.last().map_or(1, |second| second.second.max(1));
+    let last = whole.last().map_or(1, |second| second.second + 1);
     let x = |second: f64| LEFT + (WIDTH - LEFT - RIGHT) * (second / to_f64(last)).clamp(0.0, 1.0);
 
     let mut svg = format!(
@@ -78,7 +78,7 @@ pub(crate) fn chart(title: &str, timeline: &[Second], kills: &[Kill], series: &[
         let mut path = String::new();
         for second in &whole {
             let command = if path.is_empty() { 'M' } else { 'L' };
-            let _ = write!(path, "{command}{:.1} {:.1}", x(to_f64(second.second)), axis.y((one.value)(second)));
+            let _ = write!(path, "{command}{:.1} {:.1}", x(to_f64(second.second) + 0.5), axis.y((one.value)(second)));
         }
         let _ = write!(svg, "<path class=\"line {}\" d=\"{path}\"><title>{}</title></path>", one.class, one.name);
     }
