@@ -53,6 +53,8 @@ pub(crate) struct Browser {
     origin: Arc<str>,
     jar: Jar,
     recorder: Arc<Recorder>,
+    /// Whether exchanges go on record. The looks after a run's end do not: they come all at once and are no load.
+    pub(crate) is_on_record: bool,
     /// The replicas that ever answered this shopper.
     pub(crate) instances: BTreeSet<String>,
     /// Cookies that the shop replaced or took away without being asked, since this was last looked at.
@@ -65,7 +67,15 @@ impl Browser {
         connector.set_nodelay(true);
         let client =
             Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(connector);
-        Self { client, origin, jar: Jar::default(), recorder, instances: BTreeSet::new(), replaced_cookies: Vec::new() }
+        Self {
+            client,
+            origin,
+            jar: Jar::default(),
+            recorder,
+            is_on_record: true,
+            instances: BTreeSet::new(),
+            replaced_cookies: Vec::new(),
+        }
     }
 
     /// One exchange. Its latency counts from `intended`, the moment at which the shopper wanted to send it: a shop that
@@ -84,7 +94,9 @@ impl Browser {
             Err(NoAnswer::Broken) => Outcome::Broken,
             Err(NoAnswer::Late) => Outcome::Late,
         };
-        self.recorder.record(&Sample { intended, sent, done, outcome, served_by });
+        if self.is_on_record {
+            self.recorder.record(&Sample { intended, sent, done, outcome, served_by });
+        }
         if let Ok(answer) = &result {
             if let Some(name) = served_by.filter(|name| !self.instances.contains(*name)) {
                 self.instances.insert(name.to_owned());

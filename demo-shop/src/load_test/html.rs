@@ -189,7 +189,7 @@ mod tests {
         recorder.record(&sample);
         recorder.kill("<i>", 1);
         recorder.count(|operations| operations.acknowledged = 1);
-        let report = Report::new(1, 500, vec![Run::new(1, 1, recorder.totals(), &[1])]);
+        let report = Report::new(1, 500, vec![Run::new(1, 1, recorder.totals(std::time::Duration::from_secs(1)), &[1])]);
         let page = page(&report);
         for outside in ["<script", "<link", "src=", "href=", "url(", "@import", "<b>", "<i>"] {
             // The badge of the losses is a <b> of our own, with a number in it.

@@ -40,12 +40,12 @@ impl Jar {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderMap;
+    use axum::http::{HeaderMap, header};
 
     use crate::load_test::jar::Jar;
 
     fn answer(cookie: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(axum::http::header::SET_COOKIE, cookie.parse().expect("a header value of the test"))])
+        HeaderMap::from_iter([(header::SET_COOKIE, cookie.parse().expect("a header value of the test"))])
     }
 
     #[test]

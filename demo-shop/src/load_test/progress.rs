@@ -48,7 +48,11 @@ impl Drop for ClearOnDrop {
 
 fn glance(recorder: &Recorder) -> String {
     let glance = recorder.glance();
-    let kills = if glance.kills == 0 { String::new() } else { format!(" · {} kills", glance.kills) };
+    let kills = match glance.kills {
+        0 => String::new(),
+        1 => " · 1 kill".to_owned(),
+        count => format!(" · {count} kills"),
+    };
     let faults = if glance.faults == 0 { "nothing lost".to_owned() } else { format!("{} LOST", glance.faults) };
     format!("{} requests · p99 {:.1} ms · {} errors{kills} · {faults}", glance.requests, glance.p99_ms, glance.errors)
 }

@@ -240,9 +240,9 @@ impl Recorder {
         }
     }
 
-    /// Ends the recording.
-    pub(crate) fn totals(&self) -> Totals {
-        let elapsed = self.start.elapsed();
+    /// Ends the recording of a run that was to take `planned`; looks at the carts after that time are no part of it.
+    pub(crate) fn totals(&self, planned: Duration) -> Totals {
+        let elapsed = self.start.elapsed().min(planned);
         let mut state = self.state.lock();
         state.close_seconds(u64::MAX);
         Totals {
@@ -350,7 +350,7 @@ mod tests {
         let late = Sample { intended: start, ..sample(start, 900, 1_100, Outcome::Success, Some("B")) };
         recorder.record(&late);
         recorder.record(&sample(start, 3_000, 3_001, Outcome::Broken, None));
-        let totals = recorder.totals();
+        let totals = recorder.totals(Duration::from_secs(4));
         let seconds: Vec<_> = totals.timeline.iter().map(|one| (one.second, one.requests, one.errors)).collect();
         assert_eq!(seconds, [(0, 1, 0), (1, 1, 0), (3, 1, 1)]);
         assert!((totals.latency.max_ms - 1_100.0).abs() < 2.0, "{:?}", totals.latency);
@@ -369,7 +369,7 @@ mod tests {
         recorder.record(&Sample { sent: before, ..sample(at, 0, 20, Outcome::ServerError, None) });
         recorder.record(&sample(at, 21, 30, Outcome::Success, Some("B")));
         recorder.record(&sample(at, 200, 250, Outcome::Success, Some("A")));
-        let kill = recorder.totals().kills.remove(0);
+        let kill = recorder.totals(Duration::from_secs(4)).kills.remove(0);
         assert_eq!(kill.first_error_ms.map(f64::round), Some(20.0));
         assert_eq!(kill.first_success_ms.map(f64::round), Some(30.0));
         assert_eq!(kill.back_ms.map(f64::round), Some(250.0));

@@ -80,7 +80,7 @@ pub(crate) async fn run(
         instances.push(shopper.context("a shopper failed")??);
     }
     helpers.shutdown().await;
-    let totals = recorder.totals();
+    let totals = recorder.totals(config.duration);
     let seen = totals.shares.len();
     Ok(Run::new(replicas.map_or(seen, usize::from), config.shoppers, totals, &instances))
 }

@@ -250,6 +250,7 @@ impl Shopper {
 
     /// The cart at the end decides; it is asked for until it comes.
     async fn last_look(&mut self) {
+        self.browser.is_on_record = false;
         let give_up = Instant::now() + LAST_LOOK_TIME_MAX;
         while self.read_cart(Instant::now(), true).await.is_none() {
             if Instant::now() >= give_up {

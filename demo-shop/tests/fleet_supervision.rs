@@ -1,0 +1,193 @@
+//! A whole shop as real processes: what dies comes back, and nothing outlives its supervisor.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking, and nobody reads its docs")]
+
+mod fleet_support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::fleet_support::{Http, PATIENCE, Process, ask, get, http, post, start};
+
+/// A shop of three replicas with its own cache node and a data folder that is thrown away.
+struct Shop {
+    process: Process,
+    _data: tempfile::TempDir,
+}
+
+async fn shop() -> Shop {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().to_str().unwrap();
+    let process = start(&["up", "--listen", "127.0.0.1:0", "--data", folder]).await;
+    Shop { process, _data: data }
+}
+
+async fn fleet(client: &Http, address: SocketAddr) -> Value {
+    get(client, address, "/fleet.json").await.unwrap().json()
+}
+
+/// The pids of the replicas and nodes, of those that have one.
+fn pids(fleet: &Value) -> Vec<u32> {
+    let processes = ["replicas", "nodes"].map(|kind| fleet[kind].as_array().unwrap().clone()).concat();
+    processes.iter().filter_map(|process| process["pid"].as_u64()).map(|pid| pid.try_into().unwrap()).collect()
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Whether the process runs; one that ended and was not yet collected by its parent does not.
+fn is_running(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !stat.rsplit_once(") ").unwrap().1.starts_with(['Z', 'X'])
+}
+
+async fn until(what: &str, limit: Duration, mut is_so: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_costs_no_read_and_comes_back_under_its_name() {
+    let shop = shop().await;
+    let address = shop.process.address;
+    let client = http();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reads = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..8)
+        .map(|reader| {
+            let (stop, reads) = (Arc::clone(&stop), Arc::clone(&reads));
+            tokio::spawn(async move {
+                let client = http();
+                let path = if reader % 2 == 0 { "/" } else { "/api/cart" };
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = get(&client, address, path).await.unwrap();
+                    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+                    reads.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for place in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = fleet(&client, address).await["replicas"][place].clone();
+        let pid = before["pid"].as_u64().unwrap();
+        send(pid.try_into().unwrap(), Signal::KILL);
+        let mut after = Value::Null;
+        until("the replica is back", PATIENCE, async || {
+            after = fleet(&client, address).await["replicas"][place].clone();
+            after["state"] == "up" && after["pid"].as_u64() != Some(pid)
+        })
+        .await;
+        assert_eq!((&after["name"], &after["address"]), (&before["name"], &before["address"]));
+    }
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert!(reads.load(Ordering::SeqCst) > 100);
+}
+
+#[tokio::test]
+async fn a_cart_lives_through_the_death_of_every_replica() {
+    let shop = shop().await;
+    let client = http();
+    let address = shop.process.address;
+    let answer = post(&client, address, "/api/cart/lines", r#"{"sku":"tide-mug","quantity":2}"#).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let before = fleet(&client, address).await;
+    for replica in before["replicas"].as_array().unwrap() {
+        send(replica["pid"].as_u64().unwrap().try_into().unwrap(), Signal::KILL);
+    }
+    until("the cart is read again", PATIENCE, async || {
+        let request = Request::get(format!("http://{address}/api/cart")).header("cookie", &cookie);
+        let answer = ask(&client, request.body(Body::empty()).unwrap()).await.unwrap();
+        // Until a replica is back the balancer says 503; an empty cart is never right.
+        answer.status == StatusCode::OK && {
+            assert_eq!(answer.json()["lines"], serde_json::json!([{ "sku": "tide-mug", "quantity": 2 }]));
+            true
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_cache_node_comes_back_at_its_address() {
+    let shop = shop().await;
+    let client = http();
+    let address = shop.process.address;
+    let before = fleet(&client, address).await["nodes"][0].clone();
+    assert_eq!((before["name"].as_str(), before["role"].as_str()), (Some("node-1"), Some("primary")));
+    let pid = before["pid"].as_u64().unwrap();
+    send(pid.try_into().unwrap(), Signal::KILL);
+    until("the node is back and the shop is ready", PATIENCE, async || {
+        let after = fleet(&client, address).await["nodes"][0].clone();
+        after["state"] == "up"
+            && after["pid"].as_u64() != Some(pid)
+            && after["address"] == before["address"]
+            && get(&client, address, "/readyz").await.unwrap().status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_supervisor() {
+    let shop = shop().await;
+    let pids = pids(&fleet(&http(), shop.process.address).await);
+    assert_eq!(pids.len(), 4);
+    assert!(pids.iter().all(|pid| is_running(*pid)));
+    send(shop.process.pid, Signal::KILL);
+    until("every child ended", Duration::from_secs(5), async || !pids.iter().any(|pid| is_running(*pid))).await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_everything_within_five_seconds() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut shop = shop().await;
+        let pids = pids(&fleet(&http(), shop.process.address).await);
+        let start = Instant::now();
+        send(shop.process.pid, signal);
+        let status = shop.process.child.wait().await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(status.success(), "{status}");
+        assert!(!pids.iter().any(|pid| is_running(*pid)));
+    }
+}
+
+#[tokio::test]
+async fn a_data_folder_in_use_is_a_clear_error() {
+    let shop = shop().await;
+    let folder = shop._data.path().to_str().unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo-shop"))
+        .args(["up", "--listen", "127.0.0.1:0", "--data", folder])
+        .output()
+        .await
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("--data"), "{error}");
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_start_is_a_clear_error_and_leaves_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().to_str().unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo-shop"))
+        .args(["up", "--listen", "127.0.0.1:0", "--data", folder, "--database", "nonsense:nowhere"])
+        .output()
+        .await
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("replica A") && error.contains("nonsense"), "{error}");
+}
