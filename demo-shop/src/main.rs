@@ -56,9 +56,12 @@ fn run_node(node: cli::NodeArgs) -> ExitCode {
     cache_node::cli::run(std::iter::once("demo-shop node".into()).chain(node.directives))
 }
 
+/// Each error of the store would be a line for each request of an outage; the readiness check says it once.
+const LOG_FILTER: &str = "info,sqlx=warn,tower_sessions_core=off";
+
 /// Stdout is kept for the one ready line that scripts and supervisors wait for.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

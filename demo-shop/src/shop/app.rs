@@ -1,6 +1,7 @@
 //! What every handler of one replica shares.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use session_store::CacheStore;
 
@@ -17,11 +18,22 @@ pub(crate) struct Parts {
     pub(crate) store: CacheStore,
     pub(crate) database: Database,
     pub(crate) passwords: Passwords,
+    /// What the last readiness check found.
+    pub(crate) store_answers: AtomicBool,
+    pub(crate) database_answers: AtomicBool,
 }
 
 impl App {
     pub(crate) fn new(name: String, store: CacheStore, database: Database) -> Self {
-        App(Arc::new(Parts { name, pid: std::process::id(), store, database, passwords: Passwords::new() }))
+        App(Arc::new(Parts {
+            name,
+            pid: std::process::id(),
+            store,
+            database,
+            passwords: Passwords::new(),
+            store_answers: AtomicBool::new(true),
+            database_answers: AtomicBool::new(true),
+        }))
     }
 }
 

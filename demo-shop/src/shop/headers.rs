@@ -1,6 +1,7 @@
 //! What every answer carries, and what an unsafe request must.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -9,22 +10,32 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 
 use crate::shop::app::App;
-use crate::shop::failure::Failure;
+use crate::shop::failure::{Failure, RETRY_AFTER_SECONDS};
 
 const X_SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
 /// Everything comes from the shop itself; pictures in `data:` URLs are the marks inside Pico's form controls.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; font-src 'self'; \
-     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; \
+     font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The longest that a request may take, its body included. The store's deadline and the pool's are far shorter: only a
+/// database that accepts statements and does not answer, or a body that arrives drop by drop, comes as far.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Security headers and the replica's name, on every answer, also on that of a handler that panicked.
 pub(crate) async fn every_answer(State(app): State<App>, request: Request, next: Next) -> Response {
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(REQUEST_DEADLINE, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
             tracing::error!("a handler panicked");
             (StatusCode::INTERNAL_SERVER_ERROR, "Something broke on our side. Your cart is safe; please try again.\n")
                 .into_response()
+        }
+        Err(_) => {
+            tracing::error!("a request took longer than {REQUEST_DEADLINE:?}");
+            let later = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
+            (StatusCode::SERVICE_UNAVAILABLE, later, "This took too long. Please try again.\n").into_response()
         }
     };
     let headers = response.headers_mut();

@@ -38,8 +38,8 @@ use crate::shop::app::App;
 pub(crate) use crate::shop::args::ServeArgs;
 use crate::shop::database::Database;
 
-/// A visitor who does nothing for this long is forgotten, cart and all.
-const IDLE_TIMEOUT: time::Duration = time::Duration::hours(24);
+/// A visitor who does nothing for this long is forgotten. A guest's cart is lost with the session, so it is long.
+const IDLE_TIMEOUT: time::Duration = time::Duration::days(14);
 /// How long requests that are under way may take once the replica has been asked to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// Without a secret of its own a shop still starts; its store's keys are then as secret as this line.

@@ -1,5 +1,6 @@
 //! Whether this replica is alive, and whether it can serve.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -20,8 +21,8 @@ pub(crate) async fn healthz(State(app): State<App>) -> Response {
 
 /// The store and the database answer too.
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
-    let store = async { check(app.store.ping()).await };
-    let database = async { check(app.database.ping()).await };
+    let store = check("store", &app.store_answers, app.store.ping());
+    let database = check("database", &app.database_answers, app.database.ping());
     let (store, database) = tokio::join!(store, database);
     let ready = store.is_ok() && database.is_ok();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -30,14 +31,26 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-async fn check<E: std::fmt::Display>(asked: impl Future<Output = Result<(), E>>) -> Result<(), String> {
-    match tokio::time::timeout(CHECK_DEADLINE, asked).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            // Addresses and user names are for the log, not for whoever asks.
-            tracing::warn!(%error, "a readiness check failed");
-            Err("unavailable".to_owned())
+/// Asks within the deadline. Only a change is logged: probes come several times a second.
+async fn check<E: std::fmt::Display>(
+    name: &str,
+    answered: &AtomicBool,
+    asked: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    // Addresses and user names are for the log, not for whoever asks.
+    let (outcome, reason) = match tokio::time::timeout(CHECK_DEADLINE, asked).await {
+        Ok(Ok(())) => (Ok(()), String::new()),
+        Ok(Err(error)) => (Err("unavailable".to_owned()), error.to_string()),
+        Err(_) => {
+            let late = format!("no answer within {CHECK_DEADLINE:?}");
+            (Err(late.clone()), late)
         }
-        Err(_) => Err(format!("no answer within {CHECK_DEADLINE:?}")),
+    };
+    let before = answered.swap(outcome.is_ok(), Ordering::Relaxed);
+    match (before, outcome.is_ok()) {
+        (true, false) => tracing::warn!(reason, "the {name} does not answer"),
+        (false, true) => tracing::info!("the {name} answers again"),
+        _ => {}
     }
+    outcome
 }

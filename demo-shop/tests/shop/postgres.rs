@@ -1,6 +1,9 @@
 //! The same shop on PostgreSQL.
 
 use end_to_end::postgres::Postgres;
+use end_to_end::server::Signal;
+use end_to_end::visitor::Visitor;
+use http::StatusCode;
 
 use crate::orders::{sell_the_last_pieces, submit_many_times_at_once};
 use crate::support::Shop;
@@ -12,4 +15,24 @@ async fn orders_hold_on_postgresql_too() {
     let shop = Shop::start_on(3, postgres.url()).await;
     submit_many_times_at_once(&shop).await;
     sell_the_last_pieces(&shop).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_said_on_a_page_and_costs_no_cart() {
+    let mut postgres = Postgres::start().await.unwrap();
+    let shop = Shop::start_on(1, postgres.url()).await;
+    let (visitor, url) = (Visitor::new(), shop.url(0));
+    visitor.add(url, "tide-mug", 2).await.unwrap();
+    postgres.server.signal(Signal::QUIT);
+    postgres.server.ended(std::time::Duration::from_secs(10)).await.unwrap();
+
+    let home = visitor.get(&format!("{url}/")).await.unwrap();
+    assert_eq!((home.status, home.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "2"));
+    assert!(home.text().contains("Your cart is safe") && home.text().contains("id=\"served-by\""));
+    let ready = visitor.get(&format!("{url}/readyz")).await.unwrap();
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    let ready = ready.to_json().unwrap();
+    assert_eq!(ready["store"], "ok");
+    assert_ne!(ready["database"], "ok");
+    assert_eq!(visitor.cart(url).await.unwrap().lines["tide-mug"], 2);
 }

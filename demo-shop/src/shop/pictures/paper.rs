@@ -131,7 +131,7 @@ pub(super) fn draw(out: &mut String, motif: Motif, p: &Palette, seed: &mut Seed)
                     let y = top + 22 + row * 30;
                     match index {
                         0 => {
-                            draw!(out, "<circle cx='{}' cy='{y}' r='7'/><circle cx='{}' cy='{}' r='7'/>", x + 18, x + 48, y + 14)
+                            draw!(out, "<circle cx='{}' cy='{y}' r='7'/><circle cx='{}' cy='{}' r='7'/>", x + 18, x + 48, y + 14);
                         }
                         1 => draw!(out, "<path d='M{x} {y}l16-12 16 12 16-12 16 12v7l-16-12-16 12-16-12-16 12Z'/>"),
                         _ => draw!(out, "<rect x='{x}' y='{y}' width='64' height='6'/>"),
