@@ -34,13 +34,7 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) fn new(policy: ExpiryPolicy) -> Self {
-        Self {
-            token: commit_token(),
-            policy,
-            policy_changed: true,
-            owner: None,
-            merged_at: None,
-        }
+        Self { token: commit_token(), policy, policy_changed: true, owner: None, merged_at: None }
     }
 
     fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
@@ -84,11 +78,7 @@ pub(crate) fn commit_token() -> String {
 
 /// The fields with which a session begins.
 pub(crate) fn birth_fields(policy: ExpiryPolicy) -> [(&'static str, String); 3] {
-    [
-        ("@v", VERSION.to_string()),
-        ("@created", unix_ms(OffsetDateTime::now_utc()).to_string()),
-        ("@expiry", policy.encode()),
-    ]
+    [("@v", VERSION.to_string()), ("@created", unix_ms(OffsetDateTime::now_utc()).to_string()), ("@expiry", policy.encode())]
 }
 
 impl CacheStore {
@@ -97,17 +87,15 @@ impl CacheStore {
         Ok(parse_session(self.pipeline(&pipeline).await?)?.0)
     }
 
-    /// The session and the cart under the same tag, in one round trip.
+    /// The session, and a cart that is probably the one that goes with it, in one round trip.
     pub(crate) async fn read_session_and_cart(
         &self,
-        tag: &Tag,
+        session: &Tag,
+        cart: &Tag,
     ) -> Result<(StoredSession, CartSnapshot), StoreError> {
-        let pipeline = session_pipeline(&self.keys().session(tag), Some(&self.keys().cart(tag)));
+        let pipeline = session_pipeline(&self.keys().session(session), Some(&self.keys().cart(cart)));
         let (session, cart) = parse_session(self.pipeline(&pipeline).await?)?;
-        Ok((
-            session,
-            cart.ok_or_else(|| unreadable("the answer for the cart is missing"))?,
-        ))
+        Ok((session, cart.ok_or_else(|| unreadable("the answer for the cart is missing"))?))
     }
 
     pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
@@ -117,11 +105,7 @@ impl CacheStore {
     }
 
     /// Extends the time that an existing session is kept. Does nothing when there is none.
-    pub(crate) async fn touch_session(
-        &self,
-        tag: &Tag,
-        policy: ExpiryPolicy,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn touch_session(&self, tag: &Tag, policy: ExpiryPolicy) -> Result<(), StoreError> {
         let mut command = redis::cmd("PEXPIRE");
         command.arg(self.keys().session(tag)).arg(policy.ttl_ms());
         self.command(&command).await.map(drop)
@@ -153,43 +137,24 @@ impl CacheStore {
             }
             id = Id::default();
         }
-        Err(StoreError::IdsTaken {
-            attempts: ID_ATTEMPTS,
-        })
+        Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS })
     }
 
-    pub(crate) async fn commit_session(
-        &self,
-        tag: &Tag,
-        write: &Write,
-        delta: &Delta<'_>,
-    ) -> Result<Committed, StoreError> {
+    pub(crate) async fn commit_session(&self, tag: &Tag, write: &Write, delta: &Delta<'_>) -> Result<Committed, StoreError> {
         let session = self.keys().session(tag);
         let mut call = match write.merged_at {
             Some(_) => COMMIT.call(&[&session, &self.keys().cart(tag)]),
             None => COMMIT.call(&[&session]),
         };
-        call.arg(&write.token)
-            .arg(write.policy.ttl_ms())
-            .arg("delta")
-            .arg(GRACE_MS);
+        call.arg(&write.token).arg(write.policy.ttl_ms()).arg("delta").arg(GRACE_MS);
         merged_at(&mut call, write);
         changes(&mut call, write, &delta.set, &delta.removed);
         committed(&self.script(&COMMIT, &call).await?)
     }
 
-    pub(crate) async fn replace_session(
-        &self,
-        tag: &Tag,
-        write: &Write,
-        fields: &[RawField],
-    ) -> Result<Committed, StoreError> {
+    pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
         let mut call = COMMIT.call(&[&self.keys().session(tag)]);
-        call.arg(&write.token)
-            .arg(write.policy.ttl_ms())
-            .arg("replace")
-            .arg(GRACE_MS)
-            .arg("");
+        call.arg(&write.token).arg(write.policy.ttl_ms()).arg("replace").arg(GRACE_MS).arg("");
         changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
         committed(&self.script(&COMMIT, &call).await?)
     }
@@ -215,9 +180,7 @@ impl CacheStore {
                 &keys.cart_tokens(old),
                 &keys.cart_tokens(&new),
             ]);
-            call.arg(&write.token)
-                .arg(write.policy.ttl_ms())
-                .arg(GRACE_MS);
+            call.arg(&write.token).arg(write.policy.ttl_ms()).arg(GRACE_MS);
             merged_at(&mut call, write);
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&ROTATE, &call).await?;
@@ -225,9 +188,7 @@ impl CacheStore {
                 return Ok((id, committed(&answer)?));
             }
         }
-        Err(StoreError::IdsTaken {
-            attempts: ID_ATTEMPTS,
-        })
+        Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS })
     }
 
     pub(crate) async fn end_session(&self, tag: &Tag) -> Result<(), StoreError> {
@@ -277,9 +238,7 @@ fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) 
 
 fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
     match integer(&answer[0])? {
-        reply::OK => Ok(Committed::Done {
-            revision: revision(answer)?,
-        }),
+        reply::OK => Ok(Committed::Done { revision: revision(answer)? }),
         reply::GONE => Ok(Committed::Gone),
         reply::ENDED => Ok(Committed::Ended),
         reply::CART_CHANGED => Ok(Committed::CartChanged),
@@ -288,8 +247,6 @@ fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
 }
 
 fn revision(answer: &[Value]) -> Result<u64, StoreError> {
-    let value = answer
-        .get(1)
-        .ok_or_else(|| unreadable("the revision is missing"))?;
+    let value = answer.get(1).ok_or_else(|| unreadable("the revision is missing"))?;
     u64::try_from(integer(value)?).map_err(|_| unreadable("the revision is negative"))
 }

@@ -201,14 +201,11 @@ impl CacheStoreBuilder {
     pub fn connect_lazy(self) -> Result<CacheStore, StoreError> {
         self.check()?;
         let client = client(&self.url)?;
-        let connections =
-            Connections::new(&client, self.sockets, self.pool_size, self.connect_timeout);
+        let connections = Connections::new(&client, self.sockets, self.pool_size, self.connect_timeout);
         let pool = Pool::builder(connections)
             .max_size(self.pool_size)
             .build()
-            .map_err(|error| StoreError::InvalidSettings {
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
         let keys = Keys::new(&self.prefix, self.key.as_deref().unwrap_or(PUBLIC_KEY));
         Ok(CacheStore::from_parts(pool, keys, self.deadline))
     }
@@ -216,45 +213,35 @@ impl CacheStoreBuilder {
     fn check(&self) -> Result<(), StoreError> {
         let times = Duration::from_millis(1)..=Duration::from_secs(60);
         let bad_prefix = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
-        let problem =
-            if self.prefix.is_empty() || self.prefix.len() > 64 || self.prefix.contains(bad_prefix)
-            {
-                "the prefix must have 1 to 64 characters, without braces and white space"
-            } else if !(1..=65_536).contains(&self.pool_size) {
-                "the pool size must be 1 to 65536 operations"
-            } else if !(1..=64).contains(&self.sockets) {
-                "the number of sockets must be 1 to 64"
-            } else if !times.contains(&self.deadline) {
-                "the deadline must be 1 ms to 60 s"
-            } else if !times.contains(&self.connect_timeout) {
-                "the connect timeout must be 1 ms to 60 s"
-            } else if self.key.as_ref().is_some_and(|key| key.len() < 16) {
-                "the key must have at least 16 bytes"
-            } else {
-                return Ok(());
-            };
-        Err(StoreError::InvalidSettings {
-            reason: problem.to_owned(),
-        })
+        let problem = if self.prefix.is_empty() || self.prefix.len() > 64 || self.prefix.contains(bad_prefix) {
+            "the prefix must have 1 to 64 characters, without braces and white space"
+        } else if !(1..=65_536).contains(&self.pool_size) {
+            "the pool size must be 1 to 65536 operations"
+        } else if !(1..=64).contains(&self.sockets) {
+            "the number of sockets must be 1 to 64"
+        } else if !times.contains(&self.deadline) {
+            "the deadline must be 1 ms to 60 s"
+        } else if !times.contains(&self.connect_timeout) {
+            "the connect timeout must be 1 ms to 60 s"
+        } else if self.key.as_ref().is_some_and(|key| key.len() < 16) {
+            "the key must have at least 16 bytes"
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::InvalidSettings { reason: problem.to_owned() })
     }
 }
 
 fn client(url: &str) -> Result<Client, StoreError> {
-    let invalid = |reason: &str| StoreError::InvalidUrl {
-        reason: reason.to_owned(),
-    };
+    let invalid = |reason: &str| StoreError::InvalidUrl { reason: reason.to_owned() };
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("redis" | "unix" | "redis+unix") => {}
         Some("rediss") => return Err(invalid("TLS (rediss://) is not supported by this build")),
         Some("redis+sentinel" | "redis+cluster" | "redis-sentinel" | "redis-cluster") => {
-            return Err(invalid(
-                "Sentinel and Cluster are not supported by this build",
-            ));
+            return Err(invalid("Sentinel and Cluster are not supported by this build"));
         }
         Some(scheme) => {
-            return Err(invalid(&format!(
-                "the scheme `{scheme}://` is not one of a store"
-            )));
+            return Err(invalid(&format!("the scheme `{scheme}://` is not one of a store")));
         }
         None => return Err(invalid("it has no scheme")),
     }

@@ -26,14 +26,7 @@ pub(crate) struct CookieSettings {
 impl Default for CookieSettings {
     fn default() -> Self {
         // The name says nothing of the software: see OWASP's Session Management Cheat Sheet.
-        Self {
-            name: "id".into(),
-            secure: true,
-            http_only: true,
-            same_site: SameSite::Lax,
-            path: "/".into(),
-            domain: None,
-        }
+        Self { name: "id".into(), secure: true, http_only: true, same_site: SameSite::Lax, path: "/".into(), domain: None }
     }
 }
 
@@ -42,11 +35,7 @@ impl CookieSettings {
     /// insecure page can plant one.
     pub(crate) fn full_name(&self) -> String {
         let host_only = self.secure && self.path == "/" && self.domain.is_none();
-        if host_only && !self.name.starts_with("__") {
-            format!("__Host-{}", self.name)
-        } else {
-            self.name.to_string()
-        }
+        if host_only && !self.name.starts_with("__") { format!("__Host-{}", self.name) } else { self.name.to_string() }
     }
 
     /// The header for a session. `Max-Age` follows the time that the store keeps it.
@@ -95,20 +84,13 @@ pub(crate) fn find(headers: &HeaderMap, full_name: &str) -> Option<Id> {
 pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
     headers.append(SET_COOKIE, cookie);
     if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(
-            CACHE_CONTROL,
-            HeaderValue::from_static("no-cache=\"set-cookie\""),
-        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"set-cookie\""));
     }
     let varies = headers
         .get_all(VARY)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|name| name.trim() == "*" || name.trim().eq_ignore_ascii_case("cookie"))
-        });
+        .any(|value| value.split(',').any(|name| name.trim() == "*" || name.trim().eq_ignore_ascii_case("cookie")));
     if !varies {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }
@@ -136,13 +118,7 @@ mod tests {
         let header = settings.set(&name, &Id(7), ExpiryPolicy::Idle(1_800_000));
         let header = header.to_str().unwrap();
         assert!(header.starts_with("__Host-id="), "{header}");
-        for attribute in [
-            "HttpOnly",
-            "SameSite=Lax",
-            "Secure",
-            "Path=/",
-            "Max-Age=1800",
-        ] {
+        for attribute in ["HttpOnly", "SameSite=Lax", "Secure", "Path=/", "Max-Age=1800"] {
             assert!(header.contains(attribute), "{attribute} in {header}");
         }
         assert!(!header.contains("Domain"));
@@ -150,15 +126,9 @@ mod tests {
 
     #[test]
     fn the_prefix_is_left_out_where_it_would_be_refused() {
-        let insecure = CookieSettings {
-            secure: false,
-            ..CookieSettings::default()
-        };
+        let insecure = CookieSettings { secure: false, ..CookieSettings::default() };
         assert_eq!(insecure.full_name(), "id");
-        let shared = CookieSettings {
-            domain: Some("example.com".into()),
-            ..CookieSettings::default()
-        };
+        let shared = CookieSettings { domain: Some("example.com".into()), ..CookieSettings::default() };
         assert_eq!(shared.full_name(), "id");
     }
 

@@ -22,9 +22,7 @@ impl Tag {
     /// `None` when the bytes do not have the form of a tag.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let tag: [u8; TAG_CHARS] = bytes.try_into().ok()?;
-        tag.iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            .then_some(Self(tag))
+        tag.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).then_some(Self(tag))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -47,19 +45,14 @@ pub(crate) struct Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
+        f.debug_struct("Keys").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, secret: &[u8]) -> Self {
         let mac = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
-        Self {
-            prefix: prefix.into(),
-            mac,
-        }
+        Self { prefix: prefix.into(), mac }
     }
 
     pub(crate) fn session_tag(&self, id: &Id) -> Tag {
@@ -114,9 +107,7 @@ impl Keys {
         mac.update(secret);
         let hash = mac.finalize().into_bytes();
         let mut tag = [0; TAG_CHARS];
-        URL_SAFE_NO_PAD
-            .encode_slice(&hash[..TAG_BYTES], &mut tag)
-            .expect("16 bytes are 22 characters of base64");
+        URL_SAFE_NO_PAD.encode_slice(&hash[..TAG_BYTES], &mut tag).expect("16 bytes are 22 characters of base64");
         Tag(tag)
     }
 

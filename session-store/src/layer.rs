@@ -79,10 +79,7 @@ impl SessionLayer {
             limits: CartLimits::default(),
             cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
         };
-        Self {
-            store,
-            settings: Arc::new(settings),
-        }
+        Self { store, settings: Arc::new(settings) }
     }
 
     /// The name of the cookie, without the prefix. Default: `id`.
@@ -101,12 +98,8 @@ impl SessionLayer {
     /// ```
     pub fn with_name(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        let is_token =
-            |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-        assert!(
-            !name.is_empty() && name.bytes().all(is_token),
-            "`{name}` cannot be the name of a cookie"
-        );
+        let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+        assert!(!name.is_empty() && name.bytes().all(is_token), "`{name}` cannot be the name of a cookie");
         self.cookie(|cookie| cookie.name = name)
     }
 
@@ -158,10 +151,7 @@ impl SessionLayer {
     /// ```
     pub fn with_path(self, path: impl Into<Cow<'static, str>>) -> Self {
         let path = path.into();
-        assert!(
-            path.starts_with('/') && is_attribute(&path),
-            "`{path}` cannot be the path of a cookie"
-        );
+        assert!(path.starts_with('/') && is_attribute(&path), "`{path}` cannot be the path of a cookie");
         self.cookie(|cookie| cookie.path = path)
     }
 
@@ -178,10 +168,7 @@ impl SessionLayer {
     /// ```
     pub fn with_domain(self, domain: impl Into<Cow<'static, str>>) -> Self {
         let domain = domain.into();
-        assert!(
-            !domain.is_empty() && is_attribute(&domain),
-            "`{domain}` cannot be the domain of a cookie"
-        );
+        assert!(!domain.is_empty() && is_attribute(&domain), "`{domain}` cannot be the domain of a cookie");
         self.cookie(|cookie| cookie.domain = Some(domain))
     }
 
@@ -252,18 +239,12 @@ impl<S> Layer<S> for SessionLayer {
 }
 
 fn is_attribute(value: &str) -> bool {
-    value
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
+    value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
 }
 
 fn milliseconds(duration: Duration) -> i64 {
     // Ten years at most, as for sessions: larger ones overflow in some stores.
-    i64::try_from(
-        duration
-            .whole_milliseconds()
-            .min(Duration::days(3_650).whole_milliseconds()),
-    )
-    .expect("ten years in milliseconds fit")
-    .max(1)
+    i64::try_from(duration.whole_milliseconds().min(Duration::days(3_650).whole_milliseconds()))
+        .expect("ten years in milliseconds fit")
+        .max(1)
 }

@@ -9,6 +9,7 @@ mod cookie;
 mod error;
 mod keys;
 mod layer;
+mod owners;
 mod pool;
 mod record;
 mod scripts;
@@ -22,14 +23,8 @@ pub use ::cookie::SameSite;
 pub use tower_sessions::{Expiry, Session};
 
 pub use crate::{
-    builder::{
-        CONNECT_TIMEOUT_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT,
-        PREFIX_DEFAULT, SOCKETS_DEFAULT,
-    },
-    cart::{
-        Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, IdempotencyToken,
-        InvalidToken,
-    },
+    builder::{CONNECT_TIMEOUT_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT, PREFIX_DEFAULT, SOCKETS_DEFAULT},
+    cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, IdempotencyToken, InvalidToken},
     error::{Stage, StoreError},
     layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer},
     service::{ResponseFuture, SessionService},

@@ -33,12 +33,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(
-        client: &Client,
-        sockets: usize,
-        queue_max: usize,
-        connect_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(client: &Client, sockets: usize, queue_max: usize, connect_timeout: Duration) -> Self {
         let socket = || {
             Arc::new(Socket {
                 client: client.clone(),
@@ -50,10 +45,7 @@ impl Connections {
                 state: Mutex::new(State::Down),
             })
         };
-        Self {
-            sockets: (0..sockets).map(|_| socket()).collect(),
-            next: AtomicUsize::new(0),
-        }
+        Self { sockets: (0..sockets).map(|_| socket()).collect(), next: AtomicUsize::new(0) }
     }
 }
 
@@ -68,7 +60,7 @@ impl Manager for Connections {
 
     async fn recycle(&self, handle: &mut Handle, _: &Metrics) -> RecycleResult<StoreError> {
         if handle.generation != handle.socket.generation.load(Ordering::Acquire) {
-            *handle = handle.socket.connection().await?;
+            handle.renew().await?;
         }
         Ok(())
     }
@@ -83,11 +75,14 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// Follows the socket to its present connection.
+    pub(crate) async fn renew(&mut self) -> Result<(), StoreError> {
+        *self = self.socket.connection().await?;
+        Ok(())
+    }
+
     pub(crate) fn origin(&self) -> Origin {
-        Origin {
-            socket: Arc::clone(&self.socket),
-            generation: self.generation,
-        }
+        Origin { socket: Arc::clone(&self.socket), generation: self.generation }
     }
 }
 
@@ -100,9 +95,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn answered(&self) {
-        self.socket
-            .answered_at_us
-            .store(self.socket.now_us(), Ordering::Relaxed);
+        self.socket.answered_at_us.store(self.socket.now_us(), Ordering::Relaxed);
     }
 
     pub(crate) fn broke(&self) {
@@ -112,10 +105,7 @@ impl Origin {
     /// A connection over which nothing came for a whole deadline is replaced: its peer may be gone without a word. One
     /// that answered others meanwhile is only slow, and replacing it would add to the load.
     pub(crate) fn timed_out(&self, waited: Duration) {
-        let asked_at_us = self
-            .socket
-            .now_us()
-            .saturating_sub(waited.as_micros() as u64);
+        let asked_at_us = self.socket.now_us().saturating_sub(waited.as_micros() as u64);
         if self.socket.answered_at_us.load(Ordering::Relaxed) < asked_at_us {
             self.socket.replace(self.generation);
         }
@@ -179,9 +169,7 @@ impl Socket {
             }
         };
         attempt.await.unwrap_or_else(|_| {
-            Err(StoreError::Disconnected {
-                reason: "the runtime that was connecting has shut down".to_owned(),
-            })
+            Err(StoreError::Disconnected { reason: "the runtime that was connecting has shut down".to_owned() })
         })
     }
 
@@ -191,9 +179,7 @@ impl Socket {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(self.queue_max);
-        let attempt = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
+        let attempt = self.client.get_multiplexed_async_connection_with_config(&config);
         let connected = match timeout(self.connect_timeout, attempt).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.connect_error(reason(&error))),
@@ -219,10 +205,7 @@ impl Socket {
     }
 
     fn connect_error(&self, reason: String) -> StoreError {
-        StoreError::Connect {
-            address: self.client.get_connection_info().addr().to_string(),
-            reason,
-        }
+        StoreError::Connect { address: self.client.get_connection_info().addr().to_string(), reason }
     }
 }
 
@@ -233,10 +216,7 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
 
 /// Whether the error says that this node is not, or not yet, the one to ask.
 pub(crate) fn is_wrong_node(error: &RedisError) -> bool {
-    matches!(
-        error.code(),
-        Some("READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN")
-    )
+    matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN"))
 }
 
 fn reason(error: &RedisError) -> String {
@@ -244,9 +224,7 @@ fn reason(error: &RedisError) -> String {
         return "connection refused; start the store, or correct the address".to_owned();
     }
     match error.code() {
-        Some("NOAUTH") => {
-            "it asks for a password; put it into the URL: redis://:password@host:port".to_owned()
-        }
+        Some("NOAUTH") => "it asks for a password; put it into the URL: redis://:password@host:port".to_owned(),
         Some("WRONGPASS") => "it does not accept the user name and password of the URL".to_owned(),
         _ if error.kind() == redis::ErrorKind::AuthenticationFailed => {
             "it does not accept the user name and password of the URL".to_owned()

@@ -54,13 +54,8 @@ pub(crate) struct RawField {
 
 impl StoredSession {
     pub(crate) fn parse(hash: Value, pttl: &Value) -> Result<Self, StoreError> {
-        let mut session = Self {
-            remaining_ms: integer(pttl)?,
-            ..Self::default()
-        };
-        let pairs = hash
-            .into_map_iter()
-            .map_err(|_| unreadable("a session is not a hash"))?;
+        let mut session = Self { remaining_ms: integer(pttl)?, ..Self::default() };
+        let pairs = hash.into_map_iter().map_err(|_| unreadable("a session is not a hash"))?;
         for (name, value) in pairs {
             let (name, value) = (bytes(name)?, bytes(value)?);
             if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
@@ -95,13 +90,8 @@ fn check_version(value: &[u8]) -> Result<(), StoreError> {
 pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, StoreError> {
     let mut data = HashMap::with_capacity(fields.len());
     for field in fields {
-        let name = if field.name.first() == Some(&b'@') {
-            &field.name[1..]
-        } else {
-            &field.name[..]
-        };
-        let name = std::str::from_utf8(name)
-            .map_err(|_| unreadable("the name of a field is not UTF-8"))?;
+        let name = if field.name.first() == Some(&b'@') { &field.name[1..] } else { &field.name[..] };
+        let name = std::str::from_utf8(name).map_err(|_| unreadable("the name of a field is not UTF-8"))?;
         let value = serde_json::from_slice(&field.value)
             .map_err(|error| unreadable(&format!("a field of a session is not JSON: {error}")))?;
         data.insert(name.to_owned(), value);
@@ -111,24 +101,15 @@ pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, Store
 
 /// The name of the field for a key of the application.
 pub(crate) fn field_name(key: &str) -> Cow<'_, str> {
-    if key.starts_with('@') {
-        Cow::Owned(format!("@{key}"))
-    } else {
-        Cow::Borrowed(key)
-    }
+    if key.starts_with('@') { Cow::Owned(format!("@{key}")) } else { Cow::Borrowed(key) }
 }
 
 /// The application's data as fields.
 pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, StoreError> {
     data.iter()
         .map(|(key, value)| {
-            let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable {
-                reason: error.to_string(),
-            })?;
-            Ok(RawField {
-                name: field_name(key).into_owned().into_bytes(),
-                value,
-            })
+            let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
+            Ok(RawField { name: field_name(key).into_owned().into_bytes(), value })
         })
         .collect()
 }
@@ -145,15 +126,8 @@ impl<'a> Delta<'a> {
         let old: HashMap<&[u8], &[u8]> = before.iter().map(|f| (&*f.name, &*f.value)).collect();
         let new: HashMap<&[u8], ()> = after.iter().map(|f| (&*f.name, ())).collect();
         Self {
-            set: after
-                .iter()
-                .filter(|f| old.get(&*f.name) != Some(&&*f.value))
-                .collect(),
-            removed: before
-                .iter()
-                .map(|f| &*f.name)
-                .filter(|name| !new.contains_key(name))
-                .collect(),
+            set: after.iter().filter(|f| old.get(&*f.name) != Some(&&*f.value)).collect(),
+            removed: before.iter().map(|f| &*f.name).filter(|name| !new.contains_key(name)).collect(),
         }
     }
 
@@ -216,9 +190,7 @@ impl ExpiryPolicy {
     }
 
     pub(crate) fn parse(value: &[u8]) -> Result<Self, StoreError> {
-        let (kind, ms) = value
-            .split_first()
-            .ok_or_else(|| unreadable("the expiry policy is empty"))?;
+        let (kind, ms) = value.split_first().ok_or_else(|| unreadable("the expiry policy is empty"))?;
         let ms = number(ms)?;
         match kind {
             b'i' => Ok(Self::Idle(ms)),
@@ -244,9 +216,7 @@ fn milliseconds(duration: Duration) -> i64 {
 }
 
 pub(crate) fn unreadable(reason: &str) -> StoreError {
-    StoreError::Unreadable {
-        reason: reason.to_owned(),
-    }
+    StoreError::Unreadable { reason: reason.to_owned() }
 }
 
 pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
@@ -284,19 +254,12 @@ mod tests {
 
     fn hash(pairs: &[(&str, &str)]) -> Value {
         let strings = pairs.iter().flat_map(|(k, v)| [k, v]);
-        Value::Array(
-            strings
-                .map(|s| Value::BulkString(s.as_bytes().to_vec()))
-                .collect(),
-        )
+        Value::Array(strings.map(|s| Value::BulkString(s.as_bytes().to_vec())).collect())
     }
 
     #[test]
     fn keys_of_the_application_cannot_reach_a_reserved_field() {
-        let data = HashMap::from([
-            ("@owner".to_owned(), json!("eve")),
-            ("@@".to_owned(), json!(1)),
-        ]);
+        let data = HashMap::from([("@owner".to_owned(), json!("eve")), ("@@".to_owned(), json!(1))]);
         let fields = encode(&data).unwrap();
         assert!(fields.iter().all(|field| field.name.starts_with(b"@@")));
         assert_eq!(decode(&fields).unwrap(), data);
@@ -304,23 +267,14 @@ mod tests {
 
     #[test]
     fn a_layout_of_the_future_is_refused() {
-        let error =
-            StoredSession::parse(hash(&[("@v", "2"), ("@rev", "1")]), &Value::Int(1)).unwrap_err();
+        let error = StoredSession::parse(hash(&[("@v", "2"), ("@rev", "1")]), &Value::Int(1)).unwrap_err();
         assert!(error.to_string().contains("update this process"), "{error}");
     }
 
     #[test]
     fn only_what_differs_is_in_the_delta() {
-        let before = encode(&HashMap::from([
-            ("a".into(), json!(1)),
-            ("b".into(), json!(2)),
-        ]))
-        .unwrap();
-        let after = encode(&HashMap::from([
-            ("a".into(), json!(1)),
-            ("c".into(), json!(3)),
-        ]))
-        .unwrap();
+        let before = encode(&HashMap::from([("a".into(), json!(1)), ("b".into(), json!(2))])).unwrap();
+        let after = encode(&HashMap::from([("a".into(), json!(1)), ("c".into(), json!(3))])).unwrap();
         let delta = Delta::between(&before, &after);
         assert_eq!(delta.set.len(), 1);
         assert_eq!(delta.set[0].name, b"c");
@@ -330,15 +284,8 @@ mod tests {
 
     #[test]
     fn policies_survive_the_store() {
-        for policy in [
-            ExpiryPolicy::Idle(1_800_000),
-            ExpiryPolicy::At(1_900_000_000_000),
-            ExpiryPolicy::Browser(5),
-        ] {
-            assert_eq!(
-                ExpiryPolicy::parse(policy.encode().as_bytes()).unwrap(),
-                policy
-            );
+        for policy in [ExpiryPolicy::Idle(1_800_000), ExpiryPolicy::At(1_900_000_000_000), ExpiryPolicy::Browser(5)] {
+            assert_eq!(ExpiryPolicy::parse(policy.encode().as_bytes()).unwrap(), policy);
         }
         assert!(ExpiryPolicy::parse(b"x1").is_err());
         assert!(ExpiryPolicy::Idle(1_600).is_touch_due(1_499));

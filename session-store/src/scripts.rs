@@ -4,18 +4,12 @@ use std::sync::LazyLock;
 
 use redis::{Arg, Cmd, Script};
 
-pub(crate) static CREATE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/create.lua")));
-pub(crate) static COMMIT: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/commit.lua")));
-pub(crate) static ROTATE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/rotate.lua")));
-pub(crate) static END: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
-pub(crate) static CART: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/cart.lua")));
-pub(crate) static MERGE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/merge.lua")));
+pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/create.lua")));
+pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/commit.lua")));
+pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/rotate.lua")));
+pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
+pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/cart.lua")));
+pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/merge.lua")));
 
 /// The first number of every script's answer.
 pub(crate) mod reply {
@@ -46,10 +40,7 @@ pub(crate) struct Source {
 
 impl Source {
     fn new(code: &'static str) -> Self {
-        Self {
-            code,
-            sha: Script::new(code),
-        }
+        Self { code, sha: Script::new(code) }
     }
 
     /// `EVALSHA sha n key...`; the caller adds the arguments.

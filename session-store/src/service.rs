@@ -22,11 +22,9 @@ use crate::{
 };
 
 /// Body of the answer when the commit failed.
-const UNAVAILABLE: &str =
-    "The session store is out of reach for a moment. Nothing is lost; please try again.\n";
+const UNAVAILABLE: &str = "The session store is out of reach for a moment. Nothing is lost; please try again.\n";
 /// Body of the answer when the session ended while the request was running.
-const ENDED: &str =
-    "The session ended while this request was running. Nothing was changed; please try again.\n";
+const ENDED: &str = "The session ended while this request was running. Nothing was changed; please try again.\n";
 /// Seconds after which a client may try again. Outages that end by themselves are shorter.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -52,11 +50,7 @@ pub struct SessionService<S> {
 
 impl<S> SessionService<S> {
     pub(crate) fn new(inner: S, store: CacheStore, settings: Arc<Settings>) -> Self {
-        Self {
-            inner,
-            store,
-            settings,
-        }
+        Self { inner, store, settings }
     }
 }
 
@@ -80,14 +74,8 @@ where
         unit.attach(&session);
         let is_safe = request.method().is_safe();
         request.extensions_mut().insert(session.clone());
-        request
-            .extensions_mut()
-            .insert(Cart::new(Arc::clone(&unit)));
-        ResponseFuture {
-            inner: self.inner.call(request),
-            stage: Stage::Handler(RequestScope { session, unit }),
-            is_safe,
-        }
+        request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));
+        ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(RequestScope { session, unit }), is_safe }
     }
 }
 
@@ -135,11 +123,7 @@ impl<F, B> std::fmt::Debug for ResponseFuture<F, B> {
 
 enum Stage<B> {
     Handler(RequestScope),
-    Commit {
-        commit: Commit,
-        response: Response<B>,
-        settings: Arc<Settings>,
-    },
+    Commit { commit: Commit, response: Response<B>, settings: Arc<Settings> },
     Done,
 }
 
@@ -166,20 +150,13 @@ where
                 return Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)));
             }
             let commit = Commit::new(scope, response.status().is_server_error());
-            *this.stage = Stage::Commit {
-                commit,
-                response,
-                settings,
-            };
+            *this.stage = Stage::Commit { commit, response, settings };
         }
         let Stage::Commit { commit, .. } = this.stage else {
             panic!("the future of an answer was polled after it was ready");
         };
         let outcome = ready!(commit.poll(cx));
-        let Stage::Commit {
-            response, settings, ..
-        } = std::mem::replace(this.stage, Stage::Done)
-        else {
+        let Stage::Commit { response, settings, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
         Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)))
@@ -194,17 +171,12 @@ impl Commit {
     fn new(scope: RequestScope, server_error: bool) -> Self {
         Self(Some(Box::pin(async move {
             // The scope lives as long as the commit, which needs the handle's expiry.
-            Arc::clone(&scope.unit)
-                .finish(scope.session.clone(), server_error)
-                .await
+            Arc::clone(&scope.unit).finish(scope.session.clone(), server_error).await
         })))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let future = self
-            .0
-            .as_mut()
-            .expect("a commit is polled until it is done");
+        let future = self.0.as_mut().expect("a commit is polled until it is done");
         let outcome = ready!(future.as_mut().poll(cx));
         self.0 = None;
         Poll::Ready(outcome)
@@ -225,21 +197,14 @@ impl Drop for Commit {
 ///
 /// A conflict replaces the answer only where the client meant to change something: what a safe request read before the
 /// session ended was right when it was read.
-fn apply<B: From<&'static str>>(
-    outcome: Outcome,
-    response: Response<B>,
-    is_safe: bool,
-    settings: &Settings,
-) -> Response<B> {
+fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe: bool, settings: &Settings) -> Response<B> {
     let mut response = match outcome.failure {
         Some(StoreError::SessionEnded) if is_safe => response,
         Some(StoreError::SessionEnded) => replaced(StatusCode::CONFLICT, ENDED),
         Some(error) => {
             tracing::error!(%error, "the session was not committed");
             let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
             response
         }
         None => response,
@@ -257,10 +222,7 @@ fn replaced<B: From<&'static str>>(status: StatusCode, text: &'static str) -> Re
     let mut response = Response::new(B::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     CacheStoreBuilder, Stage, StoreError,
     keys::Keys,
+    owners::Owners,
     pool::{Origin, Pool, is_broken, is_wrong_node},
     scripts::Source,
 };
@@ -33,6 +34,7 @@ pub struct CacheStore {
 struct Inner {
     pool: Pool,
     keys: Keys,
+    owners: Owners,
     deadline: Duration,
 }
 
@@ -149,48 +151,35 @@ impl CacheStore {
     }
 
     pub(crate) fn from_parts(pool: Pool, keys: Keys, deadline: Duration) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                pool,
-                keys,
-                deadline,
-            }),
-        }
+        Self { inner: Arc::new(Inner { pool, keys, owners: Owners::default(), deadline }) }
     }
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.inner.keys
     }
 
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.inner.owners
+    }
+
     /// One script call in one round trip; in two when the store does not know the script yet.
-    pub(crate) async fn script(
-        &self,
-        script: &Source,
-        call: &Cmd,
-    ) -> Result<Vec<Value>, StoreError> {
+    pub(crate) async fn script(&self, script: &Source, call: &Cmd) -> Result<Vec<Value>, StoreError> {
         let answer = match self.send_raw(Request::One(call)).await {
-            Err(Failure::Refused(error))
-                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
-            {
-                self.send(Request::One(&script.call_with_code(call)))
-                    .await?
+            Err(Failure::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(Request::One(&script.call_with_code(call))).await?
             }
             answer => answer.map_err(Failure::into_error)?,
         };
         match answer {
             Value::Array(values) if !values.is_empty() => Ok(values),
-            _ => Err(StoreError::Unreadable {
-                reason: "a script answered with no list".to_owned(),
-            }),
+            _ => Err(StoreError::Unreadable { reason: "a script answered with no list".to_owned() }),
         }
     }
 
     pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
         match self.send(Request::Many(pipeline)).await? {
             Value::Array(values) if values.len() == pipeline.len() => Ok(values),
-            _ => Err(StoreError::Unreadable {
-                reason: "a pipeline has another number of answers".to_owned(),
-            }),
+            _ => Err(StoreError::Unreadable { reason: "a pipeline has another number of answers".to_owned() }),
         }
     }
 
@@ -207,8 +196,7 @@ impl CacheStore {
         let deadline = self.inner.deadline;
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
-        if let Ok(answer) = timeout_at(began + deadline, self.attempts(request, &mut origin)).await
-        {
+        if let Ok(answer) = timeout_at(began + deadline, self.attempts(request, &mut origin)).await {
             return answer;
         }
         let stage = match origin {
@@ -221,44 +209,39 @@ impl CacheStore {
         Err(Failure::Store(StoreError::Timeout { deadline, stage }))
     }
 
-    async fn attempts(
-        &self,
-        request: Request<'_>,
-        origin: &mut Option<Origin>,
-    ) -> Result<Value, Failure> {
+    async fn attempts(&self, request: Request<'_>, origin: &mut Option<Origin>) -> Result<Value, Failure> {
+        let mut checkout = self.inner.pool.get().await.map_err(pool_failure)?;
         let mut attempt = 1;
         loop {
-            let mut checkout = self.inner.pool.get().await.map_err(pool_failure)?;
             let origin = origin.insert(checkout.origin());
             let connection = &mut checkout.connection;
             let answer = match request {
                 Request::One(command) => command.query_async(connection).await,
                 Request::Many(pipeline) => pipeline.query_async(connection).await,
             };
-            match answer {
+            let error = match answer {
                 Ok(answer) => {
                     origin.answered();
                     return Ok(answer);
                 }
-                // Every operation may be repeated: reads, touches, and scripts that carry a token.
-                Err(error) if is_broken(&error) => {
+                Err(error) => error,
+            };
+            if !is_broken(&error) {
+                origin.answered();
+                if is_wrong_node(&error) {
+                    // After a failover the name may lead elsewhere: the next operation connects anew.
                     origin.broke();
-                    if attempt == ATTEMPTS {
-                        return Err(Failure::Store(StoreError::Disconnected {
-                            reason: error.to_string(),
-                        }));
-                    }
-                    attempt += 1;
                 }
-                Err(error) => {
-                    origin.answered();
-                    if is_wrong_node(&error) {
-                        // After a failover the name may lead elsewhere: the next operation connects anew.
-                        origin.broke();
-                    }
-                    return Err(Failure::Refused(error));
-                }
+                return Err(Failure::Refused(error));
             }
+            origin.broke();
+            if attempt == ATTEMPTS {
+                return Err(Failure::Store(StoreError::Disconnected { reason: error.to_string() }));
+            }
+            // Every operation may be repeated: reads, touches, and scripts that carry a token. On a fresh connection of
+            // the same socket, since the other sockets may be just as broken without knowing it yet.
+            attempt += 1;
+            checkout.renew().await.map_err(Failure::Store)?;
         }
     }
 }
@@ -278,10 +261,15 @@ impl Failure {
     fn into_error(self) -> StoreError {
         match self {
             Self::Store(error) => error,
-            Self::Refused(error) => StoreError::Refused {
-                code: error.code().unwrap_or("ERR").to_owned(),
-                message: error.to_string(),
-            },
+            Self::Refused(error) => {
+                let code = error.code().unwrap_or("ERR").to_owned();
+                let message = match (&*code, error.detail()) {
+                    ("NOAUTH", _) => "NOAUTH it asks for a password; put it into the URL: redis://:password@host:port".to_owned(),
+                    (_, Some(detail)) => format!("{code} {detail}"),
+                    (_, None) => error.to_string(),
+                };
+                StoreError::Refused { code, message }
+            }
         }
     }
 }
@@ -289,8 +277,6 @@ impl Failure {
 fn pool_failure(error: deadpool::managed::PoolError<StoreError>) -> Failure {
     Failure::Store(match error {
         deadpool::managed::PoolError::Backend(error) => error,
-        other => StoreError::Disconnected {
-            reason: other.to_string(),
-        },
+        other => StoreError::Disconnected { reason: other.to_string() },
     })
 }

@@ -34,20 +34,13 @@ impl From<tower_sessions::session::Error> for Unavailable {
         match error {
             Error::Store(error) => {
                 tracing::error!(%error, "the session is out of reach");
-                let text =
-                    "The session is out of reach for a moment. Please try again.\n".to_owned();
-                Self {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    text,
-                }
+                let text = "The session is out of reach for a moment. Please try again.\n".to_owned();
+                Self { status: StatusCode::SERVICE_UNAVAILABLE, text }
             }
             // The handler asked for another type than it stored.
             Error::SerdeJson(error) => {
                 tracing::error!(%error, "a value of the session has another type");
-                Self {
-                    status: StatusCode::INTERNAL_SERVER_ERROR,
-                    text: "This page has a fault.\n".to_owned(),
-                }
+                Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: "This page has a fault.\n".to_owned() }
             }
         }
     }
@@ -59,19 +52,10 @@ impl From<CartError> for Unavailable {
             CartError::Unavailable(error) => {
                 tracing::error!(%error, "the cart is out of reach");
                 let text = "The cart is out of reach for a moment. Please try again.\n".to_owned();
-                Self {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    text,
-                }
+                Self { status: StatusCode::SERVICE_UNAVAILABLE, text }
             }
-            CartError::SessionEnded => Self {
-                status: StatusCode::CONFLICT,
-                text: format!("{error}\n"),
-            },
-            _ => Self {
-                status: StatusCode::UNPROCESSABLE_ENTITY,
-                text: format!("{error}\n"),
-            },
+            CartError::SessionEnded => Self { status: StatusCode::CONFLICT, text: format!("{error}\n") },
+            _ => Self { status: StatusCode::UNPROCESSABLE_ENTITY, text: format!("{error}\n") },
         }
     }
 }
@@ -79,9 +63,7 @@ impl From<CartError> for Unavailable {
 impl IntoResponse for Unavailable {
     fn into_response(self) -> Response {
         match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                (self.status, [(RETRY_AFTER, "1")], self.text).into_response()
-            }
+            StatusCode::SERVICE_UNAVAILABLE => (self.status, [(RETRY_AFTER, "1")], self.text).into_response(),
             status => (status, self.text).into_response(),
         }
     }

@@ -43,14 +43,9 @@ impl SessionStore for CacheStore {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
         let tag = self.keys().session_tag(&record.id);
-        match self
-            .replace_session(&tag, &Write::new(policy), &fields)
-            .await?
-        {
+        match self.replace_session(&tag, &Write::new(policy), &fields).await? {
             Committed::Done { .. } => Ok(()),
-            Committed::Gone | Committed::Ended | Committed::CartChanged => {
-                Err(StoreError::SessionEnded.into())
-            }
+            Committed::Gone | Committed::Ended | Committed::CartChanged => Err(StoreError::SessionEnded.into()),
         }
     }
 
@@ -60,11 +55,7 @@ impl SessionStore for CacheStore {
             return Ok(None);
         }
         let expires_at_ms = unix_ms(OffsetDateTime::now_utc()).saturating_add(stored.remaining_ms);
-        Ok(Some(Record {
-            id: *id,
-            data: decode(&stored.fields)?,
-            expiry_date: from_unix_ms(expires_at_ms),
-        }))
+        Ok(Some(Record { id: *id, data: decode(&stored.fields)?, expiry_date: from_unix_ms(expires_at_ms) }))
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {

@@ -14,11 +14,7 @@ fn json(body: &str) -> Value {
 }
 
 /// So many POST requests with one cookie at once, alternating between the replicas.
-async fn at_once(
-    replicas: &[Router],
-    cookie: &str,
-    paths: impl Iterator<Item = String>,
-) -> Vec<support::Answer> {
+async fn at_once(replicas: &[Router], cookie: &str, paths: impl Iterator<Item = String>) -> Vec<support::Answer> {
     let mut requests = tokio::task::JoinSet::new();
     for (i, path) in paths.enumerate() {
         let (app, cookie) = (replicas[i % replicas.len()].clone(), cookie.to_owned());
@@ -34,16 +30,10 @@ async fn the_first_change_makes_a_session_and_every_replica_sees_the_cart() {
         let mut visitor = Visitor::default();
         server.reset_commands().await;
         let answer = visitor.post(&a, "/cart/add/TEA/2").await.ok();
-        assert_eq!(
-            json(&answer.body),
-            json!({"revision": 1, "quantity": 2, "lines": 1, "count": 2, "applied": true})
-        );
+        assert_eq!(json(&answer.body), json!({"revision": 1, "quantity": 2, "lines": 1, "count": 2, "applied": true}));
         assert!(answer.set_cookie().unwrap().starts_with("__Host-id="));
         let answer = visitor.post(&b, "/cart/add/CUP/1").await.ok();
-        assert_eq!(
-            json(&answer.body),
-            json!({"revision": 2, "quantity": 1, "lines": 2, "count": 3, "applied": true})
-        );
+        assert_eq!(json(&answer.body), json!({"revision": 2, "quantity": 1, "lines": 2, "count": 3, "applied": true}));
         assert_eq!(answer.set_cookie(), None);
         assert_eq!(visitor.get(&a, "/cart").await.body, "CUP=1,TEA=2");
         assert_eq!(visitor.get(&b, "/page").await.body, "-:3");
@@ -72,15 +62,9 @@ async fn the_first_change_makes_a_session_and_every_replica_sees_the_cart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_adds_at_once_over_two_replicas_are_exact() {
     each_backend(async |server| {
-        let limits = CartLimits {
-            lines_max: 300,
-            quantity_max: 1_000,
-        };
+        let limits = CartLimits { lines_max: 300, quantity_max: 1_000 };
         let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
-        let replicas = [
-            replica_with(&server, with_limits).await,
-            replica_with(&server, with_limits).await,
-        ];
+        let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
         for trial in 0..5 {
             let mut visitor = Visitor::default();
             visitor.post(&replicas[0], "/cart/add/FIRST/1").await.ok();
@@ -91,10 +75,7 @@ async fn two_hundred_adds_at_once_over_two_replicas_are_exact() {
                 answer.ok();
             }
             let body = visitor.get(&replicas[trial % 2], "/cart").await.ok().body;
-            let lines: std::collections::HashMap<_, _> = body
-                .split(',')
-                .map(|line| line.split_once('=').unwrap())
-                .collect();
+            let lines: std::collections::HashMap<_, _> = body.split(',').map(|line| line.split_once('=').unwrap()).collect();
             assert_eq!(lines.len(), 202);
             assert_eq!(lines["ONE"], "200");
             for i in 0..200 {
@@ -108,46 +89,20 @@ async fn two_hundred_adds_at_once_over_two_replicas_are_exact() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_under_concurrency() {
     each_backend(async |server| {
-        let limits = CartLimits {
-            lines_max: 10,
-            quantity_max: 7,
-        };
+        let limits = CartLimits { lines_max: 10, quantity_max: 7 };
         let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
-        let replicas = [
-            replica_with(&server, with_limits).await,
-            replica_with(&server, with_limits).await,
-        ];
+        let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/cart/add/ONE/1").await.ok();
         let cookie = visitor.cookie.clone().unwrap();
-        let count = |answers: &[support::Answer], status| {
-            answers.iter().filter(|a| a.status == status).count()
-        };
-        let answers = at_once(
-            &replicas,
-            &cookie,
-            (0..40).map(|_| "/cart/add/ONE/1".to_owned()),
-        )
-        .await;
+        let count = |answers: &[support::Answer], status| answers.iter().filter(|a| a.status == status).count();
+        let answers = at_once(&replicas, &cookie, (0..40).map(|_| "/cart/add/ONE/1".to_owned())).await;
         assert_eq!(count(&answers, StatusCode::OK), 6);
         assert_eq!(count(&answers, StatusCode::UNPROCESSABLE_ENTITY), 34);
-        assert!(
-            answers
-                .iter()
-                .any(|answer| answer.body == "a line of the cart holds at most 7")
-        );
-        let answers = at_once(
-            &replicas,
-            &cookie,
-            (0..40).map(|i| format!("/cart/add/SKU{i}/1")),
-        )
-        .await;
+        assert!(answers.iter().any(|answer| answer.body == "a line of the cart holds at most 7"));
+        let answers = at_once(&replicas, &cookie, (0..40).map(|i| format!("/cart/add/SKU{i}/1"))).await;
         assert_eq!(count(&answers, StatusCode::OK), 9);
-        assert!(
-            answers
-                .iter()
-                .any(|answer| answer.body == "the cart holds at most 10 different items")
-        );
+        assert!(answers.iter().any(|answer| answer.body == "the cart holds at most 10 different items"));
         let page = visitor.get(&replicas[0], "/page").await.ok();
         assert_eq!(page.body, "-:16");
         for (path, text) in [
@@ -176,51 +131,24 @@ async fn a_token_counts_once() {
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/cart/add/CUP/1").await.ok();
         let cookie = visitor.cookie.clone().unwrap();
-        let answers = at_once(
-            &replicas,
-            &cookie,
-            (0..30).map(|_| "/cart/add/TEA/2/click".to_owned()),
-        )
-        .await;
-        let applied = answers
-            .iter()
-            .filter(|answer| json(&answer.body)["applied"] == true)
-            .count();
+        let answers = at_once(&replicas, &cookie, (0..30).map(|_| "/cart/add/TEA/2/click".to_owned())).await;
+        let applied = answers.iter().filter(|answer| json(&answer.body)["applied"] == true).count();
         assert_eq!(applied, 1);
-        assert!(
-            answers
-                .iter()
-                .all(|answer| json(&answer.body)["quantity"] == 2)
-        );
+        assert!(answers.iter().all(|answer| json(&answer.body)["quantity"] == 2));
         // Remembered across many other changes without a token, and past a new id.
         for _ in 0..70 {
             visitor.post(&replicas[1], "/cart/add/CUP/1").await.ok();
         }
         visitor.post(&replicas[1], "/cycle").await.ok();
-        let answer = visitor
-            .post(&replicas[0], "/cart/add/TEA/2/click")
-            .await
-            .ok();
+        let answer = visitor.post(&replicas[0], "/cart/add/TEA/2/click").await.ok();
         assert_eq!(json(&answer.body)["applied"], false);
-        assert_eq!(
-            visitor.get(&replicas[0], "/cart").await.body,
-            "CUP=71,TEA=2"
-        );
+        assert_eq!(visitor.get(&replicas[0], "/cart").await.body, "CUP=71,TEA=2");
         // The memory is bounded: with 64 newer ones the token is forgotten.
         for i in 0..session_store::cart::TOKENS_REMEMBERED {
-            visitor
-                .post(&replicas[0], &format!("/cart/set/CUP/{}", i + 1))
-                .await
-                .ok();
-            visitor
-                .post(&replicas[0], &format!("/cart/add/POT/1/token{i}"))
-                .await
-                .ok();
+            visitor.post(&replicas[0], &format!("/cart/set/CUP/{}", i + 1)).await.ok();
+            visitor.post(&replicas[0], &format!("/cart/add/POT/1/token{i}")).await.ok();
         }
-        let answer = visitor
-            .post(&replicas[0], "/cart/add/TEA/2/click")
-            .await
-            .ok();
+        let answer = visitor.post(&replicas[0], "/cart/add/TEA/2/click").await.ok();
         assert_eq!(json(&answer.body)["applied"], true);
     })
     .await;
@@ -249,15 +177,8 @@ async fn a_login_merges_once_and_follows_the_user() {
 
         // The same login once more, with the cookie from before: too late, and nothing is counted again.
         let late = sent_twice.clone().post(&b, "/login/ada").await;
-        assert_eq!(
-            (late.status, late.set_cookie()),
-            (StatusCode::CONFLICT, None)
-        );
-        assert_eq!(
-            phone.post(&a, "/login/ada").await.ok().body,
-            "CUP=4,TEA=4",
-            "a login of the same user again"
-        );
+        assert_eq!((late.status, late.set_cookie()), (StatusCode::CONFLICT, None));
+        assert_eq!(phone.post(&a, "/login/ada").await.ok().body, "CUP=4,TEA=4", "a login of the same user again");
         assert_eq!(home.get(&b, "/cart").await.body, "CUP=4,TEA=4");
 
         // Logout: an empty cart for the visitor, the user's is kept for the next login.
@@ -266,10 +187,7 @@ async fn a_login_merges_once_and_follows_the_user() {
         assert_eq!(home.get(&a, "/page").await.body, "-:0");
         home.post(&a, "/cart/add/POT/1").await.ok();
         assert_eq!(home.get(&b, "/cart").await.body, "POT=1");
-        assert_eq!(
-            home.post(&b, "/login/ada").await.ok().body,
-            "CUP=4,POT=1,TEA=4"
-        );
+        assert_eq!(home.post(&b, "/login/ada").await.ok().body, "CUP=4,POT=1,TEA=4");
 
         // Somebody else on the same device gets their own cart, and nothing of Ada's.
         assert_eq!(home.post(&a, "/login/bob").await.ok().body, "");
@@ -295,23 +213,10 @@ async fn two_logins_at_once_merge_once_and_leave_one_session() {
             let answers = at_once(&replicas, &cookie, paths.into_iter()).await;
             let live: Vec<_> = answers.iter().filter_map(support::Answer::cookie).collect();
             assert_eq!(live.len(), 1, "{answers:?}");
-            let added = answers
-                .iter()
-                .filter(|a| a.status == StatusCode::OK && a.body.contains("applied"))
-                .count();
-            let mut user = Visitor {
-                cookie: Some(live[0].clone()),
-            };
-            let expected = if added == 0 {
-                "TEA=2".to_owned()
-            } else {
-                format!("CUP={added},TEA=2")
-            };
-            assert_eq!(
-                user.get(&replicas[1], "/cart").await.body,
-                expected,
-                "every acknowledged line is there once"
-            );
+            let added = answers.iter().filter(|a| a.status == StatusCode::OK && a.body.contains("applied")).count();
+            let mut user = Visitor { cookie: Some(live[0].clone()) };
+            let expected = if added == 0 { "TEA=2".to_owned() } else { format!("CUP={added},TEA=2") };
+            assert_eq!(user.get(&replicas[1], "/cart").await.body, expected, "every acknowledged line is there once");
         }
     })
     .await;

@@ -15,50 +15,22 @@ async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
             let answer = visitor.get(&app, path).await.ok();
             assert_eq!(answer.set_cookie(), None, "{path}");
         }
-        assert_eq!(
-            visitor.post(&app, "/remove/name").await.ok().set_cookie(),
-            None
-        );
+        assert_eq!(visitor.post(&app, "/remove/name").await.ok().set_cookie(), None);
         assert_eq!(server.keys("*").await, [""; 0]);
 
         let answer = visitor.post(&app, "/set/name/ada").await.ok();
         let cookie = answer.set_cookie().unwrap();
         assert!(cookie.starts_with("__Host-id="), "{cookie}");
-        for attribute in [
-            "Secure",
-            "HttpOnly",
-            "SameSite=Lax",
-            "Path=/",
-            "Max-Age=1209600",
-        ] {
-            assert!(
-                cookie.split("; ").any(|part| part == attribute),
-                "{attribute} in {cookie}"
-            );
+        for attribute in ["Secure", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=1209600"] {
+            assert!(cookie.split("; ").any(|part| part == attribute), "{attribute} in {cookie}");
         }
-        assert_eq!(
-            answer.headers[header::CACHE_CONTROL],
-            "no-cache=\"set-cookie\""
-        );
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-cache=\"set-cookie\"");
         assert_eq!(answer.headers[header::VARY], "Cookie");
 
-        assert_eq!(
-            visitor
-                .get(&replica(&server).await, "/get/name")
-                .await
-                .ok()
-                .body,
-            "ada"
-        );
+        assert_eq!(visitor.get(&replica(&server).await, "/get/name").await.ok().body, "ada");
         let keys = server.keys("*").await;
         assert_eq!(keys.len(), 1);
-        let id = visitor
-            .cookie
-            .unwrap()
-            .split_once('=')
-            .unwrap()
-            .1
-            .to_owned();
+        let id = visitor.cookie.unwrap().split_once('=').unwrap().1.to_owned();
         assert!(!keys[0].contains(&id), "the id is not in the key");
     })
     .await;
@@ -70,9 +42,7 @@ async fn an_id_chosen_by_the_client_is_never_adopted() {
         let app = replica(&server).await;
         for path in ["/set/name/ada", "/cart/add/TEA/1"] {
             let chosen = "__Host-id=AAAAAAAAAAAAAAAAAAAAAA";
-            let mut visitor = Visitor {
-                cookie: Some(chosen.to_owned()),
-            };
+            let mut visitor = Visitor { cookie: Some(chosen.to_owned()) };
             visitor.post(&app, path).await.ok();
             assert_ne!(visitor.cookie.as_deref().unwrap(), chosen, "{path}");
             let answer = send(&app, Method::GET, "/page", Some(chosen)).await.ok();
@@ -119,11 +89,7 @@ async fn a_new_id_keeps_everything_and_the_old_one_changes_nothing_more() {
         assert_eq!((&*late.body, late.set_cookie()), ("ada", None));
         for path in ["/set/name/eve", "/cart/add/TEA/1"] {
             let late = send(&a, Method::POST, path, Some(&old)).await;
-            assert_eq!(
-                (late.status, late.set_cookie()),
-                (StatusCode::CONFLICT, None),
-                "{path}"
-            );
+            assert_eq!((late.status, late.set_cookie()), (StatusCode::CONFLICT, None), "{path}");
         }
         assert_eq!(visitor.get(&b, "/get/name").await.body, "ada");
         assert_eq!(visitor.get(&b, "/cart").await.body, "TEA=2");
@@ -138,18 +104,11 @@ async fn an_error_after_the_rotation_loses_nothing() {
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         let answer = visitor.post(&app, "/cycle-and-fail").await;
-        assert_eq!(
-            (answer.status, answer.set_cookie()),
-            (StatusCode::INTERNAL_SERVER_ERROR, None)
-        );
+        assert_eq!((answer.status, answer.set_cookie()), (StatusCode::INTERNAL_SERVER_ERROR, None));
         assert_eq!(visitor.get(&app, "/get/name").await.body, "ada");
 
         visitor.post(&app, "/set-and-fail/name/eve").await;
-        assert_eq!(
-            visitor.get(&app, "/get/name").await.body,
-            "ada",
-            "a failed request commits nothing"
-        );
+        assert_eq!(visitor.get(&app, "/get/name").await.body, "ada", "a failed request commits nothing");
 
         visitor.post(&app, "/logout-and-fail").await;
         assert_eq!(visitor.cookie, None, "a logout counts even so");
@@ -181,10 +140,7 @@ async fn a_logout_during_a_slow_write_stays_a_logout() {
             assert_eq!((late.status, late.set_cookie()), (status, None), "{path}");
             let answer = send(&b, Method::GET, "/page", Some(&old)).await.ok();
             assert_eq!(answer.body, "-:0");
-            assert_eq!(
-                send(&b, Method::GET, "/get/name", Some(&old)).await.body,
-                "-"
-            );
+            assert_eq!(send(&b, Method::GET, "/get/name", Some(&old)).await.body, "-");
         }
     })
     .await;
@@ -201,25 +157,12 @@ async fn changes_of_different_keys_at_the_same_time_keep_both() {
         for i in 0..40 {
             let (app, cookie) = (replicas[i % 2].clone(), cookie.clone());
             requests.spawn(async move {
-                send(
-                    &app,
-                    Method::POST,
-                    &format!("/slow-set/50/key{i}/value{i}"),
-                    Some(&cookie),
-                )
-                .await
-                .ok();
+                send(&app, Method::POST, &format!("/slow-set/50/key{i}/value{i}"), Some(&cookie)).await.ok();
             });
         }
         requests.join_all().await;
         for i in 0..40 {
-            assert_eq!(
-                visitor
-                    .get(&replicas[0], &format!("/get/key{i}"))
-                    .await
-                    .body,
-                format!("value{i}")
-            );
+            assert_eq!(visitor.get(&replicas[0], &format!("/get/key{i}")).await.body, format!("value{i}"));
         }
         assert_eq!(visitor.get(&replicas[0], "/get/start").await.body, "now");
         visitor.post(&replicas[1], "/remove/key7").await.ok();
@@ -232,12 +175,9 @@ async fn changes_of_different_keys_at_the_same_time_keep_both() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
     each_backend(async |server| {
-        let app = replica_with(&server, |layer| {
-            layer.with_expiry(session_store::Expiry::OnInactivity(
-                time::Duration::seconds(2),
-            ))
-        })
-        .await;
+        let app =
+            replica_with(&server, |layer| layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(2))))
+                .await;
         let mut reader = Visitor::default();
         reader.post(&app, "/set/name/ada").await.ok();
         let mut shopper = Visitor::default();
@@ -248,15 +188,9 @@ async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
             tokio::time::sleep(std::time::Duration::from_millis(700)).await;
             let answer = reader.get(&app, "/get/name").await.ok();
             assert_eq!(answer.body, "ada");
-            assert!(
-                answer.set_cookie().unwrap().contains("Max-Age=2"),
-                "the cookie keeps step"
-            );
+            assert!(answer.set_cookie().unwrap().contains("Max-Age=2"), "the cookie keeps step");
             let answer = shopper.post(&app, "/cart/add/TEA/1").await.ok();
-            assert!(
-                answer.set_cookie().unwrap().contains("Max-Age=2"),
-                "the cookie keeps step"
-            );
+            assert!(answer.set_cookie().unwrap().contains("Max-Age=2"), "the cookie keeps step");
         }
         let answer = reader.get(&app, "/get/name").await.ok();
         assert_eq!(answer.set_cookie(), None, "a touch is throttled");
@@ -275,12 +209,9 @@ async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expiry_of_its_own_lasts() {
     each_backend(async |server| {
-        let app = replica_with(&server, |layer| {
-            layer.with_expiry(session_store::Expiry::OnInactivity(
-                time::Duration::minutes(30),
-            ))
-        })
-        .await;
+        let app =
+            replica_with(&server, |layer| layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::minutes(30))))
+                .await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         assert!(server.session_ttl().await <= 1_800_000);
@@ -289,15 +220,9 @@ async fn an_expiry_of_its_own_lasts() {
         assert!(server.session_ttl().await > 2_591_000_000);
         visitor.post(&app, "/set/name/bob").await.ok();
         visitor.get(&app, "/get/name").await.ok();
-        assert!(
-            server.session_ttl().await > 2_591_000_000,
-            "the next write does not go back to the default"
-        );
+        assert!(server.session_ttl().await > 2_591_000_000, "the next write does not go back to the default");
         let answer = visitor.post(&app, "/cycle").await.ok();
-        assert!(
-            answer.set_cookie().unwrap().contains("Max-Age=2592000"),
-            "nor does a new id"
-        );
+        assert!(answer.set_cookie().unwrap().contains("Max-Age=2592000"), "nor does a new id");
     })
     .await;
 }
@@ -308,17 +233,11 @@ async fn an_explicit_save_is_not_repeated() {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         let answer = visitor.post(&app, "/save-twice/one").await.ok();
-        assert!(
-            visitor.cookie.clone().unwrap().ends_with(&answer.body),
-            "the handle knows the id"
-        );
+        assert!(visitor.cookie.clone().unwrap().ends_with(&answer.body), "the handle knows the id");
         server.reset_commands().await;
         visitor.post(&app, "/save-twice/two").await.ok();
         let calls = server.commands().await;
-        let scripts = calls
-            .iter()
-            .find(|(name, _)| name == "evalsha")
-            .map_or(0, |(_, calls)| *calls);
+        let scripts = calls.iter().find(|(name, _)| name == "evalsha").map_or(0, |(_, calls)| *calls);
         assert_eq!(scripts, 1, "{calls:?}");
         assert_eq!(visitor.get(&app, "/get/saved").await.body, "two");
     })

@@ -72,13 +72,7 @@ pub(crate) async fn run(
         let target = unit.cart_target(operation.can_fill(lines)).await?;
         let Some(target) = target else {
             // Nothing to take out of the cart of somebody who has none.
-            return Ok(CartChange {
-                revision: 0,
-                quantity: 0,
-                lines: 0,
-                count: 0,
-                applied: true,
-            });
+            return Ok(CartChange { revision: 0, quantity: 0, lines: 0, count: 0, applied: true });
         };
         let token = match (&remembered, &guard) {
             (Some(token), _) => Token::Given(token),
@@ -100,14 +94,10 @@ pub(crate) async fn run(
             }
             reply::TAKEN => unit.planned_id_taken(&target),
             reply::TOO_MANY_LINES => {
-                return Err(CartError::TooManyLines {
-                    max: unit.settings.limits.lines_max,
-                });
+                return Err(CartError::TooManyLines { max: unit.settings.limits.lines_max });
             }
             reply::QUANTITY_TOO_LARGE => {
-                return Err(CartError::QuantityTooLarge {
-                    max: unit.settings.limits.quantity_max,
-                });
+                return Err(CartError::QuantityTooLarge { max: unit.settings.limits.quantity_max });
             }
             other => return Err(unreadable(&format!("a change of a cart answered {other}")).into()),
         }
@@ -133,18 +123,8 @@ async fn call(
     let cart_ttl_ms = settings.cart_ttl_ms;
     let cart = keys.cart(&target.cart);
     let (tokens, token, remembered, tokens_ttl_ms) = match token {
-        Token::Given(token) => (
-            keys.cart_tokens(&target.cart),
-            token,
-            TOKENS_REMEMBERED,
-            cart_ttl_ms,
-        ),
-        Token::Guard(token) => (
-            keys.cart_retries(&target.cart),
-            token,
-            RETRIES_REMEMBERED,
-            RETRY_WINDOW_MS,
-        ),
+        Token::Given(token) => (keys.cart_tokens(&target.cart), token, TOKENS_REMEMBERED, cart_ttl_ms),
+        Token::Guard(token) => (keys.cart_retries(&target.cart), token, RETRIES_REMEMBERED, RETRY_WINDOW_MS),
     };
     let mut call = match &target.session {
         Some(session) => CART.call(&[&cart, &tokens, &keys.session(session)]),
@@ -161,9 +141,7 @@ async fn call(
     match &target.create {
         Some(create) => {
             let birth = birth_fields(create.policy);
-            call.arg(create.policy.ttl_ms())
-                .arg(&create.token)
-                .arg(2 * birth.len());
+            call.arg(create.policy.ttl_ms()).arg(&create.token).arg(2 * birth.len());
             for (name, value) in birth {
                 call.arg(name).arg(value);
             }
@@ -185,12 +163,8 @@ struct Change {
 
 impl Change {
     fn parse(answer: Vec<Value>) -> Result<Self, StoreError> {
-        let Ok([_, applied, revision, quantity, lines, count, extended]) =
-            <[Value; 7]>::try_from(answer)
-        else {
-            return Err(unreadable(
-                "the answer for a change of a cart has another length",
-            ));
+        let Ok([_, applied, revision, quantity, lines, count, extended]) = <[Value; 7]>::try_from(answer) else {
+            return Err(unreadable("the answer for a change of a cart has another length"));
         };
         let out_of_range = |_| unreadable("a number of a cart is out of range");
         let change = CartChange {
@@ -201,20 +175,12 @@ impl Change {
             applied: integer(&applied)? == 1,
         };
         let extended = bytes(extended)?;
-        let session_extended = (!extended.is_empty())
-            .then(|| ExpiryPolicy::parse(&extended))
-            .transpose()?;
-        Ok(Self {
-            change,
-            session_extended,
-        })
+        let session_extended = (!extended.is_empty()).then(|| ExpiryPolicy::parse(&extended)).transpose()?;
+        Ok(Self { change, session_extended })
     }
 }
 
 fn owner(answer: Vec<Value>) -> Result<Option<Tag>, StoreError> {
-    let owner = answer
-        .into_iter()
-        .nth(1)
-        .ok_or_else(|| unreadable("the owner is missing"))?;
+    let owner = answer.into_iter().nth(1).ok_or_else(|| unreadable("the owner is missing"))?;
     Ok(Tag::from_bytes(&bytes(owner)?))
 }

@@ -36,9 +36,7 @@ pub enum CartError {
         max: u32,
     },
     /// Not 1 to 64 printable ASCII characters, or with `@` as the first.
-    #[error(
-        "the SKU must be 1 to 64 printable ASCII characters without spaces, not beginning with @"
-    )]
+    #[error("the SKU must be 1 to 64 printable ASCII characters without spaces, not beginning with @")]
     InvalidSku,
     /// The session ended, or got a new id, while this request was running.
     #[error("the session ended while the request was running; the cart was not changed")]

@@ -20,10 +20,7 @@ pub struct CartLimits {
 
 impl Default for CartLimits {
     fn default() -> Self {
-        Self {
-            lines_max: 100,
-            quantity_max: 99,
-        }
+        Self { lines_max: 100, quantity_max: 99 }
     }
 }
 

@@ -51,10 +51,7 @@ impl CartSnapshot {
 
     pub(crate) fn parse(hash: Value) -> Result<Self, StoreError> {
         let mut cart = Self::default();
-        for (name, value) in hash
-            .into_map_iter()
-            .map_err(|_| unreadable("a cart is not a hash"))?
-        {
+        for (name, value) in hash.into_map_iter().map_err(|_| unreadable("a cart is not a hash"))? {
             let (name, value) = (bytes(name)?, bytes(value)?);
             if name.first() == Some(&b'@') {
                 if name == b"@" {
@@ -64,10 +61,7 @@ impl CartSnapshot {
                 continue;
             }
             let sku = String::from_utf8(name).map_err(|_| unreadable("a SKU is not UTF-8"))?;
-            cart.lines.push(CartLine {
-                sku,
-                quantity: number(&value)?,
-            });
+            cart.lines.push(CartLine { sku, quantity: number(&value)? });
         }
         // The store orders fields as it likes; a page should not shuffle its lines.
         cart.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));

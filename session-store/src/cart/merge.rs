@@ -47,9 +47,7 @@ pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag) -> Result<u
         call.arg(&line.sku).arg(line.quantity);
     }
     let answer = unit.store.script(&MERGE, &call).await?;
-    let dropped = answer
-        .get(2)
-        .map_or(Ok(0), |value: &Value| integer(value))?;
+    let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
     if dropped < 0 {
         return Err(unreadable("a merge dropped less than nothing"));
     }

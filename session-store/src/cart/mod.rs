@@ -50,9 +50,7 @@ pub struct Cart {
 
 impl fmt::Debug for Cart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cart")
-            .field("token", &self.token)
-            .finish_non_exhaustive()
+        f.debug_struct("Cart").field("token", &self.token).finish_non_exhaustive()
     }
 }
 
@@ -73,10 +71,7 @@ impl Cart {
     /// ```
     #[must_use = "the token belongs to the handle that is returned"]
     pub fn with_token(&self, token: IdempotencyToken) -> Self {
-        Self {
-            unit: Arc::clone(&self.unit),
-            token: Some(token),
-        }
+        Self { unit: Arc::clone(&self.unit), token: Some(token) }
     }
 
     /// Adds `quantity` to the line of `sku`, making it when there is none. One round trip.
@@ -278,18 +273,7 @@ impl Cart {
         merge::log_in(&self.unit, user_id).await
     }
 
-    async fn change(
-        &self,
-        operation: Operation,
-        lines: &[(&str, u32)],
-    ) -> Result<CartChange, CartError> {
-        command::run(
-            &self.unit,
-            self.token.as_ref(),
-            operation,
-            lines,
-            REDIRECTS_MAX,
-        )
-        .await
+    async fn change(&self, operation: Operation, lines: &[(&str, u32)]) -> Result<CartChange, CartError> {
+        command::run(&self.unit, self.token.as_ref(), operation, lines, REDIRECTS_MAX).await
     }
 }

@@ -50,9 +50,7 @@ impl IdempotencyToken {
     /// assert!(IdempotencyToken::parse("").is_err());
     /// ```
     pub fn parse(token: &str) -> Result<Self, InvalidToken> {
-        let visible = token
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        let visible = token.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         if token.is_empty() || token.len() > TOKEN_BYTES_MAX || !visible {
             return Err(InvalidToken);
         }

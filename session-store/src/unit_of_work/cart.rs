@@ -65,9 +65,7 @@ impl UnitOfWork {
             return CartSource::Here(cart);
         }
         match &state.base {
-            Base::Unread {
-                owner: Some(owner), ..
-            } => CartSource::At(*owner),
+            Base::Unread { owner: Some(owner), .. } => CartSource::At(*owner),
             Base::Unread { id, .. } => CartSource::WithSession(*id),
             Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
             Base::Ended { owner, tag, .. } => CartSource::At(owner.unwrap_or(*tag)),
@@ -76,62 +74,38 @@ impl UnitOfWork {
     }
 
     /// `None`: there is no cart, and this change would put nothing into one.
-    pub(crate) async fn cart_target(
-        &self,
-        can_fill: bool,
-    ) -> Result<Option<CartTarget>, StoreError> {
+    pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget>, StoreError> {
         let to_end = {
             let mut state = self.state.lock();
             state.touched = true;
-            (state.intent == Intent::End)
-                .then(|| state.base.session())
-                .flatten()
+            (state.intent == Intent::End).then(|| state.base.session()).flatten()
         };
         if let Some((_, tag)) = to_end {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
             self.end(&tag).await?;
         }
-        let policy = ExpiryPolicy::of(
-            self.attached()
-                .map_or(Some(self.settings.expiry), |session| session.expiry()),
-        );
+        let policy = ExpiryPolicy::of(self.attached().map_or(Some(self.settings.expiry), |session| session.expiry()));
         let mut state = self.state.lock();
         state.cart = None;
         if let Some(pending) = state.pending_owner {
-            return Ok(Some(CartTarget {
-                cart: pending.user,
-                session: None,
-                owner: None,
-                create: None,
-            }));
+            return Ok(Some(CartTarget { cart: pending.user, session: None, owner: None, create: None }));
         }
         let (tag, owner) = match &state.base {
-            Base::Unread { tag, owner, .. } => (*tag, *owner),
+            Base::Unread { tag, owner, .. } => {
+                // The script compares the owner, and tells when the hint was wrong.
+                (*tag, owner.or_else(|| self.store.owners().hint(tag)))
+            }
             Base::Live(live) => (live.tag, live.owner),
             Base::Ended { .. } => return Err(StoreError::SessionEnded),
             Base::None { .. } if !can_fill => return Ok(None),
             Base::None { .. } => {
                 let planned = state.planned().clone();
                 let tag = self.store.keys().session_tag(&planned.id);
-                let create = CreateSession {
-                    id: planned.id,
-                    token: planned.token,
-                    policy,
-                };
-                return Ok(Some(CartTarget {
-                    cart: tag,
-                    session: Some(tag),
-                    owner: None,
-                    create: Some(create),
-                }));
+                let create = CreateSession { id: planned.id, token: planned.token, policy };
+                return Ok(Some(CartTarget { cart: tag, session: Some(tag), owner: None, create: Some(create) }));
             }
         };
-        Ok(Some(CartTarget {
-            cart: owner.unwrap_or(tag),
-            session: Some(tag),
-            owner,
-            create: None,
-        }))
+        Ok(Some(CartTarget { cart: owner.unwrap_or(tag), session: Some(tag), owner, create: None }))
     }
 
     pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>) {
@@ -154,6 +128,9 @@ impl UnitOfWork {
     }
 
     pub(crate) fn cart_is_owned(&self, target: &CartTarget, by: Option<Tag>) {
+        if let Some(session) = &target.session {
+            self.store.owners().learn(session, by);
+        }
         match &mut self.state.lock().base {
             Base::Unread { tag, owner, .. } if Some(*tag) == target.session => *owner = by,
             Base::Live(live) if Some(live.tag) == target.session => live.owner = by,
@@ -194,11 +171,7 @@ impl UnitOfWork {
             let mut state = self.state.lock();
             state.touched = true;
             match &state.base {
-                Base::Unread { id, .. }
-                    if state.pending_owner.is_none() && state.intent != Intent::End =>
-                {
-                    Some(*id)
-                }
+                Base::Unread { id, .. } if state.pending_owner.is_none() && state.intent != Intent::End => Some(*id),
                 _ => None,
             }
         };
@@ -211,9 +184,7 @@ impl UnitOfWork {
         }
         Ok(match &state.base {
             _ if state.intent == Intent::End => LoginView::Fresh,
-            Base::Live(Live {
-                owner: Some(owner), ..
-            }) => LoginView::Owned(*owner),
+            Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
             Base::Live(live) => LoginView::Anonymous(live.tag),
             Base::Ended { .. } => return Err(StoreError::SessionEnded),
             Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,

@@ -32,11 +32,7 @@ enum Step {
 
 impl UnitOfWork {
     /// Brings the store to this state of the session. `creating`: the handle has no id, and wants one.
-    pub(super) async fn commit(
-        &self,
-        data: &HashMap<String, Json>,
-        creating: bool,
-    ) -> Result<Option<Id>, StoreError> {
+    pub(super) async fn commit(&self, data: &HashMap<String, Json>, creating: bool) -> Result<Option<Id>, StoreError> {
         let fields = Arc::new(encode(data)?);
         for _ in 0..STEPS_MAX {
             let policy = self.policy();
@@ -68,9 +64,7 @@ impl UnitOfWork {
                 }
             }
         }
-        Err(StoreError::Contended {
-            attempts: STEPS_MAX,
-        })
+        Err(StoreError::Contended { attempts: STEPS_MAX })
     }
 
     /// Ends the session of this request.
@@ -110,10 +104,7 @@ impl UnitOfWork {
                 if let Some(pending) = pending {
                     // Something was put into the anonymous cart since: it is to come along.
                     let merged_at = Some(merge::merge(self, tag, &pending.user).await?);
-                    self.state.lock().pending_owner = Some(PendingOwner {
-                        merged_at,
-                        ..pending
-                    });
+                    self.state.lock().pending_owner = Some(PendingOwner { merged_at, ..pending });
                 }
                 Ok(false)
             }
@@ -129,14 +120,11 @@ impl UnitOfWork {
         if known.is_some_and(|known| known != write.policy) {
             state.extended = Some(write.policy);
         }
-        state.base = Base::Live(Live {
-            id,
-            tag: self.store.keys().session_tag(&id),
-            policy: write.policy,
-            owner: write.owner.or(owner),
-            fields: Arc::clone(fields),
-            fresh: false,
-        });
+        let (tag, owner) = (self.store.keys().session_tag(&id), write.owner.or(owner));
+        if owner.is_some() {
+            self.store.owners().learn(&tag, owner);
+        }
+        state.base = Base::Live(Live { id, tag, policy: write.policy, owner, fields: Arc::clone(fields), fresh: false });
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
@@ -167,8 +155,7 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
             }
             let unchanged = !write.policy_changed
                 && write.owner.is_none()
-                && (live.fields.as_slice() == fields
-                    || Delta::between(&live.fields, fields).is_empty());
+                && (live.fields.as_slice() == fields || Delta::between(&live.fields, fields).is_empty());
             if unchanged {
                 return Step::Done(Some(live.id));
             }
@@ -176,9 +163,7 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
         }
         Base::None { .. } if policy.ttl_ms() <= 0 => Step::Done(None),
         // `clear` on an id that leads nowhere leaves nothing to store.
-        Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => {
-            Step::Done(None)
-        }
+        Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => Step::Done(None),
         Base::None { .. } => Step::Create(write),
     }
 }

@@ -46,11 +46,7 @@ impl UnitOfWork {
     pub(crate) fn outcome(self: &Arc<Self>, failure: Option<StoreError>) -> Outcome {
         self.touch();
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
-        let cookie = if conflict {
-            CookieChange::Keep
-        } else {
-            self.cookie()
-        };
+        let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
         Outcome { cookie, failure }
     }
 
@@ -58,12 +54,7 @@ impl UnitOfWork {
         let (intent, base, owner_pending, had_fields) = {
             let state = self.state.lock();
             let had_fields = matches!(&state.base, Base::Live(live) if !live.fields.is_empty());
-            (
-                state.intent,
-                state.base.session(),
-                state.pending_owner.is_some(),
-                had_fields,
-            )
+            (state.intent, state.base.session(), state.pending_owner.is_some(), had_fields)
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
@@ -84,9 +75,7 @@ impl UnitOfWork {
         }
         match (intent, base) {
             // `cycle_id` and then `flush`, which cannot tell this unit of it.
-            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => {
-                self.end(&tag).await
-            }
+            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => self.end(&tag).await,
             // A session that holds nothing but its cart.
             (Intent::Rotate, _) => self.save(session).await,
             _ if owner_pending => self.save(session).await,
@@ -100,9 +89,7 @@ impl UnitOfWork {
         session.save().await.map_err(|error| {
             // The typed error, which `Session` has turned into text.
             let failure = self.state.lock().failure.take();
-            failure.unwrap_or_else(|| StoreError::Unreadable {
-                reason: error.to_string(),
-            })
+            failure.unwrap_or_else(|| StoreError::Unreadable { reason: error.to_string() })
         })
     }
 
@@ -131,18 +118,13 @@ impl UnitOfWork {
         let state = self.state.lock();
         match &state.base {
             Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() => {
-                CookieChange::Set {
-                    id: live.id,
-                    policy: live.policy,
-                }
+                CookieChange::Set { id: live.id, policy: live.policy }
             }
             Base::Unread { id, .. } => match state.extended {
                 Some(policy) => CookieChange::Set { id: *id, policy },
                 None => CookieChange::Keep,
             },
-            Base::None { stale } if state.sent.is_some() && (*stale || state.ended_here) => {
-                CookieChange::Remove
-            }
+            Base::None { stale } if state.sent.is_some() && (*stale || state.ended_here) => CookieChange::Remove,
             _ => CookieChange::Keep,
         }
     }

@@ -50,19 +50,10 @@ impl fmt::Debug for UnitOfWork {
 impl UnitOfWork {
     pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, sent: Option<Id>) -> Arc<Self> {
         let base = match sent {
-            Some(id) => Base::Unread {
-                id,
-                tag: store.keys().session_tag(&id),
-                owner: None,
-            },
+            Some(id) => Base::Unread { id, tag: store.keys().session_tag(&id), owner: None },
             None => Base::None { stale: false },
         };
-        Arc::new(Self {
-            store,
-            settings,
-            state: Mutex::new(State::new(base)),
-            session: Mutex::new(None),
-        })
+        Arc::new(Self { store, settings, state: Mutex::new(State::new(base)), session: Mutex::new(None) })
     }
 
     pub(crate) fn attach(&self, session: &Session) {
@@ -80,15 +71,19 @@ impl UnitOfWork {
         self.session.lock().clone()
     }
 
-    /// Reads the session, and the anonymous cart with it when asked to, in one round trip.
+    /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
         let tag = self.store.keys().session_tag(id);
         let (stored, cart) = if with_cart {
-            let (stored, cart) = self.store.read_session_and_cart(&tag).await?;
-            (stored, Some(cart))
+            let cart_tag = self.store.owners().hint(&tag).unwrap_or(tag);
+            let (stored, cart) = self.store.read_session_and_cart(&tag, &cart_tag).await?;
+            // A cart that is not this session's is dropped unseen.
+            let is_its_own = stored.owner.unwrap_or(tag) == cart_tag;
+            (stored, is_its_own.then_some(cart))
         } else {
             (self.store.read_session(&tag).await?, None)
         };
+        self.store.owners().learn(&tag, stored.owner);
         let policy = stored.expiry;
         {
             let mut state = self.state.lock();
@@ -96,7 +91,7 @@ impl UnitOfWork {
                 // Another task of this request got a new id meanwhile.
                 return Ok(());
             }
-            state.cart = if stored.owner.is_none() { cart } else { None };
+            state.cart = cart;
             self.loaded(&mut state, *id, tag, stored);
         }
         self.adopt_policy(policy);
@@ -106,27 +101,13 @@ impl UnitOfWork {
     fn loaded(&self, state: &mut State, id: Id, tag: crate::keys::Tag, stored: StoredSession) {
         let fields = Arc::new(stored.fields);
         state.base = if stored.revision.is_some() {
-            let policy = stored
-                .expiry
-                .unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
+            let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
             if policy.is_touch_due(stored.remaining_ms) {
                 state.extended = Some(policy);
             }
-            Base::Live(Live {
-                id,
-                tag,
-                policy,
-                owner: stored.owner,
-                fields,
-                fresh: true,
-            })
+            Base::Live(Live { id, tag, policy, owner: stored.owner, fields, fresh: true })
         } else if stored.ended {
-            Base::Ended {
-                id,
-                tag,
-                owner: stored.owner,
-                fields,
-            }
+            Base::Ended { id, tag, owner: stored.owner, fields }
         } else {
             Base::None { stale: true }
         };
@@ -154,18 +135,10 @@ impl UnitOfWork {
             Base::Live(live) if live.id == *id => return None,
             Base::Unread { id: unread, .. } if unread == id => return None,
             // After a logout nothing is left; after a new id it is as it was, for the requests that were under way.
-            Base::Ended {
-                id: ended, fields, ..
-            } if ended == id && !fields.is_empty() => fields,
+            Base::Ended { id: ended, fields, .. } if ended == id && !fields.is_empty() => fields,
             _ => return Some(Ok(None)),
         };
-        Some(decode(fields).map(|data| {
-            Some(Record {
-                id: *id,
-                data,
-                expiry_date: OffsetDateTime::now_utc(),
-            })
-        }))
+        Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
     }
 
     fn noted<T>(&self, result: Result<T, StoreError>) -> session_store::Result<T> {

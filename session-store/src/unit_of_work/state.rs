@@ -59,10 +59,7 @@ impl State {
     }
 
     pub(super) fn planned(&mut self) -> &Planned {
-        self.planned.get_or_insert_with(|| Planned {
-            id: Id::default(),
-            token: commit_token(),
-        })
+        self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: commit_token() })
     }
 }
 
@@ -70,22 +67,13 @@ impl State {
 #[derive(Debug)]
 pub(super) enum Base {
     /// The client sent an id and nobody has looked yet. The owner is known when a change of the cart was told of it.
-    Unread {
-        id: Id,
-        tag: Tag,
-        owner: Option<Tag>,
-    },
+    Unread { id: Id, tag: Tag, owner: Option<Tag> },
     /// It is there.
     Live(Live),
     /// There is none; `stale`: the client sent the id of one.
     None { stale: bool },
     /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
-    Ended {
-        id: Id,
-        tag: Tag,
-        owner: Option<Tag>,
-        fields: Arc<Vec<RawField>>,
-    },
+    Ended { id: Id, tag: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>> },
 }
 
 impl Base {
@@ -105,12 +93,7 @@ impl Base {
             Self::Live(live) => (live.id, live.tag, live.owner, Arc::clone(&live.fields)),
             Self::None { .. } | Self::Ended { .. } => return,
         };
-        *self = Self::Ended {
-            id,
-            tag,
-            owner,
-            fields,
-        };
+        *self = Self::Ended { id, tag, owner, fields };
     }
 }
 

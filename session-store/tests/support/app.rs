@@ -18,10 +18,7 @@ pub fn router() -> Router {
         .route("/get/{key}", get(read))
         .route("/set/{key}/{value}", post(write))
         .route("/set-and-fail/{key}/{value}", post(write_and_fail))
-        .route(
-            "/slow-set/{ms}/{key}/{value}",
-            post(slow_write).get(slow_write),
-        )
+        .route("/slow-set/{ms}/{key}/{value}", post(slow_write).get(slow_write))
         .route("/remove/{key}", post(remove))
         .route("/remember/{seconds}", post(remember))
         .route("/save-twice/{value}", post(save_twice))
@@ -70,10 +67,7 @@ impl From<CartError> for Failure {
 type Text = Result<String, Failure>;
 
 async fn read(session: Session, Path(key): Path<String>) -> Text {
-    Ok(session
-        .get::<String>(&key)
-        .await?
-        .unwrap_or_else(|| "-".to_owned()))
+    Ok(session.get::<String>(&key).await?.unwrap_or_else(|| "-".to_owned()))
 }
 
 async fn write(session: Session, Path((key, value)): Path<(String, String)>) -> Text {
@@ -81,29 +75,20 @@ async fn write(session: Session, Path((key, value)): Path<(String, String)>) -> 
     Ok(value)
 }
 
-async fn write_and_fail(
-    session: Session,
-    Path((key, value)): Path<(String, String)>,
-) -> Result<StatusCode, Failure> {
+async fn write_and_fail(session: Session, Path((key, value)): Path<(String, String)>) -> Result<StatusCode, Failure> {
     session.insert(&key, &value).await?;
     Ok(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn slow_write(session: Session, Path((ms, key, value)): Path<(u64, String, String)>) -> Text {
-    let before = session
-        .get::<String>(&key)
-        .await?
-        .unwrap_or_else(|| "-".to_owned());
+    let before = session.get::<String>(&key).await?.unwrap_or_else(|| "-".to_owned());
     tokio::time::sleep(Duration::from_millis(ms)).await;
     session.insert(&key, &value).await?;
     Ok(before)
 }
 
 async fn remove(session: Session, Path(key): Path<String>) -> Text {
-    Ok(session
-        .remove::<String>(&key)
-        .await?
-        .unwrap_or_else(|| "-".to_owned()))
+    Ok(session.remove::<String>(&key).await?.unwrap_or_else(|| "-".to_owned()))
 }
 
 async fn remember(session: Session, Path(seconds): Path<i64>) -> Text {
@@ -154,12 +139,7 @@ async fn relogin(session: Session, Path(user): Path<String>) -> Text {
 
 async fn show(cart: &Cart) -> Result<String, CartError> {
     let cart = cart.snapshot().await?;
-    Ok(cart
-        .lines
-        .iter()
-        .map(|line| format!("{}={}", line.sku, line.quantity))
-        .collect::<Vec<_>>()
-        .join(","))
+    Ok(cart.lines.iter().map(|line| format!("{}={}", line.sku, line.quantity)).collect::<Vec<_>>().join(","))
 }
 
 async fn cart(cart: Cart) -> Text {
@@ -167,10 +147,7 @@ async fn cart(cart: Cart) -> Text {
 }
 
 async fn page(session: Session, cart: Cart) -> Text {
-    let user = session
-        .get::<String>("user")
-        .await?
-        .unwrap_or_else(|| "-".to_owned());
+    let user = session.get::<String>("user").await?.unwrap_or_else(|| "-".to_owned());
     Ok(format!("{user}:{}", cart.count().await?))
 }
 
@@ -187,15 +164,8 @@ async fn add(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed 
     Ok(change(cart.add(&sku, quantity).await?))
 }
 
-async fn add_once(
-    cart: Cart,
-    Path((sku, quantity, token)): Path<(String, u32, String)>,
-) -> Changed {
-    Ok(change(
-        cart.with_token(IdempotencyToken::parse(&token).unwrap())
-            .add(&sku, quantity)
-            .await?,
-    ))
+async fn add_once(cart: Cart, Path((sku, quantity, token)): Path<(String, u32, String)>) -> Changed {
+    Ok(change(cart.with_token(IdempotencyToken::parse(&token).unwrap()).add(&sku, quantity).await?))
 }
 
 async fn set(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed {

@@ -1,11 +1,5 @@
 //! Real servers, an application with two replicas, and visitors with a cookie of their own.
-#![allow(
-    clippy::unwrap_used,
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "support of tests, which fail by panicking"
-)]
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "support of tests, which fail by panicking")]
 
 pub mod app;
 pub mod server;
@@ -23,10 +17,7 @@ pub async fn replica(server: &Server) -> Router {
     replica_with(server, |layer| layer).await
 }
 
-pub async fn replica_with(
-    server: &Server,
-    change: impl FnOnce(SessionLayer) -> SessionLayer,
-) -> Router {
+pub async fn replica_with(server: &Server, change: impl FnOnce(SessionLayer) -> SessionLayer) -> Router {
     let store = CacheStore::connect(server.url()).await.unwrap();
     app::router().layer(change(SessionLayer::new(store)))
 }
@@ -41,20 +32,16 @@ pub struct Answer {
 
 impl Answer {
     pub fn set_cookie(&self) -> Option<&str> {
-        self.headers
-            .get(header::SET_COOKIE)
-            .map(|value| value.to_str().unwrap())
+        self.headers.get(header::SET_COOKIE).map(|value| value.to_str().unwrap())
     }
 
     /// Name and value of the cookie that was set.
     pub fn cookie(&self) -> Option<String> {
-        self.set_cookie()
-            .map(|header| header.split(';').next().unwrap().to_owned())
+        self.set_cookie().map(|header| header.split(';').next().unwrap().to_owned())
     }
 
     pub fn removes_cookie(&self) -> bool {
-        self.set_cookie()
-            .is_some_and(|header| header.contains("Max-Age=0"))
+        self.set_cookie().is_some_and(|header| header.contains("Max-Age=0"))
     }
 
     #[track_caller]
@@ -69,18 +56,10 @@ pub async fn send(app: &Router, method: Method, path: &str, cookie: Option<&str>
     if let Some(cookie) = cookie {
         request = request.header(header::COOKIE, cookie);
     }
-    let response = app
-        .clone()
-        .oneshot(request.body(Body::empty()).unwrap())
-        .await
-        .unwrap();
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body,
-    }
+    Answer { status: parts.status, headers: parts.headers, body }
 }
 
 /// A browser: keeps the cookie it is given.

@@ -32,20 +32,10 @@ pub struct Server {
 
 impl Server {
     pub async fn start(backend: Backend) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let folder =
-            std::env::temp_dir().join(format!("session-store-test-{}-{port}", std::process::id()));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = std::env::temp_dir().join(format!("session-store-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let mut server = Self {
-            backend,
-            port,
-            process: None,
-            folder,
-        };
+        let mut server = Self { backend, port, process: None, folder };
         server.restart().await;
         server
     }
@@ -59,14 +49,7 @@ impl Server {
         assert!(self.process.is_none(), "it is running");
         self.process = Some(
             Command::new("redis-server")
-                .args([
-                    "--port",
-                    &self.port.to_string(),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                ])
+                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
                 .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
                 .arg(&self.folder)
                 .stdout(Stdio::null())
@@ -75,18 +58,13 @@ impl Server {
         );
         let began = Instant::now();
         while self.try_connection().await.is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(10),
-                "redis-server does not come up"
-            );
+            assert!(began.elapsed() < Duration::from_secs(10), "redis-server does not come up");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     async fn try_connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-        let mut connection = redis::Client::open(self.url())?
-            .get_multiplexed_async_connection()
-            .await?;
+        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
         Ok(connection)
     }
@@ -97,11 +75,7 @@ impl Server {
     }
 
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
-        let mut keys: Vec<String> = redis::cmd("KEYS")
-            .arg(pattern)
-            .query_async(&mut self.connection().await)
-            .await
-            .unwrap();
+        let mut keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut self.connection().await).await.unwrap();
         keys.sort();
         keys
     }
@@ -110,40 +84,31 @@ impl Server {
     pub async fn session_ttl(&self) -> i64 {
         let keys = self.keys("*:session:*").await;
         assert_eq!(keys.len(), 1, "{keys:?}");
-        redis::cmd("PTTL")
-            .arg(&keys[0])
-            .query_async(&mut self.connection().await)
-            .await
-            .unwrap()
+        redis::cmd("PTTL").arg(&keys[0]).query_async(&mut self.connection().await).await.unwrap()
     }
 
     /// Calls of each command since the last reset, those of this helper left out.
     pub async fn commands(&self) -> Vec<(String, u64)> {
-        let info: String = redis::cmd("INFO")
-            .arg("commandstats")
-            .query_async(&mut self.connection().await)
-            .await
-            .unwrap();
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut self.connection().await).await.unwrap();
         let mut calls: Vec<_> = info
             .lines()
             .filter_map(|line| {
                 let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
                 Some((name.to_owned(), rest.split(',').next()?.parse().unwrap()))
             })
-            .filter(|(name, _)| {
-                !["info", "ping", "config|resetstat", "client|setinfo"].contains(&&**name)
-            })
+            .filter(|(name, _)| !["info", "ping", "config|resetstat", "client|setinfo"].contains(&&**name))
             .collect();
         calls.sort();
         calls
     }
 
+    /// Starts to count.
+    pub async fn meter(&self) -> Meter {
+        Meter { connection: self.connection().await }
+    }
+
     pub async fn reset_commands(&self) {
-        redis::cmd("CONFIG")
-            .arg("RESETSTAT")
-            .exec_async(&mut self.connection().await)
-            .await
-            .unwrap();
+        redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut self.connection().await).await.unwrap();
     }
 
     pub fn kill(&mut self) {
@@ -154,13 +119,26 @@ impl Server {
 
     pub fn signal(&self, signal: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+}
+
+/// Counts what reaches the server, over one connection so that its own share is constant.
+pub struct Meter {
+    connection: redis::aio::MultiplexedConnection,
+}
+
+impl Meter {
+    pub async fn reset(&mut self) {
+        redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut self.connection).await.unwrap();
+    }
+
+    /// How often the server read from a socket since the reset: one for each round trip.
+    pub async fn round_trips(&mut self) -> u64 {
+        let info: String = redis::cmd("INFO").arg("stats").query_async(&mut self.connection).await.unwrap();
+        let reads = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:")).unwrap();
+        // This command's own.
+        reads.parse::<u64>().unwrap() - 1
     }
 }
 
