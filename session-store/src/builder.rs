@@ -22,7 +22,7 @@ pub const POOL_SIZE_DEFAULT: usize = 64;
 /// assert_eq!(session_store::SOCKETS_DEFAULT, 2);
 /// ```
 pub const SOCKETS_DEFAULT: usize = 2;
-/// Time for a whole operation: waiting for the pool, connecting, the answer, and one retry.
+/// Time for a whole operation: waiting for the pool, connecting, the answer, and retries on fresh connections.
 ///
 /// ```
 /// assert_eq!(session_store::DEADLINE_DEFAULT.as_millis(), 250);

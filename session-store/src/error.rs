@@ -47,7 +47,7 @@ pub enum StoreError {
         /// What was being waited for.
         stage: Stage,
     },
-    /// The connection broke before the answer came, and so did the one that was tried after it.
+    /// The connection broke before the answer came, and so did those that were tried after it.
     #[error("the connection to the store broke: {reason}")]
     Disconnected {
         /// The error of the socket.

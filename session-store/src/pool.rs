@@ -179,8 +179,21 @@ impl Socket {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(self.queue_max);
-        let attempt = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connected = match timeout(self.connect_timeout, attempt).await {
+        let open = async || {
+            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            // The handshake ignores errors, also that of a socket which is closed already. This shows it, and a server
+            // that wants a password or is still loading.
+            redis::cmd("PING").exec_async(&mut connection).await?;
+            Ok(connection)
+        };
+        let attempts = async {
+            match open().await {
+                // Closed during the handshake, as by a server that is going down or has just come up: once more.
+                Err(error) if is_broken(&error) && !error.is_connection_refusal() => open().await,
+                opened => opened,
+            }
+        };
+        let connected = match timeout(self.connect_timeout, attempts).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.connect_error(reason(&error))),
             Err(_) => Err(self.connect_error(format!(

@@ -202,7 +202,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
         Some(StoreError::SessionEnded) if is_safe => response,
         Some(StoreError::SessionEnded) => replaced(StatusCode::CONFLICT, ENDED),
         Some(error) => {
-            tracing::error!(%error, "the session was not committed");
+            tracing::warn!(%error, "the session was not committed");
             let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
             response

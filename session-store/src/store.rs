@@ -13,8 +13,9 @@ use crate::{
     scripts::Source,
 };
 
-/// Attempts of an operation: the first, and one on a fresh connection when the first one's broke.
-const ATTEMPTS: u32 = 2;
+/// Attempts of an operation: the first, and two on fresh connections when the ones before broke. All within the deadline.
+const ATTEMPTS: u32 = 3;
+
 /// Sessions and carts in a cache node, Redis or Valkey. Cheap to clone: all clones share one pool.
 ///
 /// ```no_run

@@ -54,7 +54,7 @@ impl UnitOfWork {
 
     pub(crate) fn cart_source(&self) -> CartSource {
         let mut state = self.state.lock();
-        state.touched = true;
+        state.touch(self.store.keys());
         if let Some(pending) = state.pending_owner {
             return CartSource::At(pending.user);
         }
@@ -69,7 +69,7 @@ impl UnitOfWork {
             Base::Unread { id, .. } => CartSource::WithSession(*id),
             Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
             Base::Ended { owner, tag, .. } => CartSource::At(owner.unwrap_or(*tag)),
-            Base::None { .. } => CartSource::Here(CartSnapshot::default()),
+            Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
         }
     }
 
@@ -77,7 +77,7 @@ impl UnitOfWork {
     pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget>, StoreError> {
         let to_end = {
             let mut state = self.state.lock();
-            state.touched = true;
+            state.touch(self.store.keys());
             (state.intent == Intent::End).then(|| state.base.session()).flatten()
         };
         if let Some((_, tag)) = to_end {
@@ -97,8 +97,8 @@ impl UnitOfWork {
             }
             Base::Live(live) => (live.tag, live.owner),
             Base::Ended { .. } => return Err(StoreError::SessionEnded),
-            Base::None { .. } if !can_fill => return Ok(None),
-            Base::None { .. } => {
+            Base::Sent(_) | Base::None { .. } if !can_fill => return Ok(None),
+            Base::Sent(_) | Base::None { .. } => {
                 let planned = state.planned().clone();
                 let tag = self.store.keys().session_tag(&planned.id);
                 let create = CreateSession { id: planned.id, token: planned.token, policy };
@@ -169,7 +169,7 @@ impl UnitOfWork {
     pub(crate) async fn login_view(&self) -> Result<LoginView, StoreError> {
         let unread = {
             let mut state = self.state.lock();
-            state.touched = true;
+            state.touch(self.store.keys());
             match &state.base {
                 Base::Unread { id, .. } if state.pending_owner.is_none() && state.intent != Intent::End => Some(*id),
                 _ => None,
@@ -187,7 +187,7 @@ impl UnitOfWork {
             Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
             Base::Live(live) => LoginView::Anonymous(live.tag),
             Base::Ended { .. } => return Err(StoreError::SessionEnded),
-            Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
+            Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
     }
 

@@ -36,8 +36,11 @@ impl UnitOfWork {
         let fields = Arc::new(encode(data)?);
         for _ in 0..STEPS_MAX {
             let policy = self.policy();
-            // Bound to a name, so that the lock is not held while the step is taken.
-            let step = next_step(&mut self.state.lock(), &fields, policy, creating);
+            let step = {
+                let mut state = self.state.lock();
+                state.touch(self.store.keys());
+                next_step(&mut state, &fields, policy, creating)
+            };
             match step {
                 Step::Done(id) => return Ok(id),
                 Step::Conflict => return Err(StoreError::SessionEnded),
@@ -133,7 +136,6 @@ impl UnitOfWork {
 }
 
 fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creating: bool) -> Step {
-    state.touched = true;
     if state.intent == Intent::End {
         match state.base.session() {
             Some((_, tag)) => return Step::End(tag),
@@ -146,7 +148,7 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
     write.merged_at = pending.and_then(|pending| pending.merged_at);
     match &state.base {
         Base::Ended { .. } => Step::Conflict,
-        Base::Unread { id, .. } => Step::Read(*id),
+        Base::Sent(id) | Base::Unread { id, .. } => Step::Read(*id),
         Base::Live(live) if policy.ttl_ms() <= 0 => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;

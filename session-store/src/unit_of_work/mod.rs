@@ -49,10 +49,7 @@ impl fmt::Debug for UnitOfWork {
 
 impl UnitOfWork {
     pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, sent: Option<Id>) -> Arc<Self> {
-        let base = match sent {
-            Some(id) => Base::Unread { id, tag: store.keys().session_tag(&id), owner: None },
-            None => Base::None { stale: false },
-        };
+        let base = sent.map_or(Base::None { stale: false }, Base::Sent);
         Arc::new(Self { store, settings, state: Mutex::new(State::new(base)), session: Mutex::new(None) })
     }
 
@@ -166,7 +163,7 @@ impl SessionStore for UnitOfWork {
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
         let with_cart = {
             let mut state = self.state.lock();
-            state.touched = true;
+            state.touch(self.store.keys());
             if let Some(known) = Self::record(&mut state, id) {
                 return Ok(known?);
             }
@@ -180,7 +177,7 @@ impl SessionStore for UnitOfWork {
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
         let tag = {
             let mut state = self.state.lock();
-            state.touched = true;
+            state.touch(self.store.keys());
             let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id) else {
                 // An id that was never stored: `cycle_id` called twice.
                 return Ok(());

@@ -8,7 +8,7 @@ use crate::{
     StoreError,
     backend::commit_token,
     cart::CartSnapshot,
-    keys::Tag,
+    keys::{Keys, Tag},
     record::{ExpiryPolicy, RawField},
 };
 
@@ -39,7 +39,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(base: Base) -> Self {
         let sent = match &base {
-            Base::Unread { id, .. } => Some(*id),
+            Base::Sent(id) => Some(*id),
             _ => None,
         };
         Self {
@@ -58,6 +58,14 @@ impl State {
         }
     }
 
+    /// Something is asked of the unit: only now the hash of the id is needed.
+    pub(super) fn touch(&mut self, keys: &Keys) {
+        self.touched = true;
+        if let Base::Sent(id) = self.base {
+            self.base = Base::Unread { id, tag: keys.session_tag(&id), owner: None };
+        }
+    }
+
     pub(super) fn planned(&mut self) -> &Planned {
         self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: commit_token() })
     }
@@ -66,6 +74,8 @@ impl State {
 /// The session in the store, as far as this request knows.
 #[derive(Debug)]
 pub(super) enum Base {
+    /// The client sent an id, and nothing was asked of the unit so far.
+    Sent(Id),
     /// The client sent an id and nobody has looked yet. The owner is known when a change of the cart was told of it.
     Unread { id: Id, tag: Tag, owner: Option<Tag> },
     /// It is there.
@@ -82,7 +92,7 @@ impl Base {
         match self {
             Self::Unread { id, tag, .. } => Some((*id, *tag)),
             Self::Live(live) => Some((live.id, live.tag)),
-            Self::None { .. } | Self::Ended { .. } => None,
+            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => None,
         }
     }
 
@@ -91,7 +101,7 @@ impl Base {
         let (id, tag, owner, fields) = match self {
             Self::Unread { id, tag, owner } => (*id, *tag, *owner, Arc::default()),
             Self::Live(live) => (live.id, live.tag, live.owner, Arc::clone(&live.fields)),
-            Self::None { .. } | Self::Ended { .. } => return,
+            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => return,
         };
         *self = Self::Ended { id, tag, owner, fields };
     }

@@ -4,13 +4,21 @@
 pub mod app;
 pub mod server;
 
+use std::time::Duration;
+
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use session_store::{CacheStore, SessionLayer};
 use tower::ServiceExt as _;
 
-pub use self::server::{Server, each_backend};
+pub use self::server::{Server, each_backend, each_process};
+
+/// A store whose deadline a busy machine does not reach, for tests of what is not about deadlines.
+pub async fn patient_store(server: &Server) -> CacheStore {
+    let patience = Duration::from_secs(5);
+    CacheStore::builder(server.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap()
+}
 
 /// A replica: the application over a store of its own, as in a process of its own.
 pub async fn replica(server: &Server) -> Router {
@@ -18,8 +26,12 @@ pub async fn replica(server: &Server) -> Router {
 }
 
 pub async fn replica_with(server: &Server, change: impl FnOnce(SessionLayer) -> SessionLayer) -> Router {
-    let store = CacheStore::connect(server.url()).await.unwrap();
-    app::router().layer(change(SessionLayer::new(store)))
+    app::router().layer(change(SessionLayer::new(patient_store(server).await)))
+}
+
+/// A replica with the default settings of the store.
+pub async fn default_replica(server: &Server) -> Router {
+    app::router().layer(SessionLayer::new(CacheStore::connect(server.url()).await.unwrap()))
 }
 
 /// An answer with its body read.

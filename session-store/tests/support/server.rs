@@ -10,14 +10,24 @@ use std::{
 /// What a test is run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
+    /// `redis-server`, a process that can be killed and stopped, with its data on disk.
     Redis,
+    /// Our own node, in this process.
+    CacheNode,
 }
-
-const BACKENDS: &[Backend] = &[Backend::Redis];
 
 /// Runs the test once on every backend.
 pub async fn each_backend(test: impl AsyncFn(Server)) {
-    for &backend in BACKENDS {
+    on(&[Backend::Redis], test).await;
+}
+
+/// Runs the test on every backend that is a process of its own and keeps its data.
+pub async fn each_process(test: impl AsyncFn(Server)) {
+    on(&[Backend::Redis], test).await;
+}
+
+async fn on(backends: &[Backend], test: impl AsyncFn(Server)) {
+    for &backend in backends {
         println!("on {backend:?}");
         test(Server::start(backend).await).await;
     }
@@ -27,15 +37,21 @@ pub struct Server {
     pub backend: Backend,
     pub port: u16,
     process: Option<Child>,
+    node: Option<cache_node::Node>,
     folder: PathBuf,
 }
 
 impl Server {
     pub async fn start(backend: Backend) -> Self {
+        let folder = std::env::temp_dir();
+        if backend == Backend::CacheNode {
+            let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+            return Self { backend, port: node.addr().port(), process: None, node: Some(node), folder };
+        }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = std::env::temp_dir().join(format!("session-store-test-{}-{port}", std::process::id()));
+        let folder = folder.join(format!("session-store-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let mut server = Self { backend, port, process: None, folder };
+        let mut server = Self { backend, port, process: None, node: None, folder };
         server.restart().await;
         server
     }
@@ -50,7 +66,7 @@ impl Server {
         self.process = Some(
             Command::new("redis-server")
                 .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
+                .args(["--appendonly", "yes", "--appendfsync", "no", "--dir"])
                 .arg(&self.folder)
                 .stdout(Stdio::null())
                 .spawn()
@@ -147,7 +163,7 @@ impl Drop for Server {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
+            let _ = std::fs::remove_dir_all(&self.folder);
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

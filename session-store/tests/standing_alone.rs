@@ -1,0 +1,104 @@
+//! Without our layer, and what the store does with what it cannot read.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::collections::HashMap;
+
+use axum::{Router, routing::get};
+use http::{Method, StatusCode};
+use serde_json::json;
+use session_store::{CacheStore, Session, Unavailable};
+use support::{Visitor, each_backend, replica, send};
+use time::{Duration, OffsetDateTime};
+use tower_sessions::{
+    SessionManagerLayer, SessionStore as _,
+    session::{Id, Record},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_records_are_kept_and_a_deleted_one_stays_deleted() {
+    each_backend(async |server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let chosen = Id(1);
+        let mut record = Record {
+            id: chosen,
+            data: HashMap::from([("a".to_owned(), json!(1)), ("@owner".to_owned(), json!("x"))]),
+            expiry_date: OffsetDateTime::now_utc() + Duration::hours(1),
+        };
+        store.create(&mut record).await.unwrap();
+        assert_ne!(record.id, chosen, "an id from outside is not adopted");
+        let loaded = store.load(&record.id).await.unwrap().unwrap();
+        assert_eq!((loaded.id, &loaded.data), (record.id, &record.data));
+        assert!((loaded.expiry_date - record.expiry_date).abs() < Duration::seconds(2));
+
+        record.data = HashMap::from([("b".to_owned(), json!([2]))]);
+        store.save(&record).await.unwrap();
+        assert_eq!(store.load(&record.id).await.unwrap().unwrap().data, record.data);
+
+        store.delete(&record.id).await.unwrap();
+        store.save(&record).await.unwrap_err();
+        assert_eq!(store.load(&record.id).await.unwrap(), None);
+        assert_eq!(store.load(&Id(2)).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layer_of_tower_sessions_works_on_the_store() {
+    each_backend(async |server| {
+        let visits = async |session: Session| -> Result<String, Unavailable> {
+            let visits = session.get::<u32>("visits").await?.unwrap_or(0) + 1;
+            session.insert("visits", visits).await?;
+            Ok(visits.to_string())
+        };
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let app: Router = Router::new().route("/", get(visits)).layer(SessionManagerLayer::new(store));
+        let mut visitor = Visitor::default();
+        for expected in ["1", "2", "3"] {
+            assert_eq!(visitor.get(&app, "/").await.ok().body, expected);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_an_error_and_is_not_overwritten() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut connection = server.connection().await;
+        for (field, value) in [("@v", "99"), ("name", "{not json"), ("@expiry", "?")] {
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/name/ada").await.ok();
+            let key = server.keys("*:session:*").await.remove(0);
+            redis::cmd("HSET").arg(&[&*key, field, value]).exec_async(&mut connection).await.unwrap();
+            for (method, path) in [(Method::GET, "/get/name"), (Method::POST, "/set/name/eve")] {
+                let answer = send(&app, method, path, visitor.cookie.as_deref()).await;
+                assert_eq!((answer.status, answer.set_cookie()), (StatusCode::BAD_GATEWAY, None), "{field}");
+            }
+            let kept: String = redis::cmd("HGET").arg(&[&*key, field]).query_async(&mut connection).await.unwrap();
+            assert_eq!(kept, value);
+            redis::cmd("DEL").arg(&key).exec_async(&mut connection).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_error_after_a_change_of_the_cart_keeps_the_way_to_it() {
+    each_backend(async |server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let add_and_fail = async |cart: session_store::Cart| -> Result<StatusCode, Unavailable> {
+            cart.add("TEA", 1).await?;
+            Ok(StatusCode::INTERNAL_SERVER_ERROR)
+        };
+        let app: Router = support::app::router()
+            .route("/add-and-fail", axum::routing::post(add_and_fail))
+            .layer(session_store::SessionLayer::new(store));
+        let mut visitor = Visitor::default();
+        let answer = visitor.post(&app, "/add-and-fail").await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=1", "a change of the cart is made at once");
+    })
+    .await;
+}
