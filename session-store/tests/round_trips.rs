@@ -1,15 +1,17 @@
-//! What a request costs: counted by the server, in reads from its sockets and in commands.
+//! What a request costs: counted on the wire, and in commands by the server.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
 mod support;
 
-use support::{Visitor, each_backend, replica};
+use session_store::{CacheStore, SessionLayer};
+use support::{Visitor, app, each_backend, meter::Meter, replica};
 
 #[tokio::test]
 async fn none_untouched_one_to_read_one_to_commit() {
     each_backend(async |server| {
-        let app = replica(&server).await;
-        let mut meter = server.meter().await;
+        let meter = Meter::before(server.port).await;
+        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let app = app::router().layer(SessionLayer::new(store));
         let mut visitor = Visitor::default();
         // The scripts are known to the server after this, and all connections are open.
         for path in ["/set/name/ada", "/set/name/bob", "/cart/add/TEA/1", "/cycle", "/login/ada", "/cycle", "/logout"] {
@@ -39,13 +41,13 @@ async fn none_untouched_one_to_read_one_to_commit() {
             ("POST", "/logout", 1),
             ("POST", "/cart/add/TEA/1", 1),
         ] {
-            meter.reset().await;
+            meter.take();
             let answer = match method {
                 "GET" => visitor.get(&app, path).await,
                 _ => visitor.post(&app, path).await,
             };
             answer.ok();
-            assert_eq!(meter.round_trips().await, round_trips, "{method} {path}");
+            assert_eq!(meter.take(), round_trips, "{method} {path}");
         }
     })
     .await;

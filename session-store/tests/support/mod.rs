@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "support of tests, which fail by panicking")]
 
 pub mod app;
+pub mod meter;
 pub mod server;
 
 use std::time::Duration;
