@@ -22,6 +22,8 @@ use crate::{proc, program, wait};
 
 /// How long a page may take to show what is waited for.
 const PAGE_MAX: Duration = Duration::from_secs(10);
+/// The key, as WebDriver writes it.
+const ENTER: char = '\u{e007}';
 /// A page longer than this is cut in the screenshot; in CSS pixels.
 const SCREENSHOT_HEIGHT_MAX: f64 = 6000.0;
 
@@ -143,6 +145,34 @@ impl Browser {
         element.click().await.with_context(|| format!("click {css}"))
     }
 
+    /// Clicks a link or a button and waits until the page that it leads to is loaded.
+    ///
+    /// # Errors
+    /// As [`Browser::click`], and when no other page is loaded within ten seconds.
+    pub async fn follow(&self, css: &str) -> anyhow::Result<()> {
+        self.evaluate("window.leftBehind = true").await?;
+        self.click(css).await?;
+        self.loaded().await.with_context(|| format!("after a click on {css}"))
+    }
+
+    /// Types into an input, presses Enter and waits until the page that it leads to is loaded.
+    ///
+    /// # Errors
+    /// As [`Browser::fill`], and when no other page is loaded within ten seconds.
+    pub async fn enter(&self, css: &str, text: &str) -> anyhow::Result<()> {
+        self.evaluate("window.leftBehind = true").await?;
+        self.fill(css, &format!("{text}{ENTER}")).await?;
+        self.loaded().await.with_context(|| format!("after Enter in {css}"))
+    }
+
+    async fn loaded(&self) -> anyhow::Result<()> {
+        wait::until("another page", PAGE_MAX, || async {
+            let loaded = "!window.leftBehind && document.readyState === 'complete'";
+            (self.evaluate(loaded).await.ok()? == true).then_some(())
+        })
+        .await
+    }
+
     /// Replaces what an input holds.
     ///
     /// # Errors
@@ -160,6 +190,19 @@ impl Browser {
     pub async fn text(&self) -> anyhow::Result<String> {
         let body = self.client.find(Locator::Css("body")).await?;
         Ok(body.text().await?)
+    }
+
+    /// What one element says, as soon as there is one.
+    ///
+    /// # Errors
+    /// When there is none within ten seconds.
+    pub async fn text_of(&self, css: &str) -> anyhow::Result<String> {
+        // One round trip: an element found first and asked then may be of the page before.
+        let expression = format!("document.querySelector({}).innerText", Value::from(css));
+        wait::until(&format!("an element {css}"), PAGE_MAX, || async {
+            Some(self.evaluate(&expression).await.ok()?.as_str()?.trim().to_owned())
+        })
+        .await
     }
 
     /// Waits until the page says `text`.
@@ -202,6 +245,12 @@ impl Browser {
     /// # Errors
     /// When it cannot be taken or written.
     pub async fn screenshot(&self, name: &str) -> anyhow::Result<PathBuf> {
+        // What lies below the window is on the picture too, so it must not wait until somebody scrolls there.
+        self.evaluate("document.querySelectorAll('img[loading=lazy]').forEach(image => { image.loading = 'eager' })").await?;
+        wait::until("every picture to load", PAGE_MAX, || async {
+            (self.evaluate("[...document.images].every(image => image.complete)").await.ok()? == true).then_some(())
+        })
+        .await?;
         let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await?;
         let size = &metrics["cssContentSize"];
         let (Some(width), Some(height)) = (size["width"].as_f64(), size["height"].as_f64()) else {

@@ -21,8 +21,16 @@ impl CacheNode {
     /// # Errors
     /// When the binary is not built or does not become ready.
     pub async fn start(directives: &[&str]) -> anyhow::Result<Self> {
+        Self::start_on(0, directives).await
+    }
+
+    /// As [`CacheNode::start`], on a port of the caller's choice.
+    ///
+    /// # Errors
+    /// When the binary is not built or does not become ready.
+    pub async fn start_on(port: u16, directives: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(program::built("cache-node", "CACHE_NODE_BIN")?);
-        command.args(["--port", "0"]).args(directives);
+        command.args(["--port", &port.to_string()]).args(directives);
         let mut server = Server::spawn("cache-node", command)?;
         let line = server.line_with("ready on ").await?;
         let address =

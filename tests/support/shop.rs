@@ -82,8 +82,7 @@ impl Shop {
     /// # Errors
     /// When it does not answer, or not in the agreed form.
     pub async fn fleet(&self) -> anyhow::Result<Fleet> {
-        let answer = Visitor::new().get(&format!("{}/fleet.json", self.url)).await?.success()?;
-        Fleet::from_json(&answer.to_json()?)
+        Fleet::at(&self.url).await
     }
 
     /// SIGKILL to the replica with this name; returns the id of the process that was killed.
@@ -136,6 +135,15 @@ pub struct Member {
 }
 
 impl Fleet {
+    /// What the balancer at `url` says.
+    ///
+    /// # Errors
+    /// When it does not answer, or not in the agreed form.
+    pub async fn at(url: &str) -> anyhow::Result<Self> {
+        let answer = Visitor::new().get(&format!("{url}/fleet.json")).await?.success()?;
+        Self::from_json(&answer.to_json()?)
+    }
+
     /// The replicas that are up.
     pub fn up(&self) -> impl Iterator<Item = &Member> {
         self.replicas.iter().filter(|replica| replica.state == "up")

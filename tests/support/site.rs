@@ -13,8 +13,10 @@ use crate::postgres::Postgres;
 use crate::program;
 use crate::redis_server::RedisServer;
 use crate::replica::Replica;
-use crate::server::{Server, Signal};
+use crate::server::{READY_MAX, Server, Signal};
+use crate::shop::Fleet;
 use crate::visitor::Visitor;
+use crate::wait;
 
 /// A product with less in stock is not used: a checkout of it could be refused.
 const STOCK_MIN: i64 = 5;
@@ -186,5 +188,11 @@ async fn start_own_balancer(replicas: &[Replica]) -> anyhow::Result<BalancerProc
     }
     let mut server = Server::spawn("demo-shop balance", command)?;
     server.listens_on(&address).await?;
-    Ok(BalancerProcess::Own { _server: server, url: format!("http://{address}") })
+    let url = format!("http://{address}");
+    wait::until("the balancer to find every replica up", READY_MAX, || async {
+        let fleet = Fleet::at(&url).await.ok()?;
+        (fleet.up().count() == replicas.len()).then_some(())
+    })
+    .await?;
+    Ok(BalancerProcess::Own { _server: server, url })
 }
