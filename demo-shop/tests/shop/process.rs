@@ -81,3 +81,21 @@ fn a_replica_ends_with_its_parent() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[tokio::test]
+async fn cookies_are_for_https_only_when_asked_for() {
+    let shop = Shop::start(1).await;
+    let mut server = spawn("S", &shop.redis.url(), &shop.database, &["--secure-cookies"]);
+    let secure = ready(&mut server).await;
+    let cookie = |url: String| async move {
+        let added = Visitor::new().add(&url, "tide-mug", 1).await.unwrap();
+        added.header("set-cookie").to_owned()
+    };
+    let plain = cookie(shop.url(0).to_owned()).await;
+    assert!(!plain.contains("Secure") && !plain.contains("__Host-"), "{plain}");
+    let secure = cookie(secure).await;
+    assert!(secure.starts_with("__Host-") && secure.contains("Secure"), "{secure}");
+    for cookie in [plain, secure] {
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax") && cookie.contains("Path=/"), "{cookie}");
+    }
+}
