@@ -1,0 +1,52 @@
+//! Which cores a thread may run on: the load on one, the servers on the others.
+
+use std::{num::NonZero, sync::LazyLock};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Counted before this program limits itself to one of them.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+
+/// Who is to run where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Left to the kernel.
+    Any,
+    /// The last core.
+    Client,
+    /// All cores but the last.
+    Server,
+}
+
+/// Keeps the calling thread, and what it starts from now on, on its side.
+///
+/// # Errors
+/// When there is only one core.
+pub(crate) fn keep(side: Side) -> Result<()> {
+    let cores: Vec<usize> = (0..*CORES).collect();
+    let Some((last, others)) = cores.split_last() else { return Ok(()) };
+    ensure!(!others.is_empty(), "--pin: this machine has only one core");
+    let mut set = CpuSet::new();
+    match side {
+        Side::Any => return Ok(()),
+        Side::Client => set.set(*last),
+        Side::Server => others.iter().for_each(|core| set.set(*core)),
+    }
+    sched_setaffinity(None, &set).context("--pin: the kernel refuses it")
+}
+
+/// Does something on a side, such as starting a process that inherits it.
+///
+/// # Errors
+/// As [`keep`].
+pub(crate) fn with<T>(side: Side, action: impl FnOnce() -> T) -> Result<T> {
+    if side == Side::Any {
+        return Ok(action());
+    }
+    let before = sched_getaffinity(None).context("--pin: the kernel refuses it")?;
+    keep(side)?;
+    let done = action();
+    sched_setaffinity(None, &before).context("--pin: the kernel refuses it")?;
+    Ok(done)
+}

@@ -1,0 +1,323 @@
+//! The load generator: one thread, non-blocking sockets, every reply checked.
+
+use std::{
+    collections::VecDeque,
+    io::{ErrorKind, Read as _, Write as _},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+
+use crate::reply::{Protocol, scan};
+
+/// No reply for so long while some are owed: the server hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// One read takes up to this much.
+const READ_BYTES: usize = 256 * 1024;
+/// The clock is looked at once in so many turns when nothing else asks for it.
+const EVENTS_MAX: usize = 256;
+/// Latencies above this are counted as this.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// What one reply must be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// For the traffic's own use: which kind of request it was.
+    pub(crate) kind: u8,
+    /// For the traffic's own use: which key it was about.
+    pub(crate) key: u32,
+    /// Whether this reply is the last of its operation: a HSET with an EXPIRE behind it is one operation of two replies.
+    pub(crate) is_last: bool,
+}
+
+/// Requests and the answers to them.
+pub(crate) trait Traffic {
+    /// Appends one operation to `out` and what its replies must be to `expected`, in order. `false` when there are no more.
+    fn next(&mut self, connection: usize, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) -> bool;
+    /// Whether the reply is right.
+    fn check(&mut self, expected: Expected, reply: &[u8]) -> bool;
+}
+
+/// When a connection sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// `depth` operations in one write, the next ones when all are answered.
+    Batch,
+    /// Always `depth` operations under way: a new one for each that is answered.
+    Refill,
+    /// So many operations a second over all connections, at fixed times, whether or not the server keeps up. A latency is counted from
+    /// the time at which the operation was due.
+    Fixed(f64),
+}
+
+/// How a load runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) depth: usize,
+    pub(crate) pace: Pace,
+    /// No new operation after so long; `None` until the traffic has no more.
+    pub(crate) duration: Option<Duration>,
+}
+
+/// What a load measured.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) operations: u64,
+    pub(crate) elapsed: Duration,
+    /// Nanoseconds from the write of an operation to the read of its last reply.
+    pub(crate) latency: Histogram<u64>,
+}
+
+/// Open connections to one server.
+pub(crate) struct Load {
+    poll: Poll,
+    events: Events,
+    protocol: Protocol,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    out: Vec<u8>,
+    written: usize,
+    /// The beginning of a reply whose rest has not arrived.
+    tail: Vec<u8>,
+    expected: VecDeque<Expected>,
+    /// When the operations under way were sent, and how many at a time.
+    sent: VecDeque<(Instant, u32)>,
+    under_way: usize,
+}
+
+struct Progress {
+    operations: u64,
+    latency: Histogram<u64>,
+}
+
+impl Load {
+    /// Opens `connections` connections.
+    ///
+    /// # Errors
+    /// When the address is not of this machine, or the server refuses.
+    pub(crate) fn connect(addr: SocketAddr, protocol: Protocol, connections: usize) -> Result<Load> {
+        ensure!(addr.ip().is_loopback(), "{addr} is no loopback address: cache-bench loads only servers that it started itself");
+        let poll = Poll::new()?;
+        let connections = (0..connections)
+            .map(|index| {
+                let stream = std::net::TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                let mut stream = TcpStream::from_std(stream);
+                poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+                Ok(Connection {
+                    stream,
+                    out: Vec::new(),
+                    written: 0,
+                    tail: Vec::new(),
+                    expected: VecDeque::new(),
+                    sent: VecDeque::new(),
+                    under_way: 0,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Load { poll, events: Events::with_capacity(EVENTS_MAX), protocol, connections, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// Sends and receives until the plan's time is over or the traffic ends, and every reply is there.
+    ///
+    /// # Errors
+    /// When a reply is wrong, a connection ends or the server falls silent.
+    pub(crate) fn run(&mut self, traffic: &mut dyn Traffic, plan: Plan) -> Result<Outcome> {
+        let latency = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3).expect("the bounds are in order");
+        let mut progress = Progress { operations: 0, latency };
+        let start = Instant::now();
+        let deadline = plan.duration.map(|duration| start + duration);
+        let is_over = |now: Instant| deadline.is_some_and(|deadline| now >= deadline);
+        let mut has_more = true;
+        let mut schedule = Schedule::new(plan.pace, start);
+        if schedule.is_none() {
+            for index in 0..self.connections.len() {
+                has_more = has_more && self.connections[index].fill(index, traffic, plan.depth, start);
+                self.connections[index].flush()?;
+            }
+        }
+        let mut heard = start;
+        let mut now = start;
+        loop {
+            if let Some(schedule) = &mut schedule {
+                has_more = has_more && !is_over(now) && schedule.send_due(&mut self.connections, traffic, now)?;
+            }
+            if self.connections.iter().all(|connection| connection.under_way == 0) && (!has_more || is_over(now)) {
+                break;
+            }
+            // A fixed pace needs a finer clock than epoll's milliseconds.
+            let timeout = if schedule.is_some() { Duration::ZERO } else { Duration::from_secs(1) };
+            match self.poll.poll(&mut self.events, Some(timeout)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            now = Instant::now();
+            if !self.events.is_empty() {
+                heard = now;
+            } else if now.duration_since(heard) > SILENCE_MAX
+                && self.connections.iter().any(|connection| connection.under_way > 0)
+            {
+                bail!("no reply for {} s", SILENCE_MAX.as_secs());
+            }
+            for event in &self.events {
+                let index = event.token().0;
+                let connection = &mut self.connections[index];
+                if event.is_readable() {
+                    let answered = connection.receive(self.protocol, &mut self.buffer, traffic, &mut progress)?;
+                    let refill = match plan.pace {
+                        Pace::Batch => connection.under_way == 0,
+                        Pace::Refill => answered > 0,
+                        Pace::Fixed(_) => false,
+                    };
+                    if refill && has_more {
+                        now = Instant::now();
+                        if !is_over(now) {
+                            has_more = connection.fill(index, traffic, plan.depth, now);
+                        }
+                    }
+                }
+                connection.flush()?;
+            }
+        }
+        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency })
+    }
+}
+
+impl Connection {
+    /// Adds operations until `depth` are under way. `false` when the traffic has no more.
+    fn fill(&mut self, index: usize, traffic: &mut dyn Traffic, depth: usize, now: Instant) -> bool {
+        let mut added = 0;
+        let mut has_more = true;
+        while self.under_way < depth {
+            has_more = traffic.next(index, &mut self.out, &mut |expected| self.expected.push_back(expected));
+            if !has_more {
+                break;
+            }
+            self.under_way += 1;
+            added += 1;
+        }
+        if added > 0 {
+            self.sent.push_back((now, added));
+        }
+        has_more
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        while self.written < self.out.len() {
+            match self.stream.write(&self.out[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot write to the server"),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads what has arrived and checks each whole reply. The number of operations that were answered.
+    fn receive(
+        &mut self,
+        protocol: Protocol,
+        buffer: &mut Vec<u8>,
+        traffic: &mut dyn Traffic,
+        progress: &mut Progress,
+    ) -> Result<usize> {
+        let mut answered = 0;
+        loop {
+            let kept = self.tail.len();
+            if buffer.len() < kept + READ_BYTES / 2 {
+                buffer.resize(kept + READ_BYTES, 0);
+            }
+            buffer[..kept].copy_from_slice(&self.tail);
+            let read = match self.stream.read(&mut buffer[kept..]) {
+                Ok(0) => bail!("the server closed a connection"),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("cannot read from the server"),
+            };
+            let now = Instant::now();
+            let mut bytes = &buffer[..kept + read];
+            while let Some(length) = scan(protocol, bytes)? {
+                let (reply, rest) = bytes.split_at(length);
+                bytes = rest;
+                let Some(expected) = self.expected.pop_front() else {
+                    bail!("a reply that nothing asked for: {}", excerpt(reply))
+                };
+                ensure!(traffic.check(expected, reply), "a wrong reply: {} (to {expected:?})", excerpt(reply));
+                if expected.is_last {
+                    answered += 1;
+                    self.answered(now, progress);
+                }
+            }
+            self.tail.clear();
+            self.tail.extend_from_slice(bytes);
+            // A read that did not fill its buffer has taken all there was; epoll tells of what comes next.
+            if read < buffer.len() - kept {
+                break;
+            }
+        }
+        Ok(answered)
+    }
+
+    fn answered(&mut self, now: Instant, progress: &mut Progress) {
+        self.under_way -= 1;
+        progress.operations += 1;
+        if let Some((sent, count)) = self.sent.front_mut() {
+            progress.latency.saturating_record(now.saturating_duration_since(*sent).as_nanos() as u64);
+            *count -= 1;
+            if *count == 0 {
+                self.sent.pop_front();
+            }
+        }
+    }
+}
+
+/// When the operations of a fixed pace are due.
+struct Schedule {
+    start: Instant,
+    interval: Duration,
+    sent: u32,
+    connection: usize,
+}
+
+impl Schedule {
+    fn new(pace: Pace, start: Instant) -> Option<Schedule> {
+        let Pace::Fixed(rate) = pace else { return None };
+        Some(Schedule { start, interval: Duration::from_secs_f64(1.0 / rate), sent: 0, connection: 0 })
+    }
+
+    /// Sends all that is due, in turns over the connections. `false` when the traffic has no more.
+    fn send_due(&mut self, connections: &mut [Connection], traffic: &mut dyn Traffic, now: Instant) -> Result<bool> {
+        loop {
+            let due = self.start + self.interval * self.sent;
+            if due > now {
+                return Ok(true);
+            }
+            self.connection = (self.connection + 1) % connections.len();
+            let connection = &mut connections[self.connection];
+            let depth = connection.under_way + 1;
+            if !connection.fill(self.connection, traffic, depth, due) {
+                return Ok(false);
+            }
+            connection.flush()?;
+            self.sent += 1;
+        }
+    }
+}
+
+fn excerpt(reply: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let shown = reply[..reply.len().min(SHOWN)].escape_ascii().to_string();
+    if reply.len() > SHOWN { format!("'{shown}...' of {} bytes", reply.len()) } else { format!("'{shown}'") }
+}

@@ -1,0 +1,125 @@
+//! `cache-bench`: cache-node and other servers under the same loads, in turns.
+
+mod affinity;
+mod content;
+mod control;
+mod load;
+mod options;
+mod peer;
+mod plot;
+mod process;
+mod progress;
+mod reply;
+mod report;
+mod request;
+mod statistic;
+mod table;
+mod throughput;
+mod workload;
+
+use std::{
+    env, fs,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use serde_json::json;
+
+use crate::{
+    affinity::Side,
+    options::Options,
+    peer::{NODE_ARGUMENT, Peer},
+    progress::Progress,
+    report::Report,
+};
+
+/// What every workload is given.
+pub(crate) struct Bench {
+    pub(crate) options: Options,
+    /// The node under test first, then the peer that ratios refer to, then the others.
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) progress: Progress,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    if env::args_os().nth(1).is_some_and(|first| first == NODE_ARGUMENT) {
+        return cache_node::cli::run([program].into_iter().chain(arguments.skip(1)));
+    }
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cache-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    let peers = peers(&options)?;
+    let workloads = options.workloads();
+    if cfg!(debug_assertions) {
+        eprintln!("cache-bench: built without optimization: nothing below says how fast cache-node is; use cargo run --release");
+    }
+    if options.pin {
+        affinity::keep(Side::Client)?;
+    }
+    let progress = Progress::new(workloads.len() as u64);
+    let bench = Bench { options, peers, progress };
+    let mut reports = Vec::new();
+    for workload in workloads {
+        let found = workload.run(&bench).with_context(|| format!("workload {}", workload.name()))?;
+        let tables: Vec<String> = found.iter().map(table::render).collect();
+        bench.progress.done(&tables.join("\n"));
+        reports.extend(found);
+    }
+    bench.progress.finish();
+    write(&bench, &reports)
+}
+
+/// cache-node, then what was asked for or else what is installed.
+fn peers(options: &Options) -> Result<Vec<Peer>> {
+    let mut peers = vec![Peer::cache_node()?];
+    if options.alone {
+        return Ok(peers);
+    }
+    if options.peers.is_empty() {
+        peers.extend(Peer::installed());
+        if peers.len() == 1 {
+            eprintln!(
+                "cache-bench: no server to compare with in PATH (apt install redis-server memcached), so cache-node runs alone"
+            );
+        }
+    } else {
+        for path in &options.peers {
+            peers.push(Peer::at(path)?);
+        }
+    }
+    Ok(peers)
+}
+
+fn write(bench: &Bench, reports: &[Report]) -> Result<()> {
+    let folder = &bench.options.output;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let results = json!({
+        "unix_time": seconds,
+        "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "threads": bench.options.threads,
+        "connections": bench.options.connections,
+        "rounds": bench.options.rounds(),
+        "turn_seconds": bench.options.turn().as_secs_f64(),
+        "quick": bench.options.quick,
+        "seed": bench.options.seed,
+        "reports": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+    });
+    for (name, text) in [("results.json", format!("{results:#}\n")), ("results.svg", plot::render(reports))] {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What the kernel tells of a process: CPU time and resident memory.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+/// CPU time of all live threads of a process so far, user and system, from `/proc/PID/task/TID/schedstat` (nanoseconds).
+///
+/// # Errors
+/// When the process is gone, or the kernel keeps no scheduler statistics.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let tasks = format!("/proc/{pid}/task");
+    let mut sum = Duration::ZERO;
+    let mut threads = 0_u32;
+    for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}: the server has ended"))? {
+        // A thread that ends while the list is read takes its time along; servers keep their threads.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let nanoseconds = text.split_ascii_whitespace().next().context("an empty schedstat")?;
+        sum += Duration::from_nanos(nanoseconds.parse().context("schedstat does not begin with a number")?);
+        threads += 1;
+    }
+    if threads == 0 {
+        bail!("{tasks} has no schedstat: this needs a Linux kernel with CONFIG_SCHED_INFO");
+    }
+    Ok(sum)
+}
+
+/// CPU time of the calling thread so far.
+pub(crate) fn own_cpu() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").context("cannot read /proc/thread-self/schedstat")?;
+    let nanoseconds = text.split_ascii_whitespace().next().context("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
+}
+
+/// Resident bytes of a process, summed over its mappings: exact, where the counters of `statm` lag behind per thread.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn rss(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}: the server has ended"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).with_context(|| format!("{path} has no Rss line"))?;
+    let kibibytes = line.trim().trim_end_matches("kB").trim_end();
+    Ok(kibibytes.parse::<u64>().with_context(|| format!("{path}: '{kibibytes}' is no number"))? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
+
+    use std::{hint::black_box, time::Instant};
+
+    use super::{cpu, rss};
+
+    #[test]
+    fn work_and_memory_of_a_process_are_seen() {
+        let pid = std::process::id();
+        let (cpu_before, rss_before) = (cpu(pid).unwrap(), rss(pid).unwrap());
+        let memory = black_box(vec![1_u8; 64 << 20]);
+        let start = Instant::now();
+        while start.elapsed().as_millis() < 50 {
+            black_box(memory.iter().step_by(4096).map(|&byte| u64::from(byte)).sum::<u64>());
+        }
+        assert!(rss(pid).unwrap() >= rss_before + (60 << 20));
+        assert!((cpu(pid).unwrap() - cpu_before).as_millis() >= 10, "50 ms of work cost some CPU");
+        drop(memory);
+    }
+}

@@ -1,0 +1,189 @@
+//! What a workload found: for each server, each measure in each round.
+
+use serde_json::{Value as Json, json};
+
+use crate::statistic::{Direction, Spread, ratio, spread};
+
+/// What the project wants of a measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// Of the ratio to the first peer.
+    RatioAtLeast(f64),
+    /// Of the ratio to the first peer.
+    RatioAtMost(f64),
+    /// Of the value itself.
+    AtMost(f64),
+}
+
+/// How a measure is compared with the first peer's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Comparison {
+    /// What the ratio is called: operations per CPU second, where the measure is CPU per operation.
+    pub(crate) name: &'static str,
+    pub(crate) direction: Direction,
+}
+
+/// One number that is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Measure {
+    /// With its unit.
+    pub(crate) name: &'static str,
+    pub(crate) decimals: usize,
+    pub(crate) comparison: Option<Comparison>,
+    pub(crate) goal: Option<Goal>,
+    /// Whether it is in the table; JSON has all.
+    pub(crate) is_shown: bool,
+}
+
+/// What one server did.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) server: String,
+    /// For each measure the value of each round.
+    pub(crate) values: Vec<Vec<f64>>,
+}
+
+/// One workload, all servers. The first row is the node under test, the second the peer it is compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) name: String,
+    pub(crate) about: String,
+    pub(crate) measures: Vec<Measure>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Whether a goal was reached.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) text: String,
+    pub(crate) is_met: bool,
+}
+
+impl Measure {
+    /// A measure that is shown and neither compared nor judged.
+    pub(crate) const fn new(name: &'static str, decimals: usize) -> Measure {
+        Measure { name, decimals, comparison: None, goal: None, is_shown: true }
+    }
+
+    /// Only in the JSON.
+    pub(crate) const fn hidden(self) -> Measure {
+        Measure { is_shown: false, ..self }
+    }
+
+    /// Compared with the first peer.
+    pub(crate) const fn compared(self, name: &'static str, direction: Direction) -> Measure {
+        Measure { comparison: Some(Comparison { name, direction }), ..self }
+    }
+
+    /// Judged.
+    pub(crate) const fn goal(self, goal: Option<Goal>) -> Measure {
+        Measure { goal, ..self }
+    }
+}
+
+impl Report {
+    /// A report without values.
+    pub(crate) fn new(name: String, about: String, measures: Vec<Measure>, servers: &[String]) -> Report {
+        let rows =
+            servers.iter().map(|server| Row { server: server.clone(), values: vec![Vec::new(); measures.len()] }).collect();
+        Report { name, about, measures, rows }
+    }
+
+    /// Adds what one round of one server gave: a value for each measure.
+    pub(crate) fn push(&mut self, server: usize, values: &[f64]) {
+        assert_eq!(values.len(), self.measures.len(), "a value for each measure");
+        for (all, &value) in self.rows[server].values.iter_mut().zip(values) {
+            all.push(value);
+        }
+    }
+
+    /// The value of a measure over the rounds.
+    pub(crate) fn value(&self, row: usize, measure: usize) -> Option<Spread> {
+        spread(&self.rows.get(row)?.values[measure])
+    }
+
+    /// The ratio of a row to the first peer's row; `None` for the first peer itself and for measures that are not compared.
+    pub(crate) fn ratio(&self, row: usize, measure: usize) -> Option<Spread> {
+        const FIRST_PEER: usize = 1;
+        let comparison = self.measures[measure].comparison?;
+        if row == FIRST_PEER {
+            return None;
+        }
+        ratio(&self.rows.get(row)?.values[measure], &self.rows.get(FIRST_PEER)?.values[measure], comparison.direction)
+    }
+
+    /// What became of the goals that could be judged.
+    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+        (0..self.measures.len()).filter_map(|measure| self.verdict(measure)).collect()
+    }
+
+    fn verdict(&self, index: usize) -> Option<Verdict> {
+        let measure = &self.measures[index];
+        let (found, wanted, is_met) = match measure.goal? {
+            Goal::RatioAtLeast(goal) => (self.ratio(0, index)?, format!("≥ {goal}×"), self.ratio(0, index)?.median >= goal),
+            Goal::RatioAtMost(goal) => (self.ratio(0, index)?, format!("≤ {goal}×"), self.ratio(0, index)?.median <= goal),
+            Goal::AtMost(goal) => (self.value(0, index)?, format!("≤ {goal}"), self.value(0, index)?.median <= goal),
+        };
+        let name = match (measure.goal?, measure.comparison) {
+            (Goal::RatioAtLeast(_) | Goal::RatioAtMost(_), Some(comparison)) => comparison.name,
+            _ => measure.name,
+        };
+        let Spread { median, min, max } = found;
+        Some(Verdict { text: format!("{name}: {median:.2} ({min:.2}-{max:.2}), goal {wanted}"), is_met })
+    }
+
+    /// All of it, for machines.
+    pub(crate) fn to_json(&self) -> Json {
+        let rows: Vec<Json> = (0..self.rows.len()).map(|row| self.row_to_json(row)).collect();
+        let goals: Vec<Json> =
+            self.verdicts().into_iter().map(|verdict| json!({"text": verdict.text, "met": verdict.is_met})).collect();
+        json!({"workload": self.name, "about": self.about, "servers": rows, "goals": goals})
+    }
+
+    fn row_to_json(&self, row: usize) -> Json {
+        let measures: Vec<Json> = (0..self.measures.len())
+            .map(|measure| {
+                json!({
+                    "name": self.measures[measure].name,
+                    "rounds": self.rows[row].values[measure],
+                    "median": self.value(row, measure).map(|spread| spread.median),
+                    "ratio": self.ratio(row, measure).map(|Spread { median, min, max }| json!({
+                        "of": self.measures[measure].comparison.map(|comparison| comparison.name),
+                        "median": median, "min": min, "max": max,
+                    })),
+                })
+            })
+            .collect();
+        json!({"server": self.rows[row].server, "measures": measures})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Direction, Goal, Measure, Report};
+
+    #[test]
+    fn goals_are_judged_by_the_median_of_the_ratio_to_the_first_peer() {
+        let cpu =
+            Measure::new("CPU µs/op", 2).compared("ops per CPU s", Direction::PeersOverOurs).goal(Some(Goal::RatioAtLeast(1.5)));
+        let size = Measure::new("bytes", 0).goal(Some(Goal::AtMost(32.0)));
+        let servers = ["node", "redis", "other"].map(str::to_owned);
+        let mut report = Report::new("w".to_owned(), String::new(), vec![cpu, size], &servers);
+        for (server, cpu) in [(0, 4.0), (1, 8.0), (2, 2.0), (0, 5.0), (1, 8.0), (2, 2.0), (0, 1.0), (1, 1.0), (2, 1.0)] {
+            report.push(server, &[cpu, 33.0]);
+        }
+        let verdicts = report.verdicts();
+        assert_eq!(verdicts[0].text, "ops per CPU s: 1.60 (1.00-2.00), goal ≥ 1.5×");
+        assert!(verdicts[0].is_met && !verdicts[1].is_met);
+        assert_eq!(report.ratio(1, 0), None, "the first peer is what the others are compared with");
+        assert_eq!(report.ratio(2, 0).map(|ratio| ratio.median), Some(4.0));
+    }
+
+    #[test]
+    fn without_a_peer_only_values_are_judged() {
+        let cpu = Measure::new("CPU", 2).compared("ops", Direction::PeersOverOurs).goal(Some(Goal::RatioAtLeast(1.5)));
+        let mut report = Report::new("w".to_owned(), String::new(), vec![cpu], &["node".to_owned()]);
+        report.push(0, &[1.0]);
+        assert!(report.verdicts().is_empty());
+    }
+}

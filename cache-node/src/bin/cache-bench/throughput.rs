@@ -1,0 +1,138 @@
+//! Loads that are run as fast as the servers go, in turns.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    Bench,
+    load::{Load, Outcome, Pace, Plan, Traffic},
+    peer::{Peer, Server},
+    process,
+    report::{Goal, Measure, Report},
+    statistic::Direction,
+};
+
+/// Operations that fill a server travel in batches of so many, over so few connections.
+const FILL_DEPTH: usize = 64;
+const FILL_CONNECTIONS: usize = 8;
+
+/// One way to send the same operations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variant {
+    pub(crate) name: &'static str,
+    pub(crate) depth: usize,
+    pub(crate) pace: Pace,
+    /// Wanted of operations per CPU second, against the first peer.
+    pub(crate) efficiency_goal: Option<f64>,
+    /// Wanted of p99, against the first peer.
+    pub(crate) p99_goal: Option<f64>,
+}
+
+impl Variant {
+    /// One operation at a time on each connection.
+    pub(crate) const fn p1(efficiency_goal: Option<f64>, p99_goal: Option<f64>) -> Variant {
+        Variant { name: "P1", depth: 1, pace: Pace::Batch, efficiency_goal, p99_goal }
+    }
+
+    /// Sixteen operations in one write, the next when all are answered.
+    pub(crate) const fn p16(efficiency_goal: Option<f64>, p99_goal: Option<f64>) -> Variant {
+        Variant { name: "P16", depth: 16, pace: Pace::Batch, efficiency_goal, p99_goal }
+    }
+}
+
+/// What a workload sends to one server, once it is filled.
+pub(crate) struct Prepared<'a> {
+    /// Fills the server; run to its end first.
+    pub(crate) fill: Box<dyn Traffic + 'a>,
+    /// Makes the load after that.
+    pub(crate) load: Box<dyn Traffic + 'a>,
+}
+
+/// Runs the variants over those peers for which `prepare` has an answer.
+///
+/// # Errors
+/// When a server fails or gives a wrong reply.
+pub(crate) fn compare<'a>(
+    bench: &Bench,
+    name: &str,
+    about: &str,
+    variants: &[Variant],
+    prepare: &dyn Fn(&Peer, &Server) -> Result<Option<Prepared<'a>>>,
+) -> Result<Vec<Report>> {
+    let mut runs: Vec<(String, Server, Load, Box<dyn Traffic + 'a>)> = Vec::new();
+    for peer in &bench.peers {
+        let server = peer.start(usize::from(bench.options.threads), bench.options.pin)?;
+        let Some(Prepared { mut fill, load }) = prepare(peer, &server)? else { continue };
+        bench.progress.step(format!("{name}: filling {peer}"));
+        self::fill(&server, &mut *fill).with_context(|| format!("filling {peer}"))?;
+        let connections = Load::connect(server.addr(), server.protocol, usize::from(bench.options.connections))?;
+        runs.push((peer.name.clone(), server, connections, load));
+    }
+    let names: Vec<String> = runs.iter().map(|(name, ..)| name.clone()).collect();
+    let mut reports = Vec::new();
+    for variant in variants {
+        let mut report = Report::new(format!("{name} {}", variant.name), about.to_owned(), measures(variant), &names);
+        for round in 1..=bench.options.rounds() {
+            for (index, (peer, server, connections, traffic)) in runs.iter_mut().enumerate() {
+                bench.progress.step(format!("{name} {}: round {round} of {}, {peer}", variant.name, bench.options.rounds()));
+                let turn = Turn { warm_up: bench.options.warm_up(), duration: bench.options.turn() };
+                let values = turn
+                    .take(server, connections, &mut **traffic, variant)
+                    .with_context(|| format!("{peer}, {}", variant.name))?;
+                report.push(index, &values);
+            }
+        }
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Runs a traffic to its end, quickly.
+///
+/// # Errors
+/// When a reply is wrong.
+pub(crate) fn fill(server: &Server, traffic: &mut dyn Traffic) -> Result<Outcome> {
+    let mut connections = Load::connect(server.addr(), server.protocol, FILL_CONNECTIONS)?;
+    connections.run(traffic, Plan { depth: FILL_DEPTH, pace: Pace::Batch, duration: None })
+}
+
+struct Turn {
+    warm_up: Duration,
+    duration: Duration,
+}
+
+impl Turn {
+    fn take(&self, server: &Server, connections: &mut Load, traffic: &mut dyn Traffic, variant: &Variant) -> Result<Vec<f64>> {
+        let plan = |duration| Plan { depth: variant.depth, pace: variant.pace, duration: Some(duration) };
+        connections.run(traffic, plan(self.warm_up))?;
+        let (server_before, client_before) = (process::cpu(server.pid())?, process::own_cpu()?);
+        let outcome = connections.run(traffic, plan(self.duration))?;
+        let (server_cpu, client_cpu) = (process::cpu(server.pid())? - server_before, process::own_cpu()? - client_before);
+        let operations = outcome.operations as f64;
+        let milliseconds = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e6;
+        Ok(vec![
+            operations / outcome.elapsed.as_secs_f64(),
+            server_cpu.as_secs_f64() * 1e6 / operations,
+            milliseconds(0.5),
+            milliseconds(0.99),
+            milliseconds(0.999),
+            process::rss(server.pid())? as f64 / f64::from(1 << 20),
+            client_cpu.as_secs_f64() * 1e6 / operations,
+        ])
+    }
+}
+
+fn measures(variant: &Variant) -> Vec<Measure> {
+    vec![
+        Measure::new("ops/s", 0),
+        Measure::new("CPU µs/op", 2)
+            .compared("ops per CPU s", Direction::PeersOverOurs)
+            .goal(variant.efficiency_goal.map(Goal::RatioAtLeast)),
+        Measure::new("p50 ms", 3),
+        Measure::new("p99 ms", 3).compared("p99", Direction::OursOverPeers).goal(variant.p99_goal.map(Goal::RatioAtMost)),
+        Measure::new("p99.9 ms", 3),
+        Measure::new("RSS MiB", 0),
+        Measure::new("client CPU µs/op", 2).hidden(),
+    ]
+}

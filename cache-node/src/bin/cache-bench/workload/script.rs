@@ -1,0 +1,164 @@
+//! The commit of a session: EVALSHA of the script with which session-store writes what one request changed.
+
+use anyhow::{Context as _, Result};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+
+use crate::{
+    Bench,
+    content::{Content, KEY_BYTES},
+    control::Control,
+    load::{Expected, Traffic},
+    peer::Server,
+    report::Report,
+    request::{
+        Part::{Slot, Text},
+        Template,
+    },
+    throughput::{Prepared, Variant, compare},
+};
+
+/// The very script: a copy would fall behind it.
+const COMMIT: &str = include_str!("../../../../../session-store/src/scripts/commit.lua");
+
+/// Bytes of a field's value.
+const VALUE_BYTES: usize = 60;
+/// Fields of a session beside the reserved ones.
+const FIELDS: u8 = 9;
+/// Bytes of the token that makes a commit count once.
+const TOKEN_BYTES: usize = 8;
+/// Half an hour, as PEXPIRE takes it.
+const TTL_MS: &str = "1800000";
+
+const CREATE: u8 = 0;
+const EXPIRE: u8 = 1;
+const RUN: u8 = 2;
+
+const VARIANTS: [Variant; 2] = [Variant::p1(Some(1.5), None), Variant::p16(None, None)];
+
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
+    let keys = bench.options.keys()[0];
+    let content = Content::new("session", keys as usize, bench.options.seed);
+    let about = format!("EVALSHA of the session commit, one field of {FIELDS} changed, {keys} keys");
+    compare(bench, "script", &about, &VARIANTS, &|peer, server| {
+        if !peer.speaks_resp() {
+            return Ok(None);
+        }
+        let sha = load_commit(server)?;
+        Ok(Some(Prepared {
+            fill: Box::new(Commits::fill(&content, &sha)),
+            load: Box::new(Commits::load(&content, &sha, bench.options.seed)),
+        }))
+    })
+}
+
+/// Gives the script to the server; what EVALSHA calls it by.
+///
+/// # Errors
+/// When the server does not take it.
+pub(crate) fn load_commit(server: &Server) -> Result<String> {
+    let reply = Control::connect(server)?.call(&["SCRIPT", "LOAD", COMMIT])?;
+    let sha = reply.strip_prefix(b"$40\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
+    sha.and_then(|sha| String::from_utf8(sha.to_vec()).ok())
+        .with_context(|| format!("SCRIPT LOAD: '{}' is no SHA-1", reply.escape_ascii()))
+}
+
+/// Commits to all sessions, or the creation of each once.
+pub(crate) struct Commits<'a> {
+    content: &'a Content,
+    create: Template,
+    commit: Template,
+    /// The last commit's number: no token is used twice.
+    commits: u32,
+    rng: SmallRng,
+    /// The next session to create; `None` in a load.
+    next: Option<u32>,
+}
+
+impl<'a> Commits<'a> {
+    pub(crate) fn fill(content: &'a Content, sha: &str) -> Commits<'a> {
+        Commits { next: Some(0), ..Commits::load(content, sha, 0) }
+    }
+
+    pub(crate) fn load(content: &'a Content, sha: &str, seed: u64) -> Commits<'a> {
+        let names: Vec<String> = (0..FIELDS).map(|field| format!("field:{field}")).collect();
+        let mut create = vec![Text("HSET"), Slot(KEY_BYTES), Text("@rev"), Text("1"), Text("@tok"), Text("creation ")];
+        create.extend(names.iter().flat_map(|name| [Text(name), Slot(VALUE_BYTES)]));
+        let expire = Template::command(&[Text("PEXPIRE"), Slot(KEY_BYTES), Text(TTL_MS)]);
+        // KEYS: session. ARGV: token, TTL, 'delta', grace, no cart, two arguments that set, those.
+        let commit = [
+            Text("EVALSHA"),
+            Text(sha),
+            Text("1"),
+            Slot(KEY_BYTES),
+            Slot(TOKEN_BYTES),
+            Text(TTL_MS),
+            Text("delta"),
+            Text("10000"),
+            Text(""),
+            Text("2"),
+            Slot("field:0".len()),
+            Slot(VALUE_BYTES),
+        ];
+        Commits {
+            content,
+            create: Template::command(&create).then(&expire),
+            commit: Template::command(&commit),
+            commits: 0,
+            rng: SmallRng::seed_from_u64(seed),
+            next: None,
+        }
+    }
+
+    /// One commit to a session.
+    pub(crate) fn commit(&mut self, key: u32, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) {
+        self.commits += 1;
+        let field = self.rng.random_range(0..FIELDS);
+        let mut name = *b"field:0";
+        name[6] += field;
+        let mut request = self.commit.append(out);
+        request.put(0, self.content.key(key));
+        request.put(1, format!("{:08x}", self.commits).as_bytes());
+        request.put(2, &name);
+        self.content.write_value(key, field, request.slot(3));
+        expected(Expected { kind: RUN, key, is_last: true });
+    }
+
+    fn create(&self, key: u32, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) {
+        let mut request = self.create.append(out);
+        request.put(0, self.content.key(key));
+        for field in 0..FIELDS {
+            self.content.write_value(key, field, request.slot(usize::from(field) + 1));
+        }
+        request.put(usize::from(FIELDS) + 1, self.content.key(key));
+        expected(Expected { kind: CREATE, key, is_last: false });
+        expected(Expected { kind: EXPIRE, key, is_last: true });
+    }
+}
+
+impl Traffic for Commits<'_> {
+    fn next(&mut self, _: usize, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) -> bool {
+        let count = self.content.count() as u32;
+        match &mut self.next {
+            Some(next) if *next == count => return false,
+            Some(next) => {
+                *next += 1;
+                let key = *next - 1;
+                self.create(key, out, expected);
+            }
+            None => {
+                let key = self.rng.random_range(0..count);
+                self.commit(key, out, expected);
+            }
+        }
+        true
+    }
+
+    fn check(&mut self, expected: Expected, reply: &[u8]) -> bool {
+        match expected.kind {
+            CREATE => reply == format!(":{}\r\n", FIELDS + 2).as_bytes(),
+            EXPIRE => reply == b":1\r\n",
+            // Done, and the revision after it: never the first.
+            _ => reply.strip_prefix(b"*2\r\n:1\r\n:").is_some_and(|rest| rest != b"1\r\n" && rest.ends_with(b"\r\n")),
+        }
+    }
+}
