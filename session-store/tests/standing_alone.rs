@@ -102,3 +102,9 @@ async fn a_server_error_after_a_change_of_the_cart_keeps_the_way_to_it() {
     })
     .await;
 }
+
+#[test]
+fn the_documentation_shows_the_example_that_is_compiled() {
+    let example = include_str!("../examples/ten_lines.rs").split_once('\n').unwrap().1;
+    assert!(include_str!("../src/lib.md").contains(example));
+}
