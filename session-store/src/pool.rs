@@ -168,9 +168,15 @@ impl Socket {
                 }
             }
         };
-        attempt.await.unwrap_or_else(|_| {
-            Err(StoreError::Disconnected { reason: "the runtime that was connecting has shut down".to_owned() })
-        })
+        if let Ok(connected) = attempt.clone().await {
+            return connected;
+        }
+        // The task was dropped with its runtime. The next one who asks begins another.
+        let mut state = self.state.lock();
+        if matches!(&*state, State::Connecting(current) if current.ptr_eq(&attempt)) {
+            *state = State::Down;
+        }
+        Err(StoreError::Disconnected { reason: "the runtime that was connecting has shut down".to_owned() })
     }
 
     async fn connect(self: Arc<Self>, done: oneshot::Sender<Connected>) {

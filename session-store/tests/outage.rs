@@ -232,3 +232,30 @@ async fn a_lazy_store_finds_its_server_later() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_node_may_go_and_come_back() {
+    let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+    let address = node.addr();
+    let store = CacheStore::connect(format!("redis://{address}")).await.unwrap();
+    let app = support::app::router().layer(SessionLayer::new(store));
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/set/name/ada").await.ok();
+    let cookie = visitor.cookie.clone();
+    node.shutdown().await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let answer = visitor.get(&app, "/get/name").await;
+        assert_eq!((answer.status, answer.set_cookie()), (StatusCode::BAD_GATEWAY, None));
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    }
+    assert_eq!(visitor.cookie, cookie);
+    let mut config = cache_node::Config::for_test();
+    config.port = address.port();
+    let node = cache_node::Node::spawn(config).await.unwrap();
+    // It keeps nothing on disk: the session is gone, and the visitor gets another one.
+    visitor.post(&app, "/set/name/bob").await.ok();
+    assert_ne!(visitor.cookie, cookie);
+    assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "bob");
+    node.shutdown().await;
+}
