@@ -27,9 +27,9 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// The answer, as JSON for a machine's paths and as a page for everybody else.
     pub(crate) fn answer(self, uri: &Uri, headers: &HeaderMap) -> Response {
-        let (status, error, message) = self.text();
+        let (status, code, message) = self.text();
         let mut response = if wants_json(uri, headers) {
-            (status, Json(json!({ "error": error, "message": message, "served_by": "balancer" }))).into_response()
+            (status, Json(json!({ "error": { "code": code, "message": message }, "served_by": "balancer" }))).into_response()
         } else {
             (status, Html(self.page())).into_response()
         };

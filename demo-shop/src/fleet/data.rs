@@ -6,10 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::RngExt;
 
 /// The environment variable in which replicas find the secret for session ids.
 pub(crate) const SESSION_KEY_VARIABLE: &str = "DEMO_SHOP_SESSION_KEY";
+
+/// What stands for something else in a URL's path.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A data folder that is ours until this value is dropped, or the process dies.
 #[derive(Debug)]
@@ -57,8 +61,15 @@ impl DataDir {
     }
 
     /// The URL of the embedded database.
-    pub(crate) fn database_url(&self) -> String {
-        format!("sqlite:{}", self.path.join("shop.db").display())
+    ///
+    /// # Errors
+    /// When the folder's name is not UTF-8, which a URL cannot say.
+    pub(crate) fn database_url(&self) -> anyhow::Result<String> {
+        let path = self.path.join("shop.db");
+        let text = path.to_str().with_context(|| {
+            format!("the data folder {} has a name that is not UTF-8: give another one with --data", self.path.display())
+        })?;
+        Ok(format!("sqlite:{}", utf8_percent_encode(text, IN_PATH)))
     }
 
     /// The secret that turns session ids into keys of the store: the same for every replica, and after a new start.
@@ -103,6 +114,14 @@ pub(crate) fn default_path() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use crate::fleet::data::DataDir;
+
+    #[test]
+    fn a_folder_may_have_any_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataDir::open(&folder.path().join("a 50%?#é")).expect("a new folder opens");
+        let url = data.database_url().expect("the name is UTF-8");
+        assert!(url.ends_with("/a%2050%25%3F%23%C3%A9/shop.db"), "{url}");
+    }
 
     #[test]
     fn a_folder_belongs_to_one_fleet_at_a_time() {

@@ -62,7 +62,7 @@ impl Fleet {
                 (format!("redis://{}", node.address), Some(node))
             }
         };
-        let database = config.database.unwrap_or_else(|| data.database_url());
+        let database = config.database.map_or_else(|| data.database_url(), Ok)?;
         let handles: Vec<Arc<Replica>> =
             replica_names(config.replicas).map(|name| Arc::new(Replica::supervised(&name))).collect();
         let start = |replica: &Arc<Replica>| {

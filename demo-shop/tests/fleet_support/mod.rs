@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longest wait for anything in a test.
@@ -143,14 +144,19 @@ pub(crate) fn ok(body: &str) -> String {
 
 /// An upstream over a bare socket, whose faults are exact to the byte: `/healthz` is always well.
 pub(crate) async fn raw_upstream(script: Script) -> SocketAddr {
+    mortal_upstream(script).await.0
+}
+
+/// The same, and the task that accepts: aborting it closes the port.
+pub(crate) async fn mortal_upstream(script: Script) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve_raw(stream, script.clone()));
         }
     });
-    address
+    (address, accepting)
 }
 
 async fn serve_raw(mut stream: TcpStream, script: Script) {
