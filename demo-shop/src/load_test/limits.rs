@@ -33,3 +33,5 @@ pub(crate) const EXAMPLES_MAX: usize = 20;
 pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(120);
 /// Time between two lines of progress when the output is no terminal.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How late an action at the end of a run must be to count as not begun; a timer alone is late by less.
+pub(crate) const BEHIND_MIN: Duration = Duration::from_millis(100);

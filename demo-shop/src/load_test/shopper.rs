@@ -14,7 +14,7 @@ use crate::load_test::canary::{Canary, Shelves};
 use crate::load_test::forms::{self, Form, percent_encode};
 use crate::load_test::journey::{Action, Chance};
 use crate::load_test::ledger::{Change, Fault, Ledger, SeenCart};
-use crate::load_test::limits::{LAST_LOOK_TIME_MAX, QUANTITY_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, RETRY_TIME_MAX};
+use crate::load_test::limits::{BEHIND_MIN, LAST_LOOK_TIME_MAX, QUANTITY_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, RETRY_TIME_MAX};
 use crate::load_test::recorder::Recorder;
 
 /// When a shopper comes, how fast it acts, and when it leaves.
@@ -89,7 +89,7 @@ impl Shopper {
     /// Counts what was planned and not begun, because the shop was too slow for the plan.
     fn count_not_begun(&mut self, mut intended: Instant, schedule: &Schedule) {
         let mut count = 0;
-        while intended < schedule.end {
+        while intended + BEHIND_MIN < schedule.end {
             count += 1;
             intended += self.chance.think(schedule.think);
         }
