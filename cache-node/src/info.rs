@@ -36,7 +36,7 @@ fn render_section(ctx: &Context<'_>, keys: &mut Keys<'_>, section: &str) -> Stri
     match section {
         "server" => server(ctx),
         "clients" => clients(ctx),
-        "memory" => memory(ctx),
+        "memory" => memory(ctx, keys),
         "persistence" => lines(
             "Persistence",
             &[
@@ -97,8 +97,8 @@ fn clients(ctx: &Context<'_>) -> String {
     lines("Clients", &fields)
 }
 
-fn memory(ctx: &Context<'_>) -> String {
-    let used = ctx.shared.keyspace.used_bytes();
+fn memory(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
+    let (mapped, used) = keys.mapped_and_used_bytes();
     let resident = resident_bytes().unwrap_or(used);
     let fields = [
         ("used_memory", used.to_string()),
@@ -106,6 +106,7 @@ fn memory(ctx: &Context<'_>) -> String {
         ("used_memory_dataset", used.to_string()),
         ("used_memory_rss", resident.to_string()),
         ("used_memory_rss_human", human(resident)),
+        ("allocator_active", mapped.to_string()),
         ("maxmemory", ctx.config.maxmemory.to_string()),
         ("maxmemory_human", human(ctx.config.maxmemory)),
         ("maxmemory_policy", ctx.config.maxmemory_policy.name().to_owned()),

@@ -4,10 +4,10 @@ use crate::{
     command::{
         CommandError, Flags, Outcome, Spec,
         error::printable,
-        parse::{Base, Unit, integer, is_word, time_ms},
+        parse::{Base, Unit, integer, is_word, strict_integer, time_ms},
         table::{GROW, READ, READ_FAST, WRITE, WRITE_FAST, rows},
     },
-    keyspace::{Class, Hash, Keys, Kind, Set, Value, glob_matches},
+    keyspace::{Class, HashRef, Keys, Kind, Set, ValueRef, glob_matches},
     protocol::{Args, Reply},
 };
 
@@ -215,7 +215,7 @@ fn copy(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     if source == target && source_db == target_db {
         return Err(CommandError::fixed("ERR source and destination objects are the same"));
     }
-    let copied = keys.get(source).cloned();
+    let copied = keys.get(source).map(ValueRef::to_value);
     let expires_at_ms = keys.expires_at_ms(source).flatten();
     // A key's shard is the same in every database, so the target's is locked as well.
     keys.select(target_db);
@@ -259,26 +259,27 @@ fn object(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 /// The name that Redis gives to a representation with the same properties; clients only show it.
-fn encoding(value: &Value) -> &'static str {
+fn encoding(value: ValueRef<'_>) -> &'static str {
     match value {
-        Value::Str(string) if crate::command::parse::strict_integer(&string.0).is_some() => "int",
-        Value::Str(string) if string.0.len() <= 44 => "embstr",
-        Value::Str(_) => "raw",
-        Value::Hash(hash) => match **hash {
-            Hash::Packed(_) => "listpack",
-            Hash::Table { .. } => "hashtable",
-        },
-        Value::Set(set) => match **set {
+        ValueRef::Str(string) if strict_integer(string).is_some() => "int",
+        ValueRef::Str(string) if string.len() <= EMBEDDED_BYTES_MAX => "embstr",
+        ValueRef::Str(_) => "raw",
+        ValueRef::Hash(HashRef::Packed(_)) => "listpack",
+        ValueRef::Hash(HashRef::Table(_)) => "hashtable",
+        ValueRef::Set(set) => match set {
             _ if is_integer_set(set) => "intset",
             Set::Packed { .. } => "listpack",
             Set::Table { .. } => "hashtable",
         },
-        Value::SortedSet(set) if set.is_small() => "listpack",
-        Value::SortedSet(_) => "skiplist",
-        Value::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
-        Value::List(_) => "quicklist",
+        ValueRef::SortedSet(set) if set.is_small() => "listpack",
+        ValueRef::SortedSet(_) => "skiplist",
+        ValueRef::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
+        ValueRef::List(_) => "quicklist",
     }
 }
+
+/// Bytes up to which Redis keeps a string beside its object (`OBJ_ENCODING_EMBSTR_SIZE_LIMIT`).
+const EMBEDDED_BYTES_MAX: usize = 44;
 
 /// Bytes up to which Redis keeps a list in one listpack (`list-max-listpack-size -2`).
 const LISTPACK_BYTES_MAX: usize = 8 * 1024;
@@ -286,7 +287,7 @@ const LISTPACK_BYTES_MAX: usize = 8 * 1024;
 /// Whether Redis would hold the set as sorted integers (`set-max-intset-entries` 512).
 fn is_integer_set(set: &Set) -> bool {
     const INTEGERS_MAX: usize = 512;
-    set.len() <= INTEGERS_MAX && set.iter().all(|member| crate::command::parse::strict_integer(member).is_some())
+    set.len() <= INTEGERS_MAX && set.iter().all(|member| strict_integer(member).is_some())
 }
 
 fn memory(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

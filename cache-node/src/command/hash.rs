@@ -9,7 +9,7 @@ use crate::{
         random::{Sample, sample_size},
         table::{GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
-    keyspace::{Changed, Class, Hash, Keys},
+    keyspace::{Changed, Class, Hash, HashRef, Keys},
     protocol::{Args, DecimalBuffer, Protocol, Reply},
 };
 
@@ -68,13 +68,13 @@ fn hsetnx(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn hget(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let value = keys.read::<Hash>(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
+    let value = keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
     reply.bulk_or_null(value);
     Ok(())
 }
 
 fn hmget(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let hash = keys.read::<Hash>(args.at(1))?;
+    let hash = keys.hash(args.at(1))?;
     reply.array(args.len() - 2);
     for field in args.from(2).iter() {
         reply.bulk_or_null(hash.and_then(|hash| hash.get(field)));
@@ -83,7 +83,7 @@ fn hmget(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn hgetall(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let Some(hash) = keys.read::<Hash>(args.at(1))? else {
+    let Some(hash) = keys.hash(args.at(1))? else {
         reply.map(0);
         return Ok(());
     };
@@ -105,33 +105,33 @@ fn hdel(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn hlen(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let length = keys.read::<Hash>(args.at(1))?.map_or(0, Hash::len);
+    let length = keys.hash(args.at(1))?.map_or(0, HashRef::len);
     reply.count(length);
     Ok(())
 }
 
 fn hexists(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let is_there = keys.read::<Hash>(args.at(1))?.is_some_and(|hash| hash.get(args.at(2)).is_some());
+    let is_there = keys.hash(args.at(1))?.is_some_and(|hash| hash.get(args.at(2)).is_some());
     reply.flag(is_there);
     Ok(())
 }
 
 fn hkeys(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let hash = keys.read::<Hash>(args.at(1))?;
-    reply.array(hash.map_or(0, Hash::len));
+    let hash = keys.hash(args.at(1))?;
+    reply.array(hash.map_or(0, HashRef::len));
     hash.iter().flat_map(|hash| hash.iter()).for_each(|(field, _)| reply.bulk(field));
     Ok(())
 }
 
 fn hvals(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let hash = keys.read::<Hash>(args.at(1))?;
-    reply.array(hash.map_or(0, Hash::len));
+    let hash = keys.hash(args.at(1))?;
+    reply.array(hash.map_or(0, HashRef::len));
     hash.iter().flat_map(|hash| hash.iter()).for_each(|(_, value)| reply.bulk(value));
     Ok(())
 }
 
 fn hstrlen(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let value = keys.read::<Hash>(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
+    let value = keys.hash(args.at(1))?.and_then(|hash| hash.get(args.at(2)));
     reply.count(value.map_or(0, <[u8]>::len));
     Ok(())
 }
@@ -178,7 +178,7 @@ fn hscan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let options = ScanOptions::parse(args.from(3), false)?;
     let mut found = Reply::new(reply.protocol());
     let mut count = 0;
-    let next = keys.read::<Hash>(args.at(1))?.map_or(0, |hash| {
+    let next = keys.hash(args.at(1))?.map_or(0, |hash| {
         hash.scan(start, options.count, |field, value| {
             if options.matches(field) {
                 found.bulk(field);
@@ -193,7 +193,7 @@ fn hscan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn hrandfield(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let Some(count) = args.get(2) else {
-        let hash = keys.read::<Hash>(args.at(1))?;
+        let hash = keys.hash(args.at(1))?;
         let field = hash.and_then(|hash| hash.at(rand::random_range(0..hash.len())));
         reply.bulk_or_null(field.map(|(field, _)| field));
         return Ok(());
@@ -204,7 +204,7 @@ fn hrandfield(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
         Some(word) if args.len() == 4 && is_word(word, "WITHVALUES") => true,
         Some(_) => return Err(CommandError::SYNTAX),
     };
-    let Some(hash) = keys.read::<Hash>(args.at(1))? else {
+    let Some(hash) = keys.hash(args.at(1))? else {
         reply.array(0);
         return Ok(());
     };

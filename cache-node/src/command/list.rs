@@ -8,7 +8,7 @@ use crate::{
         parse::{count, integer, is_word},
         table::{GROW, GROW_FAST, READ, READ_FAST, WRITE, WRITE_FAST, rows},
     },
-    keyspace::{Changed, Class, Collection, End, Keys, List},
+    keyspace::{Changed, Class, End, Keys, Kind, List},
     protocol::{Args, Reply},
 };
 
@@ -289,7 +289,7 @@ fn transfer(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, from: End, t
         reply.null();
         return Ok(());
     }
-    keys.peek(target).map(List::of).transpose()?;
+    keys.peek(target).map(|value| value.expect(Kind::List)).transpose()?;
     if source == target {
         let element = keys.edit::<List, _>(source, (Class::List, push_event(to)), |list| {
             let element = list.pop(from);

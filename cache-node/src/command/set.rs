@@ -8,7 +8,7 @@ use crate::{
         random::{Sample, sample_size},
         table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
-    keyspace::{Changed, Class, Collection, Keys, Set, WrongType},
+    keyspace::{Changed, Class, Collection, Keys, Kind, Set, ValueRef, WrongType},
     protocol::{Args, Reply},
 };
 
@@ -152,7 +152,7 @@ fn smove(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         reply.flag(false);
         return Ok(());
     };
-    keys.peek(to).map(Set::of).transpose()?;
+    keys.peek(to).map(|value| value.expect(Kind::Set)).transpose()?;
     if is_member && from != to {
         keys.edit::<Set, _>(from, (Class::Set, "srem"), |set| (Changed::Yes, set.remove(member)))?;
         keys.edit_or_create::<Set, _>(to, (Class::Set, "sadd"), |set| {
@@ -233,7 +233,7 @@ fn combine(keys: &mut Keys<'_>, names: Args<'_>, operation: Operation) -> Result
         keys.read::<Set>(name)?;
     }
     let sets: Result<Vec<Option<&Set>>, WrongType> =
-        names.iter().map(|name| keys.look(name).map(<Set as Collection>::of).transpose()).collect();
+        names.iter().map(|name| keys.look(name).map(ValueRef::set).transpose()).collect();
     let sets = sets?;
     let present = sets.iter().flatten();
     let result = match operation {

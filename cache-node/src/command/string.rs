@@ -7,7 +7,7 @@ use crate::{
         parse::{Base, Unit, integer, is_word, positive_time_ms, strict_integer},
         table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
-    keyspace::{Changed, Class, Keys, Str, Value},
+    keyspace::{Changed, Class, Keys, Str, ValueRef},
     protocol::{Args, DecimalBuffer, Reply},
 };
 
@@ -39,8 +39,8 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
 };
 
 fn get(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let value = keys.read::<Str>(args.at(1))?;
-    reply.bulk_or_null(value.map(|value| &*value.0));
+    let value = keys.string(args.at(1))?;
+    reply.bulk_or_null(value);
     Ok(())
 }
 
@@ -101,8 +101,8 @@ fn set(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let key = args.at(1);
     let options = set_options(keys, args)?;
     if options.is_get {
-        let old = keys.read::<Str>(key)?;
-        reply.bulk_or_null(old.map(|old| &*old.0));
+        let old = keys.string(key)?;
+        reply.bulk_or_null(old);
     }
     let may_write = match options.condition {
         Condition::Always => true,
@@ -132,7 +132,7 @@ fn set(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 
 /// Writes a string and tells "set". A time that has passed leaves nothing behind.
 fn put(keys: &mut Keys<'_>, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
-    keys.set(key, Value::string(value), expires_at_ms);
+    keys.set_string(key, value, expires_at_ms);
     keys.notify(Class::String, "set", key);
 }
 
@@ -162,8 +162,8 @@ fn setnx(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn getset(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let old = keys.read::<Str>(args.at(1))?;
-    reply.bulk_or_null(old.map(|old| &*old.0));
+    let old = keys.string(args.at(1))?;
+    reply.bulk_or_null(old);
     put(keys, args.at(1), args.at(2), None);
     Ok(())
 }
@@ -179,11 +179,11 @@ fn getex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         }
         _ => return Err(CommandError::SYNTAX),
     };
-    let Some(value) = keys.read::<Str>(key)? else {
+    let Some(value) = keys.string(key)? else {
         reply.null();
         return Ok(());
     };
-    reply.bulk(&value.0);
+    reply.bulk(value);
     match expiry {
         None => {}
         Some(None) => {
@@ -202,8 +202,8 @@ fn getex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn getdel(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let value = keys.read::<Str>(args.at(1))?;
-    reply.bulk_or_null(value.map(|value| &*value.0));
+    let value = keys.string(args.at(1))?;
+    reply.bulk_or_null(value);
     keys.delete(args.at(1));
     Ok(())
 }
@@ -227,14 +227,14 @@ fn append(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn strlen(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let length = keys.read::<Str>(args.at(1))?.map_or(0, |string| string.0.len());
+    let length = keys.string(args.at(1))?.map_or(0, <[u8]>::len);
     reply.count(length);
     Ok(())
 }
 
 fn getrange(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (start, end) = (integer(args.at(2))?, integer(args.at(3))?);
-    let value = keys.read::<Str>(args.at(1))?.map_or(&[][..], |string| &string.0);
+    let value = keys.string(args.at(1))?.unwrap_or_default();
     reply.bulk(slice(value, start, end));
     Ok(())
 }
@@ -279,7 +279,7 @@ fn mget(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 1);
     for key in args.from(1).iter() {
         match keys.get(key) {
-            Some(Value::Str(value)) => reply.bulk(&value.0),
+            Some(ValueRef::Str(value)) => reply.bulk(value),
             // Another type is a null here and no error, as in Redis.
             _ => reply.null(),
         }
@@ -343,7 +343,7 @@ fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, event: &str, reply: &mut Re
     let sum = match changed {
         Some(sum) => sum?,
         None => {
-            keys.set(key, Value::string(DecimalBuffer::default().format(amount)), None);
+            keys.set_string(key, DecimalBuffer::default().format(amount), None);
             keys.notify(Class::String, event, key);
             amount
         }
@@ -354,14 +354,14 @@ fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, event: &str, reply: &mut Re
 
 fn incrbyfloat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let key = args.at(1);
-    let number = match keys.read::<Str>(key)? {
-        Some(string) => Decimal::parse(&string.0).ok_or(CommandError::NOT_A_FLOAT)?,
+    let number = match keys.string(key)? {
+        Some(string) => Decimal::parse(string).ok_or(CommandError::NOT_A_FLOAT)?,
         None => Decimal::ZERO,
     };
     let amount = Decimal::parse(args.at(2)).ok_or(CommandError::NOT_A_FLOAT)?;
     let text = number.add(amount)?.to_string();
     let expires_at_ms = keys.expires_at_ms(key).flatten();
-    keys.set(key, Value::string(text.as_bytes()), expires_at_ms);
+    keys.set_string(key, text.as_bytes(), expires_at_ms);
     keys.notify(Class::String, "incrbyfloat", key);
     reply.bulk(text.as_bytes());
     Ok(())

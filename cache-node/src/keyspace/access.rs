@@ -1,11 +1,13 @@
-//! When and how often an entry was used: 32 bits that LRU and LFU share, as in Redis.
+//! When and how often an entry was used: 24 bits that LRU and LFU share, as in Redis.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::keyspace::Now;
 
-/// Milliseconds per tick of the LRU clock: fine enough to tell two requests of one shopper apart; 32 bits last 13 years.
-const LRU_TICK_MS: u64 = 100;
+/// Milliseconds per tick of the LRU clock: 24 bits last 194 days (Redis: the same).
+const LRU_TICK_MS: u64 = 1_000;
+
+const BITS: u32 = 0x00FF_FFFF;
 
 /// Minutes after which an LFU counter loses one (Redis: `lfu-decay-time`).
 const LFU_DECAY_MINUTES: u32 = 1;
@@ -85,7 +87,7 @@ impl Clock {
 
     /// The stamp of an entry made now.
     pub(super) fn created(&self, now: Now) -> Access {
-        if self.is_lfu.load(Ordering::Relaxed) == 0 { Access(lru_tick(now)) } else { Access(minutes(now) << 8 | LFU_INITIAL) }
+        if self.is_lfu.load(Ordering::Relaxed) == 0 { Access(lru_tick(now)) } else { Access::counted(now, LFU_INITIAL) }
     }
 
     /// The stamp after one more use.
@@ -94,19 +96,32 @@ impl Clock {
     }
 }
 
-/// LRU: ticks of [`LRU_TICK_MS`]. LFU: 24 bits of minutes, 8 bits of a logarithmic counter.
+/// LRU: ticks of [`LRU_TICK_MS`]. LFU: 16 bits of minutes, 8 bits of a logarithmic counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Access(u32);
 
 impl Access {
+    pub(super) fn from_bytes([low, middle, high]: [u8; 3]) -> Access {
+        Access(u32::from_le_bytes([low, middle, high, 0]))
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 3] {
+        let [low, middle, high, _] = self.0.to_le_bytes();
+        [low, middle, high]
+    }
+
+    fn counted(now: Now, counter: u32) -> Access {
+        Access(minutes(now) << 8 | counter)
+    }
+
     /// Milliseconds since the last use, for LRU stamps.
     pub(super) fn idle_ms(self, now: Now) -> u64 {
-        u64::from(lru_tick(now).wrapping_sub(self.0)) * LRU_TICK_MS
+        u64::from(lru_tick(now).wrapping_sub(self.0) & BITS) * LRU_TICK_MS
     }
 
     /// The LFU counter after its decay: 0 to 255.
     pub(super) fn frequency(self, now: Now) -> u32 {
-        let elapsed = minutes(now).wrapping_sub(self.0 >> 8) & 0x00FF_FFFF;
+        let elapsed = minutes(now).wrapping_sub(self.0 >> 8) & 0xFFFF;
         (self.0 & 0xFF).saturating_sub(elapsed / LFU_DECAY_MINUTES)
     }
 
@@ -118,16 +133,16 @@ impl Access {
                 counter += 1;
             }
         }
-        Access(minutes(now) << 8 | counter)
+        Access::counted(now, counter)
     }
 }
 
 fn lru_tick(now: Now) -> u32 {
-    (now.unix_ms / LRU_TICK_MS) as u32
+    (now.unix_ms / LRU_TICK_MS) as u32 & BITS
 }
 
 fn minutes(now: Now) -> u32 {
-    (now.unix_ms / 60_000) as u32 & 0x00FF_FFFF
+    (now.unix_ms / 60_000) as u32 & 0xFFFF
 }
 
 #[cfg(test)]

@@ -2,32 +2,63 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{Change, ChangeSink, Class, Keyspace, Now};
+use crate::keyspace::{ChangeSink, Keyspace, Now, index_hash, shard::Sweep};
 
 /// Keys removed per hold of a shard's lock: about 50 µs, so that nobody waits long behind a mass expiry.
 const EXPIRED_PER_SLICE_MAX: usize = 200;
 
+/// Index positions looked at per hold of a shard's lock: about 10 µs.
+const POSITIONS_PER_SLICE_MAX: usize = 128 * 1024;
+
+/// Entries moved per hold of a shard's lock, when a page with few of them is emptied.
+const MOVED_PER_SLICE_MAX: usize = 200;
+
 impl Keyspace {
-    /// Removes up to [`EXPIRED_PER_SLICE_MAX`] expired keys of one shard, soonest first. `true` when there may be more.
+    /// One slice of the sweep through a shard: removes the expired keys it meets. `true` when the sweep has not come to its end.
     pub(crate) fn expire_slice(&self, shard: usize, now: Now, sink: &dyn ChangeSink) -> bool {
         let cell = &self.cells[shard];
         let mut guard = cell.shard.lock();
         let shard = &mut *guard;
+        let mut looked_at = 0;
         let mut removed = 0;
-        for db in 0..shard.tables.len() {
-            while removed < EXPIRED_PER_SLICE_MAX
-                && let Some(position) = shard.tables[db].next_expired(now.unix_ms)
-            {
-                shard.used_bytes -= shard.tables[db].at(position).used_bytes();
-                let entry = shard.tables[db].remove(position);
-                shard.counters.expired += 1;
-                shard.changed(db, &entry.key);
-                sink.take(Change { class: Class::Expired, event: "expired", db, key: &entry.key });
-                removed += 1;
-            }
+        while looked_at < POSITIONS_PER_SLICE_MAX && removed < EXPIRED_PER_SLICE_MAX {
+            let Sweep { db, hash } = shard.sweep;
+            let Some(table) = shard.tables.get(db) else {
+                shard.sweep = Sweep::default();
+                break;
+            };
+            // By hash and not by position: an index that shrinks under the sweep moves everything.
+            let start = table.first_from(hash).unwrap_or(table.positions());
+            let end = start + POSITIONS_PER_SLICE_MAX - looked_at;
+            let due = table.next_due(start, end, now.unix_ms);
+            looked_at += due.unwrap_or(end.min(table.positions())) - start + 1;
+            let next = match due {
+                Some(due) => {
+                    let here = table.hash_at(due);
+                    let expires_at_ms = shard.entry(db, due).expires_at_ms();
+                    if expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
+                        shard.expire(db, due, sink);
+                        removed += 1;
+                    } else {
+                        // Further away than the due time could tell.
+                        shard.tables[db].set_due(due, expires_at_ms, now.unix_ms);
+                    }
+                    // Another entry may have the same hash.
+                    Some(here)
+                }
+                None => table.next_hash(end),
+            };
+            shard.sweep = next.map_or(Sweep { db: db + 1, hash: 0 }, |hash| Sweep { db, hash });
         }
-        cell.used_bytes.store(shard.used_bytes, Ordering::Relaxed);
-        removed == EXPIRED_PER_SLICE_MAX
+        cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+        shard.sweep != Sweep::default()
+    }
+
+    /// One slice of giving memory back: moves entries out of a page that holds few, so that it can be unmapped. `true` when there
+    /// may be more to do.
+    pub(crate) fn compact_slice(&self, shard: usize) -> bool {
+        let mut shard = self.cells[shard].shard.lock();
+        shard.compact(MOVED_PER_SLICE_MAX, |key| index_hash(self.hash(key)))
     }
 }
 
@@ -35,7 +66,7 @@ impl Keyspace {
 mod tests {
     use std::sync::Mutex;
 
-    use crate::keyspace::{Change, ChangeSink, Keyspace, Now, Value};
+    use crate::keyspace::{Change, ChangeSink, Keyspace, Now};
 
     #[derive(Default)]
     struct Recorder(Mutex<Vec<String>>);
@@ -46,27 +77,77 @@ mod tests {
         }
     }
 
+    fn sweep(keyspace: &Keyspace, now: Now, sink: &dyn ChangeSink) {
+        for shard in 0..keyspace.shard_count() {
+            while keyspace.expire_slice(shard, now, sink) {}
+        }
+    }
+
     #[test]
     fn keys_go_when_their_time_has_come_and_their_memory_with_them() {
-        let keyspace = Keyspace::new(1);
+        let keyspace = Keyspace::new(3);
         let recorder = Recorder::default();
-        let start = Now { unix_ms: 1_000 };
-        for number in 0..5_000_u64 {
+        let start = Now { unix_ms: 1_795_000_000_000 };
+        for number in 0..30_000_u64 {
             let key = format!("key-{number}");
-            let mut keys = keyspace.lock_all(0, start, &recorder);
-            keys.set(key.as_bytes(), Value::string(b"v"), Some(2_000 + number % 10));
+            let mut keys = keyspace.lock_all((number % 3) as usize, start, &recorder);
+            keys.set_string(key.as_bytes(), &[b'v'; 300], Some(start.unix_ms + 1_000 + number % 10 * 1_000));
         }
         let full = keyspace.used_bytes();
-        let later = Now { unix_ms: 2_004 };
-        for shard in 0..keyspace.shard_count() {
-            while keyspace.expire_slice(shard, later, &recorder) {}
+        sweep(&keyspace, start, &recorder);
+        assert_eq!(keyspace.used_bytes(), full, "nothing is due yet");
+        let later = Now { unix_ms: start.unix_ms + 5_000 };
+        sweep(&keyspace, later, &recorder);
+        for db in 0..3 {
+            let keys = keyspace.lock_all(db, later, &recorder);
+            assert_eq!((keys.len(), keys.counters().expired), (5_000, 15_000));
         }
-        let keys = keyspace.lock_all(0, later, &recorder);
-        assert_eq!((keys.len(), keys.counters().expired), (2_500, 2_500));
-        drop(keys);
-        assert!(keyspace.used_bytes() * 2 < full + 100);
+        assert!(keyspace.used_bytes() * 100 < full * 55);
+        sweep(&keyspace, Now { unix_ms: start.unix_ms + 20_000 }, &recorder);
+        assert!(keyspace.used_bytes() * 100 < full);
         let events = recorder.0.lock().expect("no panic while recording");
-        assert_eq!(events.iter().filter(|event| *event == "expired").count(), 2_500);
+        assert_eq!(events.iter().filter(|event| *event == "expired").count(), 30_000);
+    }
+
+    #[test]
+    fn pages_that_a_mass_removal_left_sparse_are_given_back() {
+        let keyspace = Keyspace::new(2);
+        let recorder = Recorder::default();
+        let start = Now { unix_ms: 1_795_000_000_000 };
+        let ends = start.unix_ms + 1_000;
+        for number in 0..40_000_u64 {
+            // Large entries, so that each shard has several pages of them.
+            let key = format!("key-{number:02000}");
+            let mut keys = keyspace.lock_all((number % 2) as usize, start, &recorder);
+            keys.set_string(key.as_bytes(), &key.as_bytes()[1_900..], (number % 10 != 0).then_some(ends));
+            if number % 1_000 == 0 {
+                let mut hash = crate::keyspace::Hash::default();
+                hash.insert(b"field", b"value");
+                keys.set(format!("hash-{number}").as_bytes(), crate::keyspace::Collection::into_value(hash), None);
+            }
+        }
+        sweep(&keyspace, Now { unix_ms: ends }, &recorder);
+        let (before, _) = keyspace.lock_all(0, start, &recorder).mapped_and_used_bytes();
+        let mut slices = 0;
+        for shard in 0..keyspace.shard_count() {
+            while keyspace.compact_slice(shard) {
+                slices += 1;
+                assert!(slices < 10_000, "it comes to an end");
+            }
+        }
+        let (after, _) = keyspace.lock_all(0, start, &recorder).mapped_and_used_bytes();
+        assert!(after * 2 < before, "{after} {before}");
+        for db in 0..2 {
+            let mut keys = keyspace.lock_all(db, Now { unix_ms: ends }, &recorder);
+            for number in (0..40_000_u64).step_by(10).filter(|number| (number % 2) as usize == db) {
+                let key = format!("key-{number:02000}");
+                assert_eq!(keys.string(key.as_bytes()), Ok(Some(&key.as_bytes()[1_900..])));
+                if number % 1_000 == 0 {
+                    let hash = keys.hash(format!("hash-{number}").as_bytes()).expect("a hash").expect("it has no time to live");
+                    assert_eq!(hash.get(b"field"), Some(&b"value"[..]));
+                }
+            }
+        }
     }
 
     #[test]
@@ -74,7 +155,7 @@ mod tests {
         let keyspace = Keyspace::new(1);
         let recorder = Recorder::default();
         let mut keys = keyspace.lock_all(0, Now { unix_ms: 1_000 }, &recorder);
-        keys.set(b"k", Value::string(b"v"), Some(1_500));
+        keys.set_string(b"k", b"v", Some(1_500));
         assert!(keys.get(b"k").is_some());
         drop(keys);
         let mut keys = keyspace.lock_all(0, Now { unix_ms: 1_500 }, &recorder);

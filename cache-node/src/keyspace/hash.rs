@@ -15,7 +15,7 @@ const FIELD_OVERHEAD_BYTES: usize = 8 + 16 + 16 + 10 + 2 * 8;
 #[derive(Clone, Debug)]
 pub(crate) enum Hash {
     Packed(Packed),
-    Table { fields: IndexMap<Box<[u8]>, Box<[u8]>, RandomState>, bytes: usize },
+    Table { fields: Table, bytes: usize },
 }
 
 impl Default for Hash {
@@ -25,11 +25,21 @@ impl Default for Hash {
 }
 
 impl Hash {
-    pub(crate) fn len(&self) -> usize {
+    /// A hash from the bytes of its packed form, as [`Hash::packed_bytes`] gave them.
+    pub(super) fn from_packed(block: &[u8]) -> Hash {
+        Hash::Packed(Packed { block: block.to_vec() })
+    }
+
+    /// The bytes that say everything, while the hash is packed.
+    pub(super) fn packed_bytes(&self) -> Option<&[u8]> {
         match self {
-            Hash::Packed(packed) => packed.count,
-            Hash::Table { fields, .. } => fields.len(),
+            Hash::Packed(packed) => Some(&packed.block),
+            Hash::Table { .. } => None,
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        HashRef::from(self).len()
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -40,10 +50,7 @@ impl Hash {
     }
 
     pub(crate) fn get(&self, field: &[u8]) -> Option<&[u8]> {
-        match self {
-            Hash::Packed(packed) => packed.find(field).map(|pair| pair.value),
-            Hash::Table { fields, .. } => fields.get(field).map(|value| &**value),
-        }
+        HashRef::from(self).get(field)
     }
 
     /// Sets a field. `true` when it is new.
@@ -83,41 +90,9 @@ impl Hash {
         }
     }
 
-    /// Every field with its value. In the order of insertion as long as nothing is removed.
-    pub(crate) fn iter(&self) -> Fields<'_> {
-        match self {
-            Hash::Packed(packed) => Fields::Packed(packed.iter()),
-            Hash::Table { fields, .. } => Fields::Table(fields.iter()),
-        }
-    }
-
-    /// The field at `index` of [`Hash::iter`]'s order. O(index) while packed, O(1) in a table.
-    pub(crate) fn at(&self, index: usize) -> Option<(&[u8], &[u8])> {
-        match self {
-            Hash::Packed(_) => self.iter().nth(index),
-            Hash::Table { fields, .. } => fields.get_index(index).map(|(field, value)| (&**field, &**value)),
-        }
-    }
-
-    /// HSCAN: visits about `count` fields after `cursor` and gives the next cursor, 0 at the end. A packed hash is visited whole, as
-    /// in Redis. A table is walked from its end: removal moves the last field into the gap, so nothing is missed.
-    pub(crate) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
-        match self {
-            Hash::Packed(_) => {
-                self.iter().for_each(|(field, value)| visit(field, value));
-                0
-            }
-            Hash::Table { fields, .. } => scan_from_end(fields.len(), cursor, count, |index| {
-                if let Some((field, value)) = fields.get_index(index) {
-                    visit(field, value);
-                }
-            }),
-        }
-    }
-
     fn unpack(&mut self) {
         let mut bytes = 0;
-        let fields = self
+        let fields = HashRef::from(&*self)
             .iter()
             .map(|(field, value)| {
                 bytes += field.len() + value.len() + FIELD_OVERHEAD_BYTES;
@@ -125,6 +100,88 @@ impl Hash {
             })
             .collect();
         *self = Hash::Table { fields, bytes };
+    }
+}
+
+type Table = IndexMap<Box<[u8]>, Box<[u8]>, RandomState>;
+
+/// A hash that is being read, wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HashRef<'a> {
+    Packed(&'a [u8]),
+    Table(&'a Table),
+}
+
+impl<'a> From<&'a Hash> for HashRef<'a> {
+    fn from(hash: &'a Hash) -> HashRef<'a> {
+        match hash {
+            Hash::Packed(packed) => HashRef::Packed(&packed.block),
+            Hash::Table { fields, .. } => HashRef::Table(fields),
+        }
+    }
+}
+
+impl<'a> HashRef<'a> {
+    /// A hash in its packed form.
+    pub(super) fn packed(block: &'a [u8]) -> HashRef<'a> {
+        HashRef::Packed(block)
+    }
+
+    /// A copy that owns its bytes.
+    pub(super) fn to_hash(self) -> Hash {
+        match self {
+            HashRef::Packed(block) => Hash::from_packed(block),
+            HashRef::Table(fields) => {
+                let bytes = fields.iter().map(|(field, value)| field.len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
+                Hash::Table { fields: fields.clone(), bytes }
+            }
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        match self {
+            HashRef::Packed(block) => block.first().copied().map_or(0, usize::from),
+            HashRef::Table(fields) => fields.len(),
+        }
+    }
+
+    pub(crate) fn get(self, field: &[u8]) -> Option<&'a [u8]> {
+        match self {
+            HashRef::Packed(block) => pairs(block).find(|pair| pair.field == field).map(|pair| pair.value),
+            HashRef::Table(fields) => fields.get(field).map(|value| &**value),
+        }
+    }
+
+    /// Every field with its value. In the order of insertion as long as nothing is removed.
+    pub(crate) fn iter(self) -> Fields<'a> {
+        match self {
+            HashRef::Packed(block) => Fields::Packed(pairs(block)),
+            HashRef::Table(fields) => Fields::Table(fields.iter()),
+        }
+    }
+
+    /// The field at `index` of [`Hash::iter`]'s order. O(index) while packed, O(1) in a table.
+    pub(crate) fn at(self, index: usize) -> Option<(&'a [u8], &'a [u8])> {
+        match self {
+            HashRef::Packed(_) => self.iter().nth(index),
+            HashRef::Table(fields) => fields.get_index(index).map(|(field, value)| (&**field, &**value)),
+        }
+    }
+
+    /// HSCAN: visits about `count` fields after `cursor` and gives the next cursor, 0 at the end. A packed hash is visited whole, as
+    /// in Redis. A table is walked from its end: removal moves the last field into the gap, so nothing is missed.
+    pub(crate) fn scan(self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
+        match self {
+            HashRef::Packed(_) => {
+                self.iter().for_each(|(field, value)| visit(field, value));
+                0
+            }
+            HashRef::Table(fields) => scan_from_end(fields.len(), cursor, count, |index| {
+                if let Some((field, value)) = fields.get_index(index) {
+                    visit(field, value);
+                }
+            }),
+        }
     }
 }
 
@@ -146,11 +203,14 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Fields and values in one block.
+/// Fields and values in one block, behind a byte that counts the fields. Nothing at all while there are none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Packed {
     block: Vec<u8>,
-    count: usize,
+}
+
+fn pairs(block: &[u8]) -> Pairs<'_> {
+    Pairs(Texts::new(block, 1))
 }
 
 /// A walk over the fields of a packed hash.
@@ -179,15 +239,15 @@ impl<'a> Iterator for Pairs<'a> {
 impl Packed {
     fn has_room(&self, field: &[u8], value: &[u8]) -> bool {
         // Counted as if the field were new: a few bytes early does no harm.
-        self.count < PACKED_COUNT_MAX && self.block.len() + packed_len(field) + packed_len(value) <= PACKED_BYTES_MAX
+        self.count() < PACKED_COUNT_MAX && self.block.len() + packed_len(field) + packed_len(value) <= PACKED_BYTES_MAX
     }
 
-    fn iter(&self) -> Pairs<'_> {
-        Pairs(Texts::new(&self.block))
+    fn count(&self) -> usize {
+        self.block.first().copied().map_or(0, usize::from)
     }
 
     fn find(&self, field: &[u8]) -> Option<Pair<'_>> {
-        self.iter().find(|pair| pair.field == field)
+        pairs(&self.block).find(|pair| pair.field == field)
     }
 
     fn insert(&mut self, field: &[u8], value: &[u8]) -> bool {
@@ -204,10 +264,13 @@ impl Packed {
                 false
             }
             None => {
+                if self.block.is_empty() {
+                    self.block.push(0);
+                }
                 self.block.reserve_exact(packed_len(field) + packed_len(value));
                 push(&mut self.block, field);
                 push(&mut self.block, value);
-                self.count += 1;
+                self.block[0] += 1;
                 true
             }
         }
@@ -216,7 +279,7 @@ impl Packed {
     fn remove(&mut self, field: &[u8]) -> bool {
         let Some(Pair { start, end, .. }) = self.find(field) else { return false };
         self.block.drain(start..end);
-        self.count -= 1;
+        self.block[0] -= 1;
         true
     }
 }
@@ -225,7 +288,7 @@ impl Packed {
 mod tests {
     use std::collections::HashMap;
 
-    use super::Hash;
+    use super::{Hash, HashRef};
 
     #[test]
     fn packed_and_table_behave_like_a_map() {
@@ -247,7 +310,7 @@ mod tests {
             for (field, value) in &model {
                 assert_eq!(hash.get(field), Some(&value[..]));
             }
-            assert_eq!(hash.iter().count(), model.len());
+            assert_eq!(HashRef::from(&hash).iter().count(), model.len());
         }
     }
 
@@ -260,7 +323,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         let (mut cursor, mut removed) = (0, 0);
         loop {
-            cursor = hash.scan(cursor, 10, |field, _| {
+            cursor = HashRef::from(&hash).scan(cursor, 10, |field, _| {
                 seen.insert(field.to_vec());
             });
             if cursor == 0 {

@@ -3,9 +3,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::keyspace::{
-    Change, ChangeSink, Class, Collection, Guards, Keyspace, Kind, Now, Value, WatchFlag, WrongType,
-    shard::{Shard, ShardCounters},
-    table::{Entry, Table},
+    Change, ChangeSink, Class, Collection, Guards, HashRef, Keyspace, Kind, List, Now, Set, SortedSet, Value, WatchFlag,
+    WrongType,
+    entry::Form,
+    index::Index,
+    index_hash,
+    shard::{NewValue, Shard, ShardCounters},
 };
 
 /// Whether an edit changed anything: only then watchers and listeners are told.
@@ -21,6 +24,61 @@ impl From<bool> for Changed {
     }
 }
 
+/// A value that is being read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ValueRef<'a> {
+    Str(&'a [u8]),
+    Hash(HashRef<'a>),
+    Set(&'a Set),
+    SortedSet(&'a SortedSet),
+    List(&'a List),
+}
+
+impl<'a> ValueRef<'a> {
+    fn of_object(value: &'a Value) -> ValueRef<'a> {
+        match value {
+            Value::Str(string) => ValueRef::Str(&string.0),
+            Value::Hash(hash) => ValueRef::Hash(hash.as_ref().into()),
+            Value::Set(set) => ValueRef::Set(set),
+            Value::SortedSet(set) => ValueRef::SortedSet(set),
+            Value::List(list) => ValueRef::List(list),
+        }
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            ValueRef::Str(_) => Kind::String,
+            ValueRef::Hash(_) => Kind::Hash,
+            ValueRef::Set(_) => Kind::Set,
+            ValueRef::SortedSet(_) => Kind::SortedSet,
+            ValueRef::List(_) => Kind::List,
+        }
+    }
+
+    /// An error when the value is of another type.
+    pub(crate) fn expect(self, kind: Kind) -> Result<(), WrongType> {
+        if self.kind() == kind { Ok(()) } else { Err(WrongType) }
+    }
+
+    pub(crate) fn set(self) -> Result<&'a Set, WrongType> {
+        match self {
+            ValueRef::Set(set) => Ok(set),
+            _ => Err(WrongType),
+        }
+    }
+
+    /// A copy that owns its bytes: COPY.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            ValueRef::Str(bytes) => Value::string(bytes),
+            ValueRef::Hash(hash) => hash.to_hash().into_value(),
+            ValueRef::Set(set) => set.clone().into_value(),
+            ValueRef::SortedSet(set) => set.clone().into_value(),
+            ValueRef::List(list) => list.clone().into_value(),
+        }
+    }
+}
+
 /// A view of one database at one moment, with the shards of its keys locked. Expired keys are not there: they are removed when met.
 pub(crate) struct Keys<'a> {
     keyspace: &'a Keyspace,
@@ -30,7 +88,7 @@ pub(crate) struct Keys<'a> {
     sink: &'a dyn ChangeSink,
 }
 
-/// A key's place, valid until the next removal or insertion in its table.
+/// Where a key is, or would be. The position is valid until the next removal or insertion in its table.
 #[derive(Clone, Copy)]
 struct Place {
     guard: usize,
@@ -60,28 +118,54 @@ impl<'a> Keys<'a> {
     }
 
     /// The value, counted as a hit or a miss and as a use.
-    pub(crate) fn get(&mut self, key: &[u8]) -> Option<&Value> {
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let place = self.find_used(key)?;
-        Some(&self.entry(place).value)
+        Some(self.value(place))
     }
 
-    /// The value if it is of the type asked for; counted as [`Keys::get`].
+    /// The string, if it is one; counted as [`Keys::get`].
+    pub(crate) fn string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The hash, if it is one; counted as [`Keys::get`].
+    pub(crate) fn hash(&mut self, key: &[u8]) -> Result<Option<HashRef<'_>>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// A set, sorted set or list, if it is of the type asked for; counted as [`Keys::get`]. Strings and hashes have methods of their
+    /// own, since small ones lie in their entries.
     pub(crate) fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, WrongType> {
-        self.get(key).map(T::of).transpose()
+        let Some(place) = self.find_used(key) else { return Ok(None) };
+        let shard = &self.guards[place.guard].1;
+        let entry = shard.entry(self.db, place.position);
+        if entry.form() != Form::Object {
+            return Err(WrongType);
+        }
+        T::of(shard.object(entry.object())).map(Some)
     }
 
     /// The value, uncounted: OBJECT, TYPE, TTL do not keep a key alive.
-    pub(crate) fn peek(&mut self, key: &[u8]) -> Option<&Value> {
+    pub(crate) fn peek(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let place = self.find(key)?;
-        Some(&self.entry(place).value)
+        Some(self.value(place))
     }
 
     /// The value, uncounted, and with nothing removed: for several keys side by side, each of which was met before.
-    pub(crate) fn look(&self, key: &[u8]) -> Option<&Value> {
+    pub(crate) fn look(&self, key: &[u8]) -> Option<ValueRef<'_>> {
         let hash = self.keyspace.hash(key);
-        let table = &self.guards[self.guard_of_hash(hash)].1.tables[self.db];
-        let entry = table.at(table.position(hash, key)?);
-        (!is_expired(entry, self.now)).then_some(&entry.value)
+        let shard = &self.guards[self.guard_of(hash)].1;
+        let position = shard.find(self.db, index_hash(hash), key)?;
+        let is_expired = shard.entry(self.db, position).is_expired(self.now.unix_ms);
+        (!is_expired).then(|| value_of(shard, self.db, position))
     }
 
     pub(crate) fn contains(&mut self, key: &[u8]) -> bool {
@@ -94,44 +178,42 @@ impl<'a> Keys<'a> {
     }
 
     pub(crate) fn kind(&mut self, key: &[u8]) -> Option<Kind> {
-        self.peek(key).map(Value::kind)
+        self.peek(key).map(ValueRef::kind)
     }
 
     /// `None`: no such key. `Some(None)`: it has no time to live. Otherwise Unix time in milliseconds.
     pub(crate) fn expires_at_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
         let place = self.find(key)?;
-        Some(self.entry(place).expires_at_ms())
+        Some(self.guards[place.guard].1.entry(self.db, place.position).expires_at_ms())
     }
 
     /// Milliseconds since the key was last used, and its LFU counter.
     pub(crate) fn idle_and_frequency(&mut self, key: &[u8]) -> Option<(u64, u32)> {
         let place = self.find(key)?;
-        let access = self.entry(place).access;
+        let access = self.guards[place.guard].1.entry(self.db, place.position).access();
         Some((access.idle_ms(self.now), access.frequency(self.now)))
     }
 
     /// Bytes that the key takes with everything that belongs to it.
     pub(crate) fn used_bytes(&mut self, key: &[u8]) -> Option<usize> {
         let place = self.find(key)?;
-        Some(self.entry(place).used_bytes())
+        Some(self.guards[place.guard].1.entry_bytes(self.db, place.position))
     }
 
-    /// Puts a value in the key's place, whatever was there. A time that has passed removes the key, as in Redis.
+    /// Puts a string in the key's place, whatever was there.
+    pub(crate) fn set_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
+        self.put(key, NewValue::Inline(Form::String, value), expires_at_ms);
+    }
+
+    /// Puts a value in the key's place, whatever was there.
     pub(crate) fn set(&mut self, key: &[u8], value: Value, expires_at_ms: Option<u64>) {
-        let access = self.keyspace.clock().created(self.now);
-        match self.find(key) {
-            Some(place) => {
-                let table = self.table_mut(place.guard);
-                let before = table.at(place.position).used_bytes();
-                let entry = table.at_mut(place.position);
-                entry.value = value;
-                entry.access = access;
-                table.set_expiry(place.position, expires_at_ms);
-                let after = table.at(place.position).used_bytes();
-                self.account(place.guard, before, after);
-                self.changed(place.guard, key);
-            }
-            None => self.insert(key, value, expires_at_ms),
+        match &value {
+            Value::Str(string) => self.put(key, NewValue::Inline(Form::String, &string.0), expires_at_ms),
+            Value::Hash(hash) => match hash.packed_bytes() {
+                Some(packed) => self.put(key, NewValue::Inline(Form::Hash, packed), expires_at_ms),
+                None => self.put(key, NewValue::Object(value), expires_at_ms),
+            },
+            _ => self.put(key, NewValue::Object(value), expires_at_ms),
         }
     }
 
@@ -160,7 +242,7 @@ impl<'a> Keys<'a> {
         let mut value = T::default();
         let (changed, result) = edit(&mut value);
         if changed == Changed::Yes && !value.is_empty() {
-            self.insert(key, value.into_value(), None);
+            self.set(key, value.into_value(), None);
             self.notify(class, event, key);
         }
         Ok(result)
@@ -173,13 +255,35 @@ impl<'a> Keys<'a> {
         (class, event): (Class, &str),
         edit: impl FnOnce(&mut T) -> (Changed, R),
     ) -> Result<R, WrongType> {
-        let table = self.table_mut(place.guard);
-        let before = table.at(place.position).used_bytes();
-        let value = T::of_mut(&mut table.at_mut(place.position).value)?;
-        let (changed, result) = edit(value);
-        let is_empty = value.is_empty();
-        let after = table.at(place.position).used_bytes();
-        self.account(place.guard, before, after);
+        let db = self.db;
+        let shard: &mut Shard = &mut self.guards[place.guard].1;
+        let entry = shard.entry(db, place.position);
+        let (changed, result, is_empty) = if entry.form() == Form::Object {
+            let number = entry.object();
+            let value = T::of_mut(shard.object_mut(number))?;
+            let (changed, result) = edit(value);
+            let is_empty = value.is_empty();
+            shard.object_changed(number);
+            (changed, result, is_empty)
+        } else {
+            let mut value = T::from_inline(entry.form(), entry.value())?;
+            let (expires_at_ms, access) = (entry.expires_at_ms(), entry.access());
+            let (changed, result) = edit(&mut value);
+            let is_empty = value.is_empty();
+            if changed == Changed::Yes && !is_empty {
+                match value.as_inline() {
+                    Some((form, bytes)) => {
+                        shard.replace(db, place.position, key, NewValue::Inline(form, bytes), expires_at_ms, access, self.now);
+                    }
+                    None => {
+                        let object = NewValue::Object(value.into_value());
+                        shard.replace(db, place.position, key, object, expires_at_ms, access, self.now);
+                    }
+                }
+            }
+            (changed, result, is_empty)
+        };
+        self.account(place.guard);
         if changed == Changed::Yes {
             self.changed(place.guard, key);
             self.notify(class, event, key);
@@ -191,22 +295,29 @@ impl<'a> Keys<'a> {
         Ok(result)
     }
 
-    /// Removes a key and gives its value. Tells watchers; the caller tells the event.
+    /// Removes a key and gives its value and time. Tells watchers; the caller tells the event.
     pub(crate) fn take(&mut self, key: &[u8]) -> Option<(Value, Option<u64>)> {
         let place = self.find(key)?;
-        let entry = self.remove_at(place);
+        let db = self.db;
+        let shard = &mut self.guards[place.guard].1;
+        let entry = shard.entry(db, place.position);
+        let expires_at_ms = entry.expires_at_ms();
+        let value = match entry.form() {
+            Form::Object => shard.take_object(db, place.position),
+            _ => self.value(place).to_value(),
+        };
+        self.remove_at(place);
         self.changed(place.guard, key);
-        let expires_at_ms = entry.1;
-        Some((entry.0, expires_at_ms))
+        Some((value, expires_at_ms))
     }
 
     /// DEL: removes a key and tells its event.
     pub(crate) fn delete(&mut self, key: &[u8]) -> bool {
-        let existed = self.take(key).is_some();
-        if existed {
-            self.notify(Class::Generic, "del", key);
-        }
-        existed
+        let Some(place) = self.find(key) else { return false };
+        self.remove_at(place);
+        self.changed(place.guard, key);
+        self.notify(Class::Generic, "del", key);
+        true
     }
 
     /// Sets or takes away the time to live. `false` when there is no such key. A time that has passed deletes the key.
@@ -215,28 +326,24 @@ impl<'a> Keys<'a> {
         if expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) {
             return self.delete(key);
         }
-        let table = self.table_mut(place.guard);
-        let before = table.at(place.position).used_bytes();
-        table.set_expiry(place.position, expires_at_ms);
-        let after = table.at(place.position).used_bytes();
-        self.account(place.guard, before, after);
+        let (db, now) = (self.db, self.now);
+        self.guards[place.guard].1.set_expiry(db, place.position, expires_at_ms, now);
         self.changed(place.guard, key);
         true
     }
 
-    /// Marks `flag` when the key changes; gives whether the key is there now.
+    /// Marks `flag` when the key changes.
     pub(crate) fn watch(&mut self, key: &[u8], flag: &Arc<WatchFlag>) {
         // An expired key goes first: its removal must not count as a change of what is watched from now on.
         self.find(key);
-        let db = self.db;
-        let guard = self.guard_of(key);
-        self.guards[guard].1.watch(db, key, flag);
+        let (db, guard) = (self.db, self.guard_of(self.keyspace.hash(key)));
+        self.guards[guard].1.watchers.watch(db, key, flag);
     }
 
     /// Forgets watchers of `key` whose connections hold no flag any more.
     pub(crate) fn unwatch_dead(&mut self, db: usize, key: &[u8]) {
-        let guard = self.guard_of(key);
-        self.guards[guard].1.unwatch_dead(db, key);
+        let guard = self.guard_of(self.keyspace.hash(key));
+        self.guards[guard].1.watchers.unwatch_dead(db, key);
     }
 
     /// Tells an event about a key of this database.
@@ -246,45 +353,60 @@ impl<'a> Keys<'a> {
 
     /// Keys of this database in the locked shards, the expired ones that nobody has met yet included (as DBSIZE in Redis).
     pub(crate) fn len(&self) -> usize {
-        self.tables().map(Table::len).sum()
+        self.tables().map(Index::len).sum()
     }
 
     pub(crate) fn volatile_len(&self) -> usize {
-        self.tables().map(Table::volatile_len).sum()
+        self.tables().map(Index::volatile_len).sum()
+    }
+
+    /// Bytes that the pages of the locked shards take from the system, and bytes of them in use.
+    pub(crate) fn mapped_and_used_bytes(&self) -> (usize, usize) {
+        let shards = self.guards.iter().map(|(_, shard)| (shard.mapped_bytes(), shard.used_bytes()));
+        shards.fold((0, 0), |sum, shard| (sum.0 + shard.0, sum.1 + shard.1))
     }
 
     /// Every live key of this database. O(n), with all shards locked: KEYS.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8])) {
-        for table in self.tables() {
-            for position in 0..table.len() {
-                let entry = table.at(position);
-                if !is_expired(entry, self.now) {
-                    visit(&entry.key);
+        for (_, shard) in &self.guards {
+            let table = &shard.tables[self.db];
+            for position in 0..table.positions() {
+                if table.at(position).is_some() {
+                    let entry = shard.entry(self.db, position);
+                    if !entry.is_expired(self.now.unix_ms) {
+                        visit(entry.key());
+                    }
                 }
             }
         }
     }
 
     /// Visits about `count` entries after `cursor` and gives the cursor to go on with, 0 at the end. A key that is there from the
-    /// first call to the last is visited at least once, whatever is added and removed between. Needs all shards.
+    /// first call to the last is visited exactly once, whatever is added and removed between: the order is that of the hashes.
+    /// Needs all shards.
     pub(crate) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], Kind)) -> u64 {
         let mut at = ScanCursor::decode(cursor);
         let mut visited = 0;
-        while let Some((_, guard)) = self.guards.get(at.shard) {
-            let table = &guard.tables[self.db];
-            let mut position = at.below.min(table.len());
-            while position > 0 && visited < count {
-                position -= 1;
-                visited += 1;
-                let entry = table.at(position);
-                if !is_expired(entry, self.now) {
-                    visit(&entry.key, entry.value.kind());
+        while let Some((_, shard)) = self.guards.get(at.shard) {
+            let table = &shard.tables[self.db];
+            let mut position = table.first_from(at.hash).unwrap_or(table.positions());
+            let mut last = None;
+            while position < table.positions() {
+                if table.at(position).is_some() {
+                    // Entries of one hash are not parted: the cursor could not tell them apart.
+                    if visited >= count && last != Some(table.hash_at(position)) {
+                        return ScanCursor { shard: at.shard, hash: table.hash_at(position) }.encode();
+                    }
+                    visited += 1;
+                    last = Some(table.hash_at(position));
+                    let entry = shard.entry(self.db, position);
+                    if !entry.is_expired(self.now.unix_ms) {
+                        visit(entry.key(), value_of(shard, self.db, position).kind());
+                    }
                 }
+                position += 1;
             }
-            if position > 0 {
-                return ScanCursor { shard: at.shard, below: position }.encode();
-            }
-            at = ScanCursor { shard: at.shard + 1, below: ScanCursor::WHOLE };
+            at = ScanCursor { shard: at.shard + 1, hash: 0 };
             if visited >= count && at.shard < self.guards.len() {
                 return at.encode();
             }
@@ -293,48 +415,73 @@ impl<'a> Keys<'a> {
     }
 
     /// A key chosen at random among the live ones. Needs all shards. Bounded tries: a database of expired keys gives none.
-    pub(crate) fn random_key(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn random_key(&self) -> Option<Vec<u8>> {
         const TRIES_MAX: usize = 100;
         let total = self.len();
         for _ in 0..TRIES_MAX.min(total * 2) {
-            let mut index = rand::random_range(0..total);
-            for table in self.tables() {
-                if index < table.len() {
-                    let entry = table.at(index);
-                    if !is_expired(entry, self.now) {
-                        return Some(entry.key.to_vec());
-                    }
-                    break;
+            let mut number = rand::random_range(0..total);
+            for (_, shard) in &self.guards {
+                let table = &shard.tables[self.db];
+                if number >= table.len() {
+                    number -= table.len();
+                    continue;
                 }
-                index -= table.len();
+                if let Some(position) = table.random_position() {
+                    let entry = shard.entry(self.db, position);
+                    if !entry.is_expired(self.now.unix_ms) {
+                        return Some(entry.key().to_vec());
+                    }
+                }
+                break;
             }
         }
         None
     }
 
-    /// Empties this database. Needs all shards. The old tables are given back, so that the caller can drop them without a lock.
+    /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
     pub(crate) fn flush(&mut self) -> Flushed {
         let db = self.db;
-        Flushed { _tables: (0..self.guards.len()).map(|guard| self.flush_table(guard, db)).collect() }
+        let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
+        if self.guards.iter().all(|(_, shard)| is_only(shard)) {
+            return self.flush_all();
+        }
+        for guard in 0..self.guards.len() {
+            self.tell_flushed(guard, db);
+            let shard = &mut self.guards[guard].1;
+            while let Some(position) = shard.tables[db].first_from(0) {
+                shard.remove(db, position);
+            }
+            self.account(guard);
+        }
+        Flushed { _shards: Vec::new() }
     }
 
     /// Empties every database. Needs all shards.
     pub(crate) fn flush_all(&mut self) -> Flushed {
         let databases = self.keyspace.databases();
-        let tables = (0..self.guards.len()).flat_map(|guard| (0..databases).map(move |db| (guard, db)));
-        Flushed { _tables: tables.collect::<Vec<_>>().into_iter().map(|(guard, db)| self.flush_table(guard, db)).collect() }
+        let mut shards = Vec::with_capacity(self.guards.len());
+        for guard in 0..self.guards.len() {
+            (0..databases).for_each(|db| self.tell_flushed(guard, db));
+            let shard: &mut Shard = &mut self.guards[guard].1;
+            let mut empty = Shard::new(databases);
+            empty.counters = shard.counters;
+            std::mem::swap(&mut empty.watchers, &mut shard.watchers);
+            shards.push(std::mem::replace(shard, empty));
+            self.account(guard);
+        }
+        Flushed { _shards: shards }
     }
 
-    fn flush_table(&mut self, guard: usize, db: usize) -> Table {
+    /// Only watchers of keys that exist see a flush as a change.
+    fn tell_flushed(&mut self, guard: usize, db: usize) {
         let keyspace = self.keyspace;
-        let (index, shard) = &mut self.guards[guard];
-        let table = std::mem::take(&mut shard.tables[db]);
-        shard.flushed(db, |key| table.position(keyspace.hash(key), key).is_some());
-        let bytes: usize = (0..table.len()).map(|position| table.at(position).used_bytes()).sum();
-        shard.used_bytes -= bytes;
-        shard.counters.changes += table.len() as u64;
-        keyspace.cells[*index].used_bytes.store(shard.used_bytes, Ordering::Relaxed);
-        table
+        let shard: &mut Shard = &mut self.guards[guard].1;
+        shard.counters.changes += shard.tables[db].len() as u64;
+        for key in shard.watchers.keys(db) {
+            if shard.find(db, index_hash(keyspace.hash(&key)), &key).is_some() {
+                shard.watchers.changed(db, &key);
+            }
+        }
     }
 
     pub(crate) fn counters(&self) -> ShardCounters {
@@ -358,106 +505,101 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn insert(&mut self, key: &[u8], value: Value, expires_at_ms: Option<u64>) {
-        let access = self.keyspace.clock().created(self.now);
+    fn put(&mut self, key: &[u8], value: NewValue<'_>, expires_at_ms: Option<u64>) {
         let hash = self.keyspace.hash(key);
-        let guard = self.guard_of_hash(hash);
-        let bytes = self.table_mut(guard).insert(hash, key, value, expires_at_ms, access).used_bytes();
-        self.account(guard, 0, bytes);
+        let access = self.keyspace.clock().created(self.now);
+        let (db, now) = (self.db, self.now);
+        let (guard, found) = self.look_up(hash, key);
+        let shard: &mut Shard = &mut self.guards[guard].1;
+        match found {
+            Some(position) => shard.replace(db, position, key, value, expires_at_ms, access, now),
+            None => shard.insert(db, index_hash(hash), key, value, expires_at_ms, access, now),
+        }
+        self.account(guard);
         self.changed(guard, key);
-        self.notify(Class::New, "new", key);
+        if found.is_none() {
+            self.notify(Class::New, "new", key);
+        }
     }
 
     fn find(&mut self, key: &[u8]) -> Option<Place> {
-        let hash = self.keyspace.hash(key);
-        let guard = self.guard_of_hash(hash);
-        let db = self.db;
+        let (guard, found) = self.look_up(self.keyspace.hash(key), key);
+        found.map(|position| Place { guard, position })
+    }
+
+    /// The key's shard among the locked ones, and its position if it is there; an expired one is removed.
+    fn look_up(&mut self, hash: u64, key: &[u8]) -> (usize, Option<usize>) {
+        let guard = self.guard_of(hash);
+        let (db, now_ms) = (self.db, self.now.unix_ms);
         let shard: &mut Shard = &mut self.guards[guard].1;
-        let position = shard.tables[db].position(hash, key)?;
-        let place = Place { guard, position };
-        if is_expired(shard.tables[db].at(position), self.now) {
-            self.expire_at(place, key);
-            return None;
+        let Some(position) = shard.find(db, index_hash(hash), key) else { return (guard, None) };
+        if shard.entry(db, position).is_expired(now_ms) {
+            shard.expire(db, position, self.sink);
+            self.account(guard);
+            return (guard, None);
         }
-        Some(place)
+        (guard, Some(position))
     }
 
     fn find_used(&mut self, key: &[u8]) -> Option<Place> {
-        let place = self.find(key);
-        let now = self.now;
-        let clock = self.keyspace.clock();
-        match place {
-            Some(place) => {
-                let db = self.db;
-                let shard = &mut self.guards[place.guard].1;
-                shard.counters.hits += 1;
-                let entry = shard.tables[db].at_mut(place.position);
-                entry.access = clock.used(entry.access, now);
-            }
-            None => {
-                let guard = self.guard_of(key);
-                self.guards[guard].1.counters.misses += 1;
-                self.notify(Class::Miss, "keymiss", key);
-            }
-        }
-        place
+        let (guard, found) = self.look_up(self.keyspace.hash(key), key);
+        let counters = &mut self.guards[guard].1.counters;
+        let Some(position) = found else {
+            counters.misses += 1;
+            self.notify(Class::Miss, "keymiss", key);
+            return None;
+        };
+        counters.hits += 1;
+        let place = Place { guard, position };
+        self.count_use(place);
+        Some(place)
     }
 
     /// As [`Keys::find_used`] for a change: a use, but no hit and no miss, as in Redis.
     fn find_to_change(&mut self, key: &[u8]) -> Option<Place> {
         let place = self.find(key)?;
-        let (db, now) = (self.db, self.now);
-        let clock = self.keyspace.clock();
-        let entry = self.guards[place.guard].1.tables[db].at_mut(place.position);
-        entry.access = clock.used(entry.access, now);
+        self.count_use(place);
         Some(place)
     }
 
-    fn expire_at(&mut self, place: Place, key: &[u8]) {
-        self.remove_at(place);
-        self.guards[place.guard].1.counters.expired += 1;
-        self.changed(place.guard, key);
-        self.notify(Class::Expired, "expired", key);
+    fn count_use(&mut self, place: Place) {
+        let (db, now) = (self.db, self.now);
+        let shard = &mut self.guards[place.guard].1;
+        let access = shard.entry(db, place.position).access();
+        let used = self.keyspace.clock().used(access, now);
+        if used != access {
+            shard.set_access(db, place.position, used);
+        }
     }
 
-    fn remove_at(&mut self, place: Place) -> (Value, Option<u64>) {
-        let table = self.table_mut(place.guard);
-        let bytes = table.at(place.position).used_bytes();
-        let expires_at_ms = table.at(place.position).expires_at_ms();
-        let entry = table.remove(place.position);
-        self.account(place.guard, bytes, 0);
-        (entry.value, expires_at_ms)
+    fn remove_at(&mut self, place: Place) {
+        let db = self.db;
+        self.guards[place.guard].1.remove(db, place.position);
+        self.account(place.guard);
     }
 
     fn changed(&mut self, guard: usize, key: &[u8]) {
         let db = self.db;
-        self.guards[guard].1.changed(db, key);
+        let shard = &mut self.guards[guard].1;
+        shard.counters.changes += 1;
+        shard.watchers.changed(db, key);
     }
 
-    fn account(&mut self, guard: usize, before: usize, after: usize) {
-        let (index, shard) = &mut self.guards[guard];
-        shard.used_bytes = shard.used_bytes + after - before;
-        self.keyspace.cells[*index].used_bytes.store(shard.used_bytes, Ordering::Relaxed);
+    /// Makes the shard's size readable without its lock.
+    fn account(&self, guard: usize) {
+        let (index, shard) = &self.guards[guard];
+        self.keyspace.cells[*index].used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
     }
 
-    fn entry(&self, place: Place) -> &Entry {
-        self.guards[place.guard].1.tables[self.db].at(place.position)
+    fn value(&self, place: Place) -> ValueRef<'_> {
+        value_of(&self.guards[place.guard].1, self.db, place.position)
     }
 
-    fn table_mut(&mut self, guard: usize) -> &mut Table {
-        let db = self.db;
-        &mut self.guards[guard].1.tables[db]
-    }
-
-    fn tables(&self) -> impl Iterator<Item = &Table> {
+    fn tables(&self) -> impl Iterator<Item = &Index> {
         self.guards.iter().map(|(_, shard)| &shard.tables[self.db])
     }
 
-    fn guard_of(&self, key: &[u8]) -> usize {
-        self.guard_of_hash(self.keyspace.hash(key))
-    }
-
-    fn guard_of_hash(&self, hash: u64) -> usize {
+    fn guard_of(&self, hash: u64) -> usize {
         let shard = self.keyspace.shard_of(hash);
         if self.guards.len() == self.keyspace.shard_count() {
             return shard;
@@ -467,35 +609,38 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Tables that a flush took out, to be dropped where it keeps nobody waiting.
+fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
+    let entry = shard.entry(db, position);
+    match entry.form() {
+        Form::String => ValueRef::Str(entry.value()),
+        Form::Hash => ValueRef::Hash(HashRef::packed(entry.value())),
+        Form::Object => ValueRef::of_object(shard.object(entry.object())),
+    }
+}
+
+/// What a flush took out, to be dropped where it keeps nobody waiting.
 #[derive(Debug)]
 pub(crate) struct Flushed {
-    _tables: Vec<Table>,
+    _shards: Vec<Shard>,
 }
 
-fn is_expired(entry: &Entry, now: Now) -> bool {
-    entry.expires_at_ms().is_some_and(|at| at <= now.unix_ms)
-}
-
-/// Where a scan goes on: a shard, and the positions of it that are still to be visited.
+/// Where a scan goes on: a shard, and the hash from which its entries are still to be visited.
 #[derive(Clone, Copy)]
 struct ScanCursor {
     shard: usize,
-    below: usize,
+    hash: u32,
 }
 
 impl ScanCursor {
-    const WHOLE: usize = (1 << 47) - 1;
-
     /// The low bit keeps a cursor that is under way from being 0, which means the end.
     fn encode(self) -> u64 {
-        (self.below as u64) << 16 | (self.shard as u64 & 0x7FFF) << 1 | 1
+        u64::from(self.hash) << 16 | (self.shard as u64 & 0x7FFF) << 1 | 1
     }
 
     fn decode(cursor: u64) -> ScanCursor {
         match cursor {
-            0 => ScanCursor { shard: 0, below: ScanCursor::WHOLE },
-            cursor => ScanCursor { shard: (cursor >> 1 & 0x7FFF) as usize, below: (cursor >> 16) as usize },
+            0 => ScanCursor { shard: 0, hash: 0 },
+            cursor => ScanCursor { shard: (cursor >> 1 & 0x7FFF) as usize, hash: (cursor >> 16) as u32 },
         }
     }
 }

@@ -5,31 +5,35 @@
 //! it touches anything and never locks more while it holds something, so that no two commands can wait for each other.
 
 mod access;
+mod arena;
 mod change;
+mod entry;
 mod eviction;
 mod expiry;
 mod glob;
 mod hash;
+mod index;
 mod keys;
 mod list;
+mod objects;
 mod packed;
 mod ranks;
 mod set;
 mod shard;
 mod sorted_set;
-mod table;
 mod value;
+mod watch;
 
 pub(crate) use access::{Clock, EvictionPolicy};
 pub(crate) use change::{Change, ChangeSink, Class, Classes};
 pub(crate) use glob::glob_matches;
-pub(crate) use hash::Hash;
-pub(crate) use keys::{Changed, Flushed, Keys};
+pub(crate) use hash::{Hash, HashRef};
+pub(crate) use keys::{Changed, Flushed, Keys, ValueRef};
 pub(crate) use list::{End, List};
 pub(crate) use set::Set;
-pub(crate) use shard::WatchFlag;
 pub(crate) use sorted_set::{Member, SortedSet};
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
+pub(crate) use watch::WatchFlag;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -124,8 +128,12 @@ impl Keyspace {
         self.hasher.hash_one(key)
     }
 
-    /// The low bits choose the shard; the tables use the high ones.
     fn shard_of(&self, hash: u64) -> usize {
         hash as usize % SHARDS
     }
+}
+
+/// The part of a hash that an index uses: the low bits chose the shard.
+fn index_hash(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }

@@ -38,8 +38,9 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    pub(super) fn new(block: &'a [u8]) -> Texts<'a> {
-        Texts { block, position: 0 }
+    /// From `start` on, where the first text begins.
+    pub(super) fn new(block: &'a [u8], start: usize) -> Texts<'a> {
+        Texts { block, position: start }
     }
 
     /// Where the next text starts in the block.
@@ -84,6 +85,6 @@ mod tests {
         let mut block = Vec::new();
         texts.iter().for_each(|text| push(&mut block, text));
         assert_eq!(block.len(), texts.iter().map(|text| packed_len(text)).sum::<usize>());
-        assert_eq!(Texts::new(&block).collect::<Vec<_>>(), texts);
+        assert_eq!(Texts::new(&block, 0).collect::<Vec<_>>(), texts);
     }
 }

@@ -38,7 +38,7 @@ impl Set {
 
     pub(crate) fn contains(&self, member: &[u8]) -> bool {
         match self {
-            Set::Packed { block, .. } => Texts::new(block).any(|text| text == member),
+            Set::Packed { block, .. } => Texts::new(block, 0).any(|text| text == member),
             Set::Table { members, .. } => members.contains(member),
         }
     }
@@ -67,7 +67,7 @@ impl Set {
     pub(crate) fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Packed { block, count } => {
-                let mut texts = Texts::new(block);
+                let mut texts = Texts::new(block, 0);
                 let mut start = 0;
                 while let Some(text) = texts.next() {
                     if text == member {
@@ -93,7 +93,7 @@ impl Set {
     /// Every member, in the order of insertion as long as nothing is removed.
     pub(crate) fn iter(&self) -> Members<'_> {
         match self {
-            Set::Packed { block, .. } => Members::Packed(Texts::new(block)),
+            Set::Packed { block, .. } => Members::Packed(Texts::new(block, 0)),
             Set::Table { members, .. } => Members::Table(members.iter()),
         }
     }
@@ -101,7 +101,7 @@ impl Set {
     /// The member at `index` of [`Set::iter`]'s order. O(index) while packed, O(1) in a table.
     pub(crate) fn at(&self, index: usize) -> Option<&[u8]> {
         match self {
-            Set::Packed { block, .. } => Texts::new(block).nth(index),
+            Set::Packed { block, .. } => Texts::new(block, 0).nth(index),
             Set::Table { members, .. } => members.get_index(index).map(|member| &**member),
         }
     }

@@ -1,28 +1,14 @@
-//! A shard: its part of every database, who watches its keys, and what it counted.
+//! A shard: its part of every database, the memory of its entries, and what it counted.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+use crate::keyspace::{
+    Change, ChangeSink, Class, Now, Value,
+    access::Access,
+    arena::{Arena, Handle, SparsePage},
+    entry::{self, Entry, Form, Parts},
+    index::Index,
+    objects::Objects,
+    watch::Watchers,
 };
-
-use crate::keyspace::table::Table;
-
-/// Set when a watched key changed; EXEC of the connection that holds it then does nothing.
-#[derive(Debug, Default)]
-pub(crate) struct WatchFlag(AtomicBool);
-
-impl WatchFlag {
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
 
 /// Events since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,57 +23,222 @@ pub(crate) struct ShardCounters {
 
 #[derive(Debug)]
 pub(super) struct Shard {
-    pub(super) tables: Box<[Table]>,
+    pub(super) tables: Box<[Index]>,
     pub(super) counters: ShardCounters,
-    pub(super) used_bytes: usize,
-    watchers: HashMap<(usize, Box<[u8]>), Vec<Weak<WatchFlag>>>,
+    pub(super) watchers: Watchers,
+    /// Where the sweep for expired entries goes on.
+    pub(super) sweep: Sweep,
+    /// The page that is being emptied.
+    pub(super) moving: Option<SparsePage>,
+    arena: Arena,
+    objects: Objects,
+    index_bytes: usize,
+}
+
+/// A place in the sweep through a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sweep {
+    pub(super) db: usize,
+    /// Entries with lower hashes have been looked at.
+    pub(super) hash: u32,
+}
+
+/// What a write puts into an entry.
+#[derive(Debug)]
+pub(super) enum NewValue<'a> {
+    Inline(Form, &'a [u8]),
+    Object(Value),
 }
 
 impl Shard {
     pub(super) fn new(databases: usize) -> Shard {
         Shard {
-            tables: (0..databases).map(|_| Table::default()).collect(),
+            tables: (0..databases).map(|_| Index::default()).collect(),
             counters: ShardCounters::default(),
-            used_bytes: 0,
-            watchers: HashMap::new(),
+            watchers: Watchers::default(),
+            sweep: Sweep::default(),
+            moving: None,
+            arena: Arena::default(),
+            objects: Objects::default(),
+            index_bytes: 0,
         }
     }
 
-    pub(super) fn watch(&mut self, db: usize, key: &[u8], flag: &Arc<WatchFlag>) {
-        let watchers = self.watchers.entry((db, key.into())).or_default();
-        // Connections that went away or ran EXEC leave dead references: bounded by the live watchers of this key.
-        watchers.retain(|watcher| watcher.strong_count() > 0);
-        watchers.push(Arc::downgrade(flag));
+    /// Bytes of entries, objects and indexes. Free slots of pages are not counted: eviction could not lower them.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.arena.live_bytes() + self.objects.bytes() + self.index_bytes
     }
 
-    /// Forgets flags that nobody holds any more.
-    pub(super) fn unwatch_dead(&mut self, db: usize, key: &[u8]) {
-        let key = (db, Box::from(key));
-        if let Some(watchers) = self.watchers.get_mut(&key) {
-            watchers.retain(|watcher| watcher.strong_count() > 0);
-            if watchers.is_empty() {
-                self.watchers.remove(&key);
+    /// Bytes of pages, free slots included.
+    pub(super) fn mapped_bytes(&self) -> usize {
+        self.arena.mapped_bytes()
+    }
+
+    pub(super) fn find(&self, db: usize, hash: u32, key: &[u8]) -> Option<usize> {
+        self.tables[db].find(hash, |handle| Entry(self.arena.slot(handle)).key() == key)
+    }
+
+    pub(super) fn entry(&self, db: usize, position: usize) -> Entry<'_> {
+        Entry(self.arena.slot(self.handle(db, position)))
+    }
+
+    /// The object of an entry of [`Form::Object`].
+    pub(super) fn object(&self, number: usize) -> &Value {
+        self.objects.get(number)
+    }
+
+    pub(super) fn object_mut(&mut self, number: usize) -> &mut Value {
+        self.objects.get_mut(number)
+    }
+
+    /// Counts an object's bytes again after it was changed.
+    pub(super) fn object_changed(&mut self, number: usize) {
+        self.objects.changed(number);
+    }
+
+    /// Bytes of an entry with all that belongs to it.
+    pub(super) fn entry_bytes(&self, db: usize, position: usize) -> usize {
+        /// An index slot at its usual load.
+        const INDEX_BYTES: usize = 12;
+        let entry = self.entry(db, position);
+        let object = if entry.form() == Form::Object { self.objects.bytes_of(entry.object()) } else { 0 };
+        entry.0.len() + INDEX_BYTES + object
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        db: usize,
+        hash: u32,
+        key: &[u8],
+        value: NewValue<'_>,
+        expires_at_ms: Option<u64>,
+        access: Access,
+        now: Now,
+    ) {
+        let handle = match value {
+            NewValue::Inline(form, value) => self.write_new(Parts { key, form, value, expires_at_ms, access }),
+            NewValue::Object(object) => {
+                let number = self.objects.add(object).to_le_bytes();
+                self.write_new(Parts { key, form: Form::Object, value: &number, expires_at_ms, access })
+            }
+        };
+        let table = &mut self.tables[db];
+        let before = table.allocated_bytes();
+        table.insert(hash, handle, expires_at_ms, now.unix_ms);
+        self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
+    }
+
+    /// Puts another value in an entry's place. Its position stays.
+    pub(super) fn replace(
+        &mut self,
+        db: usize,
+        position: usize,
+        key: &[u8],
+        value: NewValue<'_>,
+        expires_at_ms: Option<u64>,
+        access: Access,
+        now: Now,
+    ) {
+        self.drop_object(db, position);
+        match value {
+            NewValue::Inline(form, value) => self.rewrite(db, position, Parts { key, form, value, expires_at_ms, access }),
+            NewValue::Object(object) => {
+                let number = self.objects.add(object).to_le_bytes();
+                self.rewrite(db, position, Parts { key, form: Form::Object, value: &number, expires_at_ms, access });
             }
         }
+        self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
     }
 
-    pub(super) fn changed(&mut self, db: usize, key: &[u8]) {
+    pub(super) fn set_expiry(&mut self, db: usize, position: usize, expires_at_ms: Option<u64>, now: Now) {
+        let handle = self.handle(db, position);
+        entry::set_expires_at_ms(self.arena.slot_mut(handle), expires_at_ms);
+        self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
+    }
+
+    pub(super) fn set_access(&mut self, db: usize, position: usize, access: Access) {
+        let handle = self.handle(db, position);
+        entry::set_access(self.arena.slot_mut(handle), access);
+    }
+
+    /// Takes an entry out, its object with it.
+    pub(super) fn remove(&mut self, db: usize, position: usize) {
+        self.drop_object(db, position);
+        let handle = self.handle(db, position);
+        entry::mark_free(self.arena.slot_mut(handle));
+        self.arena.free(handle);
+        let table = &mut self.tables[db];
+        let before = table.allocated_bytes();
+        table.remove(position);
+        self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
+    }
+
+    /// Takes an entry's object out and leaves the entry with none; only before [`Shard::remove`] or [`Shard::replace`].
+    pub(super) fn take_object(&mut self, db: usize, position: usize) -> Value {
+        let number = self.entry(db, position).object();
+        self.objects.take(number)
+    }
+
+    /// An expired entry goes: counted, watchers and listeners told.
+    pub(super) fn expire(&mut self, db: usize, position: usize, sink: &dyn ChangeSink) {
+        self.counters.expired += 1;
+        self.remove_and_tell(db, position, (Class::Expired, "expired"), sink);
+    }
+
+    /// Removes an entry and tells `event` with its key.
+    pub(super) fn remove_and_tell(&mut self, db: usize, position: usize, (class, event): (Class, &str), sink: &dyn ChangeSink) {
         self.counters.changes += 1;
-        if self.watchers.is_empty() {
+        let key = Entry(self.arena.slot(self.handle(db, position))).key();
+        self.watchers.changed(db, key);
+        sink.take(Change { class, event, db, key });
+        self.remove(db, position);
+    }
+
+    /// Moves up to `count` entries out of a page with few of them. `true` when there may be more to do. `hash` gives a key's hash.
+    pub(super) fn compact(&mut self, count: usize, hash: impl Fn(&[u8]) -> u32) -> bool {
+        let Some(mut page) = self.moving.take().or_else(|| self.arena.sparse_page()) else { return false };
+        self.arena.retire(&page);
+        for _ in 0..count {
+            let Some(old) = self.arena.next_live(&mut page, entry::is_live) else { return true };
+            let hash = hash(Entry(self.arena.slot(old)).key());
+            let found =
+                self.tables.iter().enumerate().find_map(|(db, table)| Some((db, table.find(hash, |handle| handle == old)?)));
+            let Some((db, position)) = found else { continue };
+            let new = self.arena.move_entry(old);
+            self.tables[db].set_handle(position, new);
+        }
+        self.moving = Some(page);
+        true
+    }
+
+    fn handle(&self, db: usize, position: usize) -> Handle {
+        self.tables[db].at(position).expect("callers pass positions of entries")
+    }
+
+    fn write_new(&mut self, parts: Parts<'_>) -> Handle {
+        let handle = self.arena.allocate(parts.bytes());
+        parts.write(self.arena.slot_mut(handle));
+        handle
+    }
+
+    /// Writes over the old entry where the size fits exactly, else into a new slot.
+    fn rewrite(&mut self, db: usize, position: usize, parts: Parts<'_>) {
+        let old = self.handle(db, position);
+        if self.arena.slot(old).len() == Arena::slot_bytes_for(parts.bytes()) {
+            parts.write(self.arena.slot_mut(old));
             return;
         }
-        if let Some(watchers) = self.watchers.remove(&(db, Box::from(key))) {
-            for watcher in watchers.iter().filter_map(Weak::upgrade) {
-                watcher.set();
-            }
-        }
+        let new = self.write_new(parts);
+        entry::mark_free(self.arena.slot_mut(old));
+        self.arena.free(old);
+        self.tables[db].set_handle(position, new);
     }
 
-    /// FLUSHDB, FLUSHALL: only watchers of keys that exist see a change.
-    pub(super) fn flushed(&mut self, db: usize, existed: impl Fn(&[u8]) -> bool) {
-        let keys: Vec<_> = self.watchers.keys().filter(|(watched, key)| *watched == db && existed(key)).cloned().collect();
-        for (_, key) in keys {
-            self.changed(db, &key);
+    fn drop_object(&mut self, db: usize, position: usize) {
+        let entry = self.entry(db, position);
+        if entry.form() == Form::Object {
+            let number = entry.object();
+            self.objects.remove(number);
         }
     }
 }

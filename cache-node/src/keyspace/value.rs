@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::keyspace::{Hash, List, Set, SortedSet};
+use crate::keyspace::{Hash, List, Set, SortedSet, entry::Form};
 
 /// The name of a type as TYPE prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,20 @@ pub(crate) trait Collection: Default {
     fn is_empty(&self) -> bool;
     /// Bytes on the heap. O(1): collections keep count while they change.
     fn heap_bytes(&self) -> usize;
+
+    /// Reads a value that lies in its entry: strings and small hashes do.
+    fn from_inline(_: Form, _: &[u8]) -> Result<Self, WrongType> {
+        Err(WrongType)
+    }
+
+    /// The bytes to lie in the entry, if the value is of a kind and size that does.
+    fn as_inline(&self) -> Option<(Form, &[u8])> {
+        None
+    }
 }
 
 macro_rules! collection {
-    ($type:ident, $boxed:expr, $empty:expr, $heap:expr) => {
+    ($type:ident, $boxed:expr, $empty:expr, $heap:expr $(, $inline:item)*) => {
         impl Collection for $type {
             fn of(value: &Value) -> Result<&Self, WrongType> {
                 match value {
@@ -84,13 +94,37 @@ macro_rules! collection {
             fn heap_bytes(&self) -> usize {
                 $heap(self)
             }
+
+            $($inline)*
         }
     };
 }
 
 // A string may be empty and stay.
-collection!(Str, std::convert::identity, |_: &Str| false, |string: &Str| string.0.len());
-collection!(Hash, Box::new, |hash: &Hash| hash.len() == 0, |hash: &Hash| size_of::<Hash>() + hash.heap_bytes());
+collection!(
+    Str,
+    std::convert::identity,
+    |_: &Str| false,
+    |string: &Str| string.0.len(),
+    fn from_inline(form: Form, bytes: &[u8]) -> Result<Str, WrongType> {
+        if form == Form::String { Ok(Str(bytes.into())) } else { Err(WrongType) }
+    },
+    fn as_inline(&self) -> Option<(Form, &[u8])> {
+        Some((Form::String, &self.0))
+    }
+);
+collection!(
+    Hash,
+    Box::new,
+    |hash: &Hash| hash.len() == 0,
+    |hash: &Hash| size_of::<Hash>() + hash.heap_bytes(),
+    fn from_inline(form: Form, bytes: &[u8]) -> Result<Hash, WrongType> {
+        if form == Form::Hash { Ok(Hash::from_packed(bytes)) } else { Err(WrongType) }
+    },
+    fn as_inline(&self) -> Option<(Form, &[u8])> {
+        self.packed_bytes().map(|bytes| (Form::Hash, bytes))
+    }
+);
 collection!(Set, Box::new, |set: &Set| set.len() == 0, |set: &Set| size_of::<Set>() + set.heap_bytes());
 collection!(SortedSet, Box::new, |set: &SortedSet| set.len() == 0, |set: &SortedSet| size_of::<SortedSet>() + set.heap_bytes());
 collection!(List, Box::new, |list: &List| list.len() == 0, |list: &List| size_of::<List>() + list.heap_bytes());
@@ -98,16 +132,6 @@ collection!(List, Box::new, |list: &List| list.len() == 0, |list: &List| size_of
 impl Value {
     pub(crate) fn string(bytes: &[u8]) -> Value {
         Value::Str(Str(bytes.into()))
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Value::Str(_) => Kind::String,
-            Value::Hash(_) => Kind::Hash,
-            Value::Set(_) => Kind::Set,
-            Value::SortedSet(_) => Kind::SortedSet,
-            Value::List(_) => Kind::List,
-        }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

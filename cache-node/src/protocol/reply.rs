@@ -39,10 +39,6 @@ impl Reply {
         &self.bytes
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -42,6 +42,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Slices of expired keys removed per tick and shard before connections get their turn again.
 const EXPIRE_SLICES_PER_TURN: usize = 1;
 
+/// Slices of moving entries together per tick and shard: memory comes back within seconds and nobody notices.
+const COMPACT_SLICES_PER_TICK: usize = 10;
+
 /// Time that connections have to send what is still to be sent when the node ends.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -160,6 +163,13 @@ async fn upkeep(worker: &Worker) {
             if slices % EXPIRE_SLICES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
+        }
+    }
+    for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
+        let mut slices = 0;
+        while slices < COMPACT_SLICES_PER_TICK && shared.keyspace.compact_slice(shard) {
+            slices += 1;
+            tokio::task::yield_now().await;
         }
     }
     let config = worker.config();
