@@ -321,3 +321,50 @@ fn excerpt(reply: &[u8]) -> String {
     let shown = reply[..reply.len().min(SHOWN)].escape_ascii().to_string();
     if reply.len() > SHOWN { format!("'{shown}...' of {} bytes", reply.len()) } else { format!("'{shown}'") }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
+
+    use std::time::Duration;
+
+    use super::{Load, Pace, Plan};
+    use crate::{content::Content, reply::Protocol, workload::string::Strings};
+
+    const TURN: Duration = Duration::from_millis(100);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_pace_gets_right_replies_and_a_missing_key_fails_the_run() {
+        let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+        let addr = node.addr();
+        tokio::task::spawn_blocking(move || {
+            let content = Content::new("session", 1_000, 1);
+            let mut load = Load::connect(addr, Protocol::Resp, 4).unwrap();
+            let plan = |depth, pace, duration| Plan { depth, pace, duration };
+            let mut reads = Strings::load(&content, Protocol::Resp, 1);
+            let error = load.run(&mut reads, plan(1, Pace::Batch, Some(TURN))).unwrap_err().to_string();
+            assert!(error.starts_with("a wrong reply: '$-1"), "{error}");
+
+            let mut load = Load::connect(addr, Protocol::Resp, 4).unwrap();
+            let filled = load.run(&mut Strings::fill(&content, Protocol::Resp), plan(16, Pace::Batch, None)).unwrap();
+            assert_eq!((filled.operations, filled.latency.len()), (1_000, 1_000));
+            for pace in [Pace::Batch, Pace::Refill, Pace::Fixed(2_000.0)] {
+                let outcome = load.run(&mut reads, plan(16, pace, Some(TURN))).unwrap();
+                assert_eq!(outcome.operations, outcome.latency.len());
+                assert!(outcome.operations >= 100 && outcome.elapsed >= TURN, "{pace:?}: {outcome:?}");
+                if matches!(pace, Pace::Fixed(_)) {
+                    assert!(outcome.operations <= 201, "no faster than asked for: {}", outcome.operations);
+                }
+            }
+        })
+        .await
+        .unwrap();
+        node.shutdown().await;
+    }
+
+    #[test]
+    fn other_machines_are_not_loaded() {
+        let error = Load::connect("192.0.2.1:6379".parse().unwrap(), Protocol::Resp, 1).err().unwrap().to_string();
+        assert!(error.contains("no loopback address"), "{error}");
+    }
+}

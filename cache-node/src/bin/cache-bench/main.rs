@@ -30,9 +30,11 @@ use serde_json::json;
 use crate::{
     affinity::Side,
     options::Options,
-    peer::{NODE_ARGUMENT, Peer},
+    peer::{NODE_ARGUMENT, Peer, SERVER_ARGUMENT},
     progress::Progress,
     report::Report,
+    statistic::spread,
+    throughput::OTHERS,
 };
 
 /// What every workload is given.
@@ -46,11 +48,16 @@ pub(crate) struct Bench {
 fn main() -> ExitCode {
     let mut arguments = env::args_os();
     let program = arguments.next().unwrap_or_default();
-    if env::args_os().nth(1).is_some_and(|first| first == NODE_ARGUMENT) {
-        return cache_node::cli::run([program].into_iter().chain(arguments.skip(1)));
-    }
-    match run(Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let first = env::args_os().nth(1).unwrap_or_default();
+    let done = if first == NODE_ARGUMENT {
+        peer::end_with_parent().map(|()| cache_node::cli::run([program].into_iter().chain(arguments.skip(1))))
+    } else if first == SERVER_ARGUMENT {
+        peer::become_server(arguments.skip(1))
+    } else {
+        run(Options::parse()).map(|()| ExitCode::SUCCESS)
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("cache-bench: {error:#}");
             ExitCode::FAILURE
@@ -77,12 +84,13 @@ fn run(options: Options) -> Result<()> {
         reports.extend(found);
     }
     bench.progress.finish();
+    warn_of_noise(&reports);
     write(&bench, &reports)
 }
 
 /// cache-node, then what was asked for or else what is installed.
 fn peers(options: &Options) -> Result<Vec<Peer>> {
-    let mut peers = vec![Peer::cache_node()?];
+    let mut peers = vec![Peer::cache_node()];
     if options.alone {
         return Ok(peers);
     }
@@ -99,6 +107,19 @@ fn peers(options: &Options) -> Result<Vec<Peer>> {
         }
     }
     Ok(peers)
+}
+
+/// Says so when other processes ran beside the measurement.
+fn warn_of_noise(reports: &[Report]) {
+    const QUIET_CORES: f64 = 0.2;
+    let others: Vec<f64> = reports.iter().filter_map(|report| Some((report, report.measure(OTHERS)?))).flat_map(others).collect();
+    if let Some(cores) = spread(&others).map(|spread| spread.median).filter(|&cores| cores > QUIET_CORES) {
+        eprintln!("cache-bench: other processes kept {cores:.1} cores busy: trust CPU per operation, not throughput and latency");
+    }
+}
+
+fn others((report, measure): (&Report, usize)) -> impl Iterator<Item = f64> {
+    report.rows.iter().flat_map(move |row| row.values[measure].iter().copied())
 }
 
 fn write(bench: &Bench, reports: &[Report]) -> Result<()> {

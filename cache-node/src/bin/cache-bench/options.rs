@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Seconds of each turn
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     pub(crate) duration: f64,
-    /// Keys that the load is spread over, repeatable [default: 100000]
+    /// Keys that the load is spread over; `string` takes several, the others the first [default: 100000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
     keys: Vec<u32>,
     /// Connections of the load

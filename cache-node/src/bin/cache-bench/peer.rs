@@ -1,16 +1,20 @@
 //! The servers that are compared: how each is found, started and asked when it is ready.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::OsString,
+    fmt,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     affinity::{self, Side},
@@ -19,6 +23,8 @@ use crate::{
 
 /// The hidden first argument with which this program is a cache node.
 pub(crate) const NODE_ARGUMENT: &str = "node";
+/// The hidden first argument with which this program becomes another server, whose program and arguments follow.
+pub(crate) const SERVER_ARGUMENT: &str = "server";
 /// A server that does not answer within this time after its start has failed.
 const START_MAX: Duration = Duration::from_secs(10);
 /// A server that has not ended within this time after it was asked to is killed.
@@ -40,6 +46,7 @@ enum Kind {
 pub(crate) struct Peer {
     pub(crate) name: String,
     kind: Kind,
+    /// Empty for cache-node, which is this program itself.
     program: PathBuf,
 }
 
@@ -54,9 +61,8 @@ pub(crate) struct Server {
 
 impl Peer {
     /// This package's node.
-    pub(crate) fn cache_node() -> Result<Peer> {
-        let program = env::current_exe().context("cannot find this program's own file")?;
-        Ok(Peer { name: "cache-node".to_owned(), kind: Kind::CacheNode, program })
+    pub(crate) fn cache_node() -> Peer {
+        Peer { name: "cache-node".to_owned(), kind: Kind::CacheNode, program: PathBuf::new() }
     }
 
     /// The server at `path`; its file's name tells how it is started.
@@ -99,7 +105,7 @@ impl Peer {
     pub(crate) fn start(&self, threads: usize, is_pinned: bool) -> Result<Server> {
         let directory = tempfile::tempdir().context("cannot make a directory for the server")?;
         let port = free_port()?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(env::current_exe().context("cannot find this program's own file")?);
         command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         match self.kind {
             Kind::CacheNode => {
@@ -107,18 +113,20 @@ impl Peer {
                 command.args(["--io-threads", &threads.to_string(), "--maxclients", &CLIENTS_MAX.to_string()]);
             }
             Kind::Redis => {
+                command.arg(SERVER_ARGUMENT).arg(&self.program);
                 command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
                 command.args(["--io-threads", &threads.to_string(), "--maxclients", &CLIENTS_MAX.to_string()]);
                 command.args(["--loglevel", "warning"]);
             }
             Kind::Memcached => {
+                command.arg(SERVER_ARGUMENT).arg(&self.program);
                 // Enough memory that it never evicts in these workloads. It refuses to run as root without being told so.
                 command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-m", "8192", "-u", "root"]);
                 command.args(["-t", &threads.to_string(), "-c", &CLIENTS_MAX.to_string()]);
             }
         }
         let child = affinity::with(if is_pinned { Side::Server } else { Side::Any }, || command.spawn())?
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
+            .with_context(|| format!("cannot start {}", self.name))?;
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let protocol = if self.speaks_resp() { Protocol::Resp } else { Protocol::Memcached };
         let mut server = Server { child, addr, protocol, _directory: directory };
@@ -179,8 +187,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let pid = Pid::from_child(&self.child);
+        let asked = kill_process(pid, Signal::TERM);
         let deadline = Instant::now() + END_MAX;
         while asked.is_ok() && Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -192,6 +200,25 @@ impl Drop for Server {
         let ended = self.child.kill().and_then(|()| self.child.wait());
         drop(ended);
     }
+}
+
+/// Lets the kernel end this process when the one that started it is gone, however that came.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn end_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).context("cannot ask to end with the parent")
+}
+
+/// Runs another program in place of this one; it too ends with the parent. Returns only when that fails.
+///
+/// # Errors
+/// When there is no such program.
+pub(crate) fn become_server(mut arguments: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    end_with_parent()?;
+    let program = arguments.next().context("a program is missing")?;
+    let error = Command::new(&program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", Path::new(&program).display()))
 }
 
 fn find(name: &str) -> Option<PathBuf> {

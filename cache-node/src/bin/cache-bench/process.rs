@@ -32,6 +32,22 @@ pub(crate) fn own_cpu() -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds.parse()?))
 }
 
+/// CPU time that all processes of this machine used so far, and what its host took from it. In steps of 10 ms.
+///
+/// # Errors
+/// When `/proc/stat` is not as Linux writes it.
+pub(crate) fn machine_cpu() -> Result<Duration> {
+    /// The unit of `/proc/stat` on every architecture that Linux runs on today.
+    const TICK: Duration = Duration::from_millis(10);
+    /// user, nice, system, (idle, iowait,) irq, softirq, steal.
+    const BUSY: [usize; 6] = [0, 1, 2, 5, 6, 7];
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let line = text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("/proc/stat does not begin with 'cpu'")?;
+    let ticks: Vec<u32> =
+        line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().context("/proc/stat: no number")?;
+    Ok(BUSY.iter().filter_map(|&field| ticks.get(field)).map(|&ticks| TICK * ticks).sum())
+}
+
 /// Resident bytes of a process, summed over its mappings: exact, where the counters of `statm` lag behind per thread.
 ///
 /// # Errors
@@ -50,12 +66,12 @@ mod tests {
 
     use std::{hint::black_box, time::Instant};
 
-    use super::{cpu, rss};
+    use super::{cpu, machine_cpu, rss};
 
     #[test]
     fn work_and_memory_of_a_process_are_seen() {
         let pid = std::process::id();
-        let (cpu_before, rss_before) = (cpu(pid).unwrap(), rss(pid).unwrap());
+        let (cpu_before, machine_before, rss_before) = (cpu(pid).unwrap(), machine_cpu().unwrap(), rss(pid).unwrap());
         let memory = black_box(vec![1_u8; 64 << 20]);
         let start = Instant::now();
         while start.elapsed().as_millis() < 50 {
@@ -63,6 +79,7 @@ mod tests {
         }
         assert!(rss(pid).unwrap() >= rss_before + (60 << 20));
         assert!((cpu(pid).unwrap() - cpu_before).as_millis() >= 10, "50 ms of work cost some CPU");
+        assert!((machine_cpu().unwrap() - machine_before).as_millis() >= 10, "this process is one of the machine's");
         drop(memory);
     }
 }

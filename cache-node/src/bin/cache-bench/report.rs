@@ -97,6 +97,11 @@ impl Report {
         }
     }
 
+    /// The place of a measure.
+    pub(crate) fn measure(&self, name: &str) -> Option<usize> {
+        self.measures.iter().position(|measure| measure.name == name)
+    }
+
     /// The value of a measure over the rounds.
     pub(crate) fn value(&self, row: usize, measure: usize) -> Option<Spread> {
         spread(&self.rows.get(row)?.values[measure])

@@ -17,6 +17,9 @@ use crate::{
 const FILL_DEPTH: usize = 64;
 const FILL_CONNECTIONS: usize = 8;
 
+/// Cores that neither the server nor the load kept busy, but something else did.
+pub(crate) const OTHERS: &str = "cores taken by others";
+
 /// One way to send the same operations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
@@ -106,9 +109,11 @@ impl Turn {
     fn take(&self, server: &Server, connections: &mut Load, traffic: &mut dyn Traffic, variant: &Variant) -> Result<Vec<f64>> {
         let plan = |duration| Plan { depth: variant.depth, pace: variant.pace, duration: Some(duration) };
         connections.run(traffic, plan(self.warm_up))?;
-        let (server_before, client_before) = (process::cpu(server.pid())?, process::own_cpu()?);
+        let (machine_before, server_before, client_before) =
+            (process::machine_cpu()?, process::cpu(server.pid())?, process::own_cpu()?);
         let outcome = connections.run(traffic, plan(self.duration))?;
         let (server_cpu, client_cpu) = (process::cpu(server.pid())? - server_before, process::own_cpu()? - client_before);
+        let others = (process::machine_cpu()? - machine_before).saturating_sub(server_cpu + client_cpu);
         let operations = outcome.operations as f64;
         let milliseconds = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e6;
         Ok(vec![
@@ -119,6 +124,7 @@ impl Turn {
             milliseconds(0.999),
             process::rss(server.pid())? as f64 / f64::from(1 << 20),
             client_cpu.as_secs_f64() * 1e6 / operations,
+            others.as_secs_f64() / outcome.elapsed.as_secs_f64(),
         ])
     }
 }
@@ -134,5 +140,6 @@ fn measures(variant: &Variant) -> Vec<Measure> {
         Measure::new("p99.9 ms", 3),
         Measure::new("RSS MiB", 0),
         Measure::new("client CPU µs/op", 2).hidden(),
+        Measure::new(OTHERS, 2).hidden(),
     ]
 }

@@ -1,9 +1,13 @@
 //! What is measured: one file for each workload.
 
 mod cart;
+mod connections;
+mod expiry;
 mod hash;
+mod memory;
+mod mixed;
 mod script;
-mod string;
+pub(crate) mod string;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -21,6 +25,14 @@ pub(crate) enum Workload {
     Cart,
     /// EVALSHA of session-store's commit script
     Script,
+    /// Overhead bytes per session
+    Memory,
+    /// GET latency while a million keys expire, and what becomes of their memory
+    Expiry,
+    /// Bytes per idle connection
+    Connections,
+    /// All of the above commands together
+    Mixed,
 }
 
 impl Workload {
@@ -38,6 +50,10 @@ impl Workload {
             Workload::Hash => hash::run(bench),
             Workload::Cart => cart::run(bench),
             Workload::Script => script::run(bench),
+            Workload::Memory => memory::run(bench),
+            Workload::Expiry => expiry::run(bench),
+            Workload::Connections => connections::run(bench),
+            Workload::Mixed => mixed::run(bench),
         }
     }
 }
