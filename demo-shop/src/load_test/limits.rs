@@ -35,3 +35,5 @@ pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(120);
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How late an action at the end of a run must be to count as not begun; a timer alone is late by less.
 pub(crate) const BEHIND_MIN: Duration = Duration::from_millis(100);
+/// A failure later than this after a kill is told as an error of the run and not as one of that kill.
+pub(crate) const KILL_EFFECT_MAX: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::load_test::ledger::{Fault, Finding};
-use crate::load_test::limits::{EXAMPLES_MAX, LATENCY_MAX};
+use crate::load_test::limits::{EXAMPLES_MAX, KILL_EFFECT_MAX, LATENCY_MAX};
 
 /// How one exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) struct Kill {
     pub(crate) at_s: f64,
     pub(crate) replica: String,
     pub(crate) pid: u32,
-    /// From the kill to the first exchange that failed; null when none did before the next kill.
+    /// From the kill to the first exchange that failed; null when none did within 3 s or before the next kill.
     pub(crate) first_error_ms: Option<f64>,
     /// From the kill to the first success that was sent after it, and after that failure if there was one.
     pub(crate) first_success_ms: Option<f64>,
@@ -290,7 +290,7 @@ impl Kill {
             return;
         };
         let was_sent_after = self.at.is_some_and(|at| sample.sent > at);
-        if is_error && self.first_error_ms.is_none() {
+        if is_error && self.first_error_ms.is_none() && after <= KILL_EFFECT_MAX {
             self.first_error_ms = Some(after.as_secs_f64() * 1_000.0);
             self.first_success_ms = None;
         } else if !is_error && was_sent_after && self.first_success_ms.is_none() {
@@ -369,7 +369,14 @@ mod tests {
         recorder.record(&Sample { sent: before, ..sample(at, 0, 20, Outcome::ServerError, None) });
         recorder.record(&sample(at, 21, 30, Outcome::Success, Some("B")));
         recorder.record(&sample(at, 200, 250, Outcome::Success, Some("A")));
-        let kill = recorder.totals(Duration::from_secs(4)).kills.remove(0);
+        recorder.kill("B", 8);
+        let at = recorder.state.lock().kills[1].at.expect("it was just set");
+        recorder.record(&sample(at, 1, 10, Outcome::Success, Some("A")));
+        recorder.record(&sample(at, 5_000, 5_010, Outcome::Late, None));
+        let mut kills = recorder.totals(Duration::from_secs(4)).kills;
+        let later = kills.remove(1);
+        assert_eq!((later.first_error_ms, later.first_success_ms.map(f64::round)), (None, Some(10.0)));
+        let kill = kills.remove(0);
         assert_eq!(kill.first_error_ms.map(f64::round), Some(20.0));
         assert_eq!(kill.first_success_ms.map(f64::round), Some(30.0));
         assert_eq!(kill.back_ms.map(f64::round), Some(250.0));
