@@ -160,9 +160,8 @@ impl Machine {
         // SELECT inside a script lasts as long as the script.
         keys.select(db);
         match outcome {
-            Ok((true, value)) => {
-                convert::from_lua(&value, reply).map_err(|error| script_error(&message(&error), None, call.digest))
-            }
+            Ok((true, value)) => convert::from_lua(&value, self.resp.get(), reply)
+                .map_err(|error| script_error(&message(&error), None, call.digest)),
             Ok((false, value)) => Err(self.raised(&value, call.digest)),
             Err(error) => Err(script_error(&message(&error), None, call.digest)),
         }

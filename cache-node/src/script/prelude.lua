@@ -52,6 +52,9 @@ end
 -- A script that has used up its time ends even where it catches its errors.
 local function checked(ok, ...)
     if not ok and host.is_over() then error(host.over, 0) end
+    local raised = ...
+    -- What a command raised is a table; Redis's own pcall gives its text.
+    if not ok and type(raised) == "table" and type(rawget(raised, "err")) == "string" then return false, raised.err end
     return ok, ...
 end
 

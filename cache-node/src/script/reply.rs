@@ -81,28 +81,31 @@ fn set_of(lua: &Lua, elements: &Table, length: usize) -> mlua::Result<Value> {
     Ok(Value::Table(outer))
 }
 
-/// Writes a script's result.
-pub(super) fn from_lua(value: &Value, reply: &mut Reply) -> mlua::Result<()> {
-    write(value, reply, 0)
+/// Writes a script's result. `resp` is what the script chose with `redis.setresp`.
+pub(super) fn from_lua(value: &Value, resp: Protocol, reply: &mut Reply) -> mlua::Result<()> {
+    write(value, resp, reply, 0)
 }
 
-fn write(value: &Value, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
+fn write(value: &Value, resp: Protocol, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
     match value {
         Value::String(text) => reply.bulk(&text.as_bytes()),
         Value::Integer(number) => reply.integer(*number as i64),
         // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
         Value::Number(number) => reply.integer(*number as i64),
-        Value::Boolean(true) if reply.protocol() == Protocol::Resp3 => reply.raw(b"#t\r\n"),
-        Value::Boolean(false) if reply.protocol() == Protocol::Resp3 => reply.raw(b"#f\r\n"),
+        // The script's protocol decides whether there are booleans, the client's how they are written.
+        Value::Boolean(flag) if resp == Protocol::Resp3 => match reply.protocol() {
+            Protocol::Resp2 => reply.flag(*flag),
+            Protocol::Resp3 => reply.raw(if *flag { b"#t\r\n" } else { b"#f\r\n" }),
+        },
         Value::Boolean(true) => reply.integer(1),
-        Value::Table(table) if depth < DEPTH_MAX => write_table(table, reply, depth)?,
+        Value::Table(table) if depth < DEPTH_MAX => write_table(table, resp, reply, depth)?,
         Value::Table(_) => reply.error("ERR reached lua stack limit"),
         _ => reply.null(),
     }
     Ok(())
 }
 
-fn write_table(table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
+fn write_table(table: &Table, resp: Protocol, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
     if let Value::String(text) = table.raw_get::<Value>("err")? {
         reply.error(&text.to_string_lossy());
         return Ok(());
@@ -119,8 +122,8 @@ fn write_table(table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<(
         let pairs: Vec<(Value, Value)> = map.pairs().collect::<mlua::Result<_>>()?;
         reply.map(pairs.len());
         for (key, value) in pairs {
-            write(&key, reply, depth + 1)?;
-            write(&value, reply, depth + 1)?;
+            write(&key, resp, reply, depth + 1)?;
+            write(&value, resp, reply, depth + 1)?;
         }
         return Ok(());
     }
@@ -128,7 +131,7 @@ fn write_table(table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<(
         let members: Vec<(Value, Value)> = set.pairs().collect::<mlua::Result<_>>()?;
         reply.set(members.len());
         for (member, _) in members {
-            write(&member, reply, depth + 1)?;
+            write(&member, resp, reply, depth + 1)?;
         }
         return Ok(());
     }
@@ -140,7 +143,7 @@ fn write_table(table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<(
         if element.is_nil() {
             break;
         }
-        write(&element, reply, depth + 1)?;
+        write(&element, resp, reply, depth + 1)?;
         length += 1;
     }
     reply.close_array(mark, length);
