@@ -8,6 +8,7 @@ use crate::{
         error::printable,
         parse::{integer, is_word},
         pubsub,
+        subcommand::{self, Subcommand, subcommands},
         table::rows,
         transaction,
     },
@@ -110,13 +111,14 @@ fn hello(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let mut rest = args.from(2).iter();
     let mut name = None;
     while let Some(option) = rest.next() {
+        let invalid = || CommandError::new(format!("ERR Syntax error in HELLO option '{}'", printable(option)));
         if is_word(option, "AUTH") {
-            let (Some(user), Some(password)) = (rest.next(), rest.next()) else { return Err(CommandError::SYNTAX) };
+            let (Some(user), Some(password)) = (rest.next(), rest.next()) else { return Err(invalid()) };
             authenticate(ctx, user, password)?;
         } else if is_word(option, "SETNAME") {
-            name = Some(client_name(rest.next().ok_or(CommandError::SYNTAX)?)?);
+            name = Some(client_name(rest.next().ok_or_else(invalid)?)?);
         } else {
-            return Err(CommandError::new(format!("ERR Syntax error in HELLO option '{}'", printable(option))));
+            return Err(invalid());
         }
     }
     if !ctx.client.is_authenticated {
@@ -169,38 +171,48 @@ fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+const CLIENT: &[Subcommand] = subcommands! {
+    "GETNAME" 2 "" "Return the name of this connection.";
+    "GETREDIR" 2 "" "Return the connection that tracking messages are sent to: -1, there is none.";
+    "ID" 2 "" "Return the number of this connection.";
+    "INFO" 2 "" "Return information about this connection.";
+    "KILL" -3 "<ip:port> | <option> <value> [<option> <value> ...]" "Close connections by ID, ADDR, LADDR, USER, TYPE; SKIPME yes|no.";
+    "LIST" -2 "[TYPE <type>] [ID <id> ...]" "Return information about connections.";
+    "NO-EVICT" 3 "ON|OFF" "Accepted: connections are never evicted here.";
+    "NO-TOUCH" 3 "ON|OFF" "Accepted as a hint.";
+    "SETINFO" 4 "<LIB-NAME|LIB-VER> <value>" "Set what CLIENT LIST shows of the client's library.";
+    "SETNAME" 3 "<name>" "Set the name of this connection.";
+};
+
 fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let subcommand = args.at(1).to_ascii_uppercase();
+    let subcommand = subcommand::find("CLIENT", CLIENT, args)?;
     let entry = &ctx.client.entry;
-    match (&subcommand[..], args.len()) {
-        (b"ID", 2) => reply.integer(entry.id as i64),
-        (b"GETNAME", 2) => {
+    match subcommand {
+        "ID" => reply.integer(entry.id as i64),
+        "GETNAME" => {
             let name = entry.names.lock().name.clone();
             reply.bulk_or_null((!name.is_empty()).then_some(name.as_bytes()));
         }
-        (b"SETNAME", 3) => {
+        "SETNAME" => {
             entry.names.lock().name = client_name(args.at(2))?;
             reply.ok();
         }
-        (b"SETINFO", 4) => {
+        "SETINFO" => {
             set_info(entry, args.at(2), args.at(3))?;
             reply.ok();
         }
-        (b"INFO", 2) => reply.verbatim(&(entry.line(ctx.now) + "\n")),
-        (b"LIST", _) => list(ctx, args, reply)?,
-        (b"KILL", 3..) => kill(ctx, args, reply)?,
-        (b"NO-EVICT" | b"NO-TOUCH", 3) => {
+        "INFO" => reply.verbatim(&(entry.line(ctx.now) + "\n")),
+        "LIST" => list(ctx, args, reply)?,
+        "KILL" => kill(ctx, args, reply)?,
+        "NO-EVICT" | "NO-TOUCH" => {
             if !is_word(args.at(2), "ON") && !is_word(args.at(2), "OFF") {
                 return Err(CommandError::SYNTAX);
             }
             // Buffers of connections are never evicted here, and NO-TOUCH is a hint.
             reply.ok();
         }
-        (b"GETREDIR", 2) => reply.integer(-1),
-        (b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO" | b"INFO" | b"KILL", _) => {
-            return Err(CommandError::wrong_arguments(&format!("client|{}", String::from_utf8_lossy(&subcommand))));
-        }
-        _ => return Err(CommandError::unknown_subcommand("CLIENT", args.at(1))),
+        "GETREDIR" => reply.integer(-1),
+        _ => subcommand::help("CLIENT", CLIENT, reply),
     }
     Ok(())
 }
@@ -239,7 +251,8 @@ fn list(ctx: &Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         None => {}
         Some(word) if is_word(word, "TYPE") && args.len() == 4 => filter.kind = Some(kind(args.at(3))?),
         Some(word) if is_word(word, "ID") && args.len() > 3 => {
-            let ids: Result<Vec<u64>, CommandError> = args.from(3).iter().map(client_id).collect();
+            let invalid = |_| CommandError::fixed("ERR Invalid client ID");
+            let ids: Result<Vec<u64>, CommandError> = args.from(3).iter().map(|id| client_id(id).map_err(invalid)).collect();
             filter.ids = Some(ids?);
         }
         Some(_) => return Err(CommandError::SYNTAX),

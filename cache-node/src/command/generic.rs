@@ -5,6 +5,7 @@ use crate::{
         CommandError, Flags, Outcome, Spec,
         error::printable,
         parse::{Base, Unit, integer, is_word, strict_integer, time_ms},
+        subcommand::{self, Subcommand, subcommands},
         table::{GROW, READ, READ_FAST, WRITE, WRITE_FAST, rows},
     },
     keyspace::{Class, HashRef, Keys, Kind, Set, ValueRef, glob_matches},
@@ -235,24 +236,43 @@ fn kind(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+const OBJECT: &[Subcommand] = subcommands! {
+    "ENCODING" 3 "<key>" "Return the kind of internal representation used to store the value of a key.";
+    "FREQ" 3 "<key>" "Return the access frequency of a key, under an LFU maxmemory-policy.";
+    "IDLETIME" 3 "<key>" "Return the seconds since the last access to a key, under any other maxmemory-policy.";
+    "REFCOUNT" 3 "<key>" "Return the number of references to the value of a key.";
+};
+
 fn object(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let subcommand = args.at(1).to_ascii_uppercase();
-    let is_known = matches!(&subcommand[..], b"ENCODING" | b"REFCOUNT" | b"IDLETIME" | b"FREQ");
-    if !is_known || args.len() != 3 {
-        return Err(CommandError::unknown_subcommand("OBJECT", args.at(1)));
+    let subcommand = subcommand::find("OBJECT", OBJECT, args)?;
+    if subcommand == "HELP" {
+        subcommand::help("OBJECT", OBJECT, reply);
+        return Ok(());
     }
     let key = args.at(2);
     let Some((idle_ms, frequency)) = keys.idle_and_frequency(key) else {
         reply.null();
         return Ok(());
     };
-    match &subcommand[..] {
-        b"ENCODING" => {
+    match subcommand {
+        "ENCODING" => {
             let encoding = keys.peek(key).map_or("none", encoding);
             reply.bulk(encoding.as_bytes());
         }
-        b"REFCOUNT" => reply.integer(1),
-        b"FREQ" => reply.integer(i64::from(frequency)),
+        "REFCOUNT" => reply.integer(1),
+        "FREQ" if keys.counts_frequency() => reply.integer(i64::from(frequency)),
+        "FREQ" => {
+            return Err(CommandError::fixed(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+                 policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+        _ if keys.counts_frequency() => {
+            return Err(CommandError::fixed(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at \
+                 runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
         _ => reply.integer((idle_ms / 1000) as i64),
     }
     Ok(())
@@ -290,10 +310,21 @@ fn is_integer_set(set: &Set) -> bool {
     set.len() <= INTEGERS_MAX && set.iter().all(|member| strict_integer(member).is_some())
 }
 
+const MEMORY: &[Subcommand] = subcommands! {
+    "USAGE" -3 "<key> [SAMPLES <count>]" "Return the memory in bytes that a key and its value take. Sizes are counted: SAMPLES is not needed.";
+};
+
 fn memory(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    // SAMPLES n is taken and not needed: sizes are counted, not sampled.
-    if !is_word(args.at(1), "USAGE") || args.len() < 3 {
-        return Err(CommandError::unknown_subcommand("MEMORY", args.at(1)));
+    if subcommand::find("MEMORY", MEMORY, args)? == "HELP" {
+        subcommand::help("MEMORY", MEMORY, reply);
+        return Ok(());
+    }
+    match args.get(3) {
+        None => {}
+        Some(word) if is_word(word, "SAMPLES") && args.len() == 5 => {
+            integer(args.at(4))?;
+        }
+        Some(_) => return Err(CommandError::SYNTAX),
     }
     match keys.used_bytes(args.at(2)) {
         Some(bytes) => reply.count(bytes),
@@ -345,9 +376,20 @@ impl<'a> ScanOptions<'a> {
     }
 }
 
-/// A cursor argument: an unsigned decimal.
+/// A cursor argument: what `strtoul` takes in Redis, so that nothing at all is 0 and a minus wraps around.
 pub(crate) fn cursor(text: &[u8]) -> Result<u64, CommandError> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(CommandError::INVALID_CURSOR)
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        _ => (false, text),
+    };
+    let number = match digits {
+        [] if text.is_empty() => Some(0),
+        [b'0'..=b'9', ..] => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()),
+        _ => None,
+    };
+    let number = number.ok_or(CommandError::INVALID_CURSOR)?;
+    Ok(if is_negative { number.wrapping_neg() } else { number })
 }
 
 fn scan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

@@ -262,7 +262,7 @@ fn lpos(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn not_negative(text: &[u8], error: &'static str) -> Result<usize, CommandError> {
-    usize::try_from(integer(text)?).map_err(|_| CommandError::fixed(error))
+    integer(text).ok().and_then(|number| usize::try_from(number).ok()).ok_or(CommandError::fixed(error))
 }
 
 fn lmove(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

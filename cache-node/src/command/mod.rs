@@ -15,6 +15,7 @@ mod set;
 mod sorted_set;
 mod sorted_set_range;
 mod string;
+mod subcommand;
 pub(crate) mod table;
 mod transaction;
 
@@ -53,6 +54,7 @@ pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
     ctx.client.entry.last_command.store(index as u32, Ordering::Relaxed);
     if let Err(error) = admit(ctx, spec, args) {
         ctx.client.fail_transaction();
+        let error = if spec.name == "EXEC" { transaction::abort(ctx, &error) } else { error };
         return refuse(ctx, Some(index), &error, reply);
     }
     if ctx.client.transaction.is_some() && !spec.flags.has(Flags::NOT_QUEUED) {
@@ -110,7 +112,11 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             } else {
                 shared.keyspace.lock(spec.keys.keys(args), db, ctx.now, &shared.notifier)
             };
-            run(&mut keys, args, reply)
+            let outcome = run(&mut keys, args, reply);
+            if keys.db() != db {
+                ctx.client.set_db(keys.db());
+            }
+            outcome
         }
         Run::Both(run) => {
             let mut keys = shared.keyspace.lock_all(ctx.client.db(), ctx.now, &shared.notifier);
@@ -162,9 +168,15 @@ pub(crate) fn leave(shared: &Shared, client: &mut Client, now: Now) {
 }
 
 fn unknown_command(args: Args<'_>) -> CommandError {
-    let mut text = format!("ERR unknown command '{}', with args beginning with: ", printable(args.at(0)));
-    for argument in args.from(1).iter().take(3) {
-        text += &format!("'{}' ", printable(argument));
+    /// Bytes of arguments that Redis repeats.
+    const SHOWN_BYTES_MAX: usize = 128;
+    let mut shown = String::new();
+    for argument in args.from(1).iter() {
+        if shown.len() >= SHOWN_BYTES_MAX {
+            break;
+        }
+        let room = SHOWN_BYTES_MAX - shown.len();
+        shown += &format!("'{}' ", printable(&argument[..argument.len().min(room)]));
     }
-    CommandError::new(text)
+    CommandError::new(format!("ERR unknown command '{}', with args beginning with: {shown}", printable(args.at(0))))
 }

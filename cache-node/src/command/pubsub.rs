@@ -3,7 +3,11 @@
 use std::{collections::HashSet, sync::atomic::Ordering};
 
 use crate::{
-    command::{CommandError, Context, Flags, Outcome, Spec, parse::is_word, table::rows},
+    command::{
+        CommandError, Context, Flags, Outcome, Spec,
+        subcommand::{self, Subcommand, subcommands},
+        table::rows,
+    },
     node::{Client, Shared, Subscribed, Topic},
     protocol::{Args, Reply},
 };
@@ -143,23 +147,31 @@ fn confirm(reply: &mut Reply, word: &str, name: Option<&[u8]>, subscriptions: us
     reply.count(subscriptions);
 }
 
+const PUBSUB: &[Subcommand] = subcommands! {
+    "CHANNELS" -2 "[<pattern>]" "Return the channels that have subscribers and match a pattern.";
+    "NUMPAT" 2 "" "Return the number of patterns that have subscribers.";
+    "NUMSUB" -2 "[<channel> ...]" "Return the number of subscribers of each channel, patterns not counted.";
+};
+
 fn pubsub(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let registry = &ctx.shared.pubsub;
-    let subcommand = args.at(1);
-    if is_word(subcommand, "CHANNELS") && args.len() <= 3 {
-        let channels = registry.channels(args.get(2));
-        reply.array(channels.len());
-        channels.iter().for_each(|name| reply.bulk(name));
-    } else if is_word(subcommand, "NUMSUB") {
-        reply.map(args.len() - 2);
-        for name in args.from(2).iter() {
-            reply.bulk(name);
-            reply.count(registry.subscribers(name));
+    match subcommand::find("PUBSUB", PUBSUB, args)? {
+        "CHANNELS" if args.len() <= 3 => {
+            let channels = registry.channels(args.get(2));
+            reply.array(channels.len());
+            channels.iter().for_each(|name| reply.bulk(name));
         }
-    } else if is_word(subcommand, "NUMPAT") && args.len() == 2 {
-        reply.count(registry.patterns());
-    } else {
-        return Err(CommandError::unknown_subcommand("PUBSUB", subcommand));
+        "CHANNELS" => return Err(CommandError::unknown_subcommand("PUBSUB", args.at(1))),
+        "NUMSUB" => {
+            // A flat array in both versions of the protocol.
+            reply.array((args.len() - 2) * 2);
+            for name in args.from(2).iter() {
+                reply.bulk(name);
+                reply.count(registry.subscribers(name));
+            }
+        }
+        "NUMPAT" => reply.count(registry.patterns()),
+        _ => subcommand::help("PUBSUB", PUBSUB, reply),
     }
     Ok(())
 }

@@ -4,10 +4,11 @@ use crate::{
     command::{
         CommandError, Context, Flags, KeyPositions, Outcome, Spec,
         error::printable,
-        parse::{integer, is_word},
+        parse::integer,
+        subcommand::{self, Subcommand, subcommands},
         table::{self, TABLE, rows},
     },
-    config::{ConfigError, DIRECTIVES, find as find_directive},
+    config::{ConfigError, DIRECTIVES, Directive, find as find_directive},
     info,
     keyspace::{Keys, glob_matches},
     protocol::{Args, Reply},
@@ -57,36 +58,50 @@ fn info(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut 
     Ok(())
 }
 
+const CONFIG: &[Subcommand] = subcommands! {
+    "GET" -3 "<pattern> [<pattern> ...]" "Return the directives whose names match a pattern, with their values.";
+    "SET" -4 "<directive> <value> [<directive> <value> ...]" "Set directives, all of them or none.";
+    "RESETSTAT" 2 "" "Reset the statistics that INFO reports.";
+    "REWRITE" 2 "" "Rewrite the configuration file.";
+};
+
 fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let subcommand = args.at(1);
-    if is_word(subcommand, "GET") && args.len() > 2 {
-        config_get(ctx, args, reply);
-    } else if is_word(subcommand, "SET") && args.len() > 3 && args.len().is_multiple_of(2) {
-        config_set(ctx, args)?;
-        reply.ok();
-    } else if is_word(subcommand, "RESETSTAT") && args.len() == 2 {
-        ctx.shared.workers.iter().for_each(crate::stats::WorkerStats::reset);
-        ctx.shared.errors.reset();
-        keys.reset_counters();
-        reply.ok();
-    } else if is_word(subcommand, "REWRITE") && args.len() == 2 {
-        return Err(CommandError::fixed("ERR The server is running without a config file"));
-    } else if is_word(subcommand, "GET") || is_word(subcommand, "SET") {
-        return Err(CommandError::wrong_arguments(&format!("config|{}", printable(subcommand))));
-    } else {
-        return Err(CommandError::unknown_subcommand("CONFIG", subcommand));
+    match subcommand::find("CONFIG", CONFIG, args)? {
+        "GET" => config_get(ctx, args, reply),
+        "SET" if args.len().is_multiple_of(2) => {
+            config_set(ctx, args)?;
+            reply.ok();
+        }
+        "SET" => return Err(CommandError::wrong_arguments("config|set")),
+        "RESETSTAT" => {
+            ctx.shared.workers.iter().for_each(crate::stats::WorkerStats::reset);
+            ctx.shared.errors.reset();
+            keys.reset_counters();
+            reply.ok();
+        }
+        "REWRITE" => return Err(CommandError::fixed("ERR The server is running without a config file")),
+        _ => subcommand::help("CONFIG", CONFIG, reply),
     }
     Ok(())
 }
 
 fn config_get(ctx: &Context<'_>, args: Args<'_>, reply: &mut Reply) {
-    let patterns: Vec<Vec<u8>> = args.from(2).iter().map(<[u8]>::to_ascii_lowercase).collect();
-    let is_wanted = |name: &str| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes()));
     let config = ctx.shared.config();
-    let wanted: Vec<_> = DIRECTIVES.iter().filter(|directive| is_wanted(directive.name)).collect();
+    let mut wanted: Vec<(&[u8], &Directive)> = Vec::new();
+    for pattern in args.from(2).iter() {
+        let lower = pattern.to_ascii_lowercase();
+        for directive in DIRECTIVES.iter().filter(|directive| glob_matches(&lower, directive.name.as_bytes())) {
+            if wanted.iter().any(|(_, known)| known.name == directive.name) {
+                continue;
+            }
+            // A name in full comes back as it was asked for, as in Redis.
+            let is_name = lower == directive.name.as_bytes();
+            wanted.push((if is_name { pattern } else { directive.name.as_bytes() }, directive));
+        }
+    }
     reply.map(wanted.len());
-    for directive in wanted {
-        reply.bulk(directive.name.as_bytes());
+    for (name, directive) in wanted {
+        reply.bulk(name);
         reply.bulk((directive.get)(&config).as_bytes());
     }
 }
@@ -130,29 +145,37 @@ fn failed(name: &str, reason: &str) -> CommandError {
     CommandError::new(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {reason}", printable(name.as_bytes())))
 }
 
+const COMMAND: &[Subcommand] = subcommands! {
+    "COUNT" 2 "" "Return the number of commands.";
+    "DOCS" -2 "[<command> ...]" "Return documentation of commands, of all by default.";
+    "GETKEYS" -3 "<command> [<arg> ...]" "Return the keys of a request.";
+    "INFO" -2 "[<command> ...]" "Return details of commands, of all by default.";
+    "LIST" 2 "" "Return the names of all commands.";
+};
+
 fn command(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let Some(subcommand) = args.get(1) else {
+    if args.len() == 1 {
         reply.array(TABLE.len());
         TABLE.iter().for_each(|spec| describe(spec, reply));
         return Ok(());
-    };
-    match subcommand.to_ascii_uppercase().as_slice() {
-        b"COUNT" => reply.count(TABLE.len()),
-        b"LIST" => {
+    }
+    match subcommand::find("COMMAND", COMMAND, args)? {
+        "COUNT" => reply.count(TABLE.len()),
+        "LIST" => {
             reply.array(TABLE.len());
             TABLE.iter().for_each(|spec| reply.bulk(spec.name.to_ascii_lowercase().as_bytes()));
         }
-        b"INFO" => {
+        "INFO" => {
             let named = named_or_all(args);
             reply.array(named.len());
             for spec in named {
                 match spec {
                     Some(spec) => describe(spec, reply),
-                    None => reply.null_array(),
+                    None => reply.null(),
                 }
             }
         }
-        b"DOCS" => {
+        "DOCS" => {
             let named: Vec<&Spec> = named_or_all(args).into_iter().flatten().collect();
             reply.map(named.len());
             for spec in named {
@@ -164,8 +187,8 @@ fn command(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
                 }
             }
         }
-        b"GETKEYS" if args.len() > 2 => getkeys(args.from(2), reply)?,
-        _ => return Err(CommandError::unknown_subcommand("COMMAND", subcommand)),
+        "GETKEYS" => getkeys(args.from(2), reply)?,
+        _ => subcommand::help("COMMAND", COMMAND, reply),
     }
     Ok(())
 }

@@ -170,33 +170,26 @@ fn getset(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn getex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let key = args.at(1);
-    let expiry = match args.len() {
+    let option = match args.len() {
         2 => None,
-        3 if is_word(args.at(2), "PERSIST") => Some(None),
-        4 => {
-            let (unit, base) = expiry_option(args.at(2)).ok_or(CommandError::SYNTAX)?;
-            Some(Some(positive_time_ms(args.at(3), unit, base, keys.now(), "getex")?))
-        }
+        3 if is_word(args.at(2), "PERSIST") => None,
+        4 => Some(expiry_option(args.at(2)).ok_or(CommandError::SYNTAX)?),
         _ => return Err(CommandError::SYNTAX),
     };
     let Some(value) = keys.string(key)? else {
+        // Before the time is looked at, as in Redis.
         reply.null();
         return Ok(());
     };
     reply.bulk(value);
-    match expiry {
-        None => {}
-        Some(None) => {
-            if keys.expires_at_ms(key).flatten().is_some() {
-                keys.set_expiry(key, None);
-                keys.notify(Class::Generic, "persist", key);
-            }
+    if let Some((unit, base)) = option {
+        let at = positive_time_ms(args.at(3), unit, base, keys.now(), "getex")?;
+        if keys.set_expiry(key, Some(at)) && at > keys.now().unix_ms {
+            keys.notify(Class::Generic, "expire", key);
         }
-        Some(Some(at)) => {
-            if keys.set_expiry(key, Some(at)) && at > keys.now().unix_ms {
-                keys.notify(Class::Generic, "expire", key);
-            }
-        }
+    } else if args.len() == 3 && keys.expires_at_ms(key).flatten().is_some() {
+        keys.set_expiry(key, None);
+        keys.notify(Class::Generic, "persist", key);
     }
     Ok(())
 }

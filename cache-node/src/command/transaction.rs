@@ -122,6 +122,14 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+/// EXEC was refused: its transaction is over, and the error says so.
+pub(super) fn abort(ctx: &mut Context<'_>, reason: &CommandError) -> CommandError {
+    ctx.client.transaction = None;
+    drop_watch(ctx.shared, ctx.client, ctx.now);
+    let reason = reason.text();
+    CommandError::new(format!("EXECABORT Transaction discarded because of: {}", reason.strip_prefix("ERR ").unwrap_or(reason)))
+}
+
 /// Looks whether a watched key changed; one that expired unseen counts, so each is looked at.
 fn has_changed(keys: &mut Keys<'_>, watch: &Watch) -> bool {
     for (db, key) in &watch.keys {

@@ -4,7 +4,7 @@ mod directive;
 mod file;
 mod size;
 
-pub(crate) use directive::{DIRECTIVES, find};
+pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
 
 use std::{net::IpAddr, time::Duration};

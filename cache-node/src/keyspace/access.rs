@@ -85,14 +85,18 @@ impl Clock {
         self.is_lfu.store(policy.is_lfu().into(), Ordering::Relaxed);
     }
 
+    pub(super) fn is_lfu(&self) -> bool {
+        self.is_lfu.load(Ordering::Relaxed) != 0
+    }
+
     /// The stamp of an entry made now.
     pub(super) fn created(&self, now: Now) -> Access {
-        if self.is_lfu.load(Ordering::Relaxed) == 0 { Access(lru_tick(now)) } else { Access::counted(now, LFU_INITIAL) }
+        if self.is_lfu() { Access::counted(now, LFU_INITIAL) } else { Access(lru_tick(now)) }
     }
 
     /// The stamp after one more use.
     pub(super) fn used(&self, access: Access, now: Now) -> Access {
-        if self.is_lfu.load(Ordering::Relaxed) == 0 { Access(lru_tick(now)) } else { access.count_use(now) }
+        if self.is_lfu() { access.count_use(now) } else { Access(lru_tick(now)) }
     }
 }
 

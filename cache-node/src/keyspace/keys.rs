@@ -194,6 +194,11 @@ impl<'a> Keys<'a> {
         Some((access.idle_ms(self.now), access.frequency(self.now)))
     }
 
+    /// Whether uses are counted (LFU) and not timed (LRU).
+    pub(crate) fn counts_frequency(&self) -> bool {
+        self.keyspace.clock().is_lfu()
+    }
+
     /// Bytes that the key takes with everything that belongs to it.
     pub(crate) fn used_bytes(&mut self, key: &[u8]) -> Option<usize> {
         let place = self.find(key)?;
