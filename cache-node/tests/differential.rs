@@ -1,0 +1,226 @@
+//! The same commands to a node and to a real Redis: the replies must be the same bytes.
+//!
+//! The tables in `differential/` hold one command per line. A blank line begins a new block: new connections, empty databases. Every
+//! block runs in RESP2 and again in RESP3. A mark before the command says where replies may differ:
+//!
+//! - `~` elements in any order; `~2` pairs in any order: what Redis does not order either;
+//! - `=` numbers by value: Redis 7.0 prints doubles with `%.17g`, 7.2, which the node follows, with the shortest digits;
+//! - `%` only the kind and the number of elements: random members, times, identities;
+//! - `^` errors by their first word: the comment above gives the reason;
+//! - `>` a command that Redis 7.0 does not have or answers otherwise than 7.2: sent to the node alone, the reply stands behind `=>`;
+//! - `b:` the command goes over a second connection.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use cache_node::{Config, Node};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use support::{RedisServer, Value, Wire, words};
+
+const TABLES: [(&str, &str); 10] = [
+    ("strings", include_str!("differential/strings.txt")),
+    ("keys", include_str!("differential/keys.txt")),
+    ("hashes", include_str!("differential/hashes.txt")),
+    ("sets", include_str!("differential/sets.txt")),
+    ("sorted_sets", include_str!("differential/sorted_sets.txt")),
+    ("lists", include_str!("differential/lists.txt")),
+    ("transactions", include_str!("differential/transactions.txt")),
+    ("connection", include_str!("differential/connection.txt")),
+    ("server", include_str!("differential/server.txt")),
+    ("scripting", include_str!("differential/scripting.txt")),
+];
+
+/// Commands without a line in the tables, with the reason.
+const NOT_COMPARED: [(&str, &str); 0] = [];
+
+/// A node and a Redis, and two connections to each.
+struct Pair {
+    node: [Wire; 2],
+    redis: [Wire; 2],
+}
+
+impl Pair {
+    fn connect(node: &Node, redis: &RedisServer, protocol: u8) -> Pair {
+        let connect = |address| {
+            let mut wire = Wire::connect(address);
+            if protocol == 3 {
+                wire.run("HELLO 3");
+            }
+            wire
+        };
+        let mut pair =
+            Pair { node: [connect(node.addr()), connect(node.addr())], redis: [connect(redis.address), connect(redis.address)] };
+        pair.both(0, &["FLUSHALL"]);
+        pair
+    }
+
+    fn both(&mut self, connection: usize, arguments: &[impl AsRef<[u8]>]) -> (Value, Value) {
+        self.node[connection].send(arguments);
+        self.redis[connection].send(arguments);
+        let read = |wire: &mut Wire| wire.try_read().unwrap_or_else(|error| Value::Error(format!("no reply: {error}")));
+        (read(&mut self.node[connection]), read(&mut self.redis[connection]))
+    }
+}
+
+/// One line of a table.
+struct Line<'a> {
+    mark: &'a str,
+    connection: usize,
+    command: &'a str,
+}
+
+fn line(text: &str) -> Line<'_> {
+    let mut line = Line { mark: "", connection: 0, command: text };
+    for mark in ["~2 ", "~ ", "= ", "% ", "^ ", "> "] {
+        if let Some(command) = line.command.strip_prefix(mark) {
+            line = Line { mark: mark.trim_end(), command, ..line };
+            break;
+        }
+    }
+    if let Some(command) = line.command.strip_prefix("b: ") {
+        line = Line { connection: 1, command, ..line };
+    }
+    line
+}
+
+/// Makes equal what the mark allows to differ.
+fn normalized(mut value: Value, mark: &str) -> Value {
+    match mark {
+        "~" => {
+            if let Some(elements) = value.elements_mut() {
+                // SCAN and its family: the cursor stays in front.
+                if let [Value::Bulk(_), found @ (Value::Array(_) | Value::Set(_))] = &mut elements[..] {
+                    found.elements_mut().unwrap().sort();
+                } else {
+                    elements.sort();
+                }
+            }
+            value
+        }
+        "~2" => {
+            if let Some(elements) = value.elements_mut() {
+                let elements = match &mut elements[..] {
+                    [Value::Bulk(_), Value::Array(found)] => found,
+                    _ => elements,
+                };
+                let mut pairs: Vec<Vec<Value>> = elements.chunks(2).map(<[Value]>::to_vec).collect();
+                pairs.sort();
+                *elements = pairs.concat();
+            }
+            value
+        }
+        "=" => by_value(value),
+        "%" => kind(&value),
+        "^" => first_words(value),
+        _ => value,
+    }
+}
+
+fn first_words(mut value: Value) -> Value {
+    if let Value::Error(text) = &value {
+        return Value::Error(text.split(' ').next().unwrap().to_owned());
+    }
+    if let Some(elements) = value.elements_mut() {
+        elements.iter_mut().for_each(|element| *element = first_words(element.clone()));
+    }
+    value
+}
+
+fn by_value(mut value: Value) -> Value {
+    if let Some(elements) = value.elements_mut() {
+        elements.iter_mut().for_each(|element| *element = by_value(element.clone()));
+    }
+    match &value {
+        Value::Double(text) => Value::Double(text.parse::<f64>().unwrap().to_string()),
+        Value::Bulk(bytes) => match std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<f64>().ok()) {
+            Some(number) => Value::Double(number.to_string()),
+            None => value,
+        },
+        _ => value,
+    }
+}
+
+fn kind(value: &Value) -> Value {
+    match value {
+        Value::Bulk(_) => Value::bulk("…"),
+        Value::Verbatim(_) => Value::Verbatim(Vec::new()),
+        Value::Integer(_) => Value::Integer(1),
+        Value::Double(_) => Value::Double("…".to_owned()),
+        Value::Array(elements) => Value::Array(elements.iter().map(kind).collect()),
+        Value::Set(elements) => Value::Set(elements.iter().map(kind).collect()),
+        Value::Map(elements) => Value::Map(elements.iter().map(kind).collect()),
+        other => other.clone(),
+    }
+}
+
+#[tokio::test]
+async fn every_command_answers_as_redis_does() {
+    let redis = RedisServer::start();
+    let node = Node::spawn(Config::for_test()).await.unwrap();
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for (table, text) in TABLES {
+        for protocol in [2, 3] {
+            let mut pair = Pair::connect(&node, &redis, protocol);
+            let mut previous = "";
+            for (number, text) in text.lines().enumerate() {
+                if text.is_empty() {
+                    pair = Pair::connect(&node, &redis, protocol);
+                } else if !text.starts_with('#') {
+                    let line = line(text);
+                    assert!(
+                        !"^>".contains(line.mark) || line.mark.is_empty() || previous.starts_with(['#', '^', '>']),
+                        "{table}:{}: a reason is missing",
+                        number + 1
+                    );
+                    compared += 1;
+                    if let Some(difference) = compare(&mut pair, &line, protocol) {
+                        let is_over = difference.contains("no reply");
+                        differences.push(format!("{table}.txt:{} (RESP{protocol}) {text}\n{difference}", number + 1));
+                        assert!(!is_over, "{}", differences.join("\n"));
+                    }
+                }
+                previous = text;
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{} of {compared} replies differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+fn compare(pair: &mut Pair, line: &Line<'_>, protocol: u8) -> Option<String> {
+    if line.mark == ">" {
+        let (command, expected) = line.command.split_once(" => ").expect("a line for the node alone has its reply behind =>");
+        // Two forms where the protocols differ.
+        let expected = match expected.split_once(" | ") {
+            Some((resp2, _)) if protocol == 2 => resp2,
+            Some((_, resp3)) => resp3,
+            None => expected,
+        };
+        let given = format!("{:?}", pair.node[line.connection].run(command));
+        return (given != expected).then(|| format!("  node  {given}\n  7.2   {expected}"));
+    }
+    let (node, redis) = pair.both(line.connection, &words(line.command));
+    let (node, redis) = (normalized(node, line.mark), normalized(redis, line.mark));
+    (node != redis).then(|| format!("  node  {node:?}\n  redis {redis:?}"))
+}
+
+/// A command that is not in the tables is a command that nobody compared.
+#[tokio::test]
+async fn every_command_is_in_the_tables() {
+    let node = Node::spawn(Config::for_test()).await.unwrap();
+    let mut wire = Wire::connect(node.addr());
+    let listed = wire.run("COMMAND LIST");
+    let compared: Vec<String> = TABLES
+        .iter()
+        .flat_map(|(_, text)| text.lines())
+        .filter(|text| !text.is_empty() && !text.starts_with('#'))
+        .map(|text| String::from_utf8_lossy(&words(line(text).command)[0]).to_ascii_lowercase())
+        .collect();
+    let missing: Vec<String> = listed
+        .elements()
+        .iter()
+        .map(Value::text)
+        .filter(|name| !compared.contains(name) && !NOT_COMPARED.iter().any(|(known, _)| known == name))
+        .collect();
+    assert!(missing.is_empty(), "commands without a line in tests/differential/: {missing:?}");
+}

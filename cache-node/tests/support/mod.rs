@@ -1,0 +1,64 @@
+//! What the tests of a running node share: raw connections, replies as values, a real Redis to compare with.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+pub mod process;
+pub mod redis_server;
+pub mod value;
+pub mod wire;
+
+pub use redis_server::RedisServer;
+pub use value::Value;
+pub use wire::Wire;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should happen at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `is_done` holds; fails with `what` after [`PATIENCE`].
+pub fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_done() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Splits a line into arguments as redis-cli does: blanks separate, `"…"` knows `\n \r \t \\ \" \xHH`.
+pub fn words(line: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while !rest.is_empty() {
+        let (word, tail) = if let Some(quoted) = rest.strip_prefix('"') { quoted_word(quoted) } else { bare_word(rest) };
+        words.push(word);
+        rest = tail.trim_start();
+    }
+    words
+}
+
+fn bare_word(text: &str) -> (Vec<u8>, &str) {
+    let end = text.find(' ').unwrap_or(text.len());
+    (text.as_bytes()[..end].to_vec(), &text[end..])
+}
+
+fn quoted_word(text: &str) -> (Vec<u8>, &str) {
+    let mut word = Vec::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return (word, &text[at + 1..]),
+            '\\' => match characters.next().expect("an escape has a letter").1 {
+                'n' => word.push(b'\n'),
+                'r' => word.push(b'\r'),
+                't' => word.push(b'\t'),
+                'x' => {
+                    let digits: String = characters.by_ref().take(2).map(|(_, digit)| digit).collect();
+                    word.push(u8::from_str_radix(&digits, 16).expect("two hexadecimal digits"));
+                }
+                other => word.extend(other.to_string().bytes()),
+            },
+            other => word.extend(other.to_string().bytes()),
+        }
+    }
+    panic!("a quote is not closed: {text}");
+}
