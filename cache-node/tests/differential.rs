@@ -224,3 +224,153 @@ async fn every_command_is_in_the_tables() {
         .collect();
     assert!(missing.is_empty(), "commands without a line in tests/differential/: {missing:?}");
 }
+
+/// Templates of commands for random sequences; `{…}` stands for an argument drawn by [`argument`].
+const TEMPLATES: &str = include_str!("differential/random.txt");
+
+/// Fixed, so that a failure comes again; each gives one sequence, the odd ones in RESP3.
+const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+const COMMANDS_PER_SEED: usize = 2_500;
+
+const TYPES: [&str; 5] = ["string", "hash", "set", "zset", "list"];
+
+/// Few keys and members, so that commands meet each other's values and times; seldom a key whose name says another type.
+fn argument(name: &str, random: &mut StdRng) -> Vec<u8> {
+    /// Far in the future: what is left of it does not depend on how fast the test runs.
+    const YEAR_3000: i64 = 32_503_680_000;
+    let text = match name {
+        "k" => format!("{}{}", TYPES.choose(random).unwrap(), random.random_range(0..3)),
+        kind if TYPES.contains(&kind) => {
+            let kind = if random.random_ratio(1, 12) { TYPES.choose(random).unwrap() } else { kind };
+            format!("{kind}{}", random.random_range(0..3))
+        }
+        "m" => format!("m{}", random.random_range(0..8)),
+        "i" => random.random_range(-4..6_i64).to_string(),
+        "n" => random.random_range(0..4_i64).to_string(),
+        // Quarters: their sums print alike with 17 digits and with the shortest ones.
+        "s" => (f64::from(random.random_range(-20..20)) / 4.0).to_string(),
+        "t" => random.random_range(1_000..100_000).to_string(),
+        "at" => (YEAR_3000 + random.random_range(0..1_000)).to_string(),
+        "r" => match random.random_range(0..5) {
+            0 => "-inf".to_owned(),
+            1 => "+inf".to_owned(),
+            2 => format!("({}", random.random_range(-4..4)),
+            _ => random.random_range(-4..4).to_string(),
+        },
+        "v" => match random.random_range(0..9) {
+            0 => String::new(),
+            1 => "text with blanks\r\n".to_owned(),
+            2 => "x".repeat(70),
+            3 => "1.5".to_owned(),
+            4 => "word".to_owned(),
+            _ => random.random_range(-3..4).to_string(),
+        },
+        other => panic!("no argument is called {other}"),
+    };
+    text.into_bytes()
+}
+
+/// What a connection has queued since MULTI: the marks of the commands.
+type Queue = Option<Vec<&'static str>>;
+
+fn difference(mark: &str, command: &str, node: Value, redis: Value) -> Option<String> {
+    if let (Value::Integer(node), Value::Integer(redis)) = (&node, &redis)
+        && command == "TTL"
+        && (node - redis).abs() <= 1
+    {
+        // The two were asked at the two sides of a full second.
+        return None;
+    }
+    let (node, redis) = (normalized(node, mark), normalized(redis, mark));
+    (node != redis).then(|| format!("  node  {node:?}\n  redis {redis:?}"))
+}
+
+#[tokio::test]
+async fn random_sequences_answer_and_end_as_in_redis() {
+    let redis = RedisServer::start();
+    let node = Node::spawn(Config::for_test()).await.unwrap();
+    let templates: Vec<&str> = TEMPLATES.lines().collect();
+    for seed in SEEDS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut pair = Pair::connect(&node, &redis, 2 + (seed % 2) as u8);
+        let mut queues: [Queue; 2] = [None, None];
+        let mut history = Vec::new();
+        let mut errors = 0;
+        for step in 0..COMMANDS_PER_SEED {
+            let Line { mark, command, .. } = line(templates.choose(&mut random).unwrap());
+            let connection = usize::from(random.random_ratio(1, 4));
+            let arguments: Vec<Vec<u8>> = words(command)
+                .into_iter()
+                .map(|word| {
+                    let name = std::str::from_utf8(&word).unwrap().strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+                    name.map(|name| argument(name, &mut random)).unwrap_or(word)
+                })
+                .collect();
+            let shown: Vec<String> = arguments.iter().map(|argument| argument.escape_ascii().to_string()).collect();
+            history.push(format!("{connection}: {}", shown.join(" ")));
+            let (node, redis) = pair.both(connection, &arguments);
+            errors += usize::from(matches!(node, Value::Error(_)));
+            let found = compare_queued(&mut queues[connection], mark, &shown[0], node, redis);
+            if let Some(found) = found {
+                let recent = history[history.len().saturating_sub(30)..].join("\n  ");
+                panic!("seed {seed}, command {step}:\n  {recent}\n{found}");
+            }
+        }
+        assert!(
+            errors < COMMANDS_PER_SEED / 2,
+            "seed {seed}: {errors} errors: a sequence that hardly does anything compares little"
+        );
+        // Whatever is still queued goes away, then both databases must hold the same.
+        for connection in [0, 1] {
+            pair.both(connection, &["DISCARD"]);
+            pair.both(connection, &["UNWATCH"]);
+        }
+        for db in ["0", "1"] {
+            compare_database(&mut pair, db, seed);
+        }
+    }
+}
+
+/// Compares one reply, inside of MULTI too: EXEC's elements by the marks of what was queued.
+fn compare_queued(queue: &mut Queue, mark: &'static str, command: &str, node: Value, redis: Value) -> Option<String> {
+    let is_ok = node == Value::ok();
+    match command {
+        "MULTI" if is_ok => *queue = Some(Vec::new()),
+        "DISCARD" => *queue = None,
+        "EXEC" => {
+            let marks = queue.take().unwrap_or_default();
+            if let (Value::Array(nodes), Value::Array(others)) = (&node, &redis)
+                && nodes.len() == others.len()
+            {
+                let elements = nodes.iter().zip(others).zip(&marks);
+                return elements.filter_map(|((node, other), mark)| difference(mark, "TTL", node.clone(), other.clone())).next();
+            }
+        }
+        _ if node == Value::Simple("QUEUED".to_owned()) => queue.iter_mut().for_each(|marks| marks.push(mark)),
+        _ => {}
+    }
+    difference(mark, command, node, redis)
+}
+
+fn compare_database(pair: &mut Pair, db: &str, seed: u64) {
+    pair.both(0, &["SELECT", db]);
+    let (node, redis) = pair.both(0, &["KEYS", "*"]);
+    let (node, redis) = (normalized(node, "~"), normalized(redis, "~"));
+    assert_eq!(node, redis, "seed {seed}: keys of database {db}");
+    for key in node.elements().iter().map(Value::text) {
+        let (kind, other) = pair.both(0, &["TYPE", &key]);
+        assert_eq!(kind, other, "seed {seed}: type of {key}");
+        let (mark, read) = match kind.text().as_str() {
+            "string" => ("", "GET {}"),
+            "hash" => ("~2", "HGETALL {}"),
+            "set" => ("~", "SMEMBERS {}"),
+            "zset" => ("", "ZRANGE {} 0 -1 WITHSCORES"),
+            _ => ("", "LRANGE {} 0 -1"),
+        };
+        let (node, redis) = pair.both(0, &words(&read.replace("{}", &key)));
+        assert_eq!(normalized(node, mark), normalized(redis, mark), "seed {seed}: {key} in database {db}");
+        let (node, redis) = pair.both(0, &["TTL", &key]);
+        assert!((node.integer() - redis.integer()).abs() <= 1, "seed {seed}: TTL of {key}: {node:?}, {redis:?}");
+    }
+}
