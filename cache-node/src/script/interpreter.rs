@@ -23,8 +23,9 @@ use crate::{
 /// Memory of one thread's Lua state, all scripts together.
 const LUA_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Instructions between two looks at the clock: about 0.1 ms.
-const INSTRUCTIONS_PER_LOOK: u32 = 10_000;
+/// Instructions between two looks at the clock: about 10 µs of plain ones. An instruction that calls `string.rep` may take a
+/// millisecond, so that many more would overrun the limit by far.
+const INSTRUCTIONS_PER_LOOK: u32 = 1_000;
 
 /// Compiled scripts that a thread keeps.
 const COMPILED_MAX: usize = 1_000;
