@@ -27,6 +27,9 @@ impl CommandError {
     pub(crate) const STRING_TOO_LARGE: CommandError =
         CommandError::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
+    pub(crate) const REPLY_TOO_LARGE: CommandError =
+        CommandError::fixed("ERR the limit of a reply, 1 GB, is passed; ask for less at once");
+
     pub(crate) const fn fixed(text: &'static str) -> CommandError {
         CommandError(Cow::Borrowed(text))
     }

@@ -144,7 +144,7 @@ pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usi
 }
 
 fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, started: Instant, before: usize, reply: &mut Reply) {
-    let error = outcome.err();
+    let error = if reply.is_over() { Some(CommandError::REPLY_TOO_LARGE) } else { outcome.err() };
     if let Some(error) = &error {
         reply.truncate(before);
         reply.error(error.text());

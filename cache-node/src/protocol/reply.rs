@@ -15,16 +15,22 @@ pub(crate) enum Protocol {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(usize);
 
+/// Bytes of replies that one connection may have waiting. Redis sets no bound, so that `MGET` of one large value by the million takes
+/// all memory.
+pub(crate) const REPLY_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
+
 /// A reply buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
     protocol: Protocol,
+    /// Something did not fit below [`REPLY_BYTES_LIMIT`] and was left out.
+    is_over: bool,
 }
 
 impl Reply {
     pub(crate) fn new(protocol: Protocol) -> Reply {
-        Reply { bytes: Vec::new(), protocol }
+        Reply { bytes: Vec::new(), protocol, is_over: false }
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -54,6 +60,12 @@ impl Reply {
     /// Drops what was written after the buffer had `length` bytes: an error replaces a half-written reply.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
+        self.is_over = false;
+    }
+
+    /// Whether the reply is not whole, because it would have passed [`REPLY_BYTES_LIMIT`].
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Gives memory back after a large reply, and keeps up to `capacity_max` bytes for the next.
@@ -65,6 +77,10 @@ impl Reply {
 
     /// Appends bytes that are already in the protocol.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        if bytes.len() > REPLY_BYTES_LIMIT - self.bytes.len().min(REPLY_BYTES_LIMIT) {
+            self.is_over = true;
+            return;
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -96,7 +112,9 @@ impl Reply {
     }
 
     pub(crate) fn bulk(&mut self, bytes: &[u8]) {
-        self.bytes.reserve(bytes.len() + 16);
+        if bytes.len() + self.bytes.len() < REPLY_BYTES_LIMIT {
+            self.bytes.reserve(bytes.len() + 16);
+        }
         self.header(b'$', bytes.len() as i64);
         self.raw(bytes);
         self.raw(b"\r\n");
