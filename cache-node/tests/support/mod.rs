@@ -1,5 +1,5 @@
 //! What the tests of a running node share: raw connections, replies as values, a real Redis to compare with.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod process;
 pub mod redis_server;

@@ -1,21 +1,15 @@
-//! This process, and the `cache-node` binary as one of its own.
+//! The `cache-node` binary as a process of its own.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use super::PATIENCE;
-
-/// Resident memory of this process in bytes, the node in it included.
-pub fn resident_bytes() -> usize {
-    const PAGE_BYTES: usize = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * PAGE_BYTES
-}
 
 /// A running `cache-node`; dropping it kills it.
 #[derive(Debug)]
@@ -23,6 +17,7 @@ pub struct Binary {
     pub process: Child,
     pub ready_line: String,
     pub address: SocketAddr,
+    errors: Arc<Mutex<String>>,
 }
 
 impl Binary {
@@ -40,7 +35,31 @@ impl Binary {
         let ready_line = line.trim_end().to_owned();
         let address = ready_line.split(' ').nth(3).and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in the ready line {ready_line:?}"));
-        Binary { process, ready_line, address }
+        let errors = Arc::new(Mutex::new(String::new()));
+        let (stderr, collected) = (process.stderr.take().unwrap(), Arc::clone(&errors));
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                collected.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Binary { process, ready_line, address, errors }
+    }
+
+    /// What it has written to standard error so far.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap().clone()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        const PAGE_BYTES: usize = 4096;
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.process.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * PAGE_BYTES
+    }
+
+    /// Open files and sockets.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
     /// Runs one that is expected to end by itself; gives its status, standard output and standard error.
