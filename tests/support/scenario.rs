@@ -15,6 +15,8 @@ use crate::wait;
 
 /// Additions that run at once.
 const CONCURRENT_ADDS: usize = 200;
+/// One addition in this many may get a 503 when the machine is busy; all others are counted exactly.
+const UNKNOWN_SHARE_MAX: usize = 10;
 /// Additions to one line: with the first one they stay within the shop's limit of 99 for a line.
 const LINE_ADDS: usize = 98;
 /// A handler of this length is still at work when the logout of the same session is done.
@@ -70,16 +72,39 @@ async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<()> {
     for number in 0..count {
         let sku = skus[number % skus.len()].clone();
         let url = site.replicas[number % site.replicas.len()].url();
-        *expected.entry(sku.clone()).or_insert(0) += 1;
         let visitor = visitor.clone();
-        adds.push(tokio::spawn(async move { visitor.add(&url, &sku, 1).await }));
+        adds.push(tokio::spawn(async move {
+            let body = serde_json::json!({ "sku": sku, "quantity": 1 });
+            let answer = visitor.json(Method::POST, &format!("{url}/api/cart/lines"), &[], &body).await;
+            (sku, answer)
+        }));
     }
+    // By SKU, how many were not answered: the store's deadline can pass on a busy machine, and then nobody knows.
+    let mut unknown: BTreeMap<String, u32> = BTreeMap::new();
     for add in adds {
-        add.await??;
+        let (sku, answer) = add.await?;
+        let answer = answer?;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            *unknown.entry(sku).or_insert(0) += 1;
+        } else {
+            answer.success()?;
+            *expected.entry(sku).or_insert(0) += 1;
+        }
     }
+    let unknown_sum: u32 = unknown.values().sum();
+    ensure!(unknown_sum as usize * UNKNOWN_SHARE_MAX <= count, "{unknown_sum} of {count} additions got no answer");
     for replica in &site.replicas {
         let cart = visitor.cart(&replica.url()).await?;
-        ensure!(cart.lines == expected, "{} shows {:?}, expected {expected:?}", replica.name(), cart.lines);
+        for (sku, &least) in &expected {
+            let most = least + unknown.get(sku).copied().unwrap_or(0);
+            let quantity = cart.lines.get(sku).copied().unwrap_or(0);
+            ensure!(
+                (least..=most).contains(&quantity),
+                "{} shows {quantity} of {sku}, acknowledged {least}, at most {most}",
+                replica.name()
+            );
+        }
+        ensure!(cart.lines.len() == expected.len(), "{} shows {:?}", replica.name(), cart.lines);
     }
     Ok(())
 }
