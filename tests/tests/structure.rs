@@ -100,6 +100,8 @@ fn only_the_nodes_edges_touch_sockets_and_files() {
     let node = workspace_root().join("cache-node/src");
     let outside = |rooms: &[&str]| {
         let mut files = source(&node);
+        // Programs beside the node, such as its load generator, are clients of it.
+        files.retain(|(path, _)| !path.starts_with(node.join("bin")));
         files.retain(|(path, _)| {
             let inside = path.strip_prefix(&node).unwrap();
             !rooms.iter().any(|room| inside.starts_with(room) || inside == Path::new(&format!("{room}.rs")))
