@@ -207,14 +207,6 @@ impl RequestParser {
         self.bulk.map(|length| self.position + length + 2)
     }
 
-    /// Gives back what a large request made the parser allocate.
-    pub(crate) fn shrink(&mut self) {
-        if self.missing.is_none() {
-            self.spans = Vec::new();
-            self.inline = Vec::new();
-        }
-    }
-
     fn begin(&mut self, bytes: &[u8], limits: Limits, authenticated: bool) -> Result<Begun, ProtocolError> {
         self.spans.clear();
         self.position = 0;

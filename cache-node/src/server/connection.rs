@@ -1,8 +1,21 @@
 //! One connection: read everything that has arrived, run it all, write one reply buffer.
 
-use std::{io, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
 
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead as _, ReadBuf},
+    net::TcpStream,
+    time,
+};
+
+use bytes::BufMut as _;
+use tokio_util::io::poll_read_buf;
 
 use crate::{
     command::{self, Context},
@@ -40,10 +53,27 @@ impl From<io::Error> for End {
     }
 }
 
+/// Why a batch came to its end.
+enum Stop {
+    /// Every byte was consumed, or what is left is an unfinished request.
+    Drained,
+    /// [`REPLY_BYTES_MAX`] are waiting to be sent; requests are left.
+    Paused,
+    /// The connection ends once the replies are sent.
+    End,
+}
+
+/// What a connection woke up for.
+enum Turn {
+    /// Messages, or the word to close.
+    Outbox,
+    /// Requests arrived, and were run up to this.
+    Ran(Stop),
+}
+
 /// Serves a connection until it ends, and takes it out of every registry.
 pub(super) async fn serve(worker: &Worker, stream: TcpStream, client: Client) {
-    let mut connection =
-        Connection { worker, stream, client, parser: RequestParser::default(), pending: Vec::new(), outgoing: Vec::new() };
+    let mut connection = Connection { worker, stream, client, unfinished: None, outgoing: Vec::new() };
     // How it ended makes no difference to what is left to do.
     let _end = connection.run().await;
     command::leave(&worker.shared, &mut connection.client, now());
@@ -54,112 +84,112 @@ struct Connection<'a> {
     worker: &'a Worker,
     stream: TcpStream,
     client: Client,
-    parser: RequestParser,
-    /// Bytes that arrived and were not run yet: an unfinished request. Empty, and without an allocation, while idle.
-    pending: Vec<u8>,
+    /// What an idle connection does not have: most requests arrive whole and are run from the thread's own buffer.
+    unfinished: Option<Box<Unfinished>>,
     /// Replies that the socket did not take at once.
     outgoing: Vec<u8>,
+}
+
+/// Bytes that arrived and were not run yet, and how far they were parsed.
+#[derive(Default)]
+struct Unfinished {
+    bytes: Vec<u8>,
+    parser: RequestParser,
 }
 
 impl Connection<'_> {
     async fn run(&mut self) -> Result<(), End> {
         loop {
-            let messages = self.client.entry.outbox.take();
-            if !messages.is_empty() {
-                self.send(&messages).await?;
-                continue;
-            }
-            if self.client.entry.outbox.is_closing() {
-                return Err(End::Ours);
-            }
-            self.wait().await?;
-            self.read_and_run().await?;
-        }
-    }
-
-    /// Waits until there is something to read, a message to send on, or the word to close.
-    async fn wait(&self) -> Result<(), End> {
-        let entry = &self.client.entry;
-        let something = async {
-            tokio::select! {
-                readable = self.stream.readable() => readable,
-                () = entry.outbox.woken() => Ok(()),
-            }
-        };
-        match self.worker.config().timeout {
-            // A subscriber is idle by nature.
-            Some(idle_max) if !entry.is_subscriber() => time::timeout(idle_max, something).await.map_err(|_| End::Ours)??,
-            _ => something.await?,
-        }
-        Ok(())
-    }
-
-    async fn read_and_run(&mut self) -> Result<(), End> {
-        if self.pending.is_empty() {
-            let run = {
-                let scratch = &mut *self.worker.scratch.borrow_mut();
-                match self.stream.try_read(&mut scratch.input) {
-                    Ok(0) => return Err(End::Closed),
-                    Ok(read) => {
-                        self.worker.stats().received(read);
-                        let (consumed, end) = run_batch(
-                            self.worker,
-                            &mut self.client,
-                            &mut self.parser,
-                            &scratch.input[..read],
-                            &mut scratch.reply,
-                        );
-                        self.pending.extend_from_slice(&scratch.input[consumed..read]);
-                        self.flush_or_keep(&mut scratch.reply)?;
-                        end
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                    Err(error) => return Err(error.into()),
+            let turn = match self.worker.config().timeout {
+                // A subscriber is idle by nature.
+                Some(idle_max) if !self.client.entry.is_subscriber() => {
+                    time::timeout(idle_max, poll_fn(|cx| self.poll_turn(cx))).await.map_err(|_| End::Ours)??
                 }
+                _ => poll_fn(|cx| self.poll_turn(cx)).await?,
             };
-            self.after_batch(run).await?;
-        } else {
-            self.read_more()?;
-        }
-        while !self.pending.is_empty() {
-            let (consumed, run) = {
-                let scratch = &mut *self.worker.scratch.borrow_mut();
-                let (consumed, run) =
-                    run_batch(self.worker, &mut self.client, &mut self.parser, &self.pending, &mut scratch.reply);
-                self.flush_or_keep(&mut scratch.reply)?;
-                (consumed, run)
-            };
-            self.pending.drain(..consumed);
-            self.after_batch(run).await?;
-            if consumed == 0 {
-                break;
+            match turn {
+                Turn::Outbox => {
+                    let messages = self.client.entry.outbox.take();
+                    self.send(&messages).await?;
+                    if self.client.entry.outbox.is_closing() {
+                        return Err(End::Ours);
+                    }
+                }
+                Turn::Ran(stop) => self.finish_batch(stop).await?,
             }
         }
-        if self.pending.is_empty() {
-            // An idle connection keeps no buffers.
-            self.pending = Vec::new();
-            self.parser.shrink();
-        }
-        Ok(())
     }
 
-    /// Appends to an unfinished request.
-    fn read_more(&mut self) -> Result<(), End> {
-        let limit = self.worker.config().client_query_buffer_limit;
+    /// Waits for requests, a message to send on, or the word to close; runs the requests in the same go. One poll does it all: a
+    /// read that filled less than the buffer leaves nothing to read, and the next one is not tried before the kernel says so.
+    fn poll_turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Turn, End>> {
+        let outbox = &self.client.entry.outbox;
+        // Registered before the look, so that nothing slips through between.
+        outbox.register(cx.waker());
+        if outbox.has_something() {
+            return Poll::Ready(Ok(Turn::Outbox));
+        }
+        let stop = match self.unfinished {
+            None => ready!(self.poll_fresh(cx))?,
+            Some(_) => ready!(self.poll_more(cx))?,
+        };
+        Poll::Ready(Ok(Turn::Ran(stop)))
+    }
+
+    /// Reads into the thread's buffer and runs what is there.
+    fn poll_fresh(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Stop, End>> {
+        let worker = self.worker;
+        let scratch = &mut *worker.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch.input);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let bytes = buffer.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Err(End::Closed));
+        }
+        worker.stats().received(bytes.len());
+        let (consumed, stop) = run_batch(worker, &mut self.client, &mut scratch.parser, bytes, &mut scratch.reply);
+        if consumed < bytes.len() {
+            let parser = std::mem::take(&mut scratch.parser);
+            self.unfinished = Some(Box::new(Unfinished { bytes: bytes[consumed..].to_vec(), parser }));
+        }
+        self.flush_or_keep(&mut scratch.reply)?;
+        Poll::Ready(Ok(stop))
+    }
+
+    /// Appends to an unfinished request, and runs what is complete by then.
+    fn poll_more(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Stop, End>> {
+        let worker = self.worker;
+        let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Poll::Ready(Ok(Stop::Drained)) };
         // A large argument's length is known: grow towards it as it really arrives, at most doubling, so that a client that only
         // announces 512 MB costs nothing.
-        let wanted = self.parser.bytes_wanted().unwrap_or(0).saturating_sub(self.pending.len());
-        let room = wanted.clamp(READ_BUFFER_BYTES, self.pending.len().max(READ_BUFFER_BYTES));
-        self.pending.reserve(room);
-        match self.stream.try_read_buf(&mut self.pending) {
-            Ok(0) => Err(End::Closed),
-            Ok(read) => {
-                self.worker.stats().received(read);
-                if self.pending.len() > limit { Err(End::Ours) } else { Ok(()) }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+        let wanted = parser.bytes_wanted().unwrap_or(0).saturating_sub(bytes.len());
+        let room = wanted.clamp(READ_BUFFER_BYTES, bytes.len().max(READ_BUFFER_BYTES));
+        bytes.reserve(room);
+        let mut limited = bytes.limit(room);
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut limited))?;
+        if read == 0 {
+            return Poll::Ready(Err(End::Closed));
         }
+        worker.stats().received(read);
+        if bytes.len() > worker.config().client_query_buffer_limit {
+            return Poll::Ready(Err(End::Ours));
+        }
+        Poll::Ready(self.run_unfinished())
+    }
+
+    /// Runs the complete requests among the bytes that were kept.
+    fn run_unfinished(&mut self) -> Result<Stop, End> {
+        let worker = self.worker;
+        let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Ok(Stop::Drained) };
+        let scratch = &mut *worker.scratch.borrow_mut();
+        let (consumed, stop) = run_batch(worker, &mut self.client, parser, bytes, &mut scratch.reply);
+        if consumed == bytes.len() {
+            self.unfinished = None;
+        } else {
+            bytes.drain(..consumed);
+        }
+        self.flush_or_keep(&mut scratch.reply)?;
+        Ok(stop)
     }
 
     /// Sends what the socket takes at once and keeps the rest.
@@ -179,14 +209,19 @@ impl Connection<'_> {
         Ok(())
     }
 
-    async fn after_batch(&mut self, end: Option<End>) -> Result<(), End> {
-        if !self.outgoing.is_empty() {
-            let outgoing = std::mem::take(&mut self.outgoing);
-            self.send(&outgoing).await?;
-        }
-        match end {
-            Some(end) => Err(end),
-            None => Ok(()),
+    /// Sends what is left of the replies, and goes on with a batch that paused for them.
+    async fn finish_batch(&mut self, stop: Stop) -> Result<(), End> {
+        let mut stop = stop;
+        loop {
+            if !self.outgoing.is_empty() {
+                let outgoing = std::mem::take(&mut self.outgoing);
+                self.send(&outgoing).await?;
+            }
+            match stop {
+                Stop::Drained => return Ok(()),
+                Stop::End => return Err(End::Ours),
+                Stop::Paused => stop = self.run_unfinished()?,
+            }
         }
     }
 
@@ -197,38 +232,38 @@ impl Connection<'_> {
             match self.stream.try_write(rest) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let outbox = &self.client.entry.outbox;
-                    tokio::select! {
-                        writable = time::timeout(SEND_TIME_MAX, self.stream.writable()) => writable.map_err(|_| End::Ours)??,
-                        // Messages that come meanwhile wait in the outbox, whose bound is its own; only the word to close counts here.
-                        () = outbox.woken(), if !outbox.is_closing() => {}
-                    }
-                    if outbox.is_closing() {
-                        return Err(End::Ours);
-                    }
+                    let waited = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
+                    waited.map_err(|_| End::Ours)??;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
+
+    /// Waits until the socket takes more. Messages that come meanwhile stay in the outbox, whose bound is its own; only the word to
+    /// close counts here.
+    fn poll_writable(&self, cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        let outbox = &self.client.entry.outbox;
+        outbox.register(cx.waker());
+        if outbox.is_closing() {
+            return Poll::Ready(Err(End::Ours));
+        }
+        self.stream.poll_write_ready(cx).map_err(End::from)
+    }
 }
 
-/// Runs every complete request of `bytes`, up to [`REPLY_BYTES_MAX`] of replies. Gives the bytes consumed, and how the connection
-/// ends if it does.
-fn run_batch(
-    worker: &Worker,
-    client: &mut Client,
-    parser: &mut RequestParser,
-    bytes: &[u8],
-    reply: &mut Reply,
-) -> (usize, Option<End>) {
+/// Runs every complete request of `bytes`, up to [`REPLY_BYTES_MAX`] of replies. Gives the bytes consumed, and why it stopped.
+fn run_batch(worker: &Worker, client: &mut Client, parser: &mut RequestParser, bytes: &[u8], reply: &mut Reply) -> (usize, Stop) {
     let config = worker.config();
     let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
     let now = stamp(client);
     let mut consumed = 0;
     reply.set_protocol(client.protocol());
-    while consumed < bytes.len() && reply.len() < REPLY_BYTES_MAX {
+    while consumed < bytes.len() {
+        if reply.len() >= REPLY_BYTES_MAX {
+            return (consumed, Stop::Paused);
+        }
         let is_authenticated = client.is_authenticated;
         let limits = if is_authenticated { limits } else { limits.unauthenticated() };
         let rest = &bytes[consumed..];
@@ -237,7 +272,7 @@ fn run_batch(
             Ok(Some(taken)) => taken,
             Err(error) => {
                 reply.error(&format!("ERR {error}"));
-                return (consumed, Some(End::Ours));
+                return (consumed, Stop::End);
             }
         };
         let args = parser.args(rest);
@@ -248,8 +283,8 @@ fn run_batch(
         }
         consumed += taken;
         if client.closes_after_reply {
-            return (consumed, Some(End::Ours));
+            return (consumed, Stop::End);
         }
     }
-    (consumed, None)
+    (consumed, Stop::Drained)
 }

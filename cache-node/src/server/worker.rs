@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     keyspace::Now,
     node::{Client, ClientEntry, Shared},
-    protocol::Reply,
+    protocol::{Reply, RequestParser},
     script::Interpreter,
     server::{connection, now},
     stats::WorkerStats,
@@ -66,6 +66,7 @@ pub(super) struct Worker {
 pub(super) struct Scratch {
     pub(super) input: Box<[u8]>,
     pub(super) reply: Reply,
+    pub(super) parser: RequestParser,
 }
 
 struct Accepted {
@@ -117,7 +118,11 @@ fn run(
     accepting: Option<Accepting>,
 ) {
     let config = (shared.config_version(), shared.config());
-    let scratch = Scratch { input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(), reply: Reply::default() };
+    let scratch = Scratch {
+        input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+        reply: Reply::default(),
+        parser: RequestParser::default(),
+    };
     let worker = Rc::new(Worker {
         shared,
         index,
