@@ -23,13 +23,18 @@ pub(crate) use error::CommandError;
 pub(crate) use table::{Flags, KeyPositions, Outcome, Run, Spec};
 pub(crate) use transaction::{Transaction, Watch};
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
 
 use crate::{
     command::error::printable,
     keyspace::{Keys, Now},
     node::{Client, Shared},
-    protocol::{Args, Protocol, Reply},
+    protocol::{Args, Protocol, Reply, Requests},
     script::Interpreter,
     stats::WorkerStats,
 };
@@ -42,6 +47,77 @@ pub(crate) struct Context<'a> {
     pub(crate) scripts: &'a Interpreter,
     pub(crate) stats: &'a WorkerStats,
     pub(crate) now: Now,
+}
+
+/// Bytes of replies after which a batch pauses until they are sent: a pipeline of reads of large values must not pile up.
+pub(crate) const REPLY_BYTES_MAX: usize = 256 * 1024;
+
+/// Runs requests in order and writes their replies. Gives how many were run: fewer than all when the connection ends or
+/// [`REPLY_BYTES_MAX`] are reached.
+pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Requests, reply: &mut Reply) -> usize {
+    let mut next = 0;
+    let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
+    while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply {
+        plain.clear();
+        let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
+        plain.extend(rest.map_while(|args| plain_command(ctx, args)));
+        let grows = ctx.config.maxmemory > 0 && plain.iter().any(|index| table::TABLE[*index].flags.has(Flags::DENYOOM));
+        if plain.len() < 2 || (grows && make_room(ctx).is_err()) {
+            execute(ctx, requests.args(bytes, next), reply);
+            next += 1;
+        } else {
+            next += run_plain(ctx, bytes, requests, next, &plain, reply);
+        }
+    }
+    next
+}
+
+/// Requests of a batch that are looked at together.
+pub(crate) const REQUESTS_MAX: usize = 64;
+
+/// The command's row, if it needs nothing but its keys and nothing stands in its way.
+fn plain_command(ctx: &Context<'_>, args: Args<'_>) -> Option<usize> {
+    let index = table::find(args.at(0))?;
+    let spec = &table::TABLE[index];
+    let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE);
+    let client = &ctx.client;
+    let is_free = client.is_authenticated && client.transaction.is_none() && client.subscriptions == 0;
+    (is_plain && is_free && spec.check_arity(args).is_ok()).then_some(index)
+}
+
+/// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run.
+fn run_plain(
+    ctx: &mut Context<'_>,
+    bytes: &[u8],
+    requests: &Requests,
+    first: usize,
+    plain: &[usize],
+    reply: &mut Reply,
+) -> usize {
+    let shared = ctx.shared;
+    let args_of = |offset: usize| requests.args(bytes, first + offset);
+    let names = || plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
+    let mut keys = shared.keyspace.lock(names(), ctx.client.db(), ctx.now, &shared.notifier);
+    keys.warm(names());
+    let mut started = Instant::now();
+    let mut done = 0_usize;
+    for (offset, index) in plain.iter().enumerate() {
+        let Run::Keys(run) = table::TABLE[*index].run else { break };
+        let before = reply.len();
+        let outcome = run(&mut keys, args_of(offset), reply);
+        let ended = Instant::now();
+        finish(ctx, *index, outcome, ended - started, before, reply);
+        started = ended;
+        done += 1;
+        if reply.len() >= REPLY_BYTES_MAX {
+            break;
+        }
+    }
+    ctx.client.set_db(keys.db());
+    if let Some(index) = plain.get(done.saturating_sub(1)) {
+        ctx.client.entry.last_command.store(*index as u32, Ordering::Relaxed);
+    }
+    done
 }
 
 /// Runs one request and writes its reply.
@@ -123,7 +199,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             run(ctx, &mut keys, args, reply)
         }
     };
-    finish(ctx, index, outcome, started, before, reply);
+    finish(ctx, index, outcome, started.elapsed(), before, reply);
 }
 
 /// As [`call`], under locks that EXEC or a script holds already.
@@ -140,17 +216,17 @@ pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usi
         Run::Keys(run) => run(keys, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
-    finish(ctx, index, outcome, started, before, reply);
+    finish(ctx, index, outcome, started.elapsed(), before, reply);
 }
 
-fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, started: Instant, before: usize, reply: &mut Reply) {
+fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, took: Duration, before: usize, reply: &mut Reply) {
     let error = if reply.is_over() { Some(CommandError::REPLY_TOO_LARGE) } else { outcome.err() };
     if let Some(error) = &error {
         reply.truncate(before);
         reply.error(error.text());
         ctx.shared.errors.count(error.prefix());
     }
-    ctx.stats.called(index, started.elapsed(), error.is_some());
+    ctx.stats.called(index, took, error.is_some());
 }
 
 fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {

@@ -86,6 +86,11 @@ impl Index {
         None
     }
 
+    /// Reads where an entry with this hash would be.
+    pub(super) fn touch(&self, hash: u32) -> u64 {
+        self.slots.get(self.home(hash)).copied().unwrap_or(0)
+    }
+
     /// The first filled position with a hash of at least `hash`.
     pub(super) fn first_from(&self, hash: u32) -> Option<usize> {
         let mut position = self.home(hash);

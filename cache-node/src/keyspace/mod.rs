@@ -110,11 +110,10 @@ impl Keyspace {
         now: Now,
         sink: &'a dyn ChangeSink,
     ) -> Keys<'a> {
-        let mut indexes: SmallVec<[usize; 8]> = keys.map(|key| self.shard_of(self.hash(key))).collect();
+        let wanted = keys.fold(0_u32, |wanted, key| wanted | 1 << self.shard_of(self.hash(key)));
         // One order for everyone: the lower shard first.
-        indexes.sort_unstable();
-        indexes.dedup();
-        let guards = indexes.into_iter().map(|index| (index, self.cells[index].shard.lock())).collect();
+        let indexes = (0..SHARDS).filter(|index| wanted & 1 << index != 0);
+        let guards = indexes.map(|index| (index, self.cells[index].shard.lock())).collect();
         Keys::new(self, guards, db, now, sink)
     }
 

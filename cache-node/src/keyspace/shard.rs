@@ -78,6 +78,14 @@ impl Shard {
         self.tables[db].find(hash, |handle| Entry(self.arena.slot(handle)).key() == key)
     }
 
+    /// Reads from the entry with this hash, if there is one: from its header and from the middle of its value.
+    pub(super) fn touch(&self, db: usize, hash: u32) -> u8 {
+        let table = &self.tables[db];
+        let Some(handle) = table.find(hash, |_| true).and_then(|position| table.at(position)) else { return 0 };
+        let slot = self.arena.slot(handle);
+        slot[0] ^ slot[slot.len() / 2]
+    }
+
     pub(super) fn entry(&self, db: usize, position: usize) -> Entry<'_> {
         Entry(self.arena.slot(self.handle(db, position)))
     }

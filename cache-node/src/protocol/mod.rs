@@ -4,4 +4,4 @@ mod reply;
 mod request;
 
 pub(crate) use reply::{DecimalBuffer, Protocol, Reply, format_double};
-pub(crate) use request::{Args, Limits, OwnedRequest, RequestParser, split_quoted_line};
+pub(crate) use request::{Args, Limits, OwnedRequest, ProtocolError, RequestParser, Requests, split_quoted_line};

@@ -17,6 +17,9 @@ const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
 /// Spans reserved at once for a request: the rest grows as arguments really arrive, so that `*1048576` alone costs nothing.
 const SPANS_RESERVED_MAX: usize = 64;
 
+/// Spans that are kept allocated between batches.
+const SPANS_KEPT_MAX: usize = 4096;
+
 /// Bounds on one request. Sizes in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -139,6 +142,51 @@ impl<'a> FromIterator<&'a [u8]> for OwnedRequest {
     }
 }
 
+/// Complete requests at the front of a buffer, found before the first of them runs: their keys are then known together.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    spans: Vec<Span>,
+    ends: Vec<RequestEnd>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RequestEnd {
+    spans: usize,
+    bytes: usize,
+}
+
+impl Requests {
+    pub(crate) fn clear(&mut self) {
+        self.spans.clear();
+        self.ends.clear();
+        if self.spans.capacity() > SPANS_KEPT_MAX {
+            self.spans = Vec::new();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The arguments of a request, whose bytes are those that it was found in.
+    pub(crate) fn args<'a>(&'a self, bytes: &'a [u8], index: usize) -> Args<'a> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before].spans);
+        Args { bytes, spans: &self.spans[start..self.ends[index].spans] }
+    }
+
+    /// Bytes up to the end of the first `count` requests.
+    pub(crate) fn bytes_of(&self, count: usize) -> usize {
+        count.checked_sub(1).map_or(0, |last| self.ends[last].bytes)
+    }
+
+    /// Adds the array that `parser` has just found, which began at `start` and took `length` bytes.
+    pub(crate) fn push(&mut self, parser: &RequestParser, start: usize, length: usize) {
+        let shift = start as u32;
+        self.spans.extend(parser.spans.iter().map(|span| Span { start: span.start + shift, end: span.end + shift }));
+        self.ends.push(RequestEnd { spans: self.spans.len(), bytes: start + length });
+    }
+}
+
 /// Finds one request after another in a buffer. Between calls with an incomplete request the caller keeps the buffer's beginning
 /// and appends; after a complete one it drops the bytes consumed.
 #[derive(Debug, Default)]
@@ -197,6 +245,11 @@ impl RequestParser {
         Ok(Some(consumed))
     }
 
+    /// Whether the last request was an inline command, whose unquoted bytes the parser itself holds.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.is_inline
+    }
+
     /// The request found by the last successful [`RequestParser::parse`] over the same `bytes`.
     pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
         Args { bytes: if self.is_inline { &self.inline } else { bytes }, spans: &self.spans }
@@ -209,6 +262,9 @@ impl RequestParser {
 
     fn begin(&mut self, bytes: &[u8], limits: Limits, authenticated: bool) -> Result<Begun, ProtocolError> {
         self.spans.clear();
+        if self.spans.capacity() > SPANS_KEPT_MAX {
+            self.spans = Vec::new();
+        }
         self.position = 0;
         self.bulk = None;
         let Some(first) = bytes.first() else { return Ok(Begun::Incomplete) };

@@ -18,17 +18,14 @@ use bytes::BufMut as _;
 use tokio_util::io::poll_read_buf;
 
 use crate::{
-    command::{self, Context},
+    command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
     node::Client,
-    protocol::{Limits, Reply, RequestParser},
+    protocol::{Limits, ProtocolError, Reply, RequestParser, Requests},
     server::{
         now,
         worker::{READ_BUFFER_BYTES, Worker, stamp},
     },
 };
-
-/// Bytes of replies after which the batch pauses until they are sent: a pipeline of reads of large values must not pile up.
-const REPLY_BYTES_MAX: usize = 256 * 1024;
 
 /// Capacity that the thread's reply buffer keeps between batches.
 const REPLY_CAPACITY_KEPT: usize = 1024 * 1024;
@@ -147,7 +144,8 @@ impl Connection<'_> {
             return Poll::Ready(Err(End::Closed));
         }
         worker.stats().received(bytes.len());
-        let (consumed, stop) = run_batch(worker, &mut self.client, &mut scratch.parser, bytes, &mut scratch.reply);
+        let (consumed, stop) =
+            run_batch(worker, &mut self.client, &mut scratch.parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed < bytes.len() {
             let parser = std::mem::take(&mut scratch.parser);
             self.unfinished = Some(Box::new(Unfinished { bytes: bytes[consumed..].to_vec(), parser }));
@@ -182,7 +180,7 @@ impl Connection<'_> {
         let worker = self.worker;
         let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Ok(Stop::Drained) };
         let scratch = &mut *worker.scratch.borrow_mut();
-        let (consumed, stop) = run_batch(worker, &mut self.client, parser, bytes, &mut scratch.reply);
+        let (consumed, stop) = run_batch(worker, &mut self.client, parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed == bytes.len() {
             self.unfinished = None;
         } else {
@@ -254,37 +252,101 @@ impl Connection<'_> {
 }
 
 /// Runs every complete request of `bytes`, up to [`REPLY_BYTES_MAX`] of replies. Gives the bytes consumed, and why it stopped.
-fn run_batch(worker: &Worker, client: &mut Client, parser: &mut RequestParser, bytes: &[u8], reply: &mut Reply) -> (usize, Stop) {
+fn run_batch(
+    worker: &Worker,
+    client: &mut Client,
+    parser: &mut RequestParser,
+    requests: &mut Requests,
+    bytes: &[u8],
+    reply: &mut Reply,
+) -> (usize, Stop) {
     let config = worker.config();
     let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
     let now = stamp(client);
     let mut consumed = 0;
     reply.set_protocol(client.protocol());
-    while consumed < bytes.len() {
-        if reply.len() >= REPLY_BYTES_MAX {
-            return (consumed, Stop::Paused);
-        }
+    loop {
         let is_authenticated = client.is_authenticated;
         let limits = if is_authenticated { limits } else { limits.unauthenticated() };
-        let rest = &bytes[consumed..];
-        let taken = match parser.parse(rest, limits, is_authenticated) {
-            Ok(None) => break,
-            Ok(Some(taken)) => taken,
-            Err(error) => {
+        // AUTH changes what the next request may be, so a stranger's requests are taken one by one.
+        let count_max = if is_authenticated { REQUESTS_MAX } else { 1 };
+        let (found, next) = gather(parser, requests, &bytes[consumed..], limits, is_authenticated, count_max);
+        let stats = worker.stats();
+        let mut context = Context { shared: &worker.shared, config: &config, client, scripts: &worker.scripts, stats, now };
+        let done = command::execute_all(&mut context, &bytes[consumed..], requests, reply);
+        if done < requests.len() || client.closes_after_reply {
+            let stop = if client.closes_after_reply { Stop::End } else { Stop::Paused };
+            // What was found behind is found again: the parser starts anew.
+            *parser = RequestParser::default();
+            return (consumed + requests.bytes_of(done), stop);
+        }
+        let start = consumed;
+        consumed += found;
+        match next {
+            Next::Nothing => return (consumed, Stop::Drained),
+            Next::Error(error) => {
                 reply.error(&format!("ERR {error}"));
                 return (consumed, Stop::End);
             }
-        };
-        let args = parser.args(rest);
-        if args.len() > 0 {
-            let mut context =
-                Context { shared: &worker.shared, config: &config, client, scripts: &worker.scripts, stats: worker.stats(), now };
-            command::execute(&mut context, args, reply);
+            Next::Inline => {
+                let args = parser.args(&bytes[start..]);
+                if args.len() > 0 {
+                    let mut context =
+                        Context { shared: &worker.shared, config: &config, client, scripts: &worker.scripts, stats, now };
+                    command::execute(&mut context, args, reply);
+                }
+            }
+            Next::More => {}
         }
-        consumed += taken;
         if client.closes_after_reply {
             return (consumed, Stop::End);
         }
+        if reply.len() >= REPLY_BYTES_MAX && consumed < bytes.len() {
+            return (consumed, Stop::Paused);
+        }
     }
-    (consumed, Stop::Drained)
+}
+
+/// What stands behind the requests that were gathered.
+enum Next {
+    /// Nothing, or an unfinished request.
+    Nothing,
+    /// An inline command, which the parser holds.
+    Inline,
+    /// Perhaps more requests.
+    More,
+    Error(ProtocolError),
+}
+
+/// Finds up to `count_max` requests. Gives the bytes that they took, an inline command behind them included.
+fn gather(
+    parser: &mut RequestParser,
+    requests: &mut Requests,
+    bytes: &[u8],
+    limits: Limits,
+    is_authenticated: bool,
+    count_max: usize,
+) -> (usize, Next) {
+    requests.clear();
+    let mut found = 0;
+    while requests.len() < count_max {
+        if found == bytes.len() {
+            return (found, Next::Nothing);
+        }
+        match parser.parse(&bytes[found..], limits, is_authenticated) {
+            Ok(None) => return (found, Next::Nothing),
+            Ok(Some(length)) => {
+                if parser.is_inline() {
+                    return (found + length, Next::Inline);
+                }
+                // An empty array is answered by nothing.
+                if parser.args(&bytes[found..]).len() > 0 {
+                    requests.push(parser, found, length);
+                }
+                found += length;
+            }
+            Err(error) => return (found, Next::Error(error)),
+        }
+    }
+    (found, Next::More)
 }

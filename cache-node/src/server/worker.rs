@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     keyspace::Now,
     node::{Client, ClientEntry, Shared},
-    protocol::{Reply, RequestParser},
+    protocol::{Reply, RequestParser, Requests},
     script::Interpreter,
     server::{connection, now},
     stats::WorkerStats,
@@ -67,6 +67,7 @@ pub(super) struct Scratch {
     pub(super) input: Box<[u8]>,
     pub(super) reply: Reply,
     pub(super) parser: RequestParser,
+    pub(super) requests: Requests,
 }
 
 struct Accepted {
@@ -122,6 +123,7 @@ fn run(
         input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
         reply: Reply::default(),
         parser: RequestParser::default(),
+        requests: Requests::default(),
     };
     let worker = Rc::new(Worker {
         shared,
