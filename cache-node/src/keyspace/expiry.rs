@@ -19,6 +19,7 @@ impl Keyspace {
         let cell = &self.cells[shard];
         let mut guard = cell.shard.lock();
         let shard = &mut *guard;
+        shard.follow_clock(now);
         let mut looked_at = 0;
         let mut removed = 0;
         while looked_at < POSITIONS_PER_SLICE_MAX && removed < EXPIRED_PER_SLICE_MAX {
@@ -107,6 +108,28 @@ mod tests {
         assert!(keyspace.used_bytes() * 100 < full);
         let events = recorder.0.lock().expect("no panic while recording");
         assert_eq!(events.iter().filter(|event| *event == "expired").count(), 30_000);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_keeps_nothing_alive_and_ends_nothing_early() {
+        const HOUR_MS: u64 = 3_600_000;
+        let keyspace = Keyspace::new(1);
+        let recorder = Recorder::default();
+        let start = Now { unix_ms: 1_795_000_000_000 };
+        for number in 0..2_000_u64 {
+            let mut keys = keyspace.lock_all(0, start, &recorder);
+            keys.set_string(format!("key-{number}").as_bytes(), b"v", Some(start.unix_ms + number % 2 * 24 * HOUR_MS + HOUR_MS));
+        }
+        sweep(&keyspace, start, &recorder);
+        // Three hours at once: more than a due time of 16 bits can tell.
+        let later = Now { unix_ms: start.unix_ms + 4 * HOUR_MS };
+        sweep(&keyspace, later, &recorder);
+        assert_eq!(keyspace.lock_all(0, later, &recorder).len(), 1_000);
+        // And back: nothing comes to life again, nothing that still has time goes.
+        sweep(&keyspace, start, &recorder);
+        assert_eq!(keyspace.lock_all(0, start, &recorder).len(), 1_000);
+        sweep(&keyspace, Now { unix_ms: start.unix_ms + 25 * HOUR_MS }, &recorder);
+        assert_eq!(keyspace.lock_all(0, start, &recorder).len(), 0);
     }
 
     #[test]

@@ -233,7 +233,8 @@ impl Index {
 /// The tick at or after a time; never [`NEVER`].
 fn due(expires_at_ms: Option<u64>, now_ms: u64) -> u16 {
     let Some(at) = expires_at_ms else { return NEVER };
-    let ahead = at.min(now_ms + AHEAD_MAX * TICK_MS);
+    // A time long past would wrap around to one that is to come.
+    let ahead = at.clamp(now_ms, now_ms + AHEAD_MAX * TICK_MS);
     wrap(ahead.div_ceil(TICK_MS))
 }
 

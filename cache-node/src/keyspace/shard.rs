@@ -28,6 +28,8 @@ pub(super) struct Shard {
     pub(super) watchers: Watchers,
     /// Where the sweep for expired entries goes on.
     pub(super) sweep: Sweep,
+    /// When the sweep last went on.
+    swept: Option<Now>,
     /// The page that is being emptied.
     pub(super) moving: Option<SparsePage>,
     arena: Arena,
@@ -57,6 +59,7 @@ impl Shard {
             counters: ShardCounters::default(),
             watchers: Watchers::default(),
             sweep: Sweep::default(),
+            swept: None,
             moving: None,
             arena: Arena::default(),
             objects: Objects::default(),
@@ -167,6 +170,24 @@ impl Shard {
     pub(super) fn set_access(&mut self, db: usize, position: usize, access: Access) {
         let handle = self.handle(db, position);
         entry::set_access(self.arena.slot_mut(handle), access);
+    }
+
+    /// Counts due times anew when the clock has jumped: they tell only a few hours ahead from behind, so after a machine slept, or its
+    /// clock was set, what is long due could look far away. O(entries), and rare.
+    pub(super) fn follow_clock(&mut self, now: Now) {
+        const JUMP_MS: u64 = 30 * 60 * 1000;
+        let swept = self.swept.replace(now).unwrap_or(now);
+        if now.unix_ms.abs_diff(swept.unix_ms) < JUMP_MS {
+            return;
+        }
+        for db in 0..self.tables.len() {
+            for position in 0..self.tables[db].positions() {
+                if self.tables[db].at(position).is_some() {
+                    let expires_at_ms = self.entry(db, position).expires_at_ms();
+                    self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
+                }
+            }
+        }
     }
 
     /// Takes an entry out, its object with it.
