@@ -110,8 +110,8 @@ impl KeyPositions {
     /// The keys of a request that passed the arity check.
     pub(crate) fn keys<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
         let last = if self.last < 0 { args.len() as isize + isize::from(self.last) } else { isize::from(self.last) };
-        let positions = if self.first == 0 { 1..=0 } else { self.first as usize..=usize::try_from(last).unwrap_or(0) };
-        positions.step_by(self.step.max(1) as usize).filter_map(move |position| args.get(position))
+        let end = if self.first == 0 { 0 } else { usize::try_from(last + 1).unwrap_or(0) };
+        (self.first as usize..end).step_by(self.step.max(1) as usize).filter_map(move |position| args.get(position))
     }
 }
 

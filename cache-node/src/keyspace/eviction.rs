@@ -58,7 +58,12 @@ impl Keyspace {
 
 /// The best of `samples` random entries of a random database of the shard.
 fn choose(shard: &Shard, policy: EvictionPolicy, samples: usize, now: Now) -> Option<(usize, usize)> {
-    let filled: Vec<usize> = (0..shard.tables.len()).filter(|db| shard.tables[*db].len() > 0).collect();
+    let has_candidates = |db: &usize| {
+        let table = &shard.tables[*db];
+        // Where no key has a time to live, looking for one at every refused write would cost as much as finding one.
+        (if policy.is_volatile() { table.volatile_len() } else { table.len() }) > 0
+    };
+    let filled: Vec<usize> = (0..shard.tables.len()).filter(has_candidates).collect();
     let db = *filled.get(rand::random_range(0..filled.len().max(1)))?;
     let table = &shard.tables[db];
     let mut best: Option<(u64, usize)> = None;

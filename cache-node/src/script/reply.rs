@@ -89,7 +89,7 @@ pub(super) fn from_lua(value: &Value, resp: Protocol, reply: &mut Reply) -> mlua
 fn write(value: &Value, resp: Protocol, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
     match value {
         Value::String(text) => reply.bulk(&text.as_bytes()),
-        Value::Integer(number) => reply.integer(*number as i64),
+        Value::Integer(number) => reply.integer(*number),
         // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
         Value::Number(number) => reply.integer(*number as i64),
         // The script's protocol decides whether there are booleans, the client's how they are written.

@@ -39,9 +39,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often each thread looks for expired keys and for the word to stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Slices of expired keys removed per tick and shard before connections get their turn again.
-const EXPIRE_SLICES_PER_TURN: usize = 1;
-
 /// Slices of moving entries together per tick and shard: memory comes back within seconds and nobody notices.
 const COMPACT_SLICES_PER_TICK: usize = 10;
 
@@ -164,12 +161,8 @@ async fn upkeep(worker: &Worker) {
     let shared = &worker.shared;
     let step = shared.workers.len();
     for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
-        let mut slices = 0;
         while shared.keyspace.expire_slice(shard, now(), &shared.notifier) {
-            slices += 1;
-            if slices % EXPIRE_SLICES_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
     }
     for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
