@@ -230,10 +230,9 @@ fn lpos(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         }
     }
     let Some(list) = keys.read::<List>(args.at(1))? else {
-        if wanted.is_some() {
-            reply.array(0)
-        } else {
-            reply.null()
+        match wanted {
+            Some(_) => reply.array(0),
+            None => reply.null(),
         }
         return Ok(());
     };
@@ -285,27 +284,28 @@ fn rpoplpush(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome 
 
 fn transfer(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, from: End, to: End) -> Outcome {
     let (source, target) = (args.at(1), args.at(2));
-    if keys.read::<List>(source)?.is_none() {
+    let Some(list) = keys.read::<List>(source)? else {
         reply.null();
         return Ok(());
-    }
+    };
+    let moved = list.get(if from == End::Left { 0 } else { list.len() - 1 });
+    let moved: Box<[u8]> = moved.unwrap_or_default().into();
     keys.peek(target).map(|value| value.expect(Kind::List)).transpose()?;
     if source == target {
-        let element = keys.edit::<List, _>(source, (Class::List, push_event(to)), |list| {
-            let element = list.pop(from);
-            element.iter().for_each(|element| list.push(to, element));
-            (Changed::Yes, element)
+        keys.edit::<List, _>(source, (Class::List, push_event(to)), |list| {
+            list.pop(from);
+            list.push(to, &moved);
+            (Changed::Yes, ())
         })?;
         keys.notify(Class::List, pop_event(from), source);
-        reply.bulk_or_null(element.flatten().as_deref());
-        return Ok(());
+    } else {
+        // Redis tells of the push first.
+        keys.edit_or_create::<List, _>(target, (Class::List, push_event(to)), |list| {
+            list.push(to, &moved);
+            (Changed::Yes, ())
+        })?;
+        keys.edit::<List, _>(source, (Class::List, pop_event(from)), |list| (Changed::Yes, list.pop(from)))?;
     }
-    let element = keys.edit::<List, _>(source, (Class::List, pop_event(from)), |list| (Changed::Yes, list.pop(from)))?;
-    let element = element.flatten().unwrap_or_default();
-    keys.edit_or_create::<List, _>(target, (Class::List, push_event(to)), |list| {
-        list.push(to, &element);
-        (Changed::Yes, ())
-    })?;
-    reply.bulk(&element);
+    reply.bulk(&moved);
     Ok(())
 }

@@ -307,25 +307,27 @@ fn msetnx(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 fn incr(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    add(keys, args.at(1), 1, "incrby", reply)
+    add(keys, args.at(1), 1, reply)
 }
 
 fn decr(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    add(keys, args.at(1), -1, "decrby", reply)
+    add(keys, args.at(1), -1, reply)
 }
 
 fn incrby(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    add(keys, args.at(1), integer(args.at(2))?, "incrby", reply)
+    add(keys, args.at(1), integer(args.at(2))?, reply)
 }
 
 fn decrby(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let amount = integer(args.at(2))?;
     let amount = amount.checked_neg().ok_or(CommandError::fixed("ERR decrement would overflow"))?;
-    add(keys, args.at(1), amount, "decrby", reply)
+    add(keys, args.at(1), amount, reply)
 }
 
-fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, event: &str, reply: &mut Reply) -> Outcome {
-    let changed = keys.edit::<Str, _>(key, (Class::String, event), |string| {
+fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, reply: &mut Reply) -> Outcome {
+    // The event of all four commands, DECR's too, whatever the documentation says.
+    const EVENT: (Class, &str) = (Class::String, "incrby");
+    let changed = keys.edit::<Str, _>(key, EVENT, |string| {
         let number = strict_integer(&string.0).ok_or(CommandError::NOT_AN_INTEGER);
         let sum = number.and_then(|number| number.checked_add(amount).ok_or(CommandError::OVERFLOW));
         if let Ok(sum) = sum {
@@ -337,7 +339,7 @@ fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, event: &str, reply: &mut Re
         Some(sum) => sum?,
         None => {
             keys.set_string(key, DecimalBuffer::default().format(amount), None);
-            keys.notify(Class::String, event, key);
+            keys.notify(EVENT.0, EVENT.1, key);
             amount
         }
     };
