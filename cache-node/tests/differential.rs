@@ -225,6 +225,59 @@ async fn every_command_is_in_the_tables() {
     assert!(missing.is_empty(), "commands without a line in tests/differential/: {missing:?}");
 }
 
+/// Everything that the tables do to keys is told on the same channels in the same order.
+#[tokio::test]
+async fn writes_tell_the_same_events() {
+    let redis = RedisServer::start();
+    let node = Node::spawn(Config::for_test()).await.unwrap();
+    let mut listeners = [Wire::connect(node.addr()), Wire::connect(redis.address)];
+    for listener in &mut listeners {
+        listener.run("CONFIG SET notify-keyspace-events KEA");
+        listener.run("PSUBSCRIBE __key*");
+        listener.run("SUBSCRIBE end-of-block");
+    }
+    let mut differences = Vec::new();
+    for (table, text) in TABLES.iter().filter(|(table, _)| !["connection", "server"].contains(table)) {
+        let mut pair = Pair::connect(&node, &redis, 2);
+        let mut commands = Vec::new();
+        for text in text.lines().chain([""]) {
+            if !text.is_empty() {
+                let line = line(text);
+                // What only one of the two has, and what is left to chance, leads to other events.
+                if !text.starts_with('#') && !["%", ">"].contains(&line.mark) {
+                    pair.both(line.connection, &words(line.command));
+                    commands.push(text);
+                }
+                continue;
+            }
+            let mut ends = [Wire::connect(node.addr()), Wire::connect(redis.address)];
+            ends.iter_mut().for_each(|end| assert_eq!(end.run("PUBLISH end-of-block x"), Value::Integer(1)));
+            let [given, expected] = listeners.each_mut().map(events_of_block);
+            if let Some(at) = (0..given.len().max(expected.len())).find(|at| given.get(*at) != expected.get(*at)) {
+                let [given, expected] = [given.get(at..), expected.get(at..)]
+                    .map(|rest| rest.unwrap_or_default().iter().take(8).cloned().collect::<Vec<_>>());
+                differences.push(format!("{table}.txt, from {:?}:\n  node  {given:?}\n  redis {expected:?}", commands.first()));
+            }
+            commands.clear();
+            pair = Pair::connect(&node, &redis, 2);
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Channels and messages up to the one that ends the block.
+fn events_of_block(listener: &mut Wire) -> Vec<String> {
+    let mut events = Vec::new();
+    loop {
+        let message = listener.read();
+        let [kind, .., channel, body] = message.elements() else { panic!("{message:?} is no message") };
+        if kind.text() == "message" {
+            return events;
+        }
+        events.push(format!("{} {}", channel.text(), body.text()));
+    }
+}
+
 /// Templates of commands for random sequences; `{…}` stands for an argument drawn by [`argument`].
 const TEMPLATES: &str = include_str!("differential/random.txt");
 

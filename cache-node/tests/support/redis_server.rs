@@ -29,7 +29,7 @@ impl RedisServer {
     }
 
     fn start_on(port: u16) -> Option<RedisServer> {
-        let mut process = Command::new("redis-server")
+        let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -37,18 +37,16 @@ impl RedisServer {
             .unwrap_or_else(|error| {
                 panic!("cannot start redis-server: {error}; run: apt-get install --no-install-recommends redis-server")
             });
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut server = RedisServer { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
-            if TcpStream::connect(address).is_ok() {
-                return Some(RedisServer { process, address });
-            }
-            if process.try_wait().unwrap().is_some() {
+        while TcpStream::connect(server.address).is_err() {
+            if server.process.try_wait().unwrap().is_some() {
                 return None;
             }
+            assert!(started.elapsed() < PATIENCE, "redis-server does not answer on {}", server.address);
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server does not answer on {address}");
+        Some(server)
     }
 }
 

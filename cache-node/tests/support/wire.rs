@@ -45,9 +45,12 @@ impl Wire {
                 return Ok(value);
             }
             let mut chunk = [0; 64 * 1024];
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => self.pending.extend_from_slice(&chunk[..read]),
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.pending.extend_from_slice(&chunk[..read]),
+                // A child process of another test has ended.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -58,6 +61,11 @@ impl Wire {
         let outcome = self.try_read();
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         matches!(outcome, Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
+
+    /// Whether what has been read ends with a whole reply.
+    pub fn has_no_torn_reply(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Whether the other side has closed, which it does at once or soon.
