@@ -13,7 +13,7 @@ use crate::keyspace::{
     entry::Form,
     index::Index,
     index_hash,
-    shard::{NewValue, Shard, ShardCounters},
+    shard::{NewEntry, NewValue, Shard, ShardCounters},
 };
 
 /// Whether an edit changed anything: only then watchers and listeners are told.
@@ -297,13 +297,18 @@ impl<'a> Keys<'a> {
             let (changed, result) = edit(&mut value);
             let is_empty = value.is_empty();
             if changed == Changed::Yes && !is_empty {
-                match value.as_inline() {
-                    Some((form, bytes)) => {
-                        shard.replace(db, place.position, key, NewValue::Inline(form, bytes), expires_at_ms, access, self.now);
-                    }
+                // Taken apart only when it does not fit into the entry any more.
+                let inline = value.as_inline().map(|(form, bytes)| NewEntry {
+                    key,
+                    value: NewValue::Inline(form, bytes),
+                    expires_at_ms,
+                    access,
+                });
+                match inline {
+                    Some(new) => shard.replace(db, place.position, new, self.now),
                     None => {
-                        let object = NewValue::Object(value.into_value());
-                        shard.replace(db, place.position, key, object, expires_at_ms, access, self.now);
+                        let value = NewValue::Object(value.into_value());
+                        shard.replace(db, place.position, NewEntry { key, value, expires_at_ms, access }, self.now);
                     }
                 }
             }
@@ -537,9 +542,10 @@ impl<'a> Keys<'a> {
         let (db, now) = (self.db, self.now);
         let (guard, found) = self.look_up(hash, key);
         let shard: &mut Shard = &mut self.guards[guard].1;
+        let new = NewEntry { key, value, expires_at_ms, access };
         match found {
-            Some(position) => shard.replace(db, position, key, value, expires_at_ms, access, now),
-            None => shard.insert(db, index_hash(hash), key, value, expires_at_ms, access, now),
+            Some(position) => shard.replace(db, position, new, now),
+            None => shard.insert(db, index_hash(hash), new, now),
         }
         self.account(guard);
         self.changed(guard, key);

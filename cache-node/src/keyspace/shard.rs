@@ -52,6 +52,15 @@ pub(super) enum NewValue<'a> {
     Object(Value),
 }
 
+/// An entry that is written.
+#[derive(Debug)]
+pub(super) struct NewEntry<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: NewValue<'a>,
+    pub(super) expires_at_ms: Option<u64>,
+    pub(super) access: Access,
+}
+
 impl Shard {
     pub(super) fn new(databases: usize) -> Shard {
         Shard {
@@ -116,23 +125,13 @@ impl Shard {
         entry.0.len() + INDEX_BYTES + object
     }
 
-    pub(super) fn insert(
-        &mut self,
-        db: usize,
-        hash: u32,
-        key: &[u8],
-        value: NewValue<'_>,
-        expires_at_ms: Option<u64>,
-        access: Access,
-        now: Now,
-    ) {
-        let handle = match value {
-            NewValue::Inline(form, value) => self.write_new(Parts { key, form, value, expires_at_ms, access }),
-            NewValue::Object(object) => {
-                let number = self.objects.add(object).to_le_bytes();
-                self.write_new(Parts { key, form: Form::Object, value: &number, expires_at_ms, access })
-            }
-        };
+    pub(super) fn insert(&mut self, db: usize, hash: u32, new: NewEntry<'_>, now: Now) {
+        let expires_at_ms = new.expires_at_ms;
+        let handle = self.with_parts(new, |shard, parts| {
+            let handle = shard.arena.allocate(parts.bytes());
+            parts.write(shard.arena.slot_mut(handle));
+            handle
+        });
         let table = &mut self.tables[db];
         let before = table.allocated_bytes();
         table.insert(hash, handle, expires_at_ms, now.unix_ms);
@@ -140,24 +139,10 @@ impl Shard {
     }
 
     /// Puts another value in an entry's place. Its position stays.
-    pub(super) fn replace(
-        &mut self,
-        db: usize,
-        position: usize,
-        key: &[u8],
-        value: NewValue<'_>,
-        expires_at_ms: Option<u64>,
-        access: Access,
-        now: Now,
-    ) {
+    pub(super) fn replace(&mut self, db: usize, position: usize, new: NewEntry<'_>, now: Now) {
         self.drop_object(db, position);
-        match value {
-            NewValue::Inline(form, value) => self.rewrite(db, position, Parts { key, form, value, expires_at_ms, access }),
-            NewValue::Object(object) => {
-                let number = self.objects.add(object).to_le_bytes();
-                self.rewrite(db, position, Parts { key, form: Form::Object, value: &number, expires_at_ms, access });
-            }
-        }
+        let expires_at_ms = new.expires_at_ms;
+        self.with_parts(new, |shard, parts| shard.rewrite(db, position, parts));
         self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
     }
 
@@ -244,10 +229,16 @@ impl Shard {
         self.tables[db].at(position).expect("callers pass positions of entries")
     }
 
-    fn write_new(&mut self, parts: Parts<'_>) -> Handle {
-        let handle = self.arena.allocate(parts.bytes());
-        parts.write(self.arena.slot_mut(handle));
-        handle
+    /// Gives `write` what the entry is made of; an object is put in its place first.
+    fn with_parts<R>(&mut self, new: NewEntry<'_>, write: impl FnOnce(&mut Shard, Parts<'_>) -> R) -> R {
+        let NewEntry { key, value, expires_at_ms, access } = new;
+        match value {
+            NewValue::Inline(form, value) => write(self, Parts { key, form, value, expires_at_ms, access }),
+            NewValue::Object(object) => {
+                let number = self.objects.add(object).to_le_bytes();
+                write(self, Parts { key, form: Form::Object, value: &number, expires_at_ms, access })
+            }
+        }
     }
 
     /// Writes over the old entry where the size fits exactly, else into a new slot.
@@ -257,7 +248,8 @@ impl Shard {
             parts.write(self.arena.slot_mut(old));
             return;
         }
-        let new = self.write_new(parts);
+        let new = self.arena.allocate(parts.bytes());
+        parts.write(self.arena.slot_mut(new));
         entry::mark_free(self.arena.slot_mut(old));
         self.arena.free(old);
         self.tables[db].set_handle(position, new);

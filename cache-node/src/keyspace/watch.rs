@@ -24,7 +24,10 @@ impl WatchFlag {
 
 /// Who watches the keys of one shard.
 #[derive(Debug, Default)]
-pub(super) struct Watchers(HashMap<(usize, Box<[u8]>), Vec<Weak<WatchFlag>>>);
+pub(super) struct Watchers(HashMap<WatchedKey, Vec<Weak<WatchFlag>>>);
+
+/// A database and a key of it.
+type WatchedKey = (usize, Box<[u8]>);
 
 impl Watchers {
     pub(super) fn watch(&mut self, db: usize, key: &[u8], flag: &Arc<WatchFlag>) {
