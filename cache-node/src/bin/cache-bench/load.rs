@@ -17,7 +17,7 @@ use crate::reply::{Protocol, scan};
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// One read takes up to this much.
 const READ_BYTES: usize = 256 * 1024;
-/// The clock is looked at once in so many turns when nothing else asks for it.
+/// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 /// Latencies above this are counted as this.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
@@ -69,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// Nanoseconds from the write of an operation to the read of its last reply.
     pub(crate) latency: Histogram<u64>,
+    /// Operations of the connection that was served least, over those of the one served most: 1 when all get the same.
+    pub(crate) evenness: f64,
 }
 
 /// Open connections to one server.
@@ -90,6 +92,8 @@ struct Connection {
     /// When the operations under way were sent, and how many at a time.
     sent: VecDeque<(Instant, u32)>,
     under_way: usize,
+    /// Operations of this run that are answered.
+    answered: u64,
 }
 
 struct Progress {
@@ -120,6 +124,7 @@ impl Load {
                     expected: VecDeque::new(),
                     sent: VecDeque::new(),
                     under_way: 0,
+                    answered: 0,
                 })
             })
             .collect::<Result<_>>()?;
@@ -133,6 +138,7 @@ impl Load {
     pub(crate) fn run(&mut self, traffic: &mut dyn Traffic, plan: Plan) -> Result<Outcome> {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3).expect("the bounds are in order");
         let mut progress = Progress { operations: 0, latency };
+        self.connections.iter_mut().for_each(|connection| connection.answered = 0);
         let start = Instant::now();
         let deadline = plan.duration.map(|duration| start + duration);
         let is_over = |now: Instant| deadline.is_some_and(|deadline| now >= deadline);
@@ -187,7 +193,9 @@ impl Load {
                 connection.flush()?;
             }
         }
-        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency })
+        let counts = || self.connections.iter().map(|connection| connection.answered);
+        let evenness = counts().min().unwrap_or(0) as f64 / counts().max().unwrap_or(0).max(1) as f64;
+        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency, evenness })
     }
 }
 
@@ -272,6 +280,7 @@ impl Connection {
 
     fn answered(&mut self, now: Instant, progress: &mut Progress) {
         self.under_way -= 1;
+        self.answered += 1;
         progress.operations += 1;
         if let Some((sent, count)) = self.sent.front_mut() {
             progress.latency.saturating_record(now.saturating_duration_since(*sent).as_nanos() as u64);

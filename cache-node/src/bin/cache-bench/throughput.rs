@@ -124,6 +124,7 @@ impl Turn {
             milliseconds(0.999),
             process::rss(server.pid())? as f64 / f64::from(1 << 20),
             client_cpu.as_secs_f64() * 1e6 / operations,
+            outcome.evenness,
             others.as_secs_f64() / outcome.elapsed.as_secs_f64(),
         ])
     }
@@ -140,6 +141,7 @@ fn measures(variant: &Variant) -> Vec<Measure> {
         Measure::new("p99.9 ms", 3),
         Measure::new("RSS MiB", 0),
         Measure::new("client CPU µs/op", 2).hidden(),
+        Measure::new("evenness", 2).hidden(),
         Measure::new(OTHERS, 2).hidden(),
     ]
 }
