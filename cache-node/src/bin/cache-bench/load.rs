@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read as _, Write as _},
     net::SocketAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const READ_BYTES: usize = 256 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
+/// A fixed pace looks at its sockets and its schedule this often, and latencies are as coarse; the kernel adds about as much again.
+const FIXED_PACE_NAP: Duration = Duration::from_micros(50);
 /// Latencies above this are counted as this.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
 
@@ -48,8 +51,8 @@ pub(crate) enum Pace {
     Batch,
     /// Always `depth` operations under way: a new one for each that is answered.
     Refill,
-    /// So many operations a second over all connections, at fixed times, whether or not the server keeps up. A latency is counted from
-    /// the time at which the operation was due.
+    /// So many operations a second over all connections, at fixed times, whether or not the server keeps up: nothing that the server
+    /// does delays a request, so no latency is omitted.
     Fixed(f64),
 }
 
@@ -71,6 +74,8 @@ pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
     /// Operations of the connection that was served least, over those of the one served most: 1 when all get the same.
     pub(crate) evenness: f64,
+    /// The longest time that a load of fixed pace did not look at its sockets: no latency below it says anything about the server.
+    pub(crate) pause_max: Duration,
 }
 
 /// Open connections to one server.
@@ -151,6 +156,7 @@ impl Load {
             }
         }
         let mut heard = start;
+        let mut pause_max = Duration::ZERO;
         let mut now = start;
         loop {
             if let Some(schedule) = &mut schedule {
@@ -159,13 +165,21 @@ impl Load {
             if self.connections.iter().all(|connection| connection.under_way == 0) && (!has_more || is_over(now)) {
                 break;
             }
-            // A fixed pace needs a finer clock than epoll's milliseconds.
-            let timeout = if schedule.is_some() { Duration::ZERO } else { Duration::from_secs(1) };
+            let timeout = if schedule.is_some() {
+                // A finer clock than epoll's milliseconds. Turning without a pause would take a core from the server.
+                thread::sleep(FIXED_PACE_NAP);
+                Duration::ZERO
+            } else {
+                Duration::from_secs(1)
+            };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            now = Instant::now();
+            let last = std::mem::replace(&mut now, Instant::now());
+            if schedule.is_some() {
+                pause_max = pause_max.max(now.duration_since(last));
+            }
             if !self.events.is_empty() {
                 heard = now;
             } else if now.duration_since(heard) > SILENCE_MAX
@@ -195,7 +209,7 @@ impl Load {
         }
         let counts = || self.connections.iter().map(|connection| connection.answered);
         let evenness = counts().min().unwrap_or(0) as f64 / counts().max().unwrap_or(0).max(1) as f64;
-        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency, evenness })
+        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency, evenness, pause_max })
     }
 }
 
@@ -316,7 +330,8 @@ impl Schedule {
             self.connection = (self.connection + 1) % connections.len();
             let connection = &mut connections[self.connection];
             let depth = connection.under_way + 1;
-            if !connection.fill(self.connection, traffic, depth, due) {
+            // From now, not from when it was due: a load that was late itself must not blame the server.
+            if !connection.fill(self.connection, traffic, depth, now) {
                 return Ok(false);
             }
             connection.flush()?;

@@ -52,6 +52,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("p99 ms", 3).compared("p99", Direction::OursOverPeers).goal(Some(Goal::AtMost(1.5))),
         Measure::new("p99.9 ms", 3),
         Measure::new("max ms", 1),
+        Measure::new("load's own pause ms", 1),
         Measure::new("last reclaimed s", 2).goal(Some(Goal::AtMost(1.0))),
         Measure::new("RSS before MiB", 0),
         Measure::new("peak MiB", 0),
@@ -73,7 +74,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     Ok(vec![report])
 }
 
-fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Result<[f64; 9]> {
+fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Result<[f64; 10]> {
     let server = peer.start(usize::from(bench.options.threads), bench.options.pin)?;
     let never = now_ms()? + 3_600_000;
     fill(&server, &mut Sets::new(live, never))?;
@@ -120,6 +121,7 @@ fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Resu
         milliseconds(during.latency.value_at_quantile(0.99)),
         milliseconds(during.latency.value_at_quantile(0.999)),
         milliseconds(during.latency.max()),
+        during.pause_max.as_secs_f64() * 1e3,
         reclaimed.as_secs_f64(),
         mebibytes(rss_before),
         mebibytes(rss_peak),
