@@ -10,6 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -35,10 +36,13 @@ impl Siege {
     fn laid(arguments: &[&str]) -> Siege {
         let node = Binary::start(&[&["--port", "0"], arguments].concat());
         let is_over = Arc::new(AtomicBool::new(false));
+        let (started, has_started) = mpsc::channel();
         let healthy = thread::spawn({
             let (address, is_over) = (node.address, Arc::clone(&is_over));
-            move || live(address, &is_over)
+            move || live(address, &is_over, &started)
         });
+        // Its connections come before the hostile ones.
+        has_started.recv().expect("the healthy client got an answer");
         let resident_before = node.resident_bytes();
         Siege { node, healthy: Some(healthy), is_over, resident_before }
     }
@@ -70,8 +74,10 @@ impl Siege {
 }
 
 /// Writes and reads back until told to stop; gives the number of answers and the longest wait.
-fn live(address: SocketAddr, is_over: &AtomicBool) -> (u64, Duration) {
+fn live(address: SocketAddr, is_over: &AtomicBool, started: &mpsc::Sender<()>) -> (u64, Duration) {
     let mut wires = [Wire::connect(address), Wire::connect(address)];
+    wires.iter_mut().for_each(|wire| assert_eq!(wire.run("PING"), Value::Simple("PONG".to_owned())));
+    started.send(()).unwrap();
     let (mut answers, mut slowest) = (0, Duration::ZERO);
     while !is_over.load(Ordering::Relaxed) {
         for (index, wire) in wires.iter_mut().enumerate() {
