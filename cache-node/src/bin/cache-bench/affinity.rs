@@ -19,6 +19,11 @@ pub(crate) enum Side {
     Server,
 }
 
+/// Cores that [`Side::Server`] has.
+pub(crate) fn server_cores() -> usize {
+    *CORES - 1
+}
+
 /// Keeps the calling thread, and what it starts from now on, on its side.
 ///
 /// # Errors

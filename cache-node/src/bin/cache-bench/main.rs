@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use serde_json::json;
 
@@ -72,6 +72,12 @@ fn run(options: Options) -> Result<()> {
         eprintln!("cache-bench: built without optimization: nothing below says how fast cache-node is; use cargo run --release");
     }
     if options.pin {
+        let cores = affinity::server_cores();
+        // The threads of Redis and Valkey wait for each other by spinning: on one core they take it from each other.
+        ensure!(
+            usize::from(options.threads) <= cores,
+            "--pin leaves {cores} core(s) to the servers: take --threads {cores} or no --pin"
+        );
         affinity::keep(Side::Client)?;
     }
     let progress = Progress::new(workloads.len() as u64);
