@@ -307,14 +307,16 @@ fn one_connection_too_many_is_told_so() {
 fn a_transaction_without_end_is_refused() {
     let siege = Siege::laid(&[]);
     let mut wire = Wire::connect(siege.address());
-    assert_eq!(wire.run("MULTI"), Value::ok());
     let value = vec![b'x'; 16 * MB];
-    let replies: Vec<Value> = (0..20).map(|_| wire.call(&[&b"SET"[..], b"k", &value])).collect();
-    assert!(replies[0] == Value::Simple("QUEUED".to_owned()) && replies[19].is_error("ERR"), "{:?}", replies[19]);
-    siege.assert_grown_less_than(400 * MB);
-    assert!(wire.run("EXEC").is_error("EXECABORT"));
-    assert_eq!(wire.run("EXISTS k"), Value::Integer(0));
-    wait_until("memory is given back", || siege.grown_bytes() < 64 * MB);
+    // Three times: what the first one took serves the next ones, whether the allocator gives it back to the system or not.
+    for _ in 0..3 {
+        assert_eq!(wire.run("MULTI"), Value::ok());
+        let replies: Vec<Value> = (0..20).map(|_| wire.call(&[&b"SET"[..], b"k", &value])).collect();
+        assert!(replies[0] == Value::Simple("QUEUED".to_owned()) && replies[19].is_error("ERR"), "{:?}", replies[19]);
+        siege.assert_grown_less_than(400 * MB);
+        assert!(wire.run("EXEC").is_error("EXECABORT"));
+        assert_eq!(wire.run("EXISTS k"), Value::Integer(0));
+    }
     siege.lifted();
 }
 
