@@ -1,5 +1,4 @@
 #![doc = include_str!("lib.md")]
-#![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod backend;
