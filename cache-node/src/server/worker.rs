@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
     sync::{
         Arc,
@@ -217,14 +217,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, senders: Vec<mpsc::Se
 /// Refuses a connection with the reason, or lets it in.
 fn admit(worker: &Worker, accepted: Accepted) -> Option<Accepted> {
     let shared = &worker.shared;
-    let config = worker.config();
-    let refusal: &[u8] = if shared.clients.len() >= config.maxclients {
-        b"-ERR max number of clients reached\r\n"
-    } else if config.protected_mode && config.requirepass.is_none() && !accepted.address.ip().to_canonical().is_loopback() {
-        b"-DENIED cache-node is running in protected mode because no password is set. In this mode connections are only accepted from \
-          the loopback interface. To accept other hosts, set a password with --requirepass (or CONFIG SET requirepass from this \
-          machine), or, if the network is trusted, start with --protected-mode no.\r\n"
-    } else {
+    let Some(refusal) = refusal(&worker.config(), shared.clients.len(), accepted.address.ip()) else {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         return Some(accepted);
     };
@@ -233,6 +226,23 @@ fn admit(worker: &Worker, accepted: Accepted) -> Option<Accepted> {
     let sent = (&accepted.stream).write_all(refusal);
     drop(sent);
     None
+}
+
+/// Why a host may not come in, in the protocol's words.
+fn refusal(config: &Config, clients: usize, host: IpAddr) -> Option<&'static [u8]> {
+    if clients >= config.maxclients {
+        return Some(b"-ERR max number of clients reached\r\n");
+    }
+    let is_open_to_others = !config.protected_mode || config.requirepass.is_some();
+    // An IPv4 host on an IPv6 socket is the host that it is.
+    if is_open_to_others || host.to_canonical().is_loopback() {
+        return None;
+    }
+    Some(
+        b"-DENIED cache-node is running in protected mode because no password is set. In this mode connections are only accepted from \
+          the loopback interface. To accept other hosts, set a password with --requirepass (or CONFIG SET requirepass from this \
+          machine), or, if the network is trusted, start with --protected-mode no.\r\n",
+    )
 }
 
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
@@ -266,4 +276,29 @@ pub(super) fn stamp(client: &Client) -> Now {
     let now = now();
     client.entry.last_active_ms.store(now.unix_ms, Ordering::Relaxed);
     now
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::refusal;
+    use crate::Config;
+
+    #[test]
+    fn protected_mode_refuses_other_hosts_while_there_is_no_password() {
+        let protected = Config::default();
+        let host = |text: &str| -> IpAddr { text.parse().expect("an address") };
+        for local in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
+            assert!(refusal(&protected, 0, host(local)).is_none(), "{local}");
+        }
+        for other in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0"] {
+            assert!(refusal(&protected, 0, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
+            let with_password = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
+            assert!(refusal(&with_password, 0, host(other)).is_none(), "{other}");
+            let open = Config { protected_mode: false, ..Config::default() };
+            assert!(refusal(&open, 0, host(other)).is_none(), "{other}");
+        }
+        assert!(refusal(&protected, protected.maxclients, host("127.0.0.1")).is_some());
+    }
 }
