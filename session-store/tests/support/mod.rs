@@ -1,5 +1,12 @@
 //! Real servers, an application with two replicas, and visitors with a cookie of their own.
-#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, unused_imports, reason = "each test uses its part, and fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test uses its part, and fails by panicking"
+)]
 
 pub mod app;
 pub mod meter;
