@@ -54,7 +54,7 @@ impl Reply {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+        self.truncate(0);
     }
 
     /// Drops what was written after the buffer had `length` bytes: an error replaces a half-written reply.

@@ -195,16 +195,18 @@ impl Connection<'_> {
         if reply.is_empty() {
             return Ok(());
         }
-        let sent = match self.stream.try_write(reply.bytes()) {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.into()),
+        let outcome = match self.stream.try_write(reply.bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            outcome => outcome,
         };
-        self.worker.stats().sent(reply.len());
-        self.outgoing.extend_from_slice(&reply.bytes()[sent..]);
+        if let Ok(sent) = outcome {
+            self.worker.stats().sent(reply.len());
+            self.outgoing.extend_from_slice(&reply.bytes()[sent..]);
+        }
+        // Also when the socket broke: the buffer is the thread's, and the next to use it is another client.
         reply.clear();
         reply.shrink_to(REPLY_CAPACITY_KEPT);
-        Ok(())
+        outcome.map(drop).map_err(End::from)
     }
 
     /// Sends what is left of the replies, and goes on with a batch that paused for them.
@@ -264,6 +266,8 @@ fn run_batch(
     let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
     let now = stamp(client);
     let mut consumed = 0;
+    // Empty already, unless a command panicked: what it left was for another client.
+    reply.clear();
     reply.set_protocol(client.protocol());
     loop {
         let is_authenticated = client.is_authenticated;
