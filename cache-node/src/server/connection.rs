@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
@@ -69,16 +70,23 @@ enum Turn {
 }
 
 /// Serves a connection until it ends, and takes it out of every registry.
-pub(super) async fn serve(worker: &Worker, stream: TcpStream, client: Client) {
+///
+/// No `async fn`: that would keep its arguments beside the connection that they became. What an idle connection does not do is boxed
+/// below for the same reason; ten thousand of them wait most of the time.
+pub(super) fn serve(worker: Rc<Worker>, stream: TcpStream, client: Client) -> impl Future<Output = ()> {
     let mut connection = Connection { worker, stream, client, unfinished: None, outgoing: Vec::new() };
-    // How it ended makes no difference to what is left to do.
-    let _end = connection.run().await;
-    command::leave(&worker.shared, &mut connection.client, now());
-    worker.shared.clients.remove(connection.client.entry.id);
+    async move {
+        // How it ended makes no difference to what is left to do.
+        let _end = connection.run().await;
+        let worker = &connection.worker;
+        command::leave(&worker.shared, &mut connection.client, now());
+        worker.shared.clients.remove(connection.client.entry.id);
+        worker.left();
+    }
 }
 
-struct Connection<'a> {
-    worker: &'a Worker,
+struct Connection {
+    worker: Rc<Worker>,
     stream: TcpStream,
     client: Client,
     /// What an idle connection does not have: most requests arrive whole and are run from the thread's own buffer.
@@ -94,25 +102,26 @@ struct Unfinished {
     parser: RequestParser,
 }
 
-impl Connection<'_> {
+impl Connection {
     async fn run(&mut self) -> Result<(), End> {
         loop {
             let turn = match self.worker.config().timeout {
                 // A subscriber is idle by nature.
                 Some(idle_max) if !self.client.entry.is_subscriber() => {
-                    time::timeout(idle_max, poll_fn(|cx| self.poll_turn(cx))).await.map_err(|_| End::Ours)??
+                    Box::pin(time::timeout(idle_max, poll_fn(|cx| self.poll_turn(cx)))).await.map_err(|_| End::Ours)??
                 }
                 _ => poll_fn(|cx| self.poll_turn(cx)).await?,
             };
             match turn {
                 Turn::Outbox => {
                     let messages = self.client.entry.outbox.take();
-                    self.send(&messages).await?;
+                    Box::pin(self.send(&messages)).await?;
                     if self.client.entry.outbox.is_closing() {
                         return Err(End::Ours);
                     }
                 }
-                Turn::Ran(stop) => self.finish_batch(stop).await?,
+                Turn::Ran(Stop::Drained) if self.outgoing.is_empty() => {}
+                Turn::Ran(stop) => Box::pin(self.finish_batch(stop)).await?,
             }
         }
     }
@@ -135,7 +144,8 @@ impl Connection<'_> {
 
     /// Reads into the thread's buffer and runs what is there.
     fn poll_fresh(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Stop, End>> {
-        let worker = self.worker;
+        let worker = Rc::clone(&self.worker);
+        let worker = &*worker;
         let scratch = &mut *worker.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(&mut scratch.input);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -156,7 +166,8 @@ impl Connection<'_> {
 
     /// Appends to an unfinished request, and runs what is complete by then.
     fn poll_more(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Stop, End>> {
-        let worker = self.worker;
+        let worker = Rc::clone(&self.worker);
+        let worker = &*worker;
         let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Poll::Ready(Ok(Stop::Drained)) };
         // A large argument's length is known: grow towards it as it really arrives, at most doubling, so that a client that only
         // announces 512 MB costs nothing.
@@ -177,7 +188,8 @@ impl Connection<'_> {
 
     /// Runs the complete requests among the bytes that were kept.
     fn run_unfinished(&mut self) -> Result<Stop, End> {
-        let worker = self.worker;
+        let worker = Rc::clone(&self.worker);
+        let worker = &*worker;
         let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Ok(Stop::Drained) };
         let scratch = &mut *worker.scratch.borrow_mut();
         let (consumed, stop) = run_batch(worker, &mut self.client, parser, &mut scratch.requests, bytes, &mut scratch.reply);

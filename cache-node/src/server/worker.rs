@@ -77,6 +77,11 @@ impl Worker {
         &self.shared.workers[self.index]
     }
 
+    /// A connection ended.
+    pub(super) fn left(&self) {
+        self.connections.set(self.connections.get() - 1);
+    }
+
     /// The configuration in force; a lock is taken only after CONFIG SET.
     pub(super) fn config(&self) -> Arc<Config> {
         let version = self.shared.config_version();
@@ -265,10 +270,7 @@ fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let client = Client::new(entry, config.requirepass.is_none());
     let worker = Rc::clone(worker);
     worker.connections.set(worker.connections.get() + 1);
-    spawn_local(async move {
-        connection::serve(&worker, stream, client).await;
-        worker.connections.set(worker.connections.get() - 1);
-    });
+    spawn_local(connection::serve(worker, stream, client));
 }
 
 /// The time for a batch, also stamped on the connection.
