@@ -9,8 +9,8 @@ use crate::{
     CacheStore, StoreError,
     cart::lines::CartSnapshot,
     keys::Tag,
-    record::{Delta, ExpiryPolicy, RawField, StoredSession, VERSION, integer, unix_ms, unreadable},
-    scripts::{COMMIT, CREATE, END, ROTATE, reply},
+    record::{Delta, ExpiryPolicy, RawField, StoredSession, VERSION, bytes, integer, unix_ms, unreadable},
+    scripts::{COMMIT, CREATE, END, ROTATE, TOUCH, reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -104,11 +104,24 @@ impl CacheStore {
         CartSnapshot::parse(self.command(&command).await?)
     }
 
-    /// Extends the time that an existing session is kept. Does nothing when there is none.
-    pub(crate) async fn touch_session(&self, tag: &Tag, policy: ExpiryPolicy) -> Result<(), StoreError> {
-        let mut command = redis::cmd("PEXPIRE");
-        command.arg(self.keys().session(tag)).arg(policy.ttl_ms());
-        self.command(&command).await.map(drop)
+    /// A cart, and the tokens that it remembers.
+    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Vec<u8>), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("HGETALL").arg(self.keys().cart(tag));
+        pipeline.cmd("GET").arg(self.keys().cart_tokens(tag));
+        let mut answers = self.pipeline(&pipeline).await?.into_iter();
+        let (Some(cart), Some(tokens)) = (answers.next(), answers.next()) else {
+            return Err(unreadable("the answer for the cart is missing"));
+        };
+        let tokens = if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? };
+        Ok((CartSnapshot::parse(cart)?, tokens))
+    }
+
+    /// Extends the time that a session is kept; `false` when there is none any more.
+    pub(crate) async fn touch_session(&self, tag: &Tag, policy: ExpiryPolicy) -> Result<bool, StoreError> {
+        let mut call = TOUCH.call(&[&self.keys().session(tag)]);
+        call.arg(policy.ttl_ms());
+        Ok(integer(&self.script(&TOUCH, &call).await?[0])? == reply::OK)
     }
 
     /// Creates a session under a fresh id. `planned` is tried first.

@@ -8,6 +8,7 @@ pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(includ
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/commit.lua")));
 pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/rotate.lua")));
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
+pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/touch.lua")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/cart.lua")));
 pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/merge.lua")));
 

@@ -147,6 +147,36 @@ async fn a_logout_during_a_slow_write_stays_a_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_extends_a_session_brings_no_old_id_back() {
+    each_backend(async |server| {
+        let idle = session_store::Expiry::OnInactivity(time::Duration::seconds(60));
+        let app = replica_with(&server, |layer| layer.with_expiry(idle)).await;
+        let mut connection = server.connection().await;
+        for (method, path) in [(Method::GET, "/slow-get/300/name"), (Method::POST, "/cart/add-slowly/300/TEA")] {
+            for end in ["/cycle", "/login/ada", "/logout"] {
+                let mut visitor = Visitor::default();
+                visitor.post(&app, "/set/name/ada").await.ok();
+                let key = server.keys("*:session:*").await.remove(0);
+                // Old enough for its time to be extended.
+                redis::cmd("PEXPIRE").arg(&*key).arg(30_000).exec_async(&mut connection).await.unwrap();
+                let slow = tokio::spawn({
+                    let (app, cookie, method) = (app.clone(), visitor.cookie.clone(), method.clone());
+                    async move { send(&app, method, path, cookie.as_deref()).await }
+                });
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                visitor.post(&app, end).await.ok();
+                let late = slow.await.unwrap().ok();
+                assert_eq!(late.set_cookie(), None, "{path} {end}: it would replace the cookie of the new id");
+                let left: i64 = redis::cmd("PTTL").arg(&*key).query_async(&mut connection).await.unwrap();
+                assert!(left <= 10_000, "{path} {end}: what is left of the old id is kept for {left} ms");
+                redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_of_different_keys_at_the_same_time_keep_both() {
     each_backend(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];

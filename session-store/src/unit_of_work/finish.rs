@@ -33,18 +33,18 @@ impl UnitOfWork {
     /// Whether there is nothing to commit, so that the answer can leave at once.
     pub(crate) fn is_settled(&self, session: &Session) -> bool {
         let state = self.state.lock();
-        !session.is_modified() && state.intent == Intent::Keep && state.pending_owner.is_none()
+        !session.is_modified() && state.intent == Intent::Keep && state.pending_owner.is_none() && state.due_touch().is_none()
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
     pub(crate) async fn finish(self: Arc<Self>, session: Session, server_error: bool) -> Outcome {
         let failure = self.write(&session, server_error).await.err();
+        self.touch(failure.is_none()).await;
         self.outcome(failure)
     }
 
     /// What becomes of the cookie, after everything was written.
-    pub(crate) fn outcome(self: &Arc<Self>, failure: Option<StoreError>) -> Outcome {
-        self.touch();
+    pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
         let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
         Outcome { cookie, failure }
@@ -93,24 +93,25 @@ impl UnitOfWork {
         })
     }
 
-    /// Extends the session's time when that is due and no commit has done it. Nobody waits for it: when it fails, the
-    /// next request finds it due again.
-    fn touch(self: &Arc<Self>) {
-        let due = {
-            let state = self.state.lock();
-            match (&state.base, state.extended) {
-                (Base::Live(live), Some(policy)) if !state.committed => Some((live.tag, policy)),
-                _ => None,
-            }
+    /// Extends the session's time when that is due and no commit has done it. The answer waits for it, since it brings a
+    /// cookie: for a session that ended or got a new id while the handler ran, that would be the cookie of a dead id, and
+    /// it could land after the new one's.
+    async fn touch(&self, store_answers: bool) {
+        let Some((tag, policy)) = self.state.lock().due_touch() else {
+            return;
         };
-        if let Some((tag, policy)) = due {
-            let store = self.store.clone();
-            // Bounded by the deadline of the operation.
-            tokio::spawn(async move {
-                if let Err(error) = store.touch_session(&tag, policy).await {
-                    tracing::debug!(%error, "the session's time was not extended");
-                }
-            });
+        // After a failure nobody waits for the store once more.
+        let touched = if store_answers { self.store.touch_session(&tag, policy).await } else { Ok(false) };
+        let mut state = self.state.lock();
+        match touched {
+            Ok(true) => {}
+            Ok(false) if store_answers => state.base.end(),
+            // The next request finds it due again.
+            Ok(false) => state.extended = None,
+            Err(error) => {
+                tracing::debug!(%error, "the session's time was not extended");
+                state.extended = None;
+            }
         }
     }
 

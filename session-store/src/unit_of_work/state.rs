@@ -66,6 +66,12 @@ impl State {
         }
     }
 
+    /// The session whose time is to be extended, unless a commit has done so.
+    pub(super) fn due_touch(&self) -> Option<(Tag, ExpiryPolicy)> {
+        let policy = self.extended.filter(|_| !self.committed)?;
+        self.base.session().map(|(_, tag)| (tag, policy))
+    }
+
     pub(super) fn planned(&mut self) -> &Planned {
         self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: commit_token() })
     }

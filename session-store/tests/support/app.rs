@@ -19,6 +19,7 @@ pub fn router() -> Router {
         .route("/set/{key}/{value}", post(write))
         .route("/set-and-fail/{key}/{value}", post(write_and_fail))
         .route("/slow-set/{ms}/{key}/{value}", post(slow_write).get(slow_write))
+        .route("/slow-get/{ms}/{key}", get(slow_read))
         .route("/remove/{key}", post(remove))
         .route("/remember/{seconds}", post(remember))
         .route("/save-twice/{value}", post(save_twice))
@@ -37,6 +38,7 @@ pub fn router() -> Router {
         .route("/cart/clear", post(clear))
         .route("/cart/subtract/{sku}/{quantity}", post(subtract))
         .route("/cart/slow-add/{ms}/{sku}", post(slow_add))
+        .route("/cart/add-slowly/{ms}/{sku}", post(add_slowly))
 }
 
 pub struct Failure(Response);
@@ -85,6 +87,12 @@ async fn slow_write(session: Session, Path((ms, key, value)): Path<(u64, String,
     tokio::time::sleep(Duration::from_millis(ms)).await;
     session.insert(&key, &value).await?;
     Ok(before)
+}
+
+async fn slow_read(session: Session, Path((ms, key)): Path<(u64, String)>) -> Text {
+    let value = session.get::<String>(&key).await?.unwrap_or_else(|| "-".to_owned());
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(value)
 }
 
 async fn remove(session: Session, Path(key): Path<String>) -> Text {
@@ -188,4 +196,10 @@ async fn slow_add(session: Session, cart: Cart, Path((ms, sku)): Path<(u64, Stri
     session.get::<String>("user").await?;
     tokio::time::sleep(Duration::from_millis(ms)).await;
     Ok(change(cart.add(&sku, 1).await?))
+}
+
+async fn add_slowly(cart: Cart, Path((ms, sku)): Path<(u64, String)>) -> Changed {
+    let added = cart.add(&sku, 1).await?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(change(added))
 }
