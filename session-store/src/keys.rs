@@ -11,8 +11,8 @@ use tower_sessions::session::Id;
 const TAG_BYTES: usize = 16;
 /// Characters of [`TAG_BYTES`] in base64 without padding.
 const TAG_CHARS: usize = 22;
-/// Characters of a remembered idempotency token: 12 bytes of its keyed hash.
-const TOKEN_CHARS: usize = 16;
+/// Characters of a remembered idempotency token: 48 bits of its keyed hash. Against the 256 that a cart remembers a new one is mistaken for an old one once in 10^12 changes.
+const TOKEN_CHARS: usize = 8;
 
 /// The part of a key between the braces: the hash tag, which decides the slot in a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -143,9 +143,9 @@ async fn a_token_counts_once() {
         let answer = visitor.post(&replicas[0], "/cart/add/TEA/2/click").await.ok();
         assert_eq!(json(&answer.body)["applied"], false);
         assert_eq!(visitor.get(&replicas[0], "/cart").await.body, "CUP=71,TEA=2");
-        // The memory is bounded: with 64 newer ones the token is forgotten.
+        // The memory is bounded: with as many newer ones the token is forgotten.
         for i in 0..session_store::cart::TOKENS_REMEMBERED {
-            visitor.post(&replicas[0], &format!("/cart/set/CUP/{}", i + 1)).await.ok();
+            visitor.post(&replicas[0], &format!("/cart/set/POT/{}", i % 9 + 1)).await.ok();
             visitor.post(&replicas[0], &format!("/cart/add/POT/1/token{i}")).await.ok();
         }
         let answer = visitor.post(&replicas[0], "/cart/add/TEA/2/click").await.ok();
@@ -192,6 +192,34 @@ async fn a_login_merges_once_and_follows_the_user() {
         // Somebody else on the same device gets their own cart, and nothing of Ada's.
         assert_eq!(home.post(&a, "/login/bob").await.ok().body, "");
         assert_eq!(phone.get(&b, "/cart").await.body, "CUP=4,POT=1,TEA=4");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_from_before_the_login_counts_once_after_it() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/TEA/2/click").await.ok();
+        visitor.post(&app, "/cart/add/CUP/1/tap").await.ok();
+        visitor.post(&app, "/cart/remove/CUP").await.ok();
+        visitor.post(&app, "/login/ada").await.ok();
+        // The same forms once more, as by a browser whose answer was lost.
+        for path in ["/cart/add/TEA/2/click", "/cart/add/CUP/1/tap"] {
+            let answer = visitor.post(&app, path).await.ok();
+            assert_eq!(json(&answer.body)["applied"], false, "{path}");
+        }
+        assert_eq!(visitor.get(&app, "/cart").await.body, "TEA=2");
+
+        // Also when nothing was left to merge.
+        let mut phone = Visitor::default();
+        phone.post(&app, "/cart/add/POT/1/swipe").await.ok();
+        phone.post(&app, "/cart/clear").await.ok();
+        phone.post(&app, "/login/ada").await.ok();
+        let answer = phone.post(&app, "/cart/add/POT/1/swipe").await.ok();
+        assert_eq!(json(&answer.body)["applied"], false);
+        assert_eq!(visitor.get(&app, "/cart").await.body, "TEA=2");
     })
     .await;
 }

@@ -15,16 +15,16 @@ use crate::{
 /// Tokens given with [`Cart::with_token`](super::Cart::with_token) that a cart remembers, the oldest forgotten first.
 ///
 /// ```
-/// assert!(session_store::cart::TOKENS_REMEMBERED >= 64);
+/// assert!(session_store::cart::TOKENS_REMEMBERED >= 256);
 /// ```
-pub const TOKENS_REMEMBERED: usize = 64;
+pub const TOKENS_REMEMBERED: usize = 256;
 
 /// Changes without a token that a cart remembers for 10 seconds, so that the retry after a broken connection counts once.
 ///
 /// ```
-/// assert!(session_store::cart::RETRIES_REMEMBERED >= 128);
+/// assert!(session_store::cart::RETRIES_REMEMBERED >= 512);
 /// ```
-pub const RETRIES_REMEMBERED: usize = 128;
+pub const RETRIES_REMEMBERED: usize = 512;
 
 /// A retry comes within the deadline of its operation, which is far shorter.
 const RETRY_WINDOW_MS: i64 = 10_000;

@@ -1,12 +1,15 @@
 //! Login: the anonymous cart becomes part of the user's.
 //!
+//! The tokens that the anonymous cart remembers come along: a form that was sent before the login and is sent again after
+//! it counts once.
+//!
 //! Steps on one slot each, so that they also work in a cluster: read the anonymous cart; merge it into the user's, where
 //! a mark of what was merged from where makes each unit count once; let the commit of the session drop the anonymous
 //! cart, if it is still at the revision that was merged.
 
 use redis::Value;
 
-use super::CartError;
+use super::{CartError, command::TOKENS_REMEMBERED};
 use crate::{
     StoreError,
     keys::Tag,
@@ -32,17 +35,19 @@ pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str) -> Result<(), CartE
 
 /// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
 pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag) -> Result<u64, StoreError> {
-    let anonymous = unit.store.read_cart(from).await?;
-    if anonymous.lines.is_empty() {
+    let (anonymous, tokens) = unit.store.read_cart_and_tokens(from).await?;
+    if anonymous.lines.is_empty() && tokens.is_empty() {
         return Ok(anonymous.revision);
     }
     let (keys, settings) = (unit.store.keys(), &unit.settings);
-    let mut call = MERGE.call(&[&keys.cart(user), &keys.cart_merged(user)]);
+    let mut call = MERGE.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
     call.arg(from.as_str())
         .arg(settings.cart_ttl_ms)
         .arg(settings.limits.lines_max)
         .arg(settings.limits.quantity_max)
-        .arg(SOURCES_REMEMBERED);
+        .arg(SOURCES_REMEMBERED)
+        .arg(tokens)
+        .arg(TOKENS_REMEMBERED);
     for line in &anonymous.lines {
         call.arg(&line.sku).arg(line.quantity);
     }

@@ -28,6 +28,7 @@ end
 if ARGV[4] ~= '' then
   local meta = redis.call('HGET', KEYS[3], '@') or '0'
   if string.match(meta, '^%d+') ~= ARGV[4] then return {5} end
+  redis.call('PEXPIRE', KEYS[5], ARGV[3])
 else
   local left = redis.call('PTTL', KEYS[3])
   if copy(KEYS[3], KEYS[4]) and left > 0 then redis.call('PEXPIRE', KEYS[4], left) end
