@@ -102,6 +102,21 @@ impl StoreError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::SessionEnded)
     }
+
+    /// Whether a change that met this error may have been made all the same: the store was told of it, and no answer came.
+    /// A repetition under the same [`IdempotencyToken`](crate::IdempotencyToken) counts once either way.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use session_store::{Stage, StoreError};
+    ///
+    /// assert!(StoreError::Timeout { deadline: Duration::from_millis(250), stage: Stage::Answer }.may_be_done());
+    /// assert!(!StoreError::SessionEnded.may_be_done());
+    /// ```
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        matches!(self, Self::Timeout { stage: Stage::Answer, .. } | Self::Disconnected { .. } | Self::Unreadable { .. })
+    }
 }
 
 /// What an operation was waiting for when its deadline passed.

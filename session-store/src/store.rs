@@ -242,7 +242,12 @@ impl CacheStore {
             // Every operation may be repeated: reads, touches, and scripts that carry a token. On a fresh connection of
             // the same socket, since the other sockets may be just as broken without knowing it yet.
             attempt += 1;
-            checkout.renew().await.map_err(Failure::Store)?;
+            let reason = error;
+            // What broke may have been carried out, whatever the new connection fails at.
+            checkout
+                .renew()
+                .await
+                .map_err(|error| Failure::Store(StoreError::Disconnected { reason: format!("{reason}; then: {error}") }))?;
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::StoreError;
 
-/// Why a cart could not be read or changed. In every case the cart is as it was.
+/// Why a cart could not be read or changed. The cart is as it was, unless the store was told of the change and gave no
+/// answer: see [`StoreError::may_be_done`].
 ///
 /// ```
 /// use session_store::{CartError, StoreError};
@@ -41,7 +42,7 @@ pub enum CartError {
     /// The session ended, or got a new id, while this request was running.
     #[error("the session ended while the request was running; the cart was not changed")]
     SessionEnded,
-    /// The cart is out of reach for a moment. It is not empty, and nothing is lost.
+    /// The cart is out of reach for a moment. It is not empty, and nothing is lost; a change may have been made or not.
     #[error("the cart is out of reach: {0}")]
     Unavailable(#[source] StoreError),
 }
