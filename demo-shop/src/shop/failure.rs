@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     StoreAway,
     /// The store was out of reach, so a change was not made; the form may be sent again as it was.
     NotChanged(Box<Retry>),
+    /// The store did not confirm a change; the form may be sent again as it was, and counts once.
+    NotConfirmed(Box<Retry>),
     /// The database does not answer.
     Database(sqlx::Error),
     /// Too much at once.
@@ -52,8 +54,8 @@ impl Failure {
         match self {
             Failure::NotFound => StatusCode::NOT_FOUND,
             Failure::Refused { status, .. } => *status,
-            Failure::StoreAway | Failure::NotChanged(_) | Failure::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::StoreAway | Failure::NotChanged(_) | Failure::NotConfirmed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Busy(_) | Failure::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -64,6 +66,7 @@ impl Failure {
             Failure::Refused { .. } => "That did not work",
             Failure::StoreAway => "Your cart is out of reach for a moment",
             Failure::NotChanged(_) => "Your change was not made",
+            Failure::NotConfirmed(_) => "We do not know yet whether that worked",
             Failure::Database(_) => "The shop is catching its breath",
             Failure::Busy(_) => "One moment, please",
             Failure::Internal(_) => "Something broke on our side",
@@ -80,6 +83,10 @@ impl Failure {
             Failure::NotChanged(_) => "The place where we keep carts does not answer right now, so the change was NOT \
                                        made. What was in your cart before is safe. Trying again is safe too: it counts \
                                        once, however often you press."
+                .to_owned(),
+            Failure::NotConfirmed(_) => "The place where we keep carts did not answer in time, so your change may have been \
+                                         made or not. What was in your cart before is safe. Trying again is safe too: it \
+                                         counts once, however often you press."
                 .to_owned(),
             Failure::Database(_) => "Our product database does not answer right now. Your cart is safe; please try \
                                      again in a moment."
@@ -131,6 +138,7 @@ impl From<askama::Error> for Failure {
 pub(crate) fn cart_failure(error: CartError, retry: impl FnOnce() -> Retry) -> Failure {
     let refused = |status, message: String| Failure::Refused { status, message };
     match error {
+        CartError::Unavailable(error) if error.may_be_done() => Failure::NotConfirmed(Box::new(retry())),
         CartError::Unavailable(_) => Failure::NotChanged(Box::new(retry())),
         CartError::QuantityZero => refused(StatusCode::UNPROCESSABLE_ENTITY, "Please take at least one.".to_owned()),
         CartError::QuantityTooLarge { max } => {
@@ -143,7 +151,7 @@ pub(crate) fn cart_failure(error: CartError, retry: impl FnOnce() -> Retry) -> F
     }
 }
 
-const SESSION_ENDED: &str = "You were signed out while this was under way, so nothing was kept of it.";
+const SESSION_ENDED: &str = "You were signed out while this was under way. Please look whether it was kept before you repeat it.";
 
 #[derive(Template)]
 #[template(path = "error.html")]
@@ -204,7 +212,7 @@ pub(crate) async fn dress_commit(State(app): State<App>, request: Request, next:
 fn page(shell: Shell, failure: &Failure, safe: bool) -> Response {
     let status = failure.status();
     let retry = match failure {
-        Failure::NotChanged(retry) => Some(&**retry),
+        Failure::NotChanged(retry) | Failure::NotConfirmed(retry) => Some(&**retry),
         _ => None,
     };
     let again = status == StatusCode::SERVICE_UNAVAILABLE;

@@ -20,7 +20,13 @@ async fn a_store_that_does_not_answer_costs_no_page_and_no_cart() {
     let form = Form::on(&product, "/cart/add", "tide-mug");
 
     // It hangs, which is worse than being gone.
+    let bowl = visitor.get(&format!("{url}/products/rice-bowl")).await.unwrap();
     shop.redis.server.signal(Signal::STOP);
+    // It received this, and does it when it goes on.
+    let unknown = Form::on(&bowl, "/cart/add", "rice-bowl").send(&visitor, url).await;
+    assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(unknown.text().contains("We do not know yet whether that worked"), "{}", unknown.text());
+    let unknown = Form::on(&unknown, "/cart/add", "Try again");
     for path in ["/", "/products/tide-mug", "/?category=plants", "/login"] {
         let page = visitor.get(&format!("{url}{path}")).await.unwrap();
         assert_eq!(page.status, StatusCode::OK, "{path}");
@@ -40,7 +46,7 @@ async fn a_store_that_does_not_answer_costs_no_page_and_no_cart() {
     let refused = form.send(&visitor, url).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.header("retry-after"), "2");
-    assert!(refused.text().contains("Your change was not made"));
+    assert!(refused.text().contains("Your change was not made"), "by now nothing can be sent: {}", refused.text());
     let retry = Form::on(&refused, "/cart/add", "Try again");
     assert_eq!(retry.field("token"), form.field("token"));
 
@@ -63,8 +69,25 @@ async fn a_store_that_does_not_answer_costs_no_page_and_no_cart() {
     // What a stopped store had received it may still have done; the token makes the retry count once either way.
     retry.send(&visitor, url).await.success().unwrap();
     retry.send(&visitor, url).await.success().unwrap();
+    unknown.send(&visitor, url).await.success().unwrap();
+    assert_eq!(visitor.cart(url).await.unwrap().lines["rice-bowl"], 1);
     let after = visitor.cart(url).await.unwrap().lines["tide-mug"];
     assert!(after == before || after == before + 1, "{before} -> {after}");
+}
+
+#[tokio::test]
+async fn a_change_that_the_store_refused_was_certainly_not_made() {
+    let shop = Shop::start(1).await;
+    let visitor = Visitor::new();
+    add(&visitor, shop.url(0), "tide-mug", 2).await;
+    let product = visitor.get(&format!("{}/products/tide-mug", shop.url(0))).await.unwrap();
+    let form = Form::on(&product, "/cart/add", "tide-mug");
+    shop.redis_config("min-replicas-to-write", "1");
+    let refused = form.send(&visitor, shop.url(0)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text().contains("Your change was not made"), "{}", refused.text());
+    shop.redis_config("min-replicas-to-write", "0");
+    assert_eq!(visitor.cart(shop.url(0)).await.unwrap().lines["tide-mug"], 2);
 }
 
 #[tokio::test]
