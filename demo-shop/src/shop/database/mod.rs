@@ -53,6 +53,12 @@ impl Database {
     }
 }
 
+/// Whether a text can be in the database at all: PostgreSQL takes no NUL, and answers with an error that looks like an
+/// outage.
+fn is_storable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
 /// Milliseconds since 1970-01-01 UTC.
 fn now_ms() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

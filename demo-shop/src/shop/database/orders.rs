@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, FromRow, Row, Transaction};
 
-use crate::shop::database::{Database, Product, now_ms};
+use crate::shop::database::{Database, Product, is_storable, now_ms};
 
 /// Where an order goes.
 #[derive(Debug, Clone, Default)]
@@ -116,6 +116,9 @@ impl Database {
     }
 
     pub(crate) async fn order(&self, id: &str) -> Result<Option<Order>, sqlx::Error> {
+        if !is_storable(id) {
+            return Ok(None);
+        }
         let order = sqlx::query_as("SELECT * FROM orders WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
         self.with_lines(order).await
     }
@@ -150,11 +153,12 @@ impl Database {
         let Some(mut order) = order else {
             return Ok(None);
         };
-        order.lines =
-            sqlx::query_as("SELECT sku, name, price_cents, quantity FROM order_lines WHERE order_id = $1 ORDER BY name, sku")
-                .bind(order.id.as_str())
-                .fetch_all(&self.pool)
-                .await?;
+        order.lines = sqlx::query_as("SELECT sku, name, price_cents, quantity FROM order_lines WHERE order_id = $1")
+            .bind(order.id.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        // Sorted here, since databases do not agree on the order of names.
+        order.lines.sort_by(|one, other| (&one.name, &one.sku).cmp(&(&other.name, &other.sku)));
         Ok(Some(order))
     }
 }

@@ -4,7 +4,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, FromRow, Row};
 
 use crate::shop::catalogue::Category;
-use crate::shop::database::Database;
+use crate::shop::database::{Database, is_storable};
 
 /// A product as the database has it now.
 #[derive(Debug, Clone)]
@@ -83,6 +83,9 @@ impl Database {
 
     /// One product, `None` when there is no such SKU.
     pub(crate) async fn product(&self, sku: &str) -> Result<Option<Product>, sqlx::Error> {
+        if !is_storable(sku) {
+            return Ok(None);
+        }
         sqlx::query_as("SELECT sku, name, category, description, price_cents, stock FROM products WHERE sku = $1")
             .bind(sku)
             .fetch_optional(&self.pool)
@@ -92,7 +95,7 @@ impl Database {
 
 fn pattern(word: &str) -> String {
     let mut pattern = String::from("%");
-    for character in word.to_lowercase().chars() {
+    for character in word.to_lowercase().chars().filter(|character| !character.is_control()) {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }
