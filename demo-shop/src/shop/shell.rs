@@ -64,6 +64,11 @@ impl Shell {
         self.cart.is_none()
     }
 
+    /// Whether there is certainly nothing in the cart.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cart.as_ref().is_some_and(|cart| cart.lines.is_empty())
+    }
+
     /// What the badge at the cart shows.
     pub(crate) fn badge(&self) -> String {
         self.cart.as_ref().map_or_else(|| "–".to_owned(), |cart| count(cart).to_string())

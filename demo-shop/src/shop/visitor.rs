@@ -76,6 +76,18 @@ pub(crate) async fn owner_or_new_guest(session: &Session) -> Result<String, Erro
     Ok(guest_owner(&guest))
 }
 
+/// As [`owner`]; a guest who sends a checkout form without having looked at the page is named after the form's token,
+/// so that all submits of it name one owner. The store knows the name when this returns: an order must never be placed
+/// for somebody who cannot come back to it.
+pub(crate) async fn owner_or_guest_of_form(session: &Session, token: &str) -> Result<String, Error> {
+    if let Some(owner) = owner(session).await? {
+        return Ok(owner);
+    }
+    session.insert(GUEST, token).await?;
+    session.save().await?;
+    Ok(guest_owner(token))
+}
+
 /// The owner name of the guest that this visitor was before signing in.
 pub(crate) async fn guest(session: &Session) -> Result<Option<String>, Error> {
     Ok(session.get::<String>(GUEST).await?.map(|guest| guest_owner(&guest)))

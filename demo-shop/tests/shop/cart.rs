@@ -13,6 +13,7 @@ async fn a_cart_follows_its_visitor_over_the_replicas() {
     let cart = visitor.get(&format!("{}/cart", shop.url(1))).await.unwrap();
     assert_eq!(text_of(&cart, "served-by"), "B");
     assert_eq!(text_of(&cart, "cart-count"), "3");
+    assert!(!cart.text().contains("class=\"badge quiet\""));
     assert_eq!(text_of(&cart, "cart-total"), "€ 79.00");
     assert_eq!(text_of(&cart, "session-state"), "guest");
     assert!(cart.text().contains("1 × Moss Vase is in your cart."));

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use end_to_end::visitor::Visitor;
 use http::StatusCode;
 
-use crate::support::{Shop, add, checkout, text_of};
+use crate::support::{Form, Shop, add, checkout, text_of};
 
 #[tokio::test]
 async fn an_order_takes_stock_and_leaves_an_empty_cart() {
@@ -37,6 +37,85 @@ async fn an_order_takes_stock_and_leaves_an_empty_cart() {
 
     let nothing = visitor.get(&format!("{}/checkout", shop.url(0))).await.unwrap();
     assert_eq!(nothing.header("location"), "/cart");
+}
+
+fn skus_on(page: &end_to_end::visitor::Answer) -> Vec<String> {
+    page.text().split("data-sku=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn cart_and_order_list_their_lines_in_one_order() {
+    let shop = Shop::start(1).await;
+    let visitor = Visitor::new();
+    let products = visitor.get(&format!("{}/api/products", shop.url(0))).await.unwrap().to_json().unwrap();
+    let mut products: Vec<(String, String)> = products["products"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|product| (product["name"].as_str().unwrap().to_owned(), product["sku"].as_str().unwrap().to_owned()))
+        .collect();
+    for (_, sku) in &products {
+        visitor.add(shop.url(0), sku, 1).await.unwrap();
+    }
+    products.sort();
+    let by_name: Vec<String> = products.into_iter().map(|(_, sku)| sku).collect();
+    let cart = visitor.get(&format!("{}/cart", shop.url(0))).await.unwrap();
+    assert_eq!(skus_on(&cart), by_name);
+    let done = checkout(&visitor, shop.url(0)).await.send(&visitor, shop.url(0)).await;
+    let order = visitor.get(&format!("{}{}", shop.url(0), done.header("location"))).await.unwrap();
+    assert_eq!(skus_on(&order), by_name);
+}
+
+#[tokio::test]
+async fn nothing_is_ordered_that_the_checkout_page_did_not_show() {
+    let shop = Shop::start(2).await;
+    let visitor = Visitor::new();
+    add(&visitor, shop.url(0), "tide-mug", 1).await;
+    let form = checkout(&visitor, shop.url(0)).await;
+    add(&visitor, shop.url(1), "moss-vase", 2).await;
+    let stock = shop.stock("moss-vase").await;
+
+    let again = form.send(&visitor, shop.url(0)).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text());
+    assert!(again.text().contains("id=\"cart-changed\"") && again.text().contains("2 × Moss Vase"));
+    assert!(again.text().contains("value=\"Ada &#38; Co\""), "nothing has to be typed again");
+    assert_eq!(shop.stock("moss-vase").await, stock);
+
+    let seen = Form::on(&again, "/checkout", "token").with("country", "Denmark");
+    let done = seen.send(&visitor, shop.url(1)).await;
+    assert_eq!(done.status, StatusCode::SEE_OTHER, "{}", done.text());
+    assert_eq!(shop.stock("moss-vase").await, stock - 2);
+}
+
+#[tokio::test]
+async fn whoever_orders_without_the_page_owns_the_order_all_the_same() {
+    let shop = Shop::start(2).await;
+    // Two guests who never looked at the checkout; the form is another visitor's, with a token of its own.
+    let other = Visitor::new();
+    add(&other, shop.url(0), "tide-mug", 1).await;
+    let form = checkout(&other, shop.url(0)).await.with("seen", "");
+    let visitor = Visitor::new();
+    visitor.add(shop.url(0), "tide-mug", 2).await.unwrap();
+    let stock = shop.stock("tide-mug").await;
+    let submits = (0..6).map(|index| {
+        let (form, visitor) = (form.clone(), visitor.fork());
+        let url = shop.url(index % 2).to_owned();
+        async move { form.send(&visitor, &url).await }
+    });
+    let answers = futures_util::future::join_all(submits).await;
+    assert_eq!(shop.stock("tide-mug").await, stock - 2);
+    let history = visitor.get(&format!("{}/orders", shop.url(0))).await.unwrap().text();
+    assert_eq!(history.matches("<li><a href=\"/orders/").count(), 1, "{history}\n{answers:?}");
+
+    // The store stops taking writes before anybody knows whose order it would be: none is placed.
+    let late = Visitor::new();
+    late.add(shop.url(0), "tide-mug", 3).await.unwrap();
+    let stock = shop.stock("tide-mug").await;
+    let form = checkout(&other, shop.url(0)).await.with("seen", "");
+    shop.redis_config("min-replicas-to-write", "1");
+    let refused = form.send(&late, shop.url(0)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
+    assert_eq!(shop.stock("tide-mug").await, stock, "an order that nobody can see");
 }
 
 /// Also what [`crate::postgres`] runs.

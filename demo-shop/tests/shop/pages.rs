@@ -17,6 +17,7 @@ async fn the_shelves_show_what_is_asked_for() {
     assert_eq!(home.text().matches("<li class=\"card\">").count(), 42);
     assert_eq!(text_of(&home, "served-by"), "A");
     assert_eq!(text_of(&home, "cart-count"), "0");
+    assert!(home.text().contains("class=\"badge quiet\""), "an empty cart does not ask for attention");
     assert_eq!(text_of(&home, "session-state"), "none yet");
     assert!(visitor.cookies().is_empty(), "looking around needs no session");
 

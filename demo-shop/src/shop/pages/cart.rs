@@ -29,6 +29,10 @@ pub(super) struct PricedLine {
 }
 
 impl PricedLine {
+    fn name(&self) -> &str {
+        self.product.as_ref().map_or(&self.sku, |product| &product.name)
+    }
+
     pub(super) fn total_cents(&self) -> i64 {
         self.product.as_ref().map_or(0, |product| product.price_cents.saturating_mul(i64::from(self.quantity)))
     }
@@ -158,15 +162,17 @@ pub(crate) async fn remove(
     Ok(Redirect::to("/cart"))
 }
 
-/// The lines with their products, in the cart's order.
+/// The lines with their products, by name as an order lists them.
 pub(super) async fn priced(database: &Database, lines: &[CartLine]) -> Result<Vec<PricedLine>, sqlx::Error> {
     let skus: Vec<&str> = lines.iter().map(|line| line.sku.as_str()).collect();
     let products = database.products_of(&skus).await?;
     let mut products: HashMap<String, Product> = products.into_iter().map(|product| (product.sku.clone(), product)).collect();
-    Ok(lines
+    let mut priced: Vec<PricedLine> = lines
         .iter()
         .map(|line| PricedLine { sku: line.sku.clone(), quantity: line.quantity, product: products.remove(&line.sku) })
-        .collect())
+        .collect();
+    priced.sort_by(|one, other| (one.name(), &one.sku).cmp(&(other.name(), &other.sku)));
+    Ok(priced)
 }
 
 fn one() -> u32 {

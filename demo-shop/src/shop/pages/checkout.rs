@@ -6,7 +6,7 @@ use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use session_store::{Cart, Session};
+use session_store::{Cart, CartSnapshot, Session};
 
 use crate::shop::app::App;
 use crate::shop::database::{Address, NewOrder, Order, PlaceError};
@@ -28,6 +28,9 @@ pub(super) const EMAIL_LENGTH_MAX: usize = 254;
 #[derive(Debug, Deserialize)]
 pub(crate) struct CheckoutForm {
     token: String,
+    /// What the page showed, as [`mark_of`] names it; empty from whoever saw no page.
+    #[serde(default)]
+    seen: String,
     email: String,
     recipient: String,
     street: String,
@@ -52,8 +55,10 @@ struct Mistakes {
 struct CheckoutPage {
     shell: Shell,
     token: String,
+    seen: String,
     address: Address,
     mistakes: Mistakes,
+    cart_changed: bool,
     lines: Vec<PricedLine>,
     total_cents: i64,
 }
@@ -91,7 +96,7 @@ pub(crate) async fn show(State(app): State<App>, session: Session, cart: Cart, s
         ..Address::default()
     };
     let token = ids::random_id();
-    page(&app, &cart, shell, token, address, Mistakes::default()).await
+    page(&app, &cart, shell, Filled { token, address, mistakes: Mistakes::default(), cart_changed: false }).await
 }
 
 pub(crate) async fn submit(
@@ -107,7 +112,7 @@ pub(crate) async fn submit(
             message: "This form has no valid token. Please open the checkout again.".to_owned(),
         });
     }
-    let owner = visitor::owner_or_new_guest(&session).await;
+    let owner = visitor::owner_or_guest_of_form(&session, &sent.token).await;
     // A form that has its order already needs nothing but that order, however often it comes.
     if let Some(order) = app.database.order_by_token(&sent.token).await? {
         return finish(&app, &session, &cart, order, owner.ok()).await;
@@ -118,13 +123,24 @@ pub(crate) async fn submit(
     let mistakes = Mistakes::of(&address);
     if mistakes.any() {
         let shell = Shell::read(&app, &session, &cart).await;
-        let token = sent.token.clone();
-        let mut response = page(&app, &cart, shell, token, address, mistakes).await?;
+        let filled = Filled { token: sent.token.clone(), address, mistakes, cart_changed: false };
+        let mut response = page(&app, &cart, shell, filled).await?;
         *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
         return Ok(response);
     }
     let snapshot = cart.snapshot().await.map_err(|_| not_made())?;
     if !snapshot.lines.is_empty() {
+        if !sent.seen.is_empty() && sent.seen != mark_of(&snapshot, &priced(&app.database, &snapshot.lines).await?) {
+            // The other submit of this very form may be why.
+            if let Some(order) = app.database.order_by_token(&sent.token).await? {
+                return finish(&app, &session, &cart, order, Some(owner)).await;
+            }
+            let shell = Shell::read(&app, &session, &cart).await;
+            let filled = Filled { token: sent.token.clone(), address, mistakes, cart_changed: true };
+            let mut response = page(&app, &cart, shell, filled).await?;
+            *response.status_mut() = StatusCode::CONFLICT;
+            return Ok(response);
+        }
         let order = NewOrder {
             id: &ids::order_id(),
             token: &sent.token,
@@ -179,26 +195,42 @@ async fn empty_cart(session: &Session) -> Response {
     Redirect::to("/cart").into_response()
 }
 
-async fn page(
-    app: &App,
-    cart: &Cart,
-    shell: Shell,
+/// The form as it is shown.
+struct Filled {
     token: String,
     address: Address,
     mistakes: Mistakes,
-) -> Result<Response, Failure> {
+    cart_changed: bool,
+}
+
+async fn page(app: &App, cart: &Cart, shell: Shell, filled: Filled) -> Result<Response, Failure> {
     let snapshot = match &shell.cart {
         Some(snapshot) => snapshot.clone(),
         None => cart.snapshot().await.map_err(|_| Failure::StoreAway)?,
     };
     let lines = priced(&app.database, &snapshot.lines).await?;
-    let total_cents = lines.iter().map(PricedLine::total_cents).sum();
-    Ok(html::render(&CheckoutPage { shell, token, address, mistakes, lines, total_cents })?)
+    let seen = mark_of(&snapshot, &lines);
+    let total_cents = total(&lines);
+    let Filled { token, address, mistakes, cart_changed } = filled;
+    Ok(html::render(&CheckoutPage { shell, token, seen, address, mistakes, cart_changed, lines, total_cents })?)
+}
+
+/// What a checkout page shows: another cart has another revision, and other prices another total.
+fn mark_of(snapshot: &CartSnapshot, lines: &[PricedLine]) -> String {
+    format!("{}-{}", snapshot.revision, total(lines))
+}
+
+fn total(lines: &[PricedLine]) -> i64 {
+    lines.iter().map(PricedLine::total_cents).fold(0, i64::saturating_add)
 }
 
 impl CheckoutForm {
     fn address(&self) -> Address {
-        let clean = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Control characters belong on no label, and PostgreSQL does not take all of them.
+        let clean = |text: &str| {
+            let blank = |character: char| character.is_whitespace() || character.is_control();
+            text.split(blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+        };
         Address {
             email: clean(&self.email),
             recipient: clean(&self.recipient),
@@ -214,6 +246,7 @@ impl CheckoutForm {
             action: "/checkout",
             fields: vec![
                 ("token", self.token.clone()),
+                ("seen", self.seen.clone()),
                 ("email", self.email.clone()),
                 ("recipient", self.recipient.clone()),
                 ("street", self.street.clone()),

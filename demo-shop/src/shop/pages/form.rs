@@ -41,7 +41,16 @@ mod tests {
     #[test]
     fn only_paths_of_this_shop_are_followed() {
         assert_eq!(next_or("/?category=paper", "/cart"), "/?category=paper");
-        for elsewhere in ["//evil.example", "/\\evil.example", "https://evil.example", "", "/a\r\nSet-Cookie: x"] {
+        for elsewhere in [
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "",
+            "/a\r\nSet-Cookie: x",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/ü",
+        ] {
             assert_eq!(next_or(elsewhere, "/cart"), "/cart", "{elsewhere:?}");
         }
     }
