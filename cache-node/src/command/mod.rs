@@ -208,11 +208,8 @@ pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usi
     let started = Instant::now();
     let before = reply.len();
     let outcome = match spec.run {
-        Run::Client(run) => {
-            let outcome = run(ctx, args, reply);
-            keys.select(ctx.client.db());
-            outcome
-        }
+        // None of those that EXEC and scripts may run selects a database.
+        Run::Client(run) => run(ctx, args, reply),
         Run::Keys(run) => run(keys, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
