@@ -14,6 +14,9 @@ pub(crate) type Digest = [u8; 40];
 /// client meets NOSCRIPT at worst, which every client answers with EVAL.
 const SCRIPTS_MAX: usize = 1_000;
 
+/// Bytes of all sources kept. Scripts are a few KB; a client that puts its data into the text must not fill the memory.
+const SOURCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Sources by digest.
 #[derive(Debug, Default)]
 pub(crate) struct ScriptCache {
@@ -24,6 +27,7 @@ pub(crate) struct ScriptCache {
 struct Inner {
     sources: HashMap<Digest, Arc<[u8]>>,
     order: VecDeque<Digest>,
+    bytes: usize,
     /// Counts SCRIPT FLUSH, so that threads drop what they compiled.
     generation: u64,
 }
@@ -43,11 +47,12 @@ impl ScriptCache {
         let mut inner = self.inner.write();
         if inner.sources.insert(digest, source.into()).is_none() {
             inner.order.push_back(digest);
+            inner.bytes += source.len();
         }
-        if inner.order.len() > SCRIPTS_MAX
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.sources.remove(&oldest);
+        // The newest stays, however large it is.
+        while (inner.order.len() > SCRIPTS_MAX || inner.bytes > SOURCE_BYTES_MAX) && inner.order.len() > 1 {
+            let Some(oldest) = inner.order.pop_front().and_then(|oldest| inner.sources.remove(&oldest)) else { break };
+            inner.bytes -= oldest.len();
         }
         digest
     }
@@ -62,6 +67,7 @@ impl ScriptCache {
         let mut inner = self.inner.write();
         inner.sources.clear();
         inner.order.clear();
+        inner.bytes = 0;
         inner.generation += 1;
     }
 
@@ -76,7 +82,7 @@ impl ScriptCache {
 
 #[cfg(test)]
 mod tests {
-    use super::{SCRIPTS_MAX, ScriptCache};
+    use super::{SCRIPTS_MAX, SOURCE_BYTES_MAX, ScriptCache};
 
     #[test]
     fn scripts_are_found_in_any_case_and_their_number_is_bounded() {
@@ -88,5 +94,17 @@ mod tests {
             cache.add(format!("return {number}").as_bytes());
         }
         assert_eq!(cache.len(), SCRIPTS_MAX);
+    }
+
+    #[test]
+    fn large_sources_take_the_place_of_older_ones() {
+        let cache = ScriptCache::default();
+        let source = |number: u8| vec![b'a' + number; SOURCE_BYTES_MAX / 4 + 1];
+        let digests: Vec<_> = (0..5).map(|number| cache.add(&source(number))).collect();
+        assert_eq!(cache.len(), 3);
+        assert!(cache.get(&digests[4]).is_some() && cache.get(&digests[1]).is_none());
+        cache.flush();
+        cache.add(&vec![b'x'; SOURCE_BYTES_MAX + 1]);
+        assert_eq!(cache.len(), 1);
     }
 }
