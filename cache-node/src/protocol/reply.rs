@@ -214,6 +214,10 @@ impl Reply {
     }
 
     fn line(&mut self, kind: u8, text: &str) {
+        if text.len() > REPLY_BYTES_LIMIT - self.bytes.len().min(REPLY_BYTES_LIMIT) {
+            self.is_over = true;
+            return;
+        }
         self.bytes.push(kind);
         // A line break inside would end the reply early and let a value forge the next one.
         self.bytes.extend(text.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte }));
@@ -222,7 +226,7 @@ impl Reply {
 
     fn header(&mut self, kind: u8, number: i64) {
         let mut digits = DecimalBuffer::default();
-        self.bytes.push(kind);
+        self.raw(&[kind]);
         self.raw(digits.format(number));
         self.raw(b"\r\n");
     }

@@ -126,6 +126,11 @@ impl OwnedRequest {
         self.spans.clear();
     }
 
+    /// Bytes of all arguments.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes that this request keeps allocated.
     pub(crate) fn allocated_bytes(&self) -> usize {
         self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()

@@ -37,6 +37,11 @@ impl Deadline {
         }
         self.has_passed.get()
     }
+
+    /// For what runs long outside of Lua, where no hook looks at the clock: an error once the time is used up.
+    pub(super) fn check(&self) -> mlua::Result<()> {
+        if self.has_passed() { Err(mlua::Error::runtime(OVER)) } else { Ok(()) }
+    }
 }
 
 /// The table that the prelude closes over. `call` is put into it for each script.
@@ -45,6 +50,7 @@ pub(super) fn table(lua: &Lua, deadline: &Rc<Deadline>, resp: &Rc<Cell<Protocol>
     host.raw_set("version", crate::REDIS_VERSION)?;
     host.raw_set("version_number", version_number())?;
     host.raw_set("over", OVER)?;
+    let encoder = Rc::clone(deadline);
     let deadline = Rc::clone(deadline);
     host.raw_set("is_over", lua.create_function(move |_, ()| Ok(deadline.has_passed()))?)?;
     host.raw_set(
@@ -65,7 +71,7 @@ pub(super) fn table(lua: &Lua, deadline: &Rc<Deadline>, resp: &Rc<Cell<Protocol>
             Ok(())
         })?,
     )?;
-    host.raw_set("encode", lua.create_function(|lua, value: Value| lua.create_string(json::encode(&value)?))?)?;
+    host.raw_set("encode", lua.create_function(move |lua, value: Value| lua.create_string(json::encode(&value, &encoder)?))?)?;
     host.raw_set("decode", lua.create_function(|lua, text: mlua::LuaString| json::decode(lua, &text.as_bytes()))?)?;
     Ok(host)
 }
@@ -102,9 +108,7 @@ impl Caller<'_, '_, '_> {
     /// `redis.call`: an error comes back as a table with `err`; the prelude raises it.
     pub(super) fn call(caller: &RefCell<Self>, lua: &Lua, arguments: &MultiValue) -> mlua::Result<Value> {
         let mut caller = caller.borrow_mut();
-        if caller.deadline.has_passed() {
-            return Err(mlua::Error::runtime(OVER));
-        }
+        caller.deadline.check()?;
         caller.reply.clear();
         let protocol = caller.resp.get();
         caller.reply.set_protocol(protocol);
@@ -120,7 +124,13 @@ impl Caller<'_, '_, '_> {
             return Err("ERR Please specify at least one argument for this redis.call() call");
         }
         self.request.clear();
+        let bytes_max = self.ctx.config.client_query_buffer_limit;
         for argument in arguments {
+            if let Value::String(text) = argument
+                && text.as_bytes().len() > bytes_max.saturating_sub(self.request.len())
+            {
+                return Err("ERR the arguments of one redis.call() exceed client-query-buffer-limit; make several calls");
+            }
             match argument {
                 Value::String(text) => self.request.push(&text.as_bytes()),
                 Value::Integer(number) => self.request.push(number.to_string().as_bytes()),

@@ -47,7 +47,8 @@ struct Machine {
     lua: Lua,
     host: Table,
     run: Function,
-    globals: Table,
+    /// What scripts find as globals.
+    environment: Table,
     deadline: Rc<Deadline>,
     resp: Rc<Cell<Protocol>>,
 }
@@ -72,14 +73,34 @@ impl Interpreter {
     /// Runs a script and writes its result.
     pub(crate) fn run(&self, ctx: &mut Context<'_>, keys: &mut Keys<'_>, call: ScriptCall<'_>, reply: &mut Reply) -> Outcome {
         let machine = self.machine().map_err(|error| CommandError::new(format!("ERR Lua is not available: {error}")))?;
-        let function = self.compile(machine, ctx.shared.scripts.generation(), &call)?;
-        machine.run(&function, ctx, keys, call, reply)
+        let function = self.compile(machine, ctx.shared.scripts.generation(), &call);
+        let outcome = function.and_then(|function| machine.run(&function, ctx, keys, call, reply));
+        self.give_back_memory(machine);
+        outcome
+    }
+
+    /// Collects what scripts left, when it is much; then also what was compiled, if that is what takes the memory.
+    fn give_back_memory(&self, machine: &Machine) {
+        let collect = || {
+            if let Err(error) = machine.lua.gc_collect() {
+                tracing::warn!(%error, "a script's memory could not be collected");
+            }
+        };
+        if machine.is_short_of_memory() {
+            collect();
+        }
+        if machine.is_short_of_memory() {
+            self.compiled.borrow_mut().functions.clear();
+            collect();
+        }
     }
 
     /// Checks that a source compiles: SCRIPT LOAD.
     pub(crate) fn check(&self, source: &[u8]) -> Outcome {
         let machine = self.machine().map_err(|error| CommandError::new(format!("ERR Lua is not available: {error}")))?;
-        machine.compile(source).map(drop)
+        let outcome = machine.compile(source).map(drop);
+        self.give_back_memory(machine);
+        outcome
     }
 
     fn machine(&self) -> mlua::Result<&Machine> {
@@ -111,13 +132,13 @@ impl Machine {
         let deadline = Rc::new(Deadline::default());
         let resp = Rc::new(Cell::new(Protocol::Resp2));
         let host = host::table(&lua, &deadline, &resp)?;
-        let globals = lua.globals();
-        let run: Function = lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host.clone(), Value::NULL))?;
+        let (run, environment): (Function, Table) =
+            lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host.clone(), Value::NULL))?;
         let watched = Rc::clone(&deadline);
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK), move |_, _| {
             if watched.has_passed() { Err(mlua::Error::runtime(OVER)) } else { Ok(VmState::Continue) }
         })?;
-        Ok(Machine { lua, host, run, globals, deadline, resp })
+        Ok(Machine { lua, host, run, environment, deadline, resp })
     }
 
     fn compile(&self, source: &[u8]) -> Result<Function, CommandError> {
@@ -152,20 +173,27 @@ impl Machine {
         let outcome = self.lua.scope(|scope| {
             self.host
                 .raw_set("call", scope.create_function(|lua, arguments: MultiValue| Caller::call(&caller, lua, &arguments))?)?;
-            self.globals.raw_set("KEYS", self.strings(call.keys.iter().take(call.key_count))?)?;
-            self.globals.raw_set("ARGV", self.strings(call.keys.iter().skip(call.key_count))?)?;
+            self.environment.raw_set("KEYS", self.strings(call.keys.iter().take(call.key_count))?)?;
+            self.environment.raw_set("ARGV", self.strings(call.keys.iter().skip(call.key_count))?)?;
             self.run.call::<(bool, Value)>(function)
         });
-        self.deadline.start(None);
         let Caller { keys, .. } = caller.into_inner();
         // SELECT inside a script lasts as long as the script.
         keys.select(db);
-        match outcome {
-            Ok((true, value)) => convert::from_lua(&value, self.resp.get(), reply)
+        let outcome = match outcome {
+            Ok((true, value)) => convert::from_lua(&value, self.resp.get(), &self.deadline, reply)
                 .map_err(|error| script_error(&message(&error), None, call.digest)),
             Ok((false, value)) => Err(self.raised(&value, call.digest)),
             Err(error) => Err(script_error(&message(&error), None, call.digest)),
-        }
+        };
+        self.deadline.start(None);
+        outcome
+    }
+
+    /// Whether the next script could meet with "not enough memory" because of what earlier ones left. Lua 5.1 collects after the heap
+    /// has doubled, which near the bound is never: an allocation that fails does not make it collect.
+    fn is_short_of_memory(&self) -> bool {
+        self.lua.used_memory() > LUA_BYTES_MAX / 2
     }
 
     fn strings<'s>(&self, texts: impl Iterator<Item = &'s [u8]>) -> mlua::Result<Table> {

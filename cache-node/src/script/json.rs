@@ -3,6 +3,8 @@
 use mlua::{Lua, Table, Value};
 use serde_json::Value as Json;
 
+use crate::script::host::Deadline;
+
 /// Nesting that encode follows (lua-cjson: 1000); decode is bounded by serde_json's 128.
 const DEPTH_MAX: usize = 1_000;
 
@@ -10,13 +12,21 @@ const DEPTH_MAX: usize = 1_000;
 const SPARSE_SAFE: usize = 10;
 const SPARSE_RATIO: usize = 2;
 
-pub(super) fn encode(value: &Value) -> mlua::Result<Vec<u8>> {
+/// Longest text that encode makes and decode takes. Lua's own bound counts only what Lua holds.
+const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A table that stands in itself many times over is small in Lua and without end as text: encoding keeps to the script's time and to
+/// [`TEXT_BYTES_MAX`].
+pub(super) fn encode(value: &Value, deadline: &Deadline) -> mlua::Result<Vec<u8>> {
     let mut out = Vec::new();
-    write(value, &mut out, 0)?;
+    write(value, &mut out, deadline, 0)?;
     Ok(out)
 }
 
-fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> mlua::Result<()> {
+fn write(value: &Value, out: &mut Vec<u8>, deadline: &Deadline, depth: usize) -> mlua::Result<()> {
+    if out.len() > TEXT_BYTES_MAX {
+        return Err(mlua::Error::runtime(format!("Cannot serialise, the text exceeds {} MB", TEXT_BYTES_MAX / 1024 / 1024)));
+    }
     if depth > DEPTH_MAX {
         return Err(mlua::Error::runtime(format!("Cannot serialise, excessive depth ({depth})")));
     }
@@ -27,7 +37,7 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> mlua::Result<()> {
         Value::Integer(number) => out.extend_from_slice(number.to_string().as_bytes()),
         Value::Number(number) => write_number(*number, out)?,
         Value::String(text) => write_string(&text.as_bytes(), out),
-        Value::Table(table) => write_table(table, out, depth)?,
+        Value::Table(table) => write_table(table, out, deadline, depth)?,
         other => return Err(mlua::Error::runtime(format!("Cannot serialise {}: type not supported", other.type_name()))),
     }
     Ok(())
@@ -73,14 +83,15 @@ fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn write_table(table: &Table, out: &mut Vec<u8>, depth: usize) -> mlua::Result<()> {
+fn write_table(table: &Table, out: &mut Vec<u8>, deadline: &Deadline, depth: usize) -> mlua::Result<()> {
+    deadline.check()?;
     if let Some(length) = array_length(table)? {
         out.push(b'[');
         for index in 1..=length {
             if index > 1 {
                 out.push(b',');
             }
-            write(&table.raw_get::<Value>(index)?, out, depth + 1)?;
+            write(&table.raw_get::<Value>(index)?, out, deadline, depth + 1)?;
         }
         out.push(b']');
         return Ok(());
@@ -103,7 +114,7 @@ fn write_table(table: &Table, out: &mut Vec<u8>, depth: usize) -> mlua::Result<(
             _ => return Err(mlua::Error::runtime("Cannot serialise table: table key must be a number or string")),
         }
         out.push(b':');
-        write(&value, out, depth + 1)?;
+        write(&value, out, deadline, depth + 1)?;
     }
     out.push(b'}');
     Ok(())
@@ -131,6 +142,9 @@ fn array_length(table: &Table) -> mlua::Result<Option<usize>> {
 }
 
 pub(super) fn decode(lua: &Lua, text: &[u8]) -> mlua::Result<Value> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(mlua::Error::runtime(format!("Cannot decode, the text exceeds {} MB", TEXT_BYTES_MAX / 1024 / 1024)));
+    }
     let json: Json = serde_json::from_slice(text)
         .map_err(|error| mlua::Error::runtime(format!("Expected value but found invalid token: {error}")))?;
     to_lua(lua, &json)

@@ -2,16 +2,31 @@
 -- `host` is filled by the node: call, is_over, sha1hex, log, setresp, encode, decode.
 local host, cjson_null = ...
 
-local error, getmetatable, pcall, rawget, setmetatable, tostring, type, xpcall =
-    error, getmetatable, pcall, rawget, setmetatable, tostring, type, xpcall
+local error, getmetatable, ipairs, pairs, pcall, rawget, setmetatable, tostring, type =
+    error, getmetatable, ipairs, pairs, pcall, rawget, setmetatable, tostring, type
 local loadstring, byte = loadstring, string.byte
 
+local closed = {}
+
 local function readonly(inner)
-    return setmetatable({}, {
+    local outer = setmetatable({}, {
         __index = inner,
         __newindex = function() error("Attempt to modify a readonly table", 2) end,
         __metatable = false,
     })
+    closed[outer] = true
+    return outer
+end
+
+-- Lua's own functions on tables write past `__newindex`, and what they leave in a table of ours the next script would find.
+local functions_on_tables = {}
+for name, f in pairs(table) do functions_on_tables[name] = f end
+for _, name in ipairs({ "insert", "remove", "sort" }) do
+    local f = table[name]
+    functions_on_tables[name] = function(t, ...)
+        if closed[t] then error("Attempt to modify a readonly table", 2) end
+        return f(t, ...)
+    end
 end
 
 local redis = {
@@ -58,13 +73,24 @@ local function checked(ok, ...)
     return ok, ...
 end
 
+-- The handler runs after the error was caught and not while it is raised: there it would run where no hook can end it.
+local function handled(handler, ok, ...)
+    if ok then return ok, ... end
+    if host.is_over() then error(host.over, 0) end
+    local is_handled, result = pcall(handler, ...)
+    if not is_handled and host.is_over() then error(host.over, 0) end
+    return false, is_handled and result or "error in error handling"
+end
+
 local resume = coroutine.resume
-local environment = {
+local globals = _G
+local environment
+environment = {
     _VERSION = _VERSION, assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, next = next, pairs = pairs,
-    rawequal = rawequal, rawget = rawget, select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring,
+    rawequal = rawequal, rawget = function(t, name) return rawget(t == globals and environment or t, name) end, select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring,
     type = type, unpack = unpack,
     pcall = function(f, ...) return checked(pcall(f, ...)) end,
-    xpcall = function(f, handler) return checked(xpcall(f, handler)) end,
+    xpcall = function(f, handler) return handled(handler, pcall(f)) end,
     -- Precompiled code could read and write any memory.
     loadstring = function(source, name)
         if type(source) ~= "string" or byte(source, 1) == 27 then error("loadstring takes source text only", 2) end
@@ -79,24 +105,26 @@ local environment = {
     redis = readonly(redis),
     server = readonly(redis),
     string = readonly(string),
-    table = readonly(table),
+    table = readonly(functions_on_tables),
 }
 string.dump = nil
 getmetatable("").__metatable = false
 
-local globals, pairs = _G, pairs
+-- The globals are an empty table in front of the environment: so a script cannot put anything in the place of `redis` or `tostring`
+-- for those that come after it.
 for name in pairs(globals) do globals[name] = nil end
-for name, value in pairs(environment) do globals[name] = value end
-globals._G = globals
-setmetatable(globals, {
+environment._G = globals
+closed[globals] = true
+setmetatable(environment, {
     __index = function(_, name)
         error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
     end,
-    __newindex = function(_, name)
-        error("Script attempted to create global variable '" .. tostring(name) .. "'", 2)
-    end,
+})
+setmetatable(globals, {
+    __index = environment,
+    __newindex = function() error("Attempt to modify a readonly table", 2) end,
     __metatable = false,
 })
 
--- Runs a script; an error comes back as a value, tables included.
-return function(script) return pcall(script) end
+-- Runs a script; an error comes back as a value, tables included. KEYS and ARGV go into the environment.
+return function(script) return pcall(script) end, environment

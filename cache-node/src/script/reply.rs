@@ -3,7 +3,10 @@
 
 use mlua::{Lua, Table, Value};
 
-use crate::protocol::{Protocol, Reply};
+use crate::{
+    protocol::{Protocol, Reply},
+    script::host::Deadline,
+};
 
 /// Tables within tables that a script may return: more is an error and not a stack overflow.
 const DEPTH_MAX: usize = 200;
@@ -81,71 +84,85 @@ fn set_of(lua: &Lua, elements: &Table, length: usize) -> mlua::Result<Value> {
     Ok(Value::Table(outer))
 }
 
-/// Writes a script's result. `resp` is what the script chose with `redis.setresp`.
-pub(super) fn from_lua(value: &Value, resp: Protocol, reply: &mut Reply) -> mlua::Result<()> {
-    write(value, resp, reply, 0)
+/// Writes a script's result. `resp` is what the script chose with `redis.setresp`. A table that stands in itself many times over is
+/// small in Lua and without end here: the walk keeps to the script's time, and ends with the first that does not fit into the reply.
+pub(super) fn from_lua(value: &Value, resp: Protocol, deadline: &Deadline, reply: &mut Reply) -> mlua::Result<()> {
+    Walk { resp, deadline }.write(value, reply, 0)
 }
 
-fn write(value: &Value, resp: Protocol, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
-    match value {
-        Value::String(text) => reply.bulk(&text.as_bytes()),
-        Value::Integer(number) => reply.integer(*number),
-        // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
-        Value::Number(number) => reply.integer(*number as i64),
-        // The script's protocol decides whether there are booleans, the client's how they are written.
-        Value::Boolean(flag) if resp == Protocol::Resp3 => match reply.protocol() {
-            Protocol::Resp2 => reply.flag(*flag),
-            Protocol::Resp3 => reply.raw(if *flag { b"#t\r\n" } else { b"#f\r\n" }),
-        },
-        Value::Boolean(true) => reply.integer(1),
-        Value::Table(table) if depth < DEPTH_MAX => write_table(table, resp, reply, depth)?,
-        Value::Table(_) => reply.error("ERR reached lua stack limit"),
-        _ => reply.null(),
-    }
-    Ok(())
+/// How a result is written.
+#[derive(Clone, Copy)]
+struct Walk<'a> {
+    resp: Protocol,
+    deadline: &'a Deadline,
 }
 
-fn write_table(table: &Table, resp: Protocol, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
-    if let Value::String(text) = table.raw_get::<Value>("err")? {
-        reply.error(&text.to_string_lossy());
-        return Ok(());
-    }
-    if let Value::String(text) = table.raw_get::<Value>("ok")? {
-        reply.simple(&text.to_string_lossy());
-        return Ok(());
-    }
-    if let Value::Number(number) = table.raw_get::<Value>("double")? {
-        reply.double(number);
-        return Ok(());
-    }
-    if let Value::Table(map) = table.raw_get::<Value>("map")? {
-        let pairs: Vec<(Value, Value)> = map.pairs().collect::<mlua::Result<_>>()?;
-        reply.map(pairs.len());
-        for (key, value) in pairs {
-            write(&key, resp, reply, depth + 1)?;
-            write(&value, resp, reply, depth + 1)?;
+impl Walk<'_> {
+    fn write(self, value: &Value, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
+        let resp = self.resp;
+        match value {
+            Value::String(text) => reply.bulk(&text.as_bytes()),
+            Value::Integer(number) => reply.integer(*number),
+            // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
+            Value::Number(number) => reply.integer(*number as i64),
+            // The script's protocol decides whether there are booleans, the client's how they are written.
+            Value::Boolean(flag) if resp == Protocol::Resp3 => match reply.protocol() {
+                Protocol::Resp2 => reply.flag(*flag),
+                Protocol::Resp3 => reply.raw(if *flag { b"#t\r\n" } else { b"#f\r\n" }),
+            },
+            Value::Boolean(true) => reply.integer(1),
+            Value::Table(table) if depth < DEPTH_MAX => self.write_table(table, reply, depth)?,
+            Value::Table(_) => reply.error("ERR reached lua stack limit"),
+            _ => reply.null(),
         }
-        return Ok(());
+        Ok(())
     }
-    if let Value::Table(set) = table.raw_get::<Value>("set")? {
-        let members: Vec<(Value, Value)> = set.pairs().collect::<mlua::Result<_>>()?;
-        reply.set(members.len());
-        for (member, _) in members {
-            write(&member, resp, reply, depth + 1)?;
+
+    fn write_table(self, table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
+        self.deadline.check()?;
+        if let Value::String(text) = table.raw_get::<Value>("err")? {
+            reply.error(&text.to_string_lossy());
+            return Ok(());
         }
-        return Ok(());
-    }
-    let mark = reply.open();
-    let mut length = 0;
-    // Up to the first nil, as Redis does.
-    loop {
-        let element = table.raw_get::<Value>(length + 1)?;
-        if element.is_nil() {
-            break;
+        if let Value::String(text) = table.raw_get::<Value>("ok")? {
+            reply.simple(&text.to_string_lossy());
+            return Ok(());
         }
-        write(&element, resp, reply, depth + 1)?;
-        length += 1;
+        // A whole number comes as an integer.
+        match table.raw_get::<Value>("double")? {
+            Value::Number(number) => return Ok(reply.double(number)),
+            Value::Integer(number) => return Ok(reply.double(number as f64)),
+            _ => {}
+        }
+        if let Value::Table(map) = table.raw_get::<Value>("map")? {
+            let pairs: Vec<(Value, Value)> = map.pairs().collect::<mlua::Result<_>>()?;
+            reply.map(pairs.len());
+            for (key, value) in pairs {
+                self.write(&key, reply, depth + 1)?;
+                self.write(&value, reply, depth + 1)?;
+            }
+            return Ok(());
+        }
+        if let Value::Table(set) = table.raw_get::<Value>("set")? {
+            let members: Vec<(Value, Value)> = set.pairs().collect::<mlua::Result<_>>()?;
+            reply.set(members.len());
+            for (member, _) in members {
+                self.write(&member, reply, depth + 1)?;
+            }
+            return Ok(());
+        }
+        let mark = reply.open();
+        let mut length = 0;
+        // Up to the first nil, as Redis does.
+        loop {
+            let element = table.raw_get::<Value>(length + 1)?;
+            if element.is_nil() || reply.is_over() {
+                break;
+            }
+            self.write(&element, reply, depth + 1)?;
+            length += 1;
+        }
+        reply.close_array(mark, length);
+        Ok(())
     }
-    reply.close_array(mark, length);
-    Ok(())
 }
