@@ -12,7 +12,11 @@ use crate::{
     command::{self, Context, Flags, table},
     keyspace::Keys,
     protocol::{OwnedRequest, Protocol, Reply},
-    script::{json, reply},
+    script::{
+        json,
+        memory::{Limit, check_room},
+        reply,
+    },
 };
 
 /// When the running script must end.
@@ -107,6 +111,7 @@ pub(super) struct Caller<'a, 'b, 'k> {
 impl Caller<'_, '_, '_> {
     /// `redis.call`: an error comes back as a table with `err`; the prelude raises it.
     pub(super) fn call(caller: &RefCell<Self>, lua: &Lua, arguments: &MultiValue) -> mlua::Result<Value> {
+        let lifted = Limit::lift(lua)?;
         let mut caller = caller.borrow_mut();
         caller.deadline.check()?;
         caller.reply.clear();
@@ -116,7 +121,10 @@ impl Caller<'_, '_, '_> {
             caller.reply.clear();
             caller.reply.error(text);
         }
-        reply::to_lua(lua, &mut caller.reply.bytes())
+        check_room(lua, caller.reply.len())?;
+        let value = reply::to_lua(lua, &mut caller.reply.bytes());
+        drop(lifted);
+        value
     }
 
     fn run(&mut self, arguments: &MultiValue) -> Result<(), &'static str> {

@@ -16,12 +16,10 @@ use crate::{
     script::{
         Digest,
         host::{self, Caller, Deadline, OVER},
+        memory::{LUA_BYTES_MAX, Limit, check_room},
         reply as convert,
     },
 };
-
-/// Memory of one thread's Lua state, all scripts together.
-const LUA_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Instructions between two looks at the clock: about 10 µs of plain ones. An instruction that calls `string.rep` may take a
 /// millisecond, so that many more would overrun the limit by far.
@@ -128,7 +126,6 @@ impl Interpreter {
 impl Machine {
     fn new() -> mlua::Result<Machine> {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::default())?;
-        lua.set_memory_limit(LUA_BYTES_MAX)?;
         let deadline = Rc::new(Deadline::default());
         let resp = Rc::new(Cell::new(Protocol::Resp2));
         let host = host::table(&lua, &deadline, &resp)?;
@@ -143,7 +140,8 @@ impl Machine {
 
     fn compile(&self, source: &[u8]) -> Result<Function, CommandError> {
         let chunk = self.lua.load(source).set_name("@user_script").set_mode(mlua::chunk::ChunkMode::Text);
-        chunk.into_function().map_err(|error| {
+        let compiled = Limit::set(&self.lua).and_then(|_limit| chunk.into_function());
+        compiled.map_err(|error| {
             let text = message(&error);
             CommandError::new(format!("ERR Error compiling script (new function): {text}"))
         })
@@ -171,11 +169,15 @@ impl Machine {
             reply: Reply::default(),
         });
         let outcome = self.lua.scope(|scope| {
+            check_room(&self.lua, call.keys.iter().map(<[u8]>::len).sum())?;
             self.host
                 .raw_set("call", scope.create_function(|lua, arguments: MultiValue| Caller::call(&caller, lua, &arguments))?)?;
             self.environment.raw_set("KEYS", self.strings(call.keys.iter().take(call.key_count))?)?;
             self.environment.raw_set("ARGV", self.strings(call.keys.iter().skip(call.key_count))?)?;
-            self.run.call::<(bool, Value)>(function)
+            let limit = Limit::set(&self.lua)?;
+            let outcome = self.run.call::<(bool, Value)>(function);
+            drop(limit);
+            outcome
         });
         let Caller { keys, .. } = caller.into_inner();
         // SELECT inside a script lasts as long as the script.

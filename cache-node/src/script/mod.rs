@@ -7,6 +7,7 @@ mod cache;
 mod host;
 mod interpreter;
 mod json;
+mod memory;
 mod reply;
 
 pub(crate) use cache::{Digest, ScriptCache};
