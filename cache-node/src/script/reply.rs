@@ -130,8 +130,14 @@ impl Walk<'_> {
         }
         // A whole number comes as an integer.
         match table.raw_get::<Value>("double")? {
-            Value::Number(number) => return Ok(reply.double(number)),
-            Value::Integer(number) => return Ok(reply.double(number as f64)),
+            Value::Number(number) => {
+                reply.double(number);
+                return Ok(());
+            }
+            Value::Integer(number) => {
+                reply.double(number as f64);
+                return Ok(());
+            }
             _ => {}
         }
         if let Value::Table(map) = table.raw_get::<Value>("map")? {
