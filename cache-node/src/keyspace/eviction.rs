@@ -8,9 +8,6 @@ use crate::keyspace::{ChangeSink, Class, EvictionPolicy, Keyspace, Now, entry::E
 /// overwhelming probability.
 const EMPTY_SHARDS_MAX: usize = 128;
 
-/// Entries looked at per candidate wanted, where only keys with a time to live may go and few have one.
-const LOOKS_PER_SAMPLE_MAX: usize = 8;
-
 /// Keys removed by one write at the most, so that no client waits for a whole sweep after `maxmemory` was lowered.
 const EVICTED_PER_WRITE_MAX: usize = 256;
 
@@ -60,27 +57,18 @@ impl Keyspace {
 fn choose(shard: &Shard, policy: EvictionPolicy, samples: usize, now: Now) -> Option<(usize, usize)> {
     let has_candidates = |db: &usize| {
         let table = &shard.tables[*db];
-        // Where no key has a time to live, looking for one at every refused write would cost as much as finding one.
         (if policy.is_volatile() { table.volatile_len() } else { table.len() }) > 0
     };
     let filled: Vec<usize> = (0..shard.tables.len()).filter(has_candidates).collect();
     let db = *filled.get(rand::random_range(0..filled.len().max(1)))?;
     let table = &shard.tables[db];
     let mut best: Option<(u64, usize)> = None;
-    let mut sampled = 0;
-    for _ in 0..samples * LOOKS_PER_SAMPLE_MAX {
-        let position = table.random_position()?;
+    for _ in 0..samples {
+        let position = if policy.is_volatile() { table.random_volatile_position() } else { table.random_position() }?;
         let entry = shard.entry(db, position);
-        if policy.is_volatile() && entry.expires_at_ms().is_none() {
-            continue;
-        }
         let worth = worth(entry, policy, now);
         if best.is_none_or(|(least, _)| worth < least) {
             best = Some((worth, position));
-        }
-        sampled += 1;
-        if sampled == samples {
-            break;
         }
     }
     best.map(|(_, position)| (db, position))
@@ -159,6 +147,19 @@ mod tests {
             let (_, fresh, volatile, _) = survivors(policy);
             assert!(fresh >= 500 && volatile < 60, "{policy:?}: {fresh} fresh, {volatile} volatile");
         }
+    }
+
+    #[test]
+    fn the_few_keys_that_may_go_are_found_among_many() {
+        let keyspace = Keyspace::new(1);
+        let now = Now { unix_ms: 1_000_000 };
+        let mut keys = keyspace.lock_all(0, now, &Nobody);
+        (0..50_000).for_each(|number| keys.set_string(format!("lasting-{number}").as_bytes(), b"v", None));
+        let lasting = keyspace.used_bytes();
+        keys.set_string(b"passing", &[0; 1_000_000], Some(2_000_000));
+        drop(keys);
+        assert!(keyspace.evict_to(lasting + 1_000, EvictionPolicy::VolatileLru, 5, now, &Nobody));
+        assert_eq!(keyspace.lock_all(0, now, &Nobody).volatile_len(), 0);
     }
 
     #[test]

@@ -119,6 +119,17 @@ impl Index {
         around.into_iter().find(|position| self.slots[*position] != 0)
     }
 
+    /// As [`Index::random_position`], among entries with a time to live. However few there are: only the due times are read on the way.
+    pub(super) fn random_volatile_position(&self) -> Option<usize> {
+        if self.volatile == 0 {
+            return None;
+        }
+        let start = rand::random_range(0..self.due.len());
+        let is_volatile = |due: &u16| *due != NEVER;
+        let behind = self.due[start..].iter().position(is_volatile).map(|offset| start + offset);
+        behind.or_else(|| self.due[..start].iter().position(is_volatile))
+    }
+
     /// Adds an entry that is not there yet.
     pub(super) fn insert(&mut self, hash: u32, handle: Handle, expires_at_ms: Option<u64>, now_ms: u64) {
         if (self.len + 1) * 100 > self.capacity * FILLED_MAX {
@@ -235,16 +246,16 @@ fn due(expires_at_ms: Option<u64>, now_ms: u64) -> u16 {
     let Some(at) = expires_at_ms else { return NEVER };
     // A time long past would wrap around to one that is to come.
     let ahead = at.clamp(now_ms, now_ms + AHEAD_MAX * TICK_MS);
-    wrap(ahead.div_ceil(TICK_MS))
+    (ahead.div_ceil(TICK_MS) as u16).max(NEVER + 1)
 }
 
+/// 0 means never. Of the times around it, one that is due counts as a tick later and now as a tick earlier: an entry is looked at 250 ms
+/// late then and never early, since a sweep that finds an entry with time left, and cannot put it off, would not get past it.
 fn tick(now_ms: u64) -> u16 {
-    wrap(now_ms / TICK_MS)
-}
-
-/// 0 means never, so ticks count from 1 to 65,535. The one tick that two times share makes an entry be looked at 250 ms early or late.
-fn wrap(ticks: u64) -> u16 {
-    (ticks as u16).max(1)
+    match (now_ms / TICK_MS) as u16 {
+        NEVER => u16::MAX,
+        tick => tick,
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +310,18 @@ mod tests {
         }
         for handle in 1..=50 {
             assert!(index.find(u32::MAX, |there| there.bits() == handle).is_some());
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_before_its_time_where_the_ticks_wrap_around() {
+        for now in (1..4).flat_map(|tick| [0, 1, 249].map(|ms| (65_536 * 6_900 + tick) * TICK_MS - 2 * TICK_MS + ms)) {
+            for ahead in 1..600 {
+                let mut index = Index::default();
+                index.insert(1, Handle::from_bits(1), Some(now + ahead), now);
+                assert_eq!(index.next_due(0, usize::MAX, now), None, "{now} + {ahead}");
+                assert_eq!(index.next_due(0, usize::MAX, now + ahead + 2 * TICK_MS).is_some(), true, "{now} + {ahead}");
+            }
         }
     }
 
