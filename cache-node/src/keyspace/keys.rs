@@ -479,9 +479,7 @@ impl<'a> Keys<'a> {
         for guard in 0..self.guards.len() {
             self.tell_flushed(guard, db);
             let shard = &mut self.guards[guard].1;
-            while let Some(position) = shard.tables[db].first_from(0) {
-                shard.remove(db, position);
-            }
+            shard.clear(db);
             self.account(guard);
         }
         Flushed { _shards: Vec::new() }

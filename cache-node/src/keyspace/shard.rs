@@ -187,6 +187,19 @@ impl Shard {
         self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
     }
 
+    /// Takes all entries of a database out. O(entries): taken out one by one, each would move those behind it.
+    pub(super) fn clear(&mut self, db: usize) {
+        for position in 0..self.tables[db].positions() {
+            if let Some(handle) = self.tables[db].at(position) {
+                self.drop_object(db, position);
+                entry::mark_free(self.arena.slot_mut(handle));
+                self.arena.free(handle);
+            }
+        }
+        let table = std::mem::take(&mut self.tables[db]);
+        self.index_bytes -= table.allocated_bytes();
+    }
+
     /// Takes an entry's object out and leaves the entry with none; only before [`Shard::remove`] or [`Shard::replace`].
     pub(super) fn take_object(&mut self, db: usize, position: usize) -> Value {
         let number = self.entry(db, position).object();
