@@ -114,6 +114,8 @@ impl ClientEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     entries: RwLock<BTreeMap<u64, Arc<ClientEntry>>>,
+    /// Let in and not yet with their thread. Changed together with `entries`, under its lock.
+    waiting: AtomicUsize,
     next_id: AtomicU64,
 }
 
@@ -122,8 +124,25 @@ impl Clients {
         self.next_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Lets one more in, if there are fewer than `max`. Until its thread has it, it counts as one that waits.
+    pub(crate) fn let_in(&self, max: usize) -> bool {
+        let entries = self.entries.write();
+        let has_room = entries.len() + self.waiting.load(Ordering::Relaxed) < max;
+        self.waiting.fetch_add(usize::from(has_room), Ordering::Relaxed);
+        has_room
+    }
+
+    /// One that waited went away.
+    pub(crate) fn give_up(&self) {
+        let _entries = self.entries.write();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One that waited has its thread.
     pub(crate) fn add(&self, entry: &Arc<ClientEntry>) {
-        self.entries.write().insert(entry.id, Arc::clone(entry));
+        let mut entries = self.entries.write();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        entries.insert(entry.id, Arc::clone(entry));
     }
 
     pub(crate) fn remove(&self, id: u64) {

@@ -70,6 +70,32 @@ pub(super) struct Scratch {
 struct Accepted {
     stream: TcpStream,
     address: SocketAddr,
+    admission: Admission,
+}
+
+/// A place among `maxclients`; goes back when the connection does not come to be.
+struct Admission {
+    shared: Arc<Shared>,
+    is_used: bool,
+}
+
+impl Admission {
+    fn new(shared: &Arc<Shared>, maxclients: usize) -> Option<Admission> {
+        shared.clients.let_in(maxclients).then(|| Admission { shared: Arc::clone(shared), is_used: false })
+    }
+
+    fn use_for(mut self, entry: &Arc<ClientEntry>) {
+        self.is_used = true;
+        self.shared.clients.add(entry);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.shared.clients.give_up();
+        }
+    }
 }
 
 impl Worker {
@@ -211,7 +237,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, senders: Vec<mpsc::Se
             return;
         }
         let Ok(stream) = stream.into_std() else { continue };
-        let Some(accepted) = admit(&worker, Accepted { stream, address }) else { continue };
+        let Some(accepted) = admit(&worker, stream, address) else { continue };
         let turn = next.fetch_add(1, Ordering::Relaxed) % senders.len();
         if senders[turn].send(accepted).await.is_err() {
             return;
@@ -220,24 +246,26 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, senders: Vec<mpsc::Se
 }
 
 /// Refuses a connection with the reason, or lets it in.
-fn admit(worker: &Worker, accepted: Accepted) -> Option<Accepted> {
+fn admit(worker: &Worker, stream: TcpStream, address: SocketAddr) -> Option<Accepted> {
     let shared = &worker.shared;
-    let Some(refusal) = refusal(&worker.config(), shared.clients.len(), accepted.address.ip()) else {
+    let config = worker.config();
+    let refusal = if let Some(refusal) = refusal(&config, address.ip()) {
+        refusal
+    } else if let Some(admission) = Admission::new(shared, config.maxclients) {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-        return Some(accepted);
+        return Some(Accepted { stream, address, admission });
+    } else {
+        b"-ERR max number of clients reached\r\n"
     };
     shared.counters.rejected_connections.fetch_add(1, Ordering::Relaxed);
     // The socket's buffer is empty: this small write never waits. A client that has gone already does not matter.
-    let sent = (&accepted.stream).write_all(refusal);
+    let sent = (&stream).write_all(refusal);
     drop(sent);
     None
 }
 
 /// Why a host may not come in, in the protocol's words.
-fn refusal(config: &Config, clients: usize, host: IpAddr) -> Option<&'static [u8]> {
-    if clients >= config.maxclients {
-        return Some(b"-ERR max number of clients reached\r\n");
-    }
+fn refusal(config: &Config, host: IpAddr) -> Option<&'static [u8]> {
     let is_open_to_others = !config.protected_mode || config.requirepass.is_some();
     // An IPv4 host on an IPv6 socket is the host that it is.
     if is_open_to_others || host.to_canonical().is_loopback() {
@@ -251,7 +279,7 @@ fn refusal(config: &Config, clients: usize, host: IpAddr) -> Option<&'static [u8
 }
 
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
-    let Accepted { stream, address } = accepted;
+    let Accepted { stream, address, admission } = accepted;
     let config = worker.config();
     let socket = socket2::SockRef::from(&stream);
     let prepared = socket.set_tcp_nodelay(true).and_then(|()| match config.tcp_keepalive {
@@ -263,7 +291,7 @@ fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let Ok(local_address) = stream.local_addr() else { return };
     let shared = &worker.shared;
     let entry = Arc::new(ClientEntry::new(shared.clients.next_id(), address, local_address, now()));
-    shared.clients.add(&entry);
+    admission.use_for(&entry);
     if shared.is_stopping.load(Ordering::Acquire) {
         entry.outbox.close();
     }
@@ -292,15 +320,14 @@ mod tests {
         let protected = Config::default();
         let host = |text: &str| -> IpAddr { text.parse().expect("an address") };
         for local in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
-            assert!(refusal(&protected, 0, host(local)).is_none(), "{local}");
+            assert!(refusal(&protected, host(local)).is_none(), "{local}");
         }
         for other in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0"] {
-            assert!(refusal(&protected, 0, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
+            assert!(refusal(&protected, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
             let with_password = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
-            assert!(refusal(&with_password, 0, host(other)).is_none(), "{other}");
+            assert!(refusal(&with_password, host(other)).is_none(), "{other}");
             let open = Config { protected_mode: false, ..Config::default() };
-            assert!(refusal(&open, 0, host(other)).is_none(), "{other}");
+            assert!(refusal(&open, host(other)).is_none(), "{other}");
         }
-        assert!(refusal(&protected, protected.maxclients, host("127.0.0.1")).is_some());
     }
 }
