@@ -3,10 +3,14 @@
 
 mod support;
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use cache_node::{Config, Node};
-use support::{Value, Wire};
+use support::{Value, Wire, wire::encode, words};
 
 async fn node_with(directives: &[(&str, &str)]) -> Node {
     let mut config = Config::for_test();
@@ -35,4 +39,146 @@ async fn replies_to_a_broken_connection_reach_nobody_else() {
     assert_eq!(other.read(), Value::Integer(1));
     thread::sleep(Duration::from_millis(100));
     assert_eq!(other.run("PING"), Value::Simple("PONG".to_owned()));
+}
+
+#[tokio::test]
+async fn a_changed_configuration_holds_for_the_next_request() {
+    let node = node_with(&[]).await;
+    let mut wire = Wire::connect(node.addr());
+    let requests = ["CONFIG SET requirepass secret", "AUTH wrong", "AUTH secret", "RESET", "PING", "AUTH secret", "PING"];
+    requests.iter().for_each(|request| wire.send(&words(request)));
+    wire.stream.set_nodelay(true).unwrap();
+    let mut again = Wire::connect(node.addr());
+    let pipeline: Vec<u8> =
+        ["AUTH secret", "CONFIG SET requirepass new", "AUTH new", "CONFIG SET requirepass secret", "AUTH secret"]
+            .iter()
+            .flat_map(|request| encode(&words(request)))
+            .collect();
+    let replies: Vec<Value> = requests.iter().map(|_| wire.read()).collect();
+    assert!(replies[1].is_error("WRONGPASS") && replies[4].is_error("NOAUTH"), "{replies:?}");
+    assert_eq!((&replies[2], &replies[5]), (&Value::ok(), &Value::ok()));
+    again.send_raw(&pipeline);
+    (0..5).for_each(|number| assert_eq!(again.read(), Value::ok(), "{number}"));
+}
+
+/// What is published while a batch runs comes before the confirmation that ends the subscription, and never after it.
+#[tokio::test]
+async fn no_message_comes_after_the_end_of_a_subscription() {
+    let node = node_with(&[]).await;
+    let mut wire = Wire::connect(node.addr());
+    let requests =
+        ["MULTI", "SUBSCRIBE news", "PUBLISH news hello", "UNSUBSCRIBE news", "EXEC", "SUBSCRIBE news", "RESET", "PING"];
+    let pipeline: Vec<u8> = requests.iter().flat_map(|request| encode(&words(request))).collect();
+    wire.send_raw(&pipeline);
+    let mut replies = vec![wire.read()];
+    while replies.last() != Some(&Value::Simple("PONG".to_owned())) {
+        replies.push(wire.read());
+    }
+    let place = |text: &str| replies.iter().position(|reply| format!("{reply:?}").contains(text));
+    assert!(place("hello").is_some_and(|message| Some(message) < place("unsubscribe")), "{replies:?}");
+    // And from another thread, while a batch runs that ends with the subscription.
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut publisher = Wire::connect(node.addr());
+            while !is_over.load(Ordering::Relaxed) {
+                publisher.run("PUBLISH news hello");
+            }
+        });
+        let batch = [encode(&["PING"]).repeat(500), encode(&["UNSUBSCRIBE", "news"]), encode(&["PING"])].concat();
+        let late = (0..50).filter(|_| {
+            wire.send(&["SUBSCRIBE", "news"]);
+            wire.send_raw(&batch);
+            while wire.read().elements()[0] != Value::bulk("unsubscribe") {}
+            let next = wire.read();
+            let is_late = next != Value::Simple("PONG".to_owned());
+            while is_late && wire.read() != Value::Simple("PONG".to_owned()) {}
+            is_late
+        });
+        let late = late.count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(late, 0);
+    });
+    assert!(wire.is_silent(Duration::from_millis(100)));
+}
+
+#[tokio::test]
+async fn connections_that_come_together_keep_to_maxclients() {
+    const CLIENTS_MAX: usize = 10;
+    let node = node_with(&[("maxclients", "10")]).await;
+    let address = node.addr();
+    let connecting: Vec<_> = (0..80).map(|_| thread::spawn(move || Wire::connect(address))).collect();
+    let mut wires: Vec<Wire> = connecting.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let served = wires.iter_mut().filter_map(|wire| {
+        // One that was refused is closed, perhaps before it could write.
+        std::io::Write::write_all(&mut wire.stream, b"PING\r\n").ok()?;
+        (wire.try_read().ok()? == Value::Simple("PONG".to_owned())).then_some(())
+    });
+    assert_eq!(served.count(), CLIENTS_MAX);
+    drop(wires);
+    // Their places come back.
+    support::wait_until("a place for another", || {
+        let mut wire = Wire::connect(address);
+        std::io::Write::write_all(&mut wire.stream, b"PING\r\n").is_ok()
+            && wire.try_read().is_ok_and(|reply| reply == Value::Simple("PONG".to_owned()))
+    });
+}
+
+#[tokio::test]
+async fn a_node_that_ends_sends_the_replies_that_it_has_begun() {
+    let node = node_with(&[]).await;
+    let mut wire = Wire::connect(node.addr());
+    let value = vec![b'v'; 4_000_000];
+    assert_eq!(wire.call(&[b"SET", b"large".as_slice(), &value]), Value::ok());
+    (0..4).for_each(|_| wire.send(&["GET", "large"]));
+    let first = wire.read();
+    assert_eq!(first, Value::Bulk(value.clone()));
+    let ending = tokio::spawn(node.shutdown());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for number in 1..4 {
+        assert_eq!(wire.try_read().ok(), Some(Value::Bulk(value.clone())), "{number}");
+    }
+    assert!(wire.is_closed());
+    ending.await.unwrap();
+}
+
+#[tokio::test]
+async fn scripts_write_on_where_eviction_makes_room() {
+    let node = node_with(&[("maxmemory", "3mb"), ("maxmemory-policy", "allkeys-lru")]).await;
+    let mut wire = Wire::connect(node.addr());
+    let write = |number: u32| {
+        encode(&["EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", &number.to_string(), &"v".repeat(1000)])
+    };
+    for number in 0..6_000 {
+        if number % 2 == 0 {
+            wire.send_raw(&write(number));
+            assert_eq!(wire.read(), Value::ok(), "{number}");
+        } else {
+            wire.send_raw(&[encode(&["MULTI"]), write(number), encode(&["EXEC"])].concat());
+            (0..2).for_each(|_| drop(wire.read()));
+            assert_eq!(wire.read(), Value::Array(vec![Value::ok()]), "{number}");
+        }
+    }
+    wire.run("CONFIG SET maxmemory-policy noeviction");
+    wire.run("CONFIG SET maxmemory 1mb");
+    wire.send_raw(&write(1));
+    assert!(wire.read().is_error("OOM"));
+}
+
+#[tokio::test]
+async fn a_database_among_others_is_emptied_at_once() {
+    let node = node_with(&[]).await;
+    let mut wire = Wire::connect(node.addr());
+    wire.call(&["EVAL", "redis.call('SELECT', 1) redis.call('SET', 'stays', 'v') redis.call('SADD', 'set', 'a')", "0"]);
+    for start in (0..200_000).step_by(10_000) {
+        let pairs: Vec<String> = (start..start + 10_000).flat_map(|number| [format!("key-{number}"), "v".to_owned()]).collect();
+        wire.call(&[vec!["MSET".to_owned()], pairs].concat());
+    }
+    wire.run("SADD set a b c");
+    let started = std::time::Instant::now();
+    assert_eq!(wire.run("FLUSHDB"), Value::ok());
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(wire.run("DBSIZE"), Value::Integer(0));
+    wire.run("SELECT 1");
+    assert_eq!((wire.run("GET stays"), wire.run("SMEMBERS set").elements().len()), (Value::bulk("v"), 1));
 }

@@ -24,7 +24,7 @@ pub(crate) use table::{Flags, KeyPositions, Outcome, Run, Spec};
 pub(crate) use transaction::{Transaction, Watch};
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -42,11 +42,14 @@ use crate::{
 /// What a request runs in: the node, the connection that sent it, and the thread it runs on.
 pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
-    pub(crate) config: &'a crate::config::Config,
+    /// In force for this request; CONFIG SET puts another in its place.
+    pub(crate) config: Arc<crate::config::Config>,
     pub(crate) client: &'a mut Client,
     pub(crate) scripts: &'a Interpreter,
     pub(crate) stats: &'a WorkerStats,
     pub(crate) now: Now,
+    /// Whether eviction could make no room before this request: its scripts may then add nothing.
+    pub(crate) is_full: bool,
 }
 
 /// Bytes of replies after which a batch pauses until they are sent: a pipeline of reads of large values must not pile up.
@@ -139,7 +142,14 @@ pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
             Err(error) => refuse(ctx, Some(index), &error, reply),
         };
     }
+    let (subscriptions, has_subscribed, before) = (ctx.client.subscriptions, ctx.client.subscribed.is_some(), reply.len());
     call(ctx, index, args, reply);
+    let client = &ctx.client;
+    let has_subscribed = has_subscribed || client.subscribed.is_some();
+    if has_subscribed && (client.subscriptions < subscriptions || client.subscriptions == 0) {
+        // What was published until then goes first: behind the confirmation the client would take it for the next reply.
+        reply.insert(before, &client.entry.outbox.take());
+    }
 }
 
 /// Checks everything that can be known before a command runs or is queued.
@@ -158,15 +168,20 @@ fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
             spec.name.to_ascii_lowercase()
         )));
     }
-    if ctx.config.maxmemory > 0 && spec.flags.has(Flags::DENYOOM) {
-        make_room(ctx)?;
+    if ctx.config.maxmemory > 0 {
+        if spec.flags.has(Flags::DENYOOM) {
+            make_room(ctx)?;
+        } else if spec.flags.has(Flags::RUNS_SCRIPT) && ctx.client.transaction.is_none() {
+            // What it will write is not known yet, and under the locks that it runs with nothing is evicted.
+            ctx.is_full = make_room(ctx).is_err();
+        }
     }
     Ok(())
 }
 
 /// Evicts until a write may go on, or refuses it.
 pub(crate) fn make_room(ctx: &Context<'_>) -> Outcome {
-    let config = ctx.config;
+    let config = &ctx.config;
     let shared = ctx.shared;
     let has_room =
         shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, ctx.now, &shared.notifier);

@@ -11,7 +11,7 @@ use crate::{
     script::{Digest, ScriptCache, ScriptCall},
 };
 
-const EVAL: Flags = Flags::NOSCRIPT.and(Flags::MOVABLE_KEYS).and(Flags::STALE).and(Flags::SKIP_MONITOR);
+const EVAL: Flags = Flags::NOSCRIPT.and(Flags::MOVABLE_KEYS).and(Flags::STALE).and(Flags::SKIP_MONITOR).and(Flags::RUNS_SCRIPT);
 const EVAL_RO: Flags = EVAL.and(Flags::READONLY);
 
 #[rustfmt::skip]

@@ -138,7 +138,10 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
         Ok(())
     });
-    outcome.map_err(|error| CommandError::new(error.0))
+    outcome.map_err(|error| CommandError::new(error.0))?;
+    // AUTH behind it in the same pipeline must meet the new password.
+    ctx.config = ctx.shared.config();
+    Ok(())
 }
 
 fn failed(name: &str, reason: &str) -> CommandError {

@@ -54,6 +54,8 @@ impl Flags {
     pub(crate) const STALE: Flags = Flags(1 << 14);
     pub(crate) const SKIP_MONITOR: Flags = Flags(1 << 15);
     pub(crate) const BLOCKING: Flags = Flags(1 << 16);
+    /// Runs a script, whose commands may need memory.
+    pub(crate) const RUNS_SCRIPT: Flags = Flags(1 << 17);
 
     const NAMES: [(Flags, &'static str); 13] = [
         (Flags::WRITE, "write"),

@@ -76,11 +76,14 @@ fn discard(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     let transaction = ctx.client.end_transaction().ok_or(CommandError::fixed("ERR EXEC without MULTI"))?;
-    let grows = transaction.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(Flags::DENYOOM));
+    let queues = |flags| transaction.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(flags));
     let refusal = if transaction.has_failed {
         Err(CommandError::EXEC_ABORT)
-    } else if ctx.config.maxmemory > 0 && grows {
-        make_room(ctx)
+    } else if ctx.config.maxmemory > 0 && queues(Flags::DENYOOM.and(Flags::RUNS_SCRIPT)) {
+        let outcome = make_room(ctx);
+        ctx.is_full = outcome.is_err();
+        // Scripts refuse their own commands.
+        if queues(Flags::DENYOOM) { outcome } else { Ok(()) }
     } else {
         Ok(())
     };

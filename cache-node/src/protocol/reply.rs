@@ -84,6 +84,11 @@ impl Reply {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Puts bytes that are already in the protocol before what was written from `position` on.
+    pub(crate) fn insert(&mut self, position: usize, bytes: &[u8]) {
+        self.bytes.splice(position..position, bytes.iter().copied());
+    }
+
     pub(crate) fn ok(&mut self) {
         self.raw(b"+OK\r\n");
     }

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// A script may pass `maxmemory` by one part in so many (Redis sets no bound).
+const OVERSHOOT_SHARE: usize = 8;
+
 /// When the running script must end.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
@@ -127,6 +130,13 @@ impl Caller<'_, '_, '_> {
         value
     }
 
+    /// Room was made before the script, and what it writes is evicted after it: under its locks nothing can be.
+    fn may_add_nothing(&self) -> bool {
+        let maxmemory = self.ctx.config.maxmemory;
+        let used_max = maxmemory.saturating_add(maxmemory / OVERSHOOT_SHARE);
+        maxmemory > 0 && (self.ctx.is_full || self.ctx.shared.keyspace.used_bytes() > used_max)
+    }
+
     fn run(&mut self, arguments: &MultiValue) -> Result<(), &'static str> {
         if arguments.is_empty() {
             return Err("ERR Please specify at least one argument for this redis.call() call");
@@ -158,8 +168,7 @@ impl Caller<'_, '_, '_> {
         if self.is_readonly && spec.flags.has(Flags::WRITE) {
             return Err("ERR Write commands are not allowed from read-only scripts.");
         }
-        let maxmemory = self.ctx.config.maxmemory;
-        if maxmemory > 0 && spec.flags.has(Flags::DENYOOM) && self.ctx.shared.keyspace.used_bytes() > maxmemory {
+        if spec.flags.has(Flags::DENYOOM) && self.may_add_nothing() {
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }
         command::call_locked(self.ctx, self.keys, index, args, &mut self.reply);

@@ -5,6 +5,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::atomic::Ordering,
     task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
@@ -254,11 +255,11 @@ impl Connection {
     }
 
     /// Waits until the socket takes more. Messages that come meanwhile stay in the outbox, whose bound is its own; only the word to
-    /// close counts here.
+    /// close counts here, and when the node ends that is for after the replies.
     fn poll_writable(&self, cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
         let outbox = &self.client.entry.outbox;
         outbox.register(cx.waker());
-        if outbox.is_closing() {
+        if outbox.is_closing() && !self.worker.shared.is_stopping.load(Ordering::Acquire) {
             return Poll::Ready(Err(End::Ours));
         }
         self.stream.poll_write_ready(cx).map_err(End::from)
@@ -274,21 +275,23 @@ fn run_batch(
     bytes: &[u8],
     reply: &mut Reply,
 ) -> (usize, Stop) {
-    let config = worker.config();
-    let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
     let now = stamp(client);
     let mut consumed = 0;
     // Empty already, unless a command panicked: what it left was for another client.
     reply.clear();
     reply.set_protocol(client.protocol());
     loop {
+        // Each time: CONFIG SET may have been among the requests before.
+        let config = worker.config();
+        let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
         let is_authenticated = client.is_authenticated;
         let limits = if is_authenticated { limits } else { limits.unauthenticated() };
         // AUTH changes what the next request may be, so a stranger's requests are taken one by one.
         let count_max = if is_authenticated { REQUESTS_MAX } else { 1 };
         let (found, next) = gather(parser, requests, &bytes[consumed..], limits, is_authenticated, count_max);
         let stats = worker.stats();
-        let mut context = Context { shared: &worker.shared, config: &config, client, scripts: &worker.scripts, stats, now };
+        let scripts = &worker.scripts;
+        let mut context = Context { shared: &worker.shared, config, client, scripts, stats, now, is_full: false };
         let done = command::execute_all(&mut context, &bytes[consumed..], requests, reply);
         if done < requests.len() || client.closes_after_reply {
             let stop = if client.closes_after_reply { Stop::End } else { Stop::Paused };
@@ -307,8 +310,8 @@ fn run_batch(
             Next::Inline => {
                 let args = parser.args(&bytes[start..]);
                 if args.len() > 0 {
-                    let mut context =
-                        Context { shared: &worker.shared, config: &config, client, scripts: &worker.scripts, stats, now };
+                    let (shared, config) = (&worker.shared, worker.config());
+                    let mut context = Context { shared, config, client, scripts, stats, now, is_full: false };
                     command::execute(&mut context, args, reply);
                 }
             }
