@@ -320,7 +320,7 @@ mod tests {
                 let mut index = Index::default();
                 index.insert(1, Handle::from_bits(1), Some(now + ahead), now);
                 assert_eq!(index.next_due(0, usize::MAX, now), None, "{now} + {ahead}");
-                assert_eq!(index.next_due(0, usize::MAX, now + ahead + 2 * TICK_MS).is_some(), true, "{now} + {ahead}");
+                assert!(index.next_due(0, usize::MAX, now + ahead + 2 * TICK_MS).is_some(), "{now} + {ahead}");
             }
         }
     }
