@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fleet_support::{Http, PATIENCE, Process, Reply, ask, get, http, mortal_upstream, ok, post, raw_upstream, start};
 
@@ -218,6 +219,42 @@ async fn bodies_are_bounded_and_larger_ones_are_streamed() {
     let answer = post(&client, process.address, "/", &too_large).await;
     // The balancer may answer before the body was sent; a client that goes on writing then sees the connection end.
     assert!(answer.map_or(true, |answer| answer.status == StatusCode::PAYLOAD_TOO_LARGE));
+}
+
+#[tokio::test]
+async fn what_a_client_writes_wrongly_is_its_own_fault() {
+    let (a, posts) = healthy("A").await;
+    let (process, client) = balancer(&[("A", a)], 1).await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n", "400"),
+        ("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\ncontent-length: 1\r\n\r\nx", "400"),
+        ("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", "400"),
+    ] {
+        let answer = raw(process.address, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
+    }
+    assert_eq!(posts.load(Ordering::SeqCst), 0);
+    // Two lengths of one body: the second request that one reader would see in it must never reach a replica.
+    let smuggled = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n\
+                    POST /smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    raw(process.address, smuggled).await;
+    assert!(posts.load(Ordering::SeqCst) <= 1);
+    assert_eq!(get(&client, process.address, "/fleet.json").await.unwrap().json()["replicas"][0]["state"], "up");
+}
+
+/// Sends these bytes; the first answer's head, or what came before the connection ended.
+async fn raw(address: SocketAddr, request: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let reading =
+        async { while !answer.ends_with(b"\r\n\r\n") && stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    // What follows the head is not looked for, so that a connection which stays open ends the wait as well.
+    let _ = tokio::time::timeout(Duration::from_secs(2), reading).await;
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]

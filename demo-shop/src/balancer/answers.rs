@@ -72,7 +72,7 @@ impl Trouble {
             Self::BadRequest => (
                 StatusCode::BAD_REQUEST,
                 "bad_request",
-                "The request cannot be forwarded: its target or its body could not be read.",
+                "The request cannot be forwarded: its target, its Host or its body could not be read.",
             ),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::BoxError;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -118,6 +119,12 @@ async fn receive(request: Request, client: SocketAddr) -> Result<Outgoing, Troub
         return Err(Trouble::BadRequest);
     }
     let target = target.to_owned();
+    check_host(&parts)?;
+    if let Some(authority) = parts.uri.authority() {
+        // RFC 9112 section 3.2.2: with a target in absolute form, its host counts and not the header's.
+        let host = authority.as_str().parse().map_err(|_| Trouble::BadRequest)?;
+        parts.headers.insert(header::HOST, host);
+    }
     prepare_request(&mut parts.headers, client);
     let body = match body.size_hint().exact() {
         Some(length) if length > REQUEST_BODY_MAX as u64 => return Err(Trouble::BodyTooLarge),
@@ -132,6 +139,13 @@ async fn receive(request: Request, client: SocketAddr) -> Result<Outgoing, Troub
         }
     };
     Ok(Outgoing { method: parts.method, target, headers: parts.headers, body })
+}
+
+/// RFC 9112 section 3.2: one Host, not none and not two that different readers might choose from.
+fn check_host(parts: &Parts) -> Result<(), Trouble> {
+    let count = parts.headers.get_all(header::HOST).iter().count();
+    let fits = if parts.version == Version::HTTP_11 { count == 1 } else { count <= 1 };
+    if fits { Ok(()) } else { Err(Trouble::BadRequest) }
 }
 
 impl Forwarder {
@@ -173,6 +187,7 @@ impl Forwarder {
                         }
                         Failure::NotSent(_) => replica.want_probe(),
                         Failure::BodyTooLarge => return Err(Trouble::BodyTooLarge),
+                        Failure::RequestBody(_) => return Err(Trouble::BadRequest),
                         Failure::Broken(_) => {
                             replica.want_probe();
                             trouble = Trouble::Broken;
@@ -246,6 +261,8 @@ enum Failure {
     NotSent(ClientError),
     /// The request's own body grew over the limit.
     BodyTooLarge,
+    /// The client's body broke off, stalled or made no sense. The replica saw no whole request.
+    RequestBody(ClientError),
     /// The connection broke while or after the request was written: it may have been carried out.
     Broken(BoxError),
 }
@@ -256,6 +273,7 @@ impl std::fmt::Display for Failure {
             Self::NotConnected(error) => write!(f, "not connected: {error}"),
             Self::NotSent(error) => write!(f, "not sent: {error}"),
             Self::BodyTooLarge => write!(f, "the request's body is over the limit"),
+            Self::RequestBody(error) => write!(f, "the request's body: {error}"),
             Self::Broken(error) => write!(f, "broken: {error}"),
         }
     }
@@ -266,17 +284,20 @@ impl Failure {
         if error.is_connect() {
             return Self::NotConnected(error);
         }
+        let mut is_request_body = false;
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             if cause.is::<LengthLimitError>() {
                 return Self::BodyTooLarge;
             }
+            // An error that hyper got from us: the stream of the body is all we gave it.
+            is_request_body |= cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user);
             // hyper says "canceled" only when it hands the message back unwritten.
             if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
                 return Self::NotSent(error);
             }
             source = cause.source();
         }
-        Self::Broken(error.into())
+        if is_request_body { Self::RequestBody(error) } else { Self::Broken(error.into()) }
     }
 }

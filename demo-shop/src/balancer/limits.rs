@@ -34,6 +34,8 @@ pub(crate) const EXCHANGE_WAIT_MAX: Duration = Duration::from_secs(1);
 pub(crate) const CLIENT_CONNECTIONS_MAX: usize = 4_096;
 /// Longest time in which a client may send a request's head; an idle kept-alive connection ends after it too.
 pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which a client may take nothing of its answer (nginx's send_timeout is of the same kind).
+pub(crate) const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Size of a connection's read buffer and with it of a request's head, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields of one request or answer.

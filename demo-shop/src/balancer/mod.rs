@@ -7,6 +7,7 @@
 
 mod answers;
 mod body;
+mod client_stream;
 mod forward;
 mod headers;
 mod limits;

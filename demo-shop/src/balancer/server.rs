@@ -17,7 +17,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::balancer::limits::{CLIENT_CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_READ_TIMEOUT, HEADERS_MAX};
+use crate::balancer::client_stream::ClientStream;
+use crate::balancer::limits::{
+    CLIENT_CONNECTIONS_MAX, CLIENT_STALL_TIMEOUT, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_READ_TIMEOUT, HEADERS_MAX,
+};
 
 /// Opens the listener; the error names the option that chooses another address.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -91,7 +94,7 @@ async fn serve_connection(stream: TcpStream, client: SocketAddr, router: Router,
         .header_read_timeout(HEAD_READ_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(ClientStream::new(stream, CLIENT_STALL_TIMEOUT)), service);
     tokio::pin!(connection);
     let ended = async { ending.wait_for(|ending| *ending).await.is_ok() };
     tokio::pin!(ended);
