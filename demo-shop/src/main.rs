@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         return run_node(node);
     }
     log_to_stderr();
+    process::raise_open_files();
     match run(command) {
         Ok(code) => code,
         Err(error) => {

@@ -1,9 +1,24 @@
-//! How every process of the shop ends: by a signal, or together with the process that started it.
+//! What every process of the shop needs of the system: open files, and an end by a signal or together with the process
+//! that started it.
 
 use std::io::Read;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Raises the limit of open files as far as the system allows: many shells start programs with 1,024, and a connection
+/// through the balancer takes two.
+pub(crate) fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What is refused leaves the limit as it was, which `open_files_max` then tells.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// How many files this process may have open at a time.
+pub(crate) fn open_files_max() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
 
 /// Resolves at the first SIGTERM or SIGINT.
 ///

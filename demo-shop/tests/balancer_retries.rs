@@ -6,13 +6,15 @@ mod fleet_support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fleet_support::{Http, PATIENCE, Process, Reply, ask, get, http, mortal_upstream, ok, post, raw_upstream, start};
+use crate::fleet_support::{
+    Http, PATIENCE, Process, Reply, ask, get, http, mortal_upstream, ok, post, raw_upstream, start, start_with_files,
+};
 
 /// An upstream that answers every request with its name and counts the unsafe ones.
 async fn healthy(name: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -219,6 +221,29 @@ async fn bodies_are_bounded_and_larger_ones_are_streamed() {
     let answer = post(&client, process.address, "/", &too_large).await;
     // The balancer may answer before the body was sent; a client that goes on writing then sees the connection end.
     assert!(answer.map_or(true, |answer| answer.status == StatusCode::PAYLOAD_TOO_LARGE));
+}
+
+#[tokio::test]
+async fn idle_connections_leave_files_for_the_replicas() {
+    let (a, _) = healthy("A").await;
+    let process = start_with_files(256, &["balance", "--listen", "127.0.0.1:0", "--replica", &format!("A={a}")]).await;
+    let client = http();
+    let deadline = Instant::now() + PATIENCE;
+    while get(&client, process.address, "/").await.unwrap().status != StatusCode::OK {
+        assert!(Instant::now() < deadline, "the replica comes up");
+    }
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        let connecting = tokio::net::TcpStream::connect(process.address);
+        // The kernel keeps what the balancer does not accept, as far as its queue goes.
+        idle.extend(tokio::time::timeout(Duration::from_millis(200), connecting).await.into_iter().flatten());
+    }
+    assert!(idle.len() > 200, "{}", idle.len());
+    // Two probes later: they need a file as well.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for _ in 0..5 {
+        assert_eq!(get(&client, process.address, "/").await.unwrap().text(), "A");
+    }
 }
 
 #[tokio::test]

@@ -30,8 +30,11 @@ pub(crate) const RESPONSE_REPLAY_MAX: usize = 256 * 1024;
 pub(crate) const EXCHANGES_PER_REPLICA_MAX: usize = 512;
 /// Longest wait for a free exchange when every replica that is up is at its maximum.
 pub(crate) const EXCHANGE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Connections of clients at a time; further ones wait in the kernel's accept queue.
+/// Connections of clients at a time; further ones wait in the kernel's accept queue. Fewer where the system allows
+/// fewer open files: each may need a second one, for its replica.
 pub(crate) const CLIENT_CONNECTIONS_MAX: usize = 4_096;
+/// Open files that are kept for everything else: listeners, probes, children's pipes, logs.
+pub(crate) const OPEN_FILES_RESERVED: usize = 64;
 /// Longest time in which a client may send a request's head; an idle kept-alive connection ends after it too.
 pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time in which a client may take nothing of its answer (nginx's send_timeout is of the same kind).

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::balancer::client_stream::ClientStream;
 use crate::balancer::limits::{
     CLIENT_CONNECTIONS_MAX, CLIENT_STALL_TIMEOUT, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEAD_READ_TIMEOUT, HEADERS_MAX,
+    OPEN_FILES_RESERVED,
 };
 
 /// Opens the listener; the error names the option that chooses another address.
@@ -35,7 +36,8 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Serves until `shutdown` resolves; then accepts nothing more and gives the exchanges in flight [`DRAIN_TIMEOUT`].
 pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(CLIENT_CONNECTIONS_MAX));
+    let files = crate::process::open_files_max().saturating_sub(OPEN_FILES_RESERVED);
+    let places = Arc::new(Semaphore::new((files / 2).clamp(1, CLIENT_CONNECTIONS_MAX)));
     let (ending, _) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);

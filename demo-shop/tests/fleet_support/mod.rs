@@ -57,13 +57,21 @@ pub(crate) struct Process {
 
 /// Starts `demo-shop` with `arguments` and waits for its ready line.
 pub(crate) async fn start(arguments: &[&str]) -> Process {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_demo-shop"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo-shop"));
+    command.args(arguments);
+    start_command(command).await
+}
+
+/// The same, with so many open files at most.
+pub(crate) async fn start_with_files(files_max: u32, arguments: &[&str]) -> Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files_max} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_demo-shop")]);
+    command.args(arguments);
+    start_command(command).await
+}
+
+async fn start_command(mut command: Command) -> Process {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (address, ready_line) = timeout(PATIENCE, async {
         loop {
