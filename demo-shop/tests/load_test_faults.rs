@@ -36,6 +36,8 @@ enum Fault {
     RenewsSessions,
     /// Answers a read from an old state now and then.
     ReadsStale,
+    /// Leaves a line out of the cart's page now and then; the JSON is right.
+    HidesLines,
     /// Fails every 20th change with a 502 after making it: honest, since the change counts once under its key.
     FailsAfterTheFact,
 }
@@ -185,11 +187,18 @@ async fn open(fault: Fault) -> SocketAddr {
             "/cart",
             get(|shop: AppState, headers: HeaderMap| async move {
                 let (session, _) = shop.session(&headers);
-                let lines = shop.carts.lock().get(&session).cloned().unwrap_or_default().lines;
+                let Cart { revision, mut lines, .. } = shop.carts.lock().get(&session).cloned().unwrap_or_default();
+                if shop.strikes(Fault::HidesLines, 20) {
+                    lines.pop_first();
+                }
+                let shown: String = lines
+                    .iter()
+                    .map(|(sku, quantity)| format!("<li class=\"line\" data-sku=\"{sku}\" data-quantity=\"{quantity}\"></li>"))
+                    .collect();
                 let forms = lines.keys().flat_map(|sku| {
                     ["/cart/update", "/cart/remove"].map(|action| form(action, sku, TOKEN.fetch_add(1, Ordering::SeqCst)))
                 });
-                Html(forms.collect::<String>())
+                Html(format!("{shown}{}<b id=\"cart-revision\">{revision}</b>", forms.collect::<String>()))
             }),
         )
         .route(
@@ -318,6 +327,11 @@ async fn new_sessions_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_leaves_out_a_line_is_found() {
+    finds(Fault::HidesLines, "lost_updates").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stale_reads_are_found() {
     finds(Fault::ReadsStale, "stale_reads").await;
 }
@@ -330,6 +344,7 @@ async fn what_cannot_be_tested_is_no_loss() {
         (vec!["--target", "http://127.0.0.1:1"], "nothing answers"),
         (vec!["--target", "https://127.0.0.1:1"], "only http"),
         (vec!["--target", &target, "--kill-replica-every", "1s"], "/fleet.json"),
+        (vec!["--target", &target, "--kill-replica-every", "9s", "--duration", "10s"], "nothing would be killed"),
         (vec!["--target", &target, "--json", "/nowhere/report.json"], "/nowhere/report.json"),
         (vec!["--target", &target, "--replicas", "2"], "--replicas"),
         (vec!["--duration", "30"], "30s"),

@@ -55,10 +55,11 @@ pub(crate) fn find(page: &str, action: &str, sku: &str) -> Option<Form> {
     })
 }
 
-fn attribute(tag: &str, name: &str) -> Option<String> {
+/// The value of an attribute of a tag.
+pub(crate) fn attribute(tag: &str, name: &str) -> Option<String> {
     let start = tag.find(&format!(" {name}=\""))? + name.len() + 3;
     let (value, _) = tag.get(start..)?.split_once('"')?;
-    Some(value.replace("&quot;", "\"").replace("&#34;", "\"").replace("&#39;", "'").replace("&amp;", "&"))
+    Some(value.replace("&quot;", "\"").replace("&#34;", "\"").replace("&#39;", "'").replace("&amp;", "&").replace("&#38;", "&"))
 }
 
 /// Everything but the unreserved characters of RFC 3986 as `%XX`.

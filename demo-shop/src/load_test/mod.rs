@@ -6,6 +6,7 @@
 
 mod browser;
 mod canary;
+mod cart_page;
 mod chart;
 mod forms;
 mod html;

@@ -44,6 +44,12 @@ pub(crate) async fn run(
     let shelves = Arc::new(shelves);
     let killer = match config.kill_every {
         Some(every) => {
+            anyhow::ensure!(
+                every + CALM_AT_THE_END <= config.duration,
+                "nothing would be killed: the first kill comes after {every:?} and {CALM_AT_THE_END:?} of the run's {:?} are \
+                 kept after the last; take a longer --duration or a shorter --kill-replica-every",
+                config.duration
+            );
             let killer = target.killer();
             // Asked once before anything is measured: a test that cannot kill should say so at once.
             anyhow::ensure!(!killer.victims().await?.is_empty(), "kills need at least one replica that is up");

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::load_test::browser::{Answer, Ask, Browser};
 use crate::load_test::canary::{Canary, Shelves};
+use crate::load_test::cart_page;
 use crate::load_test::forms::{self, Form, percent_encode};
 use crate::load_test::journey::{Action, Chance};
 use crate::load_test::ledger::{Change, Fault, Ledger, SeenCart};
@@ -124,7 +125,7 @@ impl Shopper {
                     self.page(path, intended).await;
                 }
             }
-            Action::CartPage => self.page("/cart".to_owned(), intended).await,
+            Action::CartPage => self.cart_page(intended).await,
             Action::ListProducts => self.page("/api/products".to_owned(), intended).await,
             Action::ReadCart => self.read_cart(intended, false).await.map_or((), drop),
             Action::Add => {
@@ -171,6 +172,16 @@ impl Shopper {
         let _ = self.browser.exchange(&Ask::get(path), intended).await;
     }
 
+    /// Looks at the cart's page, and compares what it shows with the ledger.
+    async fn cart_page(&mut self, intended: Instant) {
+        if let Ok(answer) = self.browser.exchange(&Ask::get("/cart"), intended).await
+            && answer.status.is_success()
+            && let Some(seen) = cart_page::read(&answer.text())
+        {
+            self.compare(&seen, false);
+        }
+    }
+
     async fn add(&mut self, sku: &str, quantity: u32, intended: Instant) -> Settled {
         let body = serde_json::json!({ "sku": sku, "quantity": quantity }).to_string();
         let ask = self.api(Method::POST, "/api/cart/lines", body);
@@ -191,7 +202,7 @@ impl Shopper {
         }
         let ask = of_form(&form);
         if self.settle(sku, change, ask, Instant::now()).await == Settled::Acknowledged {
-            self.page("/cart".to_owned(), Instant::now()).await;
+            self.cart_page(Instant::now()).await;
         }
     }
 
@@ -242,10 +253,14 @@ impl Shopper {
         for line in cart.lines {
             *seen.lines.entry(line.sku).or_default() += line.quantity;
         }
-        let findings = self.ledger.check(&seen, &self.shelves, is_last);
+        self.compare(&seen, is_last);
+        Some(())
+    }
+
+    fn compare(&mut self, seen: &SeenCart, is_last: bool) {
+        let findings = self.ledger.check(seen, &self.shelves, is_last);
         self.recorder.report(findings);
         self.recorder.count(|operations| operations.carts_compared += 1);
-        Some(())
     }
 
     /// The cart at the end decides; it is asked for until it comes.
