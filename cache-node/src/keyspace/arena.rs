@@ -1,7 +1,7 @@
 //! Memory for entries: pages of equal slots, in size classes 8 bytes apart.
 //!
 //! A session of 344 bytes takes 344 bytes. malloc would add a header and round up to 16; jemalloc and mimalloc would round to 384.
-//! Pages are anonymous maps of 1 MiB: one that became empty goes back to the system at once, and one that is being filled takes only
+//! Pages are anonymous maps of 256 KiB: one that became empty goes back to the system at once, and one that is being filled takes only
 //! what was touched. Entries are found by handle and never by address, so they can be moved: [`Arena::sparse_page`] names a page
 //! worth emptying, and the table that owns the entries moves them.
 
@@ -10,8 +10,9 @@ use memmap2::MmapMut;
 /// Sizes are multiples of this; handles count in it.
 const UNIT_BYTES: usize = 8;
 
-/// Bytes of a page: 16 shards of a small node touch little of theirs, and a large one stays below the kernel's 65,530 maps.
-const PAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of a page. A class keeps up to a page and a quarter of free slots, in each of 16 shards: with 1 MiB that was 20 MiB for a
+/// size that hardly occurs any more. Neighbouring maps count as one for the kernel, which allows 65,530.
+const PAGE_BYTES: usize = 256 * 1024;
 
 const UNITS_PER_PAGE: usize = PAGE_BYTES / UNIT_BYTES;
 
@@ -25,7 +26,7 @@ const PAGES_MAX: usize = (ALONE as usize - 1) / UNITS_PER_PAGE;
 const ALONE: u32 = 1 << 31;
 
 /// Share of free slots in a class, in eighths, from which its emptiest pages are worth emptying.
-const SPARSE_EIGHTHS: usize = 2;
+const SPARSE_EIGHTHS: usize = 1;
 
 /// No next slot, no page.
 const NONE: u32 = u32::MAX;
@@ -190,6 +191,20 @@ impl Arena {
     pub(super) fn mapped_bytes(&self) -> usize {
         let alone: usize = self.alone.iter().map(|bytes| bytes.len()).sum();
         alone + self.pages.iter().map(|page| page.bytes().len()).sum::<usize>()
+    }
+
+    /// Unmaps the empty pages that were kept for the next entry of their size: after a mass expiry nothing of that size may come for
+    /// long. Called now and then, so that a page is not mapped and unmapped at every change of a key that comes and goes.
+    /// O(classes).
+    pub(super) fn release_empty(&mut self) {
+        for class in 0..self.classes.len() {
+            let [number] = self.classes[class].with_room[..] else { continue };
+            if self.pages[number as usize].live == 0 {
+                self.classes[class].slots -= self.pages[number as usize].slots as usize;
+                self.leave_with_room(class, number);
+                self.release(number);
+            }
+        }
     }
 
     /// A page whose entries should be moved elsewhere, so that it can go back to the system. O(pages of the sparsest class).
@@ -385,8 +400,13 @@ mod tests {
             arena.free(handle);
         }
         assert_eq!(arena.live_bytes(), 0);
+        assert!(arena.mapped_bytes() > 0);
         // One page per class stays for the next entry.
         assert!(arena.mapped_bytes() <= 60 * PAGE_BYTES, "{}", arena.mapped_bytes());
+        arena.release_empty();
+        assert_eq!(arena.mapped_bytes(), 0);
+        let handle = arena.allocate(100);
+        assert_eq!(arena.slot(handle).len(), 104);
     }
 
     #[test]
@@ -406,6 +426,6 @@ mod tests {
         while arena.next_live(&mut page, |slot| slot[9] != 0).is_some() {
             live += 1;
         }
-        assert!((1..800).contains(&live), "{live}");
+        assert!((1..250).contains(&live), "{live}");
     }
 }

@@ -223,7 +223,10 @@ impl Shard {
 
     /// Moves up to `count` entries out of a page with few of them. `true` when there may be more to do. `hash` gives a key's hash.
     pub(super) fn compact(&mut self, count: usize, hash: impl Fn(&[u8]) -> u32) -> bool {
-        let Some(mut page) = self.moving.take().or_else(|| self.arena.sparse_page()) else { return false };
+        let Some(mut page) = self.moving.take().or_else(|| self.arena.sparse_page()) else {
+            self.arena.release_empty();
+            return false;
+        };
         self.arena.retire(&page);
         for _ in 0..count {
             let Some(old) = self.arena.next_live(&mut page, entry::is_live) else { return true };
