@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -22,7 +22,8 @@ const EXAMPLES: &str = "Examples:
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
 
 Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.
-The node prints one line when it is ready, and ends without loss of what it acknowledged on SIGTERM and SIGINT.";
+The node prints one line when it is ready. On SIGTERM and SIGINT it answers what it has received and ends; its data, which it keeps in
+memory alone, is then gone.";
 
 /// Runs a node as the `cache-node` binary does, until SIGTERM or SIGINT. `arguments` begin with the program's name.
 ///
@@ -139,7 +140,11 @@ fn start_logging(level: &str) {
     };
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     // Already set when another part of the same process logs: that one stays.
-    let set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .try_init();
     drop(set);
 }
 
