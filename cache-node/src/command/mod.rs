@@ -64,12 +64,23 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
         plain.clear();
         let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
         plain.extend(rest.map_while(|args| plain_command(ctx, args)));
-        let grows = ctx.config.maxmemory > 0 && plain.iter().any(|index| table::TABLE[*index].flags.has(Flags::DENYOOM));
-        if plain.len() < 2 || (grows && make_room(ctx).is_err()) {
+        if plain.is_empty() {
             execute(ctx, requests.args(bytes, next), reply);
             next += 1;
-        } else {
+            continue;
+        }
+        let grows = ctx.config.maxmemory > 0 && plain.iter().any(|index| table::TABLE[*index].flags.has(Flags::DENYOOM));
+        if plain.len() > 1 && !(grows && make_room(ctx).is_err()) {
             next += run_plain(ctx, bytes, requests, next, &plain, reply);
+            continue;
+        }
+        // One alone, or each for itself: those that need no more memory still run.
+        for index in &plain {
+            execute_known(ctx, *index, requests.args(bytes, next), reply);
+            next += 1;
+            if reply.len() >= REPLY_BYTES_MAX {
+                break;
+            }
         }
     }
     next
@@ -129,6 +140,11 @@ pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
         ctx.client.fail_transaction();
         return refuse(ctx, None, &unknown_command(args), reply);
     };
+    execute_known(ctx, index, args, reply);
+}
+
+/// As [`execute`], for a request whose row was found already.
+fn execute_known(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) {
     let spec = &table::TABLE[index];
     ctx.client.entry.last_command.store(index as u32, Ordering::Relaxed);
     if let Err(error) = admit(ctx, spec, args) {

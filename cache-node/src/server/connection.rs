@@ -297,8 +297,9 @@ fn run_batch(
         let scripts = &worker.scripts;
         let mut context = Context { shared: &worker.shared, config, client, scripts, stats, now, is_full: false };
         let done = command::execute_all(&mut context, &bytes[consumed..], requests, reply);
-        if done < requests.len() || client.closes_after_reply {
-            let stop = if client.closes_after_reply { Stop::End } else { Stop::Paused };
+        let is_ending = context.client.closes_after_reply;
+        if done < requests.len() || is_ending {
+            let stop = if is_ending { Stop::End } else { Stop::Paused };
             // What was found behind is found again: the parser starts anew.
             *parser = RequestParser::default();
             return (consumed + requests.bytes_of(done), stop);
@@ -314,8 +315,6 @@ fn run_batch(
             Next::Inline => {
                 let args = parser.args(&bytes[start..]);
                 if args.len() > 0 {
-                    let (shared, config) = (&worker.shared, worker.config());
-                    let mut context = Context { shared, config, client, scripts, stats, now, is_full: false };
                     command::execute(&mut context, args, reply);
                 }
             }
