@@ -53,18 +53,16 @@ impl Flags {
     pub(crate) const LOADING: Flags = Flags(1 << 13);
     pub(crate) const STALE: Flags = Flags(1 << 14);
     pub(crate) const SKIP_MONITOR: Flags = Flags(1 << 15);
-    pub(crate) const BLOCKING: Flags = Flags(1 << 16);
     /// Runs a script, whose commands may need memory.
     pub(crate) const RUNS_SCRIPT: Flags = Flags(1 << 17);
 
-    const NAMES: [(Flags, &'static str); 13] = [
+    const NAMES: [(Flags, &'static str); 12] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
         (Flags::PUBSUB, "pubsub"),
         (Flags::NOSCRIPT, "noscript"),
-        (Flags::BLOCKING, "blocking"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
         (Flags::SKIP_MONITOR, "skip_monitor"),

@@ -1,6 +1,6 @@
 //! When and how often an entry was used: 24 bits that LRU and LFU share, as in Redis.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::keyspace::Now;
 
@@ -20,7 +20,6 @@ const LFU_INITIAL: u32 = 5;
 
 /// `maxmemory-policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum EvictionPolicy {
     NoEviction,
     AllKeysLru,
@@ -69,24 +68,18 @@ impl EvictionPolicy {
 }
 
 /// The policy as the keyspace sees it; changed by CONFIG SET while commands run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Clock {
-    is_lfu: AtomicU8,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Clock { is_lfu: AtomicU8::new(0) }
-    }
+    is_lfu: AtomicBool,
 }
 
 impl Clock {
     pub(crate) fn follow(&self, policy: EvictionPolicy) {
-        self.is_lfu.store(policy.is_lfu().into(), Ordering::Relaxed);
+        self.is_lfu.store(policy.is_lfu(), Ordering::Relaxed);
     }
 
     pub(super) fn is_lfu(&self) -> bool {
-        self.is_lfu.load(Ordering::Relaxed) != 0
+        self.is_lfu.load(Ordering::Relaxed)
     }
 
     /// The stamp of an entry made now.

@@ -152,9 +152,7 @@ impl Arena {
             self.classes[class].with_room.push(number as u32);
         }
         if is_empty && self.classes[class].with_room.len() > 1 {
-            self.classes[class].slots -= self.pages[number].slots as usize;
-            self.leave_with_room(class, number as u32);
-            self.release(number as u32);
+            self.release(class, number as u32);
         }
     }
 
@@ -200,9 +198,7 @@ impl Arena {
         for class in 0..self.classes.len() {
             let [number] = self.classes[class].with_room[..] else { continue };
             if self.pages[number as usize].live == 0 {
-                self.classes[class].slots -= self.pages[number as usize].slots as usize;
-                self.leave_with_room(class, number);
-                self.release(number);
+                self.release(class, number);
             }
         }
     }
@@ -238,8 +234,8 @@ impl Arena {
         None
     }
 
-    /// Copies an entry into another slot of its class and frees the old one.
-    pub(super) fn move_entry(&mut self, old: Handle) -> Handle {
+    /// Copies a slot into another one of its class.
+    pub(super) fn copy(&mut self, old: Handle) -> Handle {
         let new = self.allocate(self.slot(old).len());
         let [from, to] = [old, new].map(|handle| (handle.page(), handle.start()));
         let bytes = self.slot(old).len();
@@ -248,8 +244,6 @@ impl Arena {
         } else if let Ok([source, target]) = self.pages.get_disjoint_mut([from.0, to.0]) {
             target.bytes_mut()[to.1..to.1 + bytes].copy_from_slice(&source.bytes()[from.1..from.1 + bytes]);
         }
-        crate::keyspace::entry::mark_free(self.slot_mut(old));
-        self.free(old);
         new
     }
 
@@ -308,8 +302,11 @@ impl Arena {
         number
     }
 
-    fn release(&mut self, number: u32) {
+    /// Unmaps an empty page of a class.
+    fn release(&mut self, class: usize, number: u32) {
+        self.leave_with_room(class, number);
         let page = &mut self.pages[number as usize];
+        self.classes[class].slots -= page.slots as usize;
         page.storage = Storage::Nothing;
         // Whoever walks through it finds nothing more.
         page.fresh = 0;

@@ -111,23 +111,16 @@ impl Index {
 
     /// A filled position near a random one. Entries behind a gap come up a little more often: eviction and RANDOMKEY do not mind.
     pub(super) fn random_position(&self) -> Option<usize> {
-        if self.len == 0 {
-            return None;
-        }
-        let start = rand::random_range(0..self.slots.len());
-        let around = (start..self.slots.len()).chain(0..start);
-        around.into_iter().find(|position| self.slots[*position] != 0)
+        near_random(&self.slots, |slot| *slot != 0)
     }
 
-    /// As [`Index::random_position`], among entries with a time to live. However few there are: only the due times are read on the way.
+    /// As [`Index::random_position`], of an entry with a time to live.
     pub(super) fn random_volatile_position(&self) -> Option<usize> {
+        // Nobody walks through a large index for what is not there.
         if self.volatile == 0 {
             return None;
         }
-        let start = rand::random_range(0..self.due.len());
-        let is_volatile = |due: &u16| *due != NEVER;
-        let behind = self.due[start..].iter().position(is_volatile).map(|offset| start + offset);
-        behind.or_else(|| self.due[..start].iter().position(is_volatile))
+        near_random(&self.due, |due| *due != NEVER)
     }
 
     /// Adds an entry that is not there yet.
@@ -239,6 +232,16 @@ impl Index {
             next = position + 1;
         }
     }
+}
+
+/// The first wanted place at or behind a random one, or else before it.
+fn near_random<T>(places: &[T], is_wanted: impl Fn(&T) -> bool) -> Option<usize> {
+    if places.is_empty() {
+        return None;
+    }
+    let start = rand::random_range(0..places.len());
+    let behind = places[start..].iter().position(&is_wanted).map(|offset| start + offset);
+    behind.or_else(|| places[..start].iter().position(&is_wanted))
 }
 
 /// The tick at or after a time; never [`NEVER`].

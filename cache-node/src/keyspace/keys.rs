@@ -233,13 +233,9 @@ impl<'a> Keys<'a> {
 
     /// Puts a value in the key's place, whatever was there.
     pub(crate) fn set(&mut self, key: &[u8], value: Value, expires_at_ms: Option<u64>) {
-        match &value {
-            Value::Str(string) => self.put(key, NewValue::Inline(Form::String, &string.0), expires_at_ms),
-            Value::Hash(hash) => match hash.packed_bytes() {
-                Some(packed) => self.put(key, NewValue::Inline(Form::Hash, packed), expires_at_ms),
-                None => self.put(key, NewValue::Object(value), expires_at_ms),
-            },
-            _ => self.put(key, NewValue::Object(value), expires_at_ms),
+        match value.as_inline() {
+            Some((form, bytes)) => self.put(key, NewValue::Inline(form, bytes), expires_at_ms),
+            None => self.put(key, NewValue::Object(value), expires_at_ms),
         }
     }
 

@@ -76,12 +76,8 @@ type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); 1]>;
 impl Keyspace {
     /// An empty keyspace with `databases` databases.
     pub(crate) fn new(databases: usize) -> Keyspace {
-        Keyspace::with_hasher(databases, RandomState::new())
-    }
-
-    fn with_hasher(databases: usize, hasher: RandomState) -> Keyspace {
         let cell = || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0) };
-        Keyspace { cells: (0..SHARDS).map(|_| cell()).collect(), hasher, clock: Clock::default(), databases }
+        Keyspace { cells: (0..SHARDS).map(|_| cell()).collect(), hasher: RandomState::new(), clock: Clock::default(), databases }
     }
 
     /// How entries remember their last use; follows `maxmemory-policy`.

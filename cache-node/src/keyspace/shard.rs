@@ -127,11 +127,7 @@ impl Shard {
 
     pub(super) fn insert(&mut self, db: usize, hash: u32, new: NewEntry<'_>, now: Now) {
         let expires_at_ms = new.expires_at_ms;
-        let handle = self.with_parts(new, |shard, parts| {
-            let handle = shard.arena.allocate(parts.bytes());
-            parts.write(shard.arena.slot_mut(handle));
-            handle
-        });
+        let handle = self.with_parts(new, Shard::write);
         let table = &mut self.tables[db];
         let before = table.allocated_bytes();
         table.insert(hash, handle, expires_at_ms, now.unix_ms);
@@ -179,8 +175,7 @@ impl Shard {
     pub(super) fn remove(&mut self, db: usize, position: usize) {
         self.drop_object(db, position);
         let handle = self.handle(db, position);
-        entry::mark_free(self.arena.slot_mut(handle));
-        self.arena.free(handle);
+        self.free(handle);
         let table = &mut self.tables[db];
         let before = table.allocated_bytes();
         table.remove(position);
@@ -192,8 +187,7 @@ impl Shard {
         for position in 0..self.tables[db].positions() {
             if let Some(handle) = self.tables[db].at(position) {
                 self.drop_object(db, position);
-                entry::mark_free(self.arena.slot_mut(handle));
-                self.arena.free(handle);
+                self.free(handle);
             }
         }
         let table = std::mem::take(&mut self.tables[db]);
@@ -234,7 +228,8 @@ impl Shard {
             let found =
                 self.tables.iter().enumerate().find_map(|(db, table)| Some((db, table.find(hash, |handle| handle == old)?)));
             let Some((db, position)) = found else { continue };
-            let new = self.arena.move_entry(old);
+            let new = self.arena.copy(old);
+            self.free(old);
             self.tables[db].set_handle(position, new);
         }
         self.moving = Some(page);
@@ -257,6 +252,19 @@ impl Shard {
         }
     }
 
+    /// Writes an entry into a slot of its own.
+    fn write(&mut self, parts: Parts<'_>) -> Handle {
+        let handle = self.arena.allocate(parts.bytes());
+        parts.write(self.arena.slot_mut(handle));
+        handle
+    }
+
+    /// Gives an entry's slot back, marked as one that holds none.
+    fn free(&mut self, handle: Handle) {
+        entry::mark_free(self.arena.slot_mut(handle));
+        self.arena.free(handle);
+    }
+
     /// Writes over the old entry where the size fits exactly, else into a new slot.
     fn rewrite(&mut self, db: usize, position: usize, parts: Parts<'_>) {
         let old = self.handle(db, position);
@@ -264,10 +272,8 @@ impl Shard {
             parts.write(self.arena.slot_mut(old));
             return;
         }
-        let new = self.arena.allocate(parts.bytes());
-        parts.write(self.arena.slot_mut(new));
-        entry::mark_free(self.arena.slot_mut(old));
-        self.arena.free(old);
+        let new = self.write(parts);
+        self.free(old);
         self.tables[db].set_handle(position, new);
     }
 

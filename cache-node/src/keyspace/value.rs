@@ -134,6 +134,15 @@ impl Value {
         Value::Str(Str(bytes.into()))
     }
 
+    /// As [`Collection::as_inline`].
+    pub(super) fn as_inline(&self) -> Option<(Form, &[u8])> {
+        match self {
+            Value::Str(string) => string.as_inline(),
+            Value::Hash(hash) => hash.as_inline(),
+            Value::Set(_) | Value::SortedSet(_) | Value::List(_) => None,
+        }
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Value::Str(string) => string.heap_bytes(),
