@@ -4,6 +4,7 @@ use crate::{
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         parse::{integer, is_word},
+        subcommand::{self, Subcommand, subcommands},
         table::rows,
     },
     keyspace::Keys,
@@ -70,33 +71,38 @@ fn key_count(args: Args<'_>) -> Result<usize, CommandError> {
     Ok(count)
 }
 
+#[rustfmt::skip]
+const SCRIPT: &[Subcommand] = subcommands! {
+    "EXISTS" -3 "<sha1> [<sha1> ...]" "Tell which scripts are known.";
+    "FLUSH" -2 "[ASYNC|SYNC]" "Forget all scripts.";
+    "KILL" 2 "" "End the script that runs.";
+    "LOAD" 3 "<script>" "Keep a script without running it.";
+};
+
 fn script(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let subcommand = args.at(1);
-    if is_word(subcommand, "LOAD") && args.len() == 3 {
-        ctx.scripts.check(args.at(2))?;
-        let digest: Digest = ctx.shared.scripts.add(args.at(2));
-        reply.bulk(&digest);
-    } else if is_word(subcommand, "EXISTS") && args.len() > 2 {
-        reply.array(args.len() - 2);
-        for digest in args.from(2).iter() {
-            reply.flag(ctx.shared.scripts.get(digest).is_some());
+    match subcommand::find("SCRIPT", SCRIPT, args)? {
+        "LOAD" => {
+            ctx.scripts.check(args.at(2))?;
+            let digest: Digest = ctx.shared.scripts.add(args.at(2));
+            reply.bulk(&digest);
         }
-    } else if is_word(subcommand, "FLUSH") && args.len() <= 3 {
-        if let Some(mode) = args.get(2)
-            && !is_word(mode, "SYNC")
-            && !is_word(mode, "ASYNC")
-        {
-            return Err(CommandError::fixed("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+        "EXISTS" => {
+            reply.array(args.len() - 2);
+            for digest in args.from(2).iter() {
+                reply.flag(ctx.shared.scripts.get(digest).is_some());
+            }
         }
-        ctx.shared.scripts.flush();
-        reply.ok();
-    } else if is_word(subcommand, "KILL") && args.len() == 2 {
+        "FLUSH" if args.len() > 3 => return Err(CommandError::wrong_arguments("script|FLUSH")),
+        "FLUSH" => {
+            if args.get(2).is_some_and(|mode| !is_word(mode, "SYNC") && !is_word(mode, "ASYNC")) {
+                return Err(CommandError::fixed("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+            }
+            ctx.shared.scripts.flush();
+            reply.ok();
+        }
         // A script that runs holds every shard and ends by its time limit; none can be running while this one is answered.
-        return Err(CommandError::fixed("NOTBUSY No scripts in execution right now."));
-    } else if ["LOAD", "EXISTS", "FLUSH", "KILL"].iter().any(|known| is_word(subcommand, known)) {
-        return Err(CommandError::wrong_arguments(&format!("script|{}", String::from_utf8_lossy(subcommand))));
-    } else {
-        return Err(CommandError::unknown_subcommand("SCRIPT", subcommand));
+        "KILL" => return Err(CommandError::fixed("NOTBUSY No scripts in execution right now.")),
+        _ => subcommand::help("SCRIPT", SCRIPT, reply),
     }
     Ok(())
 }
