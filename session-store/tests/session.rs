@@ -273,3 +273,21 @@ async fn an_explicit_save_is_not_repeated() {
     })
     .await;
 }
+
+/// Lua passes no more than some 8000 arguments to one command, so large sessions go in parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_thousands_of_keys_is_kept_whole() {
+    each_backend(async |server| {
+        let app = replica_with(&server, |layer| layer).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/many/4500/a/0/0/same").await.ok();
+        assert_eq!(visitor.get(&app, "/many/4500").await.ok().body, "4500*a");
+        visitor.post(&app, "/many/1301/b/2999/4500/same").await.ok();
+        assert_eq!(visitor.get(&app, "/many/4500").await.ok().body, "1301*b 1698*a 1501*-");
+        let old = visitor.cookie.clone().unwrap();
+        visitor.post(&app, "/many/601/c/1500/2501/new").await.ok();
+        assert_ne!(visitor.cookie.as_deref().unwrap(), old);
+        assert_eq!(visitor.get(&app, "/many/4500").await.ok().body, "601*c 700*b 199*a 1001*- 498*a 1501*-");
+    })
+    .await;
+}

@@ -24,18 +24,8 @@ if ARGV[3] == 'replace' then
     if not reserved and not kept[field] then redis.call('HDEL', KEYS[1], field) end
   end
 end
-local i = 7
-while i < first_removed do
-  local last = math.min(i + 999, first_removed - 1)
-  redis.call('HSET', KEYS[1], unpack(ARGV, i, last))
-  i = last + 1
-end
-i = first_removed
-while i <= #ARGV do
-  local last = math.min(i + 999, #ARGV)
-  redis.call('HDEL', KEYS[1], unpack(ARGV, i, last))
-  i = last + 1
-end
+in_parts('HSET', KEYS[1], ARGV, 7, first_removed - 1)
+in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[1]) + 1
 redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 4 * (#ARGV[1] + 1)))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -7,12 +7,7 @@ if s[1] then
   return {3}
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {3} end
-local i = 3
-while i <= #ARGV do
-  local last = math.min(i + 999, #ARGV)
-  redis.call('HSET', KEYS[1], unpack(ARGV, i, last))
-  i = last + 1
-end
+in_parts('HSET', KEYS[1], ARGV, 3, #ARGV)
 redis.call('HSET', KEYS[1], '@rev', 1, '@tok', ARGV[1] .. ' ')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {1, 1}

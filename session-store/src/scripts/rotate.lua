@@ -16,12 +16,7 @@ end
 
 local function copy(from, to)
   local all = redis.call('HGETALL', from)
-  local i = 1
-  while i <= #all do
-    local last = math.min(i + 999, #all)
-    redis.call('HSET', to, unpack(all, i, last))
-    i = last + 1
-  end
+  in_parts('HSET', to, all, 1, #all)
   return #all > 0
 end
 
@@ -38,18 +33,8 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 
 copy(KEYS[1], KEYS[2])
 local first_removed = 6 + tonumber(ARGV[5])
-local i = 6
-while i < first_removed do
-  local last = math.min(i + 999, first_removed - 1)
-  redis.call('HSET', KEYS[2], unpack(ARGV, i, last))
-  i = last + 1
-end
-i = first_removed
-while i <= #ARGV do
-  local last = math.min(i + 999, #ARGV)
-  redis.call('HDEL', KEYS[2], unpack(ARGV, i, last))
-  i = last + 1
-end
+in_parts('HSET', KEYS[2], ARGV, 6, first_removed - 1)
+in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)
 local revision = tonumber(old[1]) + 1
 redis.call('HSET', KEYS[2], '@rev', revision, '@tok', ARGV[1] .. ' ')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])

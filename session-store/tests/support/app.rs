@@ -21,6 +21,8 @@ pub fn router() -> Router {
         .route("/slow-set/{ms}/{key}/{value}", post(slow_write).get(slow_write))
         .route("/slow-get/{ms}/{key}", get(slow_read))
         .route("/remove/{key}", post(remove))
+        .route("/many/{count}", get(read_many))
+        .route("/many/{set_to}/{value}/{removed_from}/{removed_to}/{id}", post(write_many))
         .route("/remember/{seconds}", post(remember))
         .route("/save-twice/{value}", post(save_twice))
         .route("/cycle", post(cycle))
@@ -74,6 +76,37 @@ async fn read(session: Session, Path(key): Path<String>) -> Text {
 
 async fn write(session: Session, Path((key, value)): Path<(String, String)>) -> Text {
     session.insert(&key, &value).await?;
+    Ok(value)
+}
+
+/// How many of the keys 0 to `count` have which value, in order of the keys: "2*a 1*- ".
+async fn read_many(session: Session, Path(count): Path<usize>) -> Text {
+    let mut text = String::new();
+    let mut run = (0, String::new());
+    for number in 0..count {
+        let value = session.get::<String>(&number.to_string()).await?.unwrap_or_else(|| "-".to_owned());
+        if run.0 > 0 && run.1 != value {
+            text += &format!("{}*{} ", run.0, run.1);
+            run.0 = 0;
+        }
+        run = (run.0 + 1, value);
+    }
+    Ok(text + &format!("{}*{}", run.0, run.1))
+}
+
+async fn write_many(
+    session: Session,
+    Path((set_to, value, removed_from, removed_to, id)): Path<(usize, String, usize, usize, String)>,
+) -> Text {
+    if id == "new" {
+        session.cycle_id().await?;
+    }
+    for number in 0..set_to {
+        session.insert(&number.to_string(), &value).await?;
+    }
+    for number in removed_from..removed_to {
+        session.remove::<String>(&number.to_string()).await?;
+    }
     Ok(value)
 }
 

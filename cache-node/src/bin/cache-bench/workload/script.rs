@@ -18,7 +18,10 @@ use crate::{
 };
 
 /// The very script: a copy would fall behind it.
-const COMMIT: &str = include_str!("../../../../../session-store/src/scripts/commit.lua");
+const COMMIT: &str = concat!(
+    include_str!("../../../../../session-store/src/scripts/in_parts.lua"),
+    include_str!("../../../../../session-store/src/scripts/commit.lua")
+);
 
 /// Bytes of a field's value.
 const VALUE_BYTES: usize = 60;
