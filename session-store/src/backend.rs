@@ -7,7 +7,7 @@ use tower_sessions::session::Id;
 
 use crate::{
     CacheStore, StoreError,
-    cart::lines::CartSnapshot,
+    cart::{lines::CartSnapshot, merge::Merge},
     keys::Tag,
     record::{Delta, ExpiryPolicy, RawField, StoredSession, VERSION, bytes, integer, unix_ms, unreadable},
     scripts::{COMMIT, CREATE, END, ROTATE, TOUCH, reply},
@@ -28,13 +28,12 @@ pub(crate) struct Write {
     /// Set when the policy is not the stored one.
     pub(crate) policy_changed: bool,
     pub(crate) owner: Option<Tag>,
-    /// The revision at which the anonymous cart was merged into the user's.
-    pub(crate) merged_at: Option<u64>,
+    pub(crate) merge: Merge,
 }
 
 impl Write {
     pub(crate) fn new(policy: ExpiryPolicy) -> Self {
-        Self { token: commit_token(), policy, policy_changed: true, owner: None, merged_at: None }
+        Self { token: commit_token(), policy, policy_changed: true, owner: None, merge: Merge::Nothing }
     }
 
     fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
@@ -58,7 +57,11 @@ impl Write {
 /// How a commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Committed {
-    Done { revision: u64 },
+    Done {
+        revision: u64,
+        /// Units of the anonymous cart that found no room in the user's.
+        dropped: u64,
+    },
     Gone,
     Ended,
     CartChanged,
@@ -154,13 +157,22 @@ impl CacheStore {
     }
 
     pub(crate) async fn commit_session(&self, tag: &Tag, write: &Write, delta: &Delta<'_>) -> Result<Committed, StoreError> {
-        let session = self.keys().session(tag);
-        let mut call = match write.merged_at {
-            Some(_) => COMMIT.call(&[&session, &self.keys().cart(tag)]),
-            None => COMMIT.call(&[&session]),
+        let keys = self.keys();
+        let session = keys.session(tag);
+        let mut call = match (&write.merge, &write.owner) {
+            (Merge::Here(_), Some(user)) => COMMIT.call(&[
+                &session,
+                &keys.cart(tag),
+                &keys.cart_tokens(tag),
+                &keys.cart(user),
+                &keys.cart_merged(user),
+                &keys.cart_tokens(user),
+            ]),
+            (Merge::Done(_), _) => COMMIT.call(&[&session, &keys.cart(tag), &keys.cart_tokens(tag)]),
+            _ => COMMIT.call(&[&session]),
         };
         call.arg(&write.token).arg(write.policy.ttl_ms()).arg("delta").arg(GRACE_MS);
-        merged_at(&mut call, write);
+        merge(&mut call, write);
         changes(&mut call, write, &delta.set, &delta.removed);
         committed(&self.script(&COMMIT, &call).await?)
     }
@@ -185,16 +197,20 @@ impl CacheStore {
         for _ in 0..ID_ATTEMPTS {
             let id = Id::default();
             let new = keys.session_tag(&id);
-            let mut call = ROTATE.call(&[
-                &keys.session(old),
-                &keys.session(&new),
-                &keys.cart(old),
-                &keys.cart(&new),
-                &keys.cart_tokens(old),
-                &keys.cart_tokens(&new),
-            ]);
+            let mut named = vec![
+                keys.session(old),
+                keys.session(&new),
+                keys.cart(old),
+                keys.cart(&new),
+                keys.cart_tokens(old),
+                keys.cart_tokens(&new),
+            ];
+            if let (Merge::Here(_), Some(user)) = (&write.merge, &write.owner) {
+                named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
+            }
+            let mut call = ROTATE.call(&named.iter().map(String::as_str).collect::<Vec<_>>());
             call.arg(&write.token).arg(write.policy.ttl_ms()).arg(GRACE_MS);
-            merged_at(&mut call, write);
+            merge(&mut call, write);
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&ROTATE, &call).await?;
             if integer(&answer[0])? != reply::TAKEN {
@@ -231,10 +247,11 @@ fn parse_session(answers: Vec<Value>) -> Result<(StoredSession, Option<CartSnaps
     Ok((StoredSession::parse(hash, &pttl)?, cart))
 }
 
-fn merged_at(call: &mut Cmd, write: &Write) {
-    match write.merged_at {
-        Some(revision) => call.arg(revision),
-        None => call.arg(""),
+fn merge(call: &mut Cmd, write: &Write) {
+    match &write.merge {
+        Merge::Nothing => call.arg(""),
+        Merge::Here(how) => call.arg(how),
+        Merge::Done(revision) => call.arg(revision),
     };
 }
 
@@ -251,7 +268,11 @@ fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) 
 
 fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
     match integer(&answer[0])? {
-        reply::OK => Ok(Committed::Done { revision: revision(answer)? }),
+        reply::OK => {
+            let dropped = answer.get(2).map_or(Ok(0), integer)?;
+            let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
+            Ok(Committed::Done { revision: revision(answer)?, dropped })
+        }
         reply::GONE => Ok(Committed::Gone),
         reply::ENDED => Ok(Committed::Ended),
         reply::CART_CHANGED => Ok(Committed::CartChanged),

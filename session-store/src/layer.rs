@@ -7,7 +7,7 @@ use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
 
-use crate::{CacheStore, CartLimits, SessionService, cookie::CookieSettings};
+use crate::{CacheStore, CartLimits, MergePolicy, SessionService, cookie::CookieSettings};
 
 /// How long a session without requests is kept when nothing else is said.
 ///
@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) expiry: Expiry,
     pub(crate) limits: CartLimits,
     pub(crate) cart_ttl_ms: i64,
+    pub(crate) merge_policy: MergePolicy,
 }
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
@@ -78,6 +79,7 @@ impl SessionLayer {
             expiry: EXPIRY_DEFAULT,
             limits: CartLimits::default(),
             cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
+            merge_policy: MergePolicy::default(),
         };
         Self { store, settings: Arc::new(settings) }
     }
@@ -215,6 +217,18 @@ impl SessionLayer {
     pub fn with_cart_ttl(self, ttl: Duration) -> Self {
         assert!(ttl.is_positive(), "a cart must be kept for some time");
         self.change(|settings| settings.cart_ttl_ms = milliseconds(ttl))
+    }
+
+    /// What becomes of a product that is in both carts when a visitor logs in. Default: [`MergePolicy::Sum`].
+    ///
+    /// ```
+    /// use session_store::MergePolicy;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_merge_policy(MergePolicy::Max);
+    /// # }
+    /// ```
+    pub fn with_merge_policy(self, policy: MergePolicy) -> Self {
+        self.change(|settings| settings.merge_policy = policy)
     }
 
     fn cookie(self, change: impl FnOnce(&mut CookieSettings)) -> Self {

@@ -37,6 +37,7 @@ struct Inner {
     keys: Keys,
     owners: Owners,
     deadline: Duration,
+    scripts_cross_slots: bool,
 }
 
 impl fmt::Debug for CacheStore {
@@ -152,7 +153,7 @@ impl CacheStore {
     }
 
     pub(crate) fn from_parts(pool: Pool, keys: Keys, deadline: Duration) -> Self {
-        Self { inner: Arc::new(Inner { pool, keys, owners: Owners::default(), deadline }) }
+        Self { inner: Arc::new(Inner { pool, keys, owners: Owners::default(), deadline, scripts_cross_slots: true }) }
     }
 
     pub(crate) fn keys(&self) -> &Keys {
@@ -161,6 +162,11 @@ impl CacheStore {
 
     pub(crate) fn owners(&self) -> &Owners {
         &self.inner.owners
+    }
+
+    /// Whether one script may use keys of different slots.
+    pub(crate) fn scripts_cross_slots(&self) -> bool {
+        self.inner.scripts_cross_slots
     }
 
     /// One script call in one round trip; in two when the store does not know the script yet.

@@ -249,3 +249,83 @@ async fn two_logins_at_once_merge_once_and_leave_one_session() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_policy_settles_what_is_in_both_carts() {
+    each_backend(async |server| {
+        let limits = CartLimits { lines_max: 4, quantity_max: 9 };
+        let replicas = [
+            replica_with(&server, |layer| layer.with_cart_limits(limits)).await,
+            replica_with(&server, |layer| layer.with_cart_limits(limits)).await,
+        ];
+        for (policy, merged) in [("sum", "CUP=4,POT=9,TEA=5"), ("max", "CUP=3,POT=8,TEA=5"), ("keep", "CUP=1,POT=8,TEA=5")] {
+            let mut home = Visitor::default();
+            for path in ["/cart/add/CUP/1", "/cart/add/POT/8"] {
+                home.post(&replicas[0], path).await.ok();
+            }
+            home.post(&replicas[1], &format!("/login/{policy}/sum")).await.ok();
+            let mut phone = Visitor::default();
+            for path in ["/cart/add/CUP/3", "/cart/add/POT/4", "/cart/add/TEA/5"] {
+                phone.post(&replicas[1], path).await.ok();
+            }
+            let again = phone.clone();
+            assert_eq!(phone.post(&replicas[0], &format!("/login/{policy}/{policy}")).await.ok().body, merged, "{policy}");
+            assert_eq!(again.clone().post(&replicas[1], &format!("/login/{policy}/{policy}")).await.status, StatusCode::CONFLICT);
+            assert_eq!(home.get(&replicas[1], "/cart").await.ok().body, merged, "{policy}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layers_policy_is_that_of_a_login_without_one() {
+    each_backend(async |server| {
+        let keep = |layer: session_store::SessionLayer| layer.with_merge_policy(session_store::MergePolicy::Keep);
+        let replicas = [replica_with(&server, keep).await, replica_with(&server, keep).await];
+        let (mut home, mut phone) = (Visitor::default(), Visitor::default());
+        home.post(&replicas[0], "/cart/add/TEA/1").await.ok();
+        home.post(&replicas[1], "/login/ada").await.ok();
+        phone.post(&replicas[1], "/cart/add/TEA/5").await.ok();
+        assert_eq!(phone.post(&replicas[0], "/login/ada").await.ok().body, "TEA=1");
+    })
+    .await;
+}
+
+/// Two tabs, in which two people log in at once: what the browser put into its cart goes to one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cart_goes_to_one_user_only() {
+    each_backend(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        for login in ["login", "login-blindly", "login-here"] {
+            for round in 0..15 {
+                let mut visitor = Visitor::default();
+                visitor.post(&replicas[0], "/cart/add/TEA/2").await.ok();
+                let cookie = visitor.cookie.clone().unwrap();
+                let paths = ["ada", "bob"].map(|user| format!("/{login}/{user}-{login}-{round}"));
+                at_once(&replicas, &cookie, paths.into_iter()).await;
+                let mut units = 0;
+                for user in ["ada", "bob"] {
+                    let mut elsewhere = Visitor::default();
+                    let cart = elsewhere.post(&replicas[1], &format!("/login/{user}-{login}-{round}")).await.ok().body;
+                    units += cart.strip_prefix("TEA=").map_or(0, |quantity| quantity.parse::<u32>().unwrap());
+                }
+                assert_eq!(units, 2, "{login}, round {round}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_in_the_request_of_the_login_finds_the_merged_cart() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/cart/add/TEA/2").await.ok();
+        assert_eq!(visitor.post(&b, "/login-and-add/ada/TEA").await.ok().body, "TEA=3");
+        assert_eq!(visitor.get(&a, "/cart").await.ok().body, "TEA=3");
+        assert_eq!(visitor.get(&b, "/page").await.ok().body, "ada:3");
+        assert_eq!(server.keys("*:cart:*").await.len(), 2, "the anonymous one is kept for a moment");
+    })
+    .await;
+}

@@ -3,9 +3,10 @@
 //! The tokens that the anonymous cart remembers come along: a form that was sent before the login and is sent again after
 //! it counts once.
 //!
-//! Steps on one slot each, so that they also work in a cluster: read the anonymous cart; merge it into the user's, where
-//! a mark of what was merged from where makes each unit count once; let the commit of the session drop the anonymous
-//! cart, if it is still at the revision that was merged.
+//! On one node the commit of the session merges in the same script. Where a script may not leave its slot, it is done in
+//! steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
+//! makes each unit count once; let the commit of the session drop the anonymous cart, if it is still at the revision that
+//! was merged.
 
 use redis::Value;
 
@@ -13,6 +14,7 @@ use super::{CartError, command::TOKENS_REMEMBERED};
 use crate::{
     StoreError,
     keys::Tag,
+    layer::Settings,
     record::{integer, unreadable},
     scripts::MERGE,
     unit_of_work::{LoginView, UnitOfWork},
@@ -21,43 +23,97 @@ use crate::{
 /// Anonymous carts of which a user's cart remembers what was merged. Only logins that overlap need it.
 const SOURCES_REMEMBERED: usize = 8;
 
-pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str) -> Result<(), CartError> {
+/// What becomes of a product that is in both carts when a visitor logs in. What is in one of them only is in the merged
+/// cart as it is.
+///
+/// ```
+/// use session_store::{CacheStore, MergePolicy, SessionLayer};
+///
+/// # fn example(store: CacheStore) {
+/// let layer = SessionLayer::new(store).with_merge_policy(MergePolicy::Max);
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MergePolicy {
+    /// Both quantities are added. The default: nothing that was put into a cart is lost.
+    #[default]
+    Sum,
+    /// The larger quantity: for visitors who tend to put the same things into the cart once more before they log in.
+    Max,
+    /// The user's own quantity.
+    Keep,
+}
+
+impl MergePolicy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Max => "max",
+            Self::Keep => "keep",
+        }
+    }
+
+    /// As the script takes it: see `merging.lua`.
+    fn instructions(self, settings: &Settings) -> String {
+        let (ttl_ms, limits) = (settings.cart_ttl_ms, settings.limits);
+        let (lines_max, quantity_max) = (limits.lines_max, limits.quantity_max);
+        format!("{} {ttl_ms} {lines_max} {quantity_max} {SOURCES_REMEMBERED} {TOKENS_REMEMBERED}", self.name())
+    }
+}
+
+/// How the commit that gives a session to a user treats its anonymous cart.
+#[derive(Debug, Clone)]
+pub(crate) enum Merge {
+    /// There is none, or it is another user's.
+    Nothing,
+    /// The commit merges it, by these instructions.
+    Here(String),
+    /// It was merged as it was at this revision.
+    Done(u64),
+}
+
+impl Merge {
+    /// Whether the user's cart is still without it.
+    pub(crate) fn is_due(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+}
+
+pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str, policy: MergePolicy) -> Result<(), CartError> {
     let user = unit.store.keys().user_tag(user_id);
-    let merged_at = match unit.login_view().await? {
+    let merge = match unit.login_view().await? {
         LoginView::Owned(owner) if owner == user => return Ok(()),
         // Another user's cart, or no cart at all: nothing that could be merged.
-        LoginView::Owned(_) | LoginView::Fresh => None,
-        LoginView::Anonymous(tag) => Some(merge(unit, &tag, &user).await?),
+        LoginView::Owned(_) | LoginView::Fresh => Merge::Nothing,
+        LoginView::Anonymous(_) if unit.store.scripts_cross_slots() => Merge::Here(policy.instructions(&unit.settings)),
+        LoginView::Anonymous(tag) => Merge::Done(merge(unit, &tag, &user, policy).await?),
     };
-    unit.set_owner(user, merged_at);
+    unit.set_owner(user, policy, merge);
     Ok(())
 }
 
 /// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
-pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag) -> Result<u64, StoreError> {
+pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag, policy: MergePolicy) -> Result<u64, StoreError> {
     let (anonymous, tokens) = unit.store.read_cart_and_tokens(from).await?;
     if anonymous.lines.is_empty() && tokens.is_empty() {
         return Ok(anonymous.revision);
     }
-    let (keys, settings) = (unit.store.keys(), &unit.settings);
+    let keys = unit.store.keys();
     let mut call = MERGE.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
-    call.arg(from.as_str())
-        .arg(settings.cart_ttl_ms)
-        .arg(settings.limits.lines_max)
-        .arg(settings.limits.quantity_max)
-        .arg(SOURCES_REMEMBERED)
-        .arg(tokens)
-        .arg(TOKENS_REMEMBERED);
+    call.arg(from.as_str()).arg(policy.instructions(&unit.settings)).arg(tokens);
     for line in &anonymous.lines {
         call.arg(&line.sku).arg(line.quantity);
     }
     let answer = unit.store.script(&MERGE, &call).await?;
     let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
-    if dropped < 0 {
-        return Err(unreadable("a merge dropped less than nothing"));
-    }
-    if dropped > 0 {
-        tracing::debug!(dropped, "the merged cart reached its limits");
-    }
+    note_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
     Ok(anonymous.revision)
+}
+
+/// What the limits of the cart left out is worth a line for those who set them.
+pub(crate) fn note_dropped(units: u64) {
+    if units > 0 {
+        tracing::debug!(units, "the merged cart reached its limits");
+    }
 }

@@ -16,6 +16,7 @@ pub use self::{
     error::CartError,
     limits::CartLimits,
     lines::{CartChange, CartLine, CartSnapshot},
+    merge::MergePolicy,
     token::{IdempotencyToken, InvalidToken},
 };
 use crate::unit_of_work::{CartSource, UnitOfWork};
@@ -242,6 +243,7 @@ impl Cart {
             match self.unit.cart_source() {
                 CartSource::Here(snapshot) => return Ok(snapshot),
                 CartSource::At(tag) => return Ok(self.unit.store.read_cart(&tag).await?),
+                CartSource::AfterCommit(session) => self.unit.save(&session).await?,
                 CartSource::WithSession(id) => self.unit.read(&id, true).await?,
             }
         }
@@ -250,10 +252,13 @@ impl Cart {
 
     /// From here on the visitor's cart is that of the user, on this and every other device.
     ///
-    /// To be called at login, after `session.cycle_id()`. What was in the anonymous cart is added to the user's: quantities
-    /// are summed and capped at the limits; lines beyond the limit are left out. Each unit is added once, even when the
-    /// login is submitted twice or repeated after an error. When the session belongs to another user already, nothing is
-    /// merged. The session remembers the user when the request is committed; its cookie is the way to the cart.
+    /// To be called at login, after `session.cycle_id()`. What was in the anonymous cart goes into the user's by the
+    /// [`MergePolicy`] of the layer, capped at the limits; lines beyond the limit are left out. Each unit is merged once,
+    /// even when the login is submitted twice or repeated after an error, and into the cart of one user only. When the
+    /// session belongs to another user already, nothing is merged.
+    ///
+    /// It takes effect with the commit of the session, in the same step as the new id. A handler that asks for the cart
+    /// after it, or changes it, makes that commit happen then, as `session.save()` would.
     ///
     /// # Errors
     ///
@@ -270,7 +275,25 @@ impl Cart {
     /// }
     /// ```
     pub async fn log_in(&self, user_id: &str) -> Result<(), CartError> {
-        merge::log_in(&self.unit, user_id).await
+        self.log_in_with(user_id, self.unit.settings.merge_policy).await
+    }
+
+    /// As [`log_in`](Self::log_in), with a policy for this login: what the visitor has chosen, for instance.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_in`](Self::log_in).
+    ///
+    /// ```no_run
+    /// # async fn example(cart: session_store::Cart) -> Result<(), session_store::CartError> {
+    /// use session_store::MergePolicy;
+    ///
+    /// cart.log_in_with("7", MergePolicy::Keep).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn log_in_with(&self, user_id: &str, policy: MergePolicy) -> Result<(), CartError> {
+        merge::log_in(&self.unit, user_id, policy).await
     }
 
     async fn change(&self, operation: Operation, lines: &[(&str, u32)]) -> Result<CartChange, CartError> {

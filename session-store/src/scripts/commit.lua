@@ -1,6 +1,8 @@
 -- Applies the changed fields of one request to a session that still exists.
--- KEYS: session, [anonymous cart of the session].
--- ARGV: commit token, TTL in ms, 'delta' or 'replace', grace in ms, expected revision of the cart or '',
+-- KEYS: session, [anonymous cart of the session, its tokens,
+--       [the cart of the user who logs in, what was merged into it before, its tokens]].
+-- ARGV: commit token, TTL in ms, 'delta' or 'replace', grace in ms,
+--       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local s = redis.call('HMGET', KEYS[1], '@rev', '@tok', '@ended')
 if not s[1] then
@@ -9,11 +11,18 @@ if not s[1] then
 end
 local seen = s[2] or ''
 if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[1])} end
-if ARGV[5] ~= '' then
+local dropped = 0
+if KEYS[4] then
+  -- The cart of a session that got an owner meanwhile is the owner's.
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[2], KEYS[3], 4, ARGV[5]) end
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+elseif ARGV[5] ~= '' then
   -- The cart was merged into the user's at this revision. What was added since must be merged first.
   local meta = redis.call('HGET', KEYS[2], '@') or '0'
   if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
 local first_removed = 7 + tonumber(ARGV[6])
 if ARGV[3] == 'replace' then
@@ -29,4 +38,4 @@ in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[1]) + 1
 redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 4 * (#ARGV[1] + 1)))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {1, revision}
+return {1, revision, dropped}

@@ -1,6 +1,8 @@
 -- Gives a session a new id: the new record, the end of the old one and the move of the cart are one step.
--- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens.
--- ARGV: commit token, TTL in ms, grace in ms, expected revision of a merged cart or '' to move the cart,
+-- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens,
+--       [the cart of the user who logs in, what was merged into it before, its tokens].
+-- ARGV: commit token, TTL in ms, grace in ms, what becomes of the cart: '' to move it, a number to drop it when it was merged at this
+--       revision, or how to merge it (see merging.lua),
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
 local new = redis.call('HMGET', KEYS[2], '@rev', '@tok')
@@ -14,13 +16,18 @@ if not old[1] then
   return {0}
 end
 
+local dropped = 0
 local function copy(from, to)
   local all = redis.call('HGETALL', from)
   in_parts('HSET', to, all, 1, #all)
   return #all > 0
 end
 
-if ARGV[4] ~= '' then
+if KEYS[7] then
+  -- The cart of a session that got an owner meanwhile is the owner's.
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[4]) end
+  redis.call('PEXPIRE', KEYS[5], ARGV[3])
+elseif ARGV[4] ~= '' then
   local meta = redis.call('HGET', KEYS[3], '@') or '0'
   if string.match(meta, '^%d+') ~= ARGV[4] then return {5} end
   redis.call('PEXPIRE', KEYS[5], ARGV[3])
@@ -43,4 +50,4 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('HDEL', KEYS[1], '@rev')
 redis.call('HSET', KEYS[1], '@ended', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {1, revision}
+return {1, revision, dropped}

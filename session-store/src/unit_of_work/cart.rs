@@ -1,6 +1,6 @@
 //! Where the cart of this request is.
 
-use tower_sessions::session::Id;
+use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    cart::{CartError, CartSnapshot},
+    cart::{CartError, CartSnapshot, MergePolicy, merge::Merge},
     keys::Tag,
     record::ExpiryPolicy,
 };
@@ -19,6 +19,8 @@ pub(crate) enum CartSource {
     Here(CartSnapshot),
     /// Under this tag.
     At(Tag),
+    /// A login is to be committed first: only then it is known.
+    AfterCommit(Session),
     /// The session must be read to know, and the anonymous cart can come along.
     WithSession(Id),
 }
@@ -55,8 +57,11 @@ impl UnitOfWork {
     pub(crate) fn cart_source(&self) -> CartSource {
         let mut state = self.state.lock();
         state.touch(self.store.keys());
-        if let Some(pending) = state.pending_owner {
-            return CartSource::At(pending.user);
+        if let Some(pending) = &state.pending_owner {
+            return match self.attached() {
+                Some(session) if pending.merge.is_due() => CartSource::AfterCommit(session),
+                _ => CartSource::At(pending.user),
+            };
         }
         if state.intent == Intent::End {
             return CartSource::Here(CartSnapshot::default());
@@ -84,10 +89,15 @@ impl UnitOfWork {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
             self.end(&tag).await?;
         }
-        let policy = ExpiryPolicy::of(self.attached().map_or(Some(self.settings.expiry), |session| session.expiry()));
+        let session = self.attached();
+        let merge_is_due = self.state.lock().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
+        if let (true, Some(session)) = (merge_is_due, &session) {
+            self.save(session).await?;
+        }
+        let policy = ExpiryPolicy::of(session.map_or(Some(self.settings.expiry), |session| session.expiry()));
         let mut state = self.state.lock();
         state.cart = None;
-        if let Some(pending) = state.pending_owner {
+        if let Some(pending) = &state.pending_owner {
             return Ok(Some(CartTarget { cart: pending.user, session: None, owner: None, create: None }));
         }
         let (tag, owner) = match &state.base {
@@ -179,7 +189,7 @@ impl UnitOfWork {
             self.read(&id, false).await?;
         }
         let state = self.state.lock();
-        if let Some(pending) = state.pending_owner {
+        if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {
             return Ok(LoginView::Owned(pending.user));
         }
         Ok(match &state.base {
@@ -191,9 +201,9 @@ impl UnitOfWork {
         })
     }
 
-    pub(crate) fn set_owner(&self, user: Tag, merged_at: Option<u64>) {
+    pub(crate) fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {
         let mut state = self.state.lock();
         state.cart = None;
-        state.pending_owner = Some(PendingOwner { user, merged_at });
+        state.pending_owner = Some(PendingOwner { user, policy, merge });
     }
 }

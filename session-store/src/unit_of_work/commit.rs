@@ -12,7 +12,7 @@ use super::{
 use crate::{
     StoreError,
     backend::{Committed, Write},
-    cart::merge,
+    cart::merge::{self, Merge},
     keys::Tag,
     record::{Delta, ExpiryPolicy, RawField, encode},
 };
@@ -94,8 +94,9 @@ impl UnitOfWork {
     /// Whether the commit is done; when not, it is to be tried again.
     async fn settle(&self, answer: Committed, tag: &Tag) -> Result<bool, StoreError> {
         match answer {
-            Committed::Done { revision } => {
+            Committed::Done { revision, dropped } => {
                 tracing::trace!(revision, "session committed");
+                merge::note_dropped(dropped);
                 Ok(true)
             }
             Committed::Gone | Committed::Ended => {
@@ -103,11 +104,11 @@ impl UnitOfWork {
                 Err(StoreError::SessionEnded)
             }
             Committed::CartChanged => {
-                let pending = self.state.lock().pending_owner;
-                if let Some(pending) = pending {
+                let pending = self.state.lock().pending_owner.clone();
+                if let Some(PendingOwner { user, policy, .. }) = pending {
                     // Something was put into the anonymous cart since: it is to come along.
-                    let merged_at = Some(merge::merge(self, tag, &pending.user).await?);
-                    self.state.lock().pending_owner = Some(PendingOwner { merged_at, ..pending });
+                    let merge = Merge::Done(merge::merge(self, tag, &user, policy).await?);
+                    self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
                 Ok(false)
             }
@@ -142,10 +143,12 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
             None => state.intent = Intent::Keep,
         }
     }
-    let pending = state.pending_owner;
+    let pending = state.pending_owner.as_ref();
     let mut write = Write::new(policy);
-    write.owner = pending.map(|pending| pending.user);
-    write.merged_at = pending.and_then(|pending| pending.merged_at);
+    if let Some(pending) = pending {
+        write.owner = Some(pending.user);
+        write.merge = pending.merge.clone();
+    }
     match &state.base {
         Base::Ended { .. } => Step::Conflict,
         Base::Sent(id) | Base::Unread { id, .. } => Step::Read(*id),

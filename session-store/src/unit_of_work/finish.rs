@@ -84,7 +84,8 @@ impl UnitOfWork {
         }
     }
 
-    async fn save(&self, session: &Session) -> Result<(), StoreError> {
+    /// Saves through the handle, so that it learns of a new id, and keeps the typed error.
+    pub(crate) async fn save(&self, session: &Session) -> Result<(), StoreError> {
         self.state.lock().failure = None;
         session.save().await.map_err(|error| {
             // The typed error, which `Session` has turned into text.

@@ -7,7 +7,7 @@ use tower_sessions::session::Id;
 use crate::{
     StoreError,
     backend::commit_token,
-    cart::CartSnapshot,
+    cart::{CartSnapshot, MergePolicy, merge::Merge},
     keys::{Keys, Tag},
     record::{ExpiryPolicy, RawField},
 };
@@ -134,11 +134,11 @@ pub(super) enum Intent {
     End,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PendingOwner {
     pub(super) user: Tag,
-    /// The revision at which the anonymous cart was merged; `None` when there was nothing to merge.
-    pub(super) merged_at: Option<u64>,
+    pub(super) policy: MergePolicy,
+    pub(super) merge: Merge,
 }
 
 #[derive(Debug, Clone)]

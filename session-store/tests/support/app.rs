@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use session_store::{Cart, CartError, Expiry, IdempotencyToken, Session};
+use session_store::{Cart, CartError, Expiry, IdempotencyToken, MergePolicy, Session};
 
 pub fn router() -> Router {
     Router::new()
@@ -28,6 +28,10 @@ pub fn router() -> Router {
         .route("/cycle", post(cycle))
         .route("/cycle-and-fail", post(cycle_and_fail))
         .route("/login/{user}", post(log_in))
+        .route("/login-blindly/{user}", post(log_in_blindly))
+        .route("/login/{user}/{policy}", post(log_in_with))
+        .route("/login-and-add/{user}/{sku}", post(log_in_and_add))
+        .route("/login-here/{user}", post(log_in_without_new_id))
         .route("/logout", post(log_out))
         .route("/logout-and-fail", post(log_out_and_fail))
         .route("/relogin/{user}", post(relogin))
@@ -159,6 +163,42 @@ async fn log_in(session: Session, cart: Cart, Path(user): Path<String>) -> Text 
     session.insert("user", &user).await?;
     cart.log_in(&user).await?;
     Ok(show(&cart).await?)
+}
+
+/// Without a look at the cart afterwards.
+async fn log_in_blindly(session: Session, cart: Cart, Path(user): Path<String>) -> Text {
+    session.cycle_id().await?;
+    session.insert("user", &user).await?;
+    cart.log_in(&user).await?;
+    Ok(String::new())
+}
+
+async fn log_in_with(session: Session, cart: Cart, Path((user, policy)): Path<(String, String)>) -> Text {
+    let policy = match &*policy {
+        "sum" => MergePolicy::Sum,
+        "max" => MergePolicy::Max,
+        "keep" => MergePolicy::Keep,
+        _ => panic!("{policy}"),
+    };
+    session.cycle_id().await?;
+    session.insert("user", &user).await?;
+    cart.log_in_with(&user, policy).await?;
+    Ok(show(&cart).await?)
+}
+
+async fn log_in_and_add(session: Session, cart: Cart, Path((user, sku)): Path<(String, String)>) -> Text {
+    session.cycle_id().await?;
+    session.insert("user", &user).await?;
+    cart.log_in(&user).await?;
+    cart.add(&sku, 1).await?;
+    Ok(show(&cart).await?)
+}
+
+/// An application that does not give a new id at login.
+async fn log_in_without_new_id(session: Session, cart: Cart, Path(user): Path<String>) -> Text {
+    session.insert("user", &user).await?;
+    cart.log_in(&user).await?;
+    Ok(String::new())
 }
 
 async fn log_out(session: Session) -> Text {

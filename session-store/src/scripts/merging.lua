@@ -1,0 +1,91 @@
+-- Stands before the scripts that need it.
+-- Merges lines (sku, quantity, ...) of an anonymous cart and the tokens that it remembers into a user's, each unit of quantity once,
+-- however often this runs. The user's: cart, what was merged into it before (one field per source), tokens that it remembers.
+-- `how`: policy, TTL in ms, lines at most, quantity at most, sources to remember, tokens to remember.
+-- Returns the revision of the user's cart, and how many units found no room.
+local function merge(source, lines_there, tokens_there, how, cart, merged_before, tokens)
+  local policy, ttl, lines_max, quantity_max, sources_max, tokens_max =
+    string.match(how, '^(%a+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  lines_max, quantity_max = tonumber(lines_max), tonumber(quantity_max)
+  local meta = redis.call('HGET', cart, '@') or '0 0 0'
+  local revision, lines, count = string.match(meta, '^(%d+) (%d+) (%d+)$')
+  revision, lines, count = tonumber(revision), tonumber(lines), tonumber(count)
+
+  local merged = {}
+  for quantity, sku in string.gmatch(redis.call('HGET', merged_before, source) or '', '(%d+) ([^\n]+)\n') do
+    merged[sku] = tonumber(quantity)
+  end
+
+  local dropped, changed = 0, false
+  for i = 1, #lines_there, 2 do
+    local sku, there = lines_there[i], tonumber(lines_there[i + 1])
+    local more = there - (merged[sku] or 0)
+    if more > 0 then
+      local before = tonumber(redis.call('HGET', cart, sku) or '0') or 0
+      local wanted = before + more
+      if before > 0 and policy == 'max' then wanted = math.max(before, there) end
+      if before > 0 and policy == 'keep' and not merged[sku] then
+        -- The user's own quantity stands, also against what this source gets later.
+        wanted, there = before, math.max(there, quantity_max)
+      end
+      local after = math.max(math.min(wanted, quantity_max), before)
+      if before == 0 and lines >= lines_max then after = before end
+      dropped = dropped + wanted - after
+      if after > before then
+        redis.call('HSET', cart, sku, after)
+        if before == 0 then lines = lines + 1 end
+        count = count + after - before
+        changed = true
+      end
+    end
+    -- Of two logins at once one may have read the cart earlier: what the other has merged stays marked.
+    merged[sku] = math.max(there, merged[sku] or 0)
+  end
+
+  if changed then
+    revision = revision + 1
+    redis.call('HSET', cart, '@', revision .. ' ' .. lines .. ' ' .. count)
+  end
+  if redis.call('EXISTS', cart) == 1 then redis.call('PEXPIRE', cart, ttl) end
+  if #lines_there > 0 then
+    if not redis.call('HGET', merged_before, source) and redis.call('HLEN', merged_before) >= tonumber(sources_max) then
+      local oldest, age
+      local all = redis.call('HGETALL', merged_before)
+      for i = 1, #all, 2 do
+        local at = tonumber(string.match(all[i + 1], '^%d+')) or 0
+        if not age or at < age then oldest, age = all[i], at end
+      end
+      redis.call('HDEL', merged_before, oldest)
+    end
+    local marks = {tostring(revision) .. '\n'}
+    for sku, quantity in pairs(merged) do marks[#marks + 1] = quantity .. ' ' .. sku .. '\n' end
+    redis.call('HSET', merged_before, source, table.concat(marks))
+    redis.call('PEXPIRE', merged_before, ttl)
+  end
+
+  -- What was sent before the login may be sent again after it.
+  local seen, fresh, width = redis.call('GET', tokens) or '', {}, 0
+  for mark in string.gmatch(tokens_there, '[^ ]+ ') do
+    width = #mark
+    if not string.find(seen, mark, 1, true) then fresh[#fresh + 1] = mark end
+  end
+  if #fresh > 0 then
+    seen = string.sub(table.concat(fresh) .. seen, 1, width * tonumber(tokens_max))
+    redis.call('SET', tokens, seen, 'PX', ttl)
+  end
+  return revision, dropped
+end
+
+-- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three.
+local function merge_keys(from_cart, from_tokens, to, how)
+  local all, lines = redis.call('HGETALL', from_cart), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) ~= '@' then
+      lines[#lines + 1] = all[i]
+      lines[#lines + 1] = all[i + 1]
+    end
+  end
+  local source, tokens_there = string.match(from_cart, '{(.-)}'), redis.call('GET', from_tokens) or ''
+  local _, dropped = merge(source, lines, tokens_there, how, KEYS[to], KEYS[to + 1], KEYS[to + 2])
+  return dropped
+end
