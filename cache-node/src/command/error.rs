@@ -20,6 +20,7 @@ impl CommandError {
     pub(crate) const NO_AUTH: CommandError = CommandError::fixed("NOAUTH Authentication required.");
     pub(crate) const WRONG_PASS: CommandError =
         CommandError::fixed("WRONGPASS invalid username-password pair or user is disabled.");
+    pub(crate) const LOADING: CommandError = CommandError::fixed("LOADING Redis is loading the dataset in memory");
     pub(crate) const OUT_OF_MEMORY: CommandError = CommandError::fixed("OOM command not allowed when used memory > 'maxmemory'.");
     pub(crate) const EXEC_ABORT: CommandError =
         CommandError::fixed("EXECABORT Transaction discarded because of previous errors.");

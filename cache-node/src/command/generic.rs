@@ -9,7 +9,7 @@ use crate::{
         table::{GROW, READ, READ_FAST, WRITE, WRITE_FAST, rows},
     },
     keyspace::{Class, HashRef, Keys, Kind, Set, ValueRef, glob_matches},
-    protocol::{Args, Reply},
+    protocol::{Args, DecimalBuffer, Reply},
 };
 
 #[rustfmt::skip]
@@ -116,13 +116,23 @@ fn set_time(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, unit: Unit, 
     });
     if may_set {
         let at = u64::try_from(at).unwrap_or(0);
-        keys.set_expiry(key, Some(at));
-        if at > keys.now().unix_ms {
-            keys.notify(Class::Generic, "expire", key);
-        }
+        set_expiry(keys, key, at);
     }
     reply.flag(may_set);
     Ok(())
+}
+
+/// Sets a time to live, and tells and records it as what it is: a moment, or the end of the key.
+pub(super) fn set_expiry(keys: &mut Keys<'_>, key: &[u8], at: u64) {
+    if !keys.set_expiry(key, Some(at)) {
+        return;
+    }
+    if at > keys.now().unix_ms {
+        keys.notify(Class::Generic, "expire", key);
+        keys.record(&[b"PEXPIREAT", key, DecimalBuffer::default().format(at as i64)]);
+    } else {
+        keys.record(&[b"DEL", key]);
+    }
 }
 
 fn persist(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

@@ -169,6 +169,8 @@ fn hincrbyfloat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outco
         }
         (text.is_ok().into(), text)
     })??;
+    // The sum and not the summand: others may add with another precision.
+    keys.record(&[b"HSET", args.at(1), args.at(2), text.as_bytes()]);
     reply.bulk(text.as_bytes());
     Ok(())
 }

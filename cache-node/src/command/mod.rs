@@ -1,5 +1,7 @@
 //! Commands: a table, the functions of its rows, and the one way in which a request is run.
 
+#[allow(dead_code, reason = "the log and replication are built on it")]
+pub(crate) mod apply;
 mod connection;
 mod decimal;
 pub(crate) mod error;
@@ -33,7 +35,7 @@ use smallvec::SmallVec;
 use crate::{
     command::error::printable,
     keyspace::{Keys, Now},
-    node::{Client, Shared},
+    node::{Client, Hindrance, Shared},
     protocol::{Args, Protocol, Reply, Requests},
     script::Interpreter,
     stats::WorkerStats,
@@ -62,8 +64,10 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
     while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply {
         plain.clear();
-        let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
-        plain.extend(rest.map_while(|args| plain_command(ctx, args)));
+        if ctx.shared.gate.is_open() {
+            let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
+            plain.extend(rest.map_while(|args| plain_command(ctx, args)));
+        }
         if plain.is_empty() {
             execute(ctx, requests.args(bytes, next), reply);
             next += 1;
@@ -111,14 +115,14 @@ fn run_plain(
     let shared = ctx.shared;
     let args_of = |offset: usize| requests.args(bytes, first + offset);
     let names = || plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
-    let mut keys = shared.keyspace.lock(names(), ctx.client.db(), ctx.now, &shared.notifier);
+    let mut keys = shared.keyspace.lock(names(), ctx.client.db(), ctx.now, shared);
     keys.warm(names());
     let mut started = Instant::now();
     let mut done = 0_usize;
     for (offset, index) in plain.iter().enumerate() {
         let Run::Keys(run) = table::TABLE[*index].run else { break };
         let before = reply.len();
-        let outcome = run(&mut keys, args_of(offset), reply);
+        let outcome = run_recorded(&mut keys, run, args_of(offset), reply);
         let ended = Instant::now();
         finish(ctx, *index, outcome, ended - started, before, reply);
         started = ended;
@@ -128,6 +132,7 @@ fn run_plain(
         }
     }
     ctx.client.set_db(keys.db());
+    ctx.client.wrote(keys.commit());
     if let Some(index) = plain.get(done.saturating_sub(1)) {
         ctx.client.entry.last_command.store(*index as u32, Ordering::Relaxed);
     }
@@ -184,6 +189,9 @@ fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
             spec.name.to_ascii_lowercase()
         )));
     }
+    if !ctx.shared.gate.is_open() {
+        pass_gate(ctx, spec)?;
+    }
     if ctx.config.maxmemory > 0 {
         if spec.flags.has(Flags::DENYOOM) {
             make_room(ctx)?;
@@ -195,12 +203,25 @@ fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
+/// Refuses what may not run now.
+fn pass_gate(ctx: &Context<'_>, spec: &Spec) -> Outcome {
+    let gate = &ctx.shared.gate;
+    if gate.has(Hindrance::Loading) && !spec.flags.has(Flags::LOADING) {
+        return Err(CommandError::LOADING);
+    }
+    if spec.flags.has(Flags::WRITE) { may_write(ctx) } else { Ok(()) }
+}
+
+/// Whether writes may run now; scripts and EXEC ask for those inside of them.
+pub(crate) fn may_write(ctx: &Context<'_>) -> Outcome {
+    ctx.shared.gate.refusal_of_write().map_or(Ok(()), |refusal| Err(CommandError::new(refusal)))
+}
+
 /// Evicts until a write may go on, or refuses it.
 pub(crate) fn make_room(ctx: &Context<'_>) -> Outcome {
     let config = &ctx.config;
     let shared = ctx.shared;
-    let has_room =
-        shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, ctx.now, &shared.notifier);
+    let has_room = shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, ctx.now, shared);
     if has_room { Ok(()) } else { Err(CommandError::OUT_OF_MEMORY) }
 }
 
@@ -215,19 +236,24 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
         Run::Keys(run) => {
             let db = ctx.client.db();
             let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
-                shared.keyspace.lock_all(db, ctx.now, &shared.notifier)
+                shared.keyspace.lock_all(db, ctx.now, shared)
             } else {
-                shared.keyspace.lock(spec.keys.keys(args), db, ctx.now, &shared.notifier)
+                shared.keyspace.lock(spec.keys.keys(args), db, ctx.now, shared)
             };
-            let outcome = run(&mut keys, args, reply);
+            let outcome = run_recorded(&mut keys, run, args, reply);
             if keys.db() != db {
                 ctx.client.set_db(keys.db());
             }
+            ctx.client.wrote(keys.commit());
             outcome
         }
         Run::Both(run) => {
-            let mut keys = shared.keyspace.lock_all(ctx.client.db(), ctx.now, &shared.notifier);
-            run(ctx, &mut keys, args, reply)
+            let mut keys = shared.keyspace.lock_all(ctx.client.db(), ctx.now, shared);
+            // What a script writes is seen together, and repeated together.
+            keys.begin_atomic();
+            let outcome = run(ctx, &mut keys, args, reply);
+            ctx.client.wrote(keys.commit());
+            outcome
         }
     };
     finish(ctx, index, outcome, started.elapsed(), before, reply);
@@ -241,10 +267,20 @@ pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usi
     let outcome = match spec.run {
         // None of those that EXEC and scripts may run selects a database.
         Run::Client(run) => run(ctx, args, reply),
-        Run::Keys(run) => run(keys, args, reply),
+        Run::Keys(run) => run_recorded(keys, run, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
     finish(ctx, index, outcome, started.elapsed(), before, reply);
+}
+
+/// Runs a command on keys, and records it if it changed something: by its own words where it has not said others.
+fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let changes = keys.changes();
+    let outcome = run(keys, args, reply);
+    if keys.changes() != changes {
+        keys.record_command(args.iter());
+    }
+    outcome
 }
 
 fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, took: Duration, before: usize, reply: &mut Reply) {

@@ -95,6 +95,16 @@ fn spop(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         (Changed::from(!popped.is_empty()), popped)
     })?;
     let popped = popped.unwrap_or_default();
+    if keys.is_recorded() && !popped.is_empty() {
+        // The members that chance chose.
+        if keys.contains(args.at(1)) {
+            let members = popped.iter().map(|member| &**member);
+            let request: Vec<&[u8]> = [b"SREM", args.at(1)].into_iter().chain(members).collect();
+            keys.record(&request);
+        } else {
+            keys.record(&[b"DEL", args.at(1)]);
+        }
+    }
     if wanted.is_none() {
         reply.bulk_or_null(popped.first().map(|member| &**member));
     } else {

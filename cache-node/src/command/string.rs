@@ -4,6 +4,7 @@ use crate::{
     command::{
         CommandError, Outcome, Spec,
         decimal::Decimal,
+        generic::set_expiry,
         parse::{Base, Unit, integer, is_word, positive_time_ms, strict_integer},
         table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
@@ -121,8 +122,15 @@ fn set(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         Ttl::At(at) => Some(at),
     };
     put(keys, key, args.at(2), expires_at_ms);
-    if matches!(options.ttl, Ttl::At(_)) {
-        keys.notify(Class::Generic, "expire", key);
+    match options.ttl {
+        Ttl::At(at) => {
+            keys.notify(Class::Generic, "expire", key);
+            record_with_time(keys, key, args.at(2), at);
+        }
+        Ttl::Keep => keys.record(&[b"SET", key, args.at(2), b"KEEPTTL"]),
+        // Conditions that held, and GET.
+        Ttl::Drop if args.len() > 3 => keys.record(&[b"SET", key, args.at(2)]),
+        Ttl::Drop => {}
     }
     if !options.is_get {
         reply.ok();
@@ -134,6 +142,11 @@ fn set(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 fn put(keys: &mut Keys<'_>, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
     keys.set_string(key, value, expires_at_ms);
     keys.notify(Class::String, "set", key);
+}
+
+/// Records a string with the moment at which it goes, whatever the command counted from.
+fn record_with_time(keys: &mut Keys<'_>, key: &[u8], value: &[u8], at: u64) {
+    keys.record(&[b"SET", key, value, b"PXAT", DecimalBuffer::default().format(at as i64)]);
 }
 
 fn setex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -148,6 +161,7 @@ fn set_with_time(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, unit: U
     let at = positive_time_ms(args.at(2), unit, Base::Now, keys.now(), command)?;
     put(keys, args.at(1), args.at(3), Some(at));
     keys.notify(Class::Generic, "expire", args.at(1));
+    record_with_time(keys, args.at(1), args.at(3), at);
     reply.ok();
     Ok(())
 }
@@ -165,6 +179,7 @@ fn getset(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let old = keys.string(args.at(1))?;
     reply.bulk_or_null(old);
     put(keys, args.at(1), args.at(2), None);
+    keys.record(&[b"SET", args.at(1), args.at(2)]);
     Ok(())
 }
 
@@ -184,12 +199,11 @@ fn getex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     reply.bulk(value);
     if let Some((unit, base)) = option {
         let at = positive_time_ms(args.at(3), unit, base, keys.now(), "getex")?;
-        if keys.set_expiry(key, Some(at)) && at > keys.now().unix_ms {
-            keys.notify(Class::Generic, "expire", key);
-        }
+        set_expiry(keys, key, at);
     } else if args.len() == 3 && keys.expires_at_ms(key).flatten().is_some() {
         keys.set_expiry(key, None);
         keys.notify(Class::Generic, "persist", key);
+        keys.record(&[b"PERSIST", key]);
     }
     Ok(())
 }
@@ -197,7 +211,9 @@ fn getex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 fn getdel(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let value = keys.string(args.at(1))?;
     reply.bulk_or_null(value);
-    keys.delete(args.at(1));
+    if keys.delete(args.at(1)) {
+        keys.record(&[b"DEL", args.at(1)]);
+    }
     Ok(())
 }
 
@@ -358,6 +374,8 @@ fn incrbyfloat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcom
     let expires_at_ms = keys.expires_at_ms(key).flatten();
     keys.set_string(key, text.as_bytes(), expires_at_ms);
     keys.notify(Class::String, "incrbyfloat", key);
+    // The sum and not the summand: others may add with another precision.
+    keys.record(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);
     reply.bulk(text.as_bytes());
     Ok(())
 }

@@ -14,11 +14,14 @@ use crate::{
 /// What a command's function gives back; it wrote its reply already, an error replaces it.
 pub(crate) type Outcome = Result<(), CommandError>;
 
+/// The function of a command that touches only keys.
+pub(crate) type OnKeys = fn(&mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome;
+
 /// A command's function, by what it may touch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run {
     /// Only keys, those that the row names (all, when it has [`Flags::WHOLE_KEYSPACE`]). Scripts may call it.
-    Keys(fn(&mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome),
+    Keys(OnKeys),
     /// The connection and the node, no keys.
     Client(fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome),
     /// Both, with every shard locked: scripts, INFO. A function of [`Run::Client`] never locks a shard: EXEC may hold it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     command::{
-        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room,
+        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room, may_write,
         table::{self, rows},
     },
     keyspace::{Keys, Now, WatchFlag},
@@ -79,6 +79,11 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     let queues = |flags| transaction.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(flags));
     let refusal = if transaction.has_failed {
         Err(CommandError::EXEC_ABORT)
+    } else if !ctx.shared.gate.is_open()
+        && queues(Flags::WRITE)
+        && let Err(error) = may_write(ctx)
+    {
+        Err(abort(ctx, &error))
     } else if ctx.config.maxmemory > 0 && queues(Flags::DENYOOM.and(Flags::RUNS_SCRIPT)) {
         let outcome = make_room(ctx);
         ctx.is_full = outcome.is_err();
@@ -99,11 +104,11 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
         spec.flags.has(Flags::WHOLE_KEYSPACE) || matches!(spec.run, Run::Both(_))
     });
     let mut keys = if needs_all {
-        shared.keyspace.lock_all(ctx.client.db(), ctx.now, &shared.notifier)
+        shared.keyspace.lock_all(ctx.client.db(), ctx.now, shared)
     } else {
         let queued = transaction.queue.iter().flat_map(|(index, request)| table::TABLE[*index].keys.keys(request.args()));
         let watched = watch.iter().flat_map(|watch| watch.keys.iter().map(|(_, key)| key.as_slice()));
-        shared.keyspace.lock(queued.chain(watched), ctx.client.db(), ctx.now, &shared.notifier)
+        shared.keyspace.lock(queued.chain(watched), ctx.client.db(), ctx.now, shared)
     };
     if let Some(watch) = watch {
         // With the watched shards locked nothing can change between this look and the commands.
@@ -117,11 +122,13 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
             return Ok(());
         }
     }
+    keys.begin_atomic();
     reply.array(transaction.queue.len());
     for (index, request) in &transaction.queue {
         call_locked(ctx, &mut keys, *index, request.args(), reply);
         ctx.client.set_db(keys.db());
     }
+    ctx.client.wrote(keys.commit());
     Ok(())
 }
 
@@ -148,7 +155,7 @@ fn watch(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     }
     let shared = ctx.shared;
     let db = ctx.client.db();
-    let mut keys = shared.keyspace.lock(args.from(1).iter(), db, ctx.now, &shared.notifier);
+    let mut keys = shared.keyspace.lock(args.from(1).iter(), db, ctx.now, shared);
     let watch = ctx.client.watch.get_or_insert_default();
     for key in args.from(1).iter() {
         if !watch.keys.iter().any(|(known_db, known)| *known_db == db && known == key) {
@@ -172,7 +179,7 @@ pub(crate) fn drop_watch(shared: &Shared, client: &mut Client, now: Now) {
     // Its keys leave the shards, so that a connection that watches ever new keys leaves nothing behind.
     drop(watch.flag);
     let names = watch.keys.iter().map(|(_, key)| key.as_slice());
-    let mut keys = shared.keyspace.lock(names, client.db(), now, &shared.notifier);
+    let mut keys = shared.keyspace.lock(names, client.db(), now, shared);
     for (db, key) in &watch.keys {
         keys.unwatch_dead(*db, key);
     }

@@ -1,6 +1,8 @@
-//! What a write did, told to whoever listens: keyspace notifications today, the log and replicas later.
+//! What a write did, told to whoever listens: keyspace notifications, the log, replicas.
 
 use std::fmt;
+
+use crate::keyspace::Record;
 
 /// The class of an event, as the letters of `notify-keyspace-events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,16 @@ pub(crate) struct Change<'a> {
 /// not lock a shard.
 pub(crate) trait ChangeSink: Sync {
     fn take(&self, change: Change<'_>);
+
+    /// Whether writes are wanted as requests. Asked once per lock, after it: whoever begins to want them locks every shard to say so.
+    fn wants_records(&self) -> bool {
+        false
+    }
+
+    /// Takes writes as requests and gives the stream's offset behind them.
+    fn record(&self, _: &Record) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]

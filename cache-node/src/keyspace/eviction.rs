@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{ChangeSink, Class, EvictionPolicy, Keyspace, Now, entry::Entry, shard::Shard};
+use crate::keyspace::{ChangeSink, Class, EvictionPolicy, Keyspace, Now, Record, entry::Entry, shard::Shard};
 
 /// Shards tried in a row without finding anything that may go, before eviction gives up: every shard once or more with
 /// overwhelming probability.
@@ -47,6 +47,11 @@ impl Keyspace {
         let shard = &mut *guard;
         let Some((db, position)) = choose(shard, policy, samples, now) else { return false };
         shard.counters.evicted += 1;
+        if sink.wants_records() {
+            let mut record = Record::default();
+            record.push_removal(db, shard.entry(db, position).key());
+            sink.record(&record);
+        }
         shard.remove_and_tell(db, position, (Class::Evicted, "evicted"), sink);
         cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
         true

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{ChangeSink, Keyspace, Now, index_hash, shard::Sweep};
+use crate::keyspace::{ChangeSink, Keyspace, Now, Record, index_hash, shard::Sweep};
 
 /// Keys removed per hold of a shard's lock: about 50 µs, so that nobody waits long behind a mass expiry.
 const EXPIRED_PER_SLICE_MAX: usize = 200;
@@ -20,6 +20,7 @@ impl Keyspace {
         let mut guard = cell.shard.lock();
         let shard = &mut *guard;
         shard.follow_clock(now);
+        let mut record = sink.wants_records().then(Record::default);
         let mut looked_at = 0;
         let mut removed = 0;
         while looked_at < POSITIONS_PER_SLICE_MAX && removed < EXPIRED_PER_SLICE_MAX {
@@ -38,6 +39,9 @@ impl Keyspace {
                     let here = table.hash_at(due);
                     let expires_at_ms = shard.entry(db, due).expires_at_ms();
                     if expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
+                        if let Some(record) = &mut record {
+                            record.push_removal(db, shard.entry(db, due).key());
+                        }
                         shard.expire(db, due, sink);
                         removed += 1;
                     } else {
@@ -51,6 +55,7 @@ impl Keyspace {
             };
             shard.sweep = next.map_or(Sweep { db: db + 1, hash: 0 }, |hash| Sweep { db, hash });
         }
+        record.filter(|record| !record.is_empty()).map(|record| sink.record(&record));
         cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
         shard.sweep != Sweep::default()
     }

@@ -8,7 +8,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::keyspace::{
-    Change, ChangeSink, Class, Collection, Guards, HashRef, Keyspace, Kind, List, Now, Set, SortedSet, Value, WatchFlag,
+    Change, ChangeSink, Class, Collection, Guards, HashRef, Keyspace, Kind, List, Now, Record, Set, SortedSet, Value, WatchFlag,
     WrongType,
     entry::Form,
     index::Index,
@@ -91,6 +91,26 @@ pub(crate) struct Keys<'a> {
     db: usize,
     now: Now,
     sink: &'a dyn ChangeSink,
+    expiry: Expiry,
+    /// Changes by commands through this view: Redis's `server.dirty`.
+    changes: u64,
+    /// Requests that do again what was written; `None` when nobody wants them.
+    record: Option<Record>,
+    /// Whether the command that runs said itself what is to be recorded for it.
+    has_recorded: bool,
+    /// Whether a command wrote what is recorded; keys that expired do not count.
+    has_written: bool,
+}
+
+/// What happens to a key whose time has come when it is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expiry {
+    /// It is removed.
+    Remove,
+    /// It is not seen: its removal comes by the stream that the node follows.
+    Hide,
+    /// It is a key like others: for requests of that stream, which meant it while it lived.
+    Ignore,
 }
 
 /// Where a key is, or would be. The position is valid until the next removal or insertion in its table.
@@ -102,7 +122,60 @@ struct Place {
 
 impl<'a> Keys<'a> {
     pub(super) fn new(keyspace: &'a Keyspace, guards: Guards<'a>, db: usize, now: Now, sink: &'a dyn ChangeSink) -> Keys<'a> {
-        Keys { keyspace, guards, db, now, sink }
+        let expiry = if keyspace.is_follower() { Expiry::Hide } else { Expiry::Remove };
+        let record = sink.wants_records().then(Record::default);
+        Keys { keyspace, guards, db, now, sink, expiry, changes: 0, record, has_recorded: false, has_written: false }
+    }
+
+    /// Makes this a view for requests of a stream that is followed: nothing expires by itself, and nothing is recorded, since whoever
+    /// applies the stream has it already.
+    pub(crate) fn apply_only(&mut self) {
+        self.expiry = Expiry::Ignore;
+        self.record = None;
+    }
+
+    /// Changes by commands through this view so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether what is written is recorded: before something is computed only for that.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Says what is to be recorded for the command that runs, where its own words would do something else at another time or place.
+    pub(crate) fn record(&mut self, arguments: &[&[u8]]) {
+        if let Some(record) = &mut self.record {
+            record.push(self.db, arguments.iter().copied());
+            self.has_recorded = true;
+            self.has_written = true;
+        }
+    }
+
+    /// Records a command that changed something by its own words, unless it has said others.
+    pub(crate) fn record_command<'b>(&mut self, arguments: impl ExactSizeIterator<Item = &'b [u8]>) {
+        if let Some(record) = &mut self.record
+            && !std::mem::take(&mut self.has_recorded)
+        {
+            record.push(self.db, arguments);
+            self.has_written = true;
+        }
+    }
+
+    /// What is recorded from here on is one transaction.
+    pub(crate) fn begin_atomic(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.make_atomic();
+        }
+    }
+
+    /// Hands on what was recorded, under the locks that it was written under. Gives the stream's offset behind it, if a command wrote.
+    pub(crate) fn commit(&mut self) -> Option<u64> {
+        let record = self.record.as_mut().filter(|record| !record.is_empty())?;
+        let offset = self.sink.record(record);
+        record.clear();
+        std::mem::take(&mut self.has_written).then_some(offset)
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -185,7 +258,7 @@ impl<'a> Keys<'a> {
         let hash = self.keyspace.hash(key);
         let shard = &self.guards[self.guard_of(hash)].1;
         let position = shard.find(self.db, index_hash(hash), key)?;
-        let is_expired = shard.entry(self.db, position).is_expired(self.now.unix_ms);
+        let is_expired = self.expiry != Expiry::Ignore && shard.entry(self.db, position).is_expired(self.now.unix_ms);
         (!is_expired).then(|| value_of(shard, self.db, position))
     }
 
@@ -350,7 +423,7 @@ impl<'a> Keys<'a> {
     /// Sets or takes away the time to live. `false` when there is no such key. A time that has passed deletes the key.
     pub(crate) fn set_expiry(&mut self, key: &[u8], expires_at_ms: Option<u64>) -> bool {
         let Some(place) = self.find(key) else { return false };
-        if expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) {
+        if expires_at_ms.is_some_and(|at| at <= self.now.unix_ms) && self.expiry != Expiry::Ignore {
             return self.delete(key);
         }
         let (db, now) = (self.db, self.now);
@@ -468,6 +541,8 @@ impl<'a> Keys<'a> {
     /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
     pub(crate) fn flush(&mut self) -> Flushed {
         let db = self.db;
+        // A flush counts as a change whatever there was, as in Redis.
+        self.changes += 1;
         let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
         if self.guards.iter().all(|(_, shard)| is_only(shard)) {
             return self.flush_all();
@@ -483,6 +558,7 @@ impl<'a> Keys<'a> {
 
     /// Empties every database. Needs all shards.
     pub(crate) fn flush_all(&mut self) -> Flushed {
+        self.changes += 1;
         let databases = self.keyspace.databases();
         let mut shards = Vec::with_capacity(self.guards.len());
         for guard in 0..self.guards.len() {
@@ -534,8 +610,11 @@ impl<'a> Keys<'a> {
         let hash = self.keyspace.hash(key);
         let access = self.keyspace.clock().created(self.now);
         let (db, now) = (self.db, self.now);
-        let (guard, found) = self.look_up(hash, key);
+        let (guard, mut found) = self.look_up(hash, key);
         let shard: &mut Shard = &mut self.guards[guard].1;
+        if self.expiry == Expiry::Hide && found.is_none() {
+            found = shard.find(db, index_hash(hash), key);
+        }
         let new = NewEntry { key, value, expires_at_ms, access };
         match found {
             Some(position) => shard.replace(db, position, new, now),
@@ -559,12 +638,17 @@ impl<'a> Keys<'a> {
         let (db, now_ms) = (self.db, self.now.unix_ms);
         let shard: &mut Shard = &mut self.guards[guard].1;
         let Some(position) = shard.find(db, index_hash(hash), key) else { return (guard, None) };
-        if shard.entry(db, position).is_expired(now_ms) {
+        if self.expiry == Expiry::Ignore || !shard.entry(db, position).is_expired(now_ms) {
+            return (guard, Some(position));
+        }
+        if self.expiry == Expiry::Remove {
             shard.expire(db, position, self.sink);
             self.account(guard);
-            return (guard, None);
+            if let Some(record) = &mut self.record {
+                record.push_removal(db, key);
+            }
         }
-        (guard, Some(position))
+        (guard, None)
     }
 
     fn find_used(&mut self, key: &[u8]) -> Option<Place> {
@@ -606,6 +690,7 @@ impl<'a> Keys<'a> {
 
     fn changed(&mut self, guard: usize, key: &[u8]) {
         let db = self.db;
+        self.changes += 1;
         let shard = &mut self.guards[guard].1;
         shard.counters.changes += 1;
         shard.watchers.changed(db, key);
@@ -632,6 +717,13 @@ impl<'a> Keys<'a> {
         }
         let found = self.guards.iter().position(|(index, _)| *index == shard);
         found.expect("a command touches only keys that its row in the command table names")
+    }
+}
+
+impl Drop for Keys<'_> {
+    /// What expired under a command that wrote nothing is recorded as well, while the locks are held.
+    fn drop(&mut self) {
+        self.commit();
     }
 }
 

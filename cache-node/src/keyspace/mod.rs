@@ -18,6 +18,7 @@ mod list;
 mod objects;
 mod packed;
 mod ranks;
+mod record;
 mod set;
 mod shard;
 mod sorted_set;
@@ -30,12 +31,13 @@ pub(crate) use glob::glob_matches;
 pub(crate) use hash::{Hash, HashRef};
 pub(crate) use keys::{Changed, Flushed, Keys, ValueRef};
 pub(crate) use list::{End, List};
+pub(crate) use record::Record;
 pub(crate) use set::Set;
 pub(crate) use sorted_set::{Member, SortedSet};
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 pub(crate) use watch::WatchFlag;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use parking_lot::{Mutex, MutexGuard};
@@ -60,6 +62,8 @@ pub(crate) struct Keyspace {
     hasher: RandomState,
     clock: Clock,
     databases: usize,
+    /// Whether keys go only when another node, or the log that is loaded, says so.
+    is_follower: AtomicBool,
 }
 
 /// Aligned to a cache line pair, so that two threads in neighbouring shards do not slow each other down.
@@ -77,12 +81,29 @@ impl Keyspace {
     /// An empty keyspace with `databases` databases.
     pub(crate) fn new(databases: usize) -> Keyspace {
         let cell = || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0) };
-        Keyspace { cells: (0..SHARDS).map(|_| cell()).collect(), hasher: RandomState::new(), clock: Clock::default(), databases }
+        Keyspace {
+            cells: (0..SHARDS).map(|_| cell()).collect(),
+            hasher: RandomState::new(),
+            clock: Clock::default(),
+            databases,
+            is_follower: AtomicBool::new(false),
+        }
     }
 
     /// How entries remember their last use; follows `maxmemory-policy`.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Whether keys whose time has come stay until a DEL of the stream that is followed takes them; readers do not see them. Replicas
+    /// do so, and a node that loads its log.
+    #[allow(dead_code, reason = "the log and replication are built on it")]
+    pub(crate) fn follow(&self, is_follower: bool) {
+        self.is_follower.store(is_follower, Ordering::Release);
+    }
+
+    pub(crate) fn is_follower(&self) -> bool {
+        self.is_follower.load(Ordering::Acquire)
     }
 
     pub(crate) fn databases(&self) -> usize {

@@ -22,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) subscriptions: usize,
     /// `None` until the first SUBSCRIBE: most connections never do.
     pub(crate) subscribed: Option<Box<Subscribed>>,
+    /// The stream's offset behind the last write of this connection; 0: none yet.
+    pub(crate) written_offset: u64,
     /// QUIT, a protocol error: the reply goes out, then the connection ends.
     pub(crate) closes_after_reply: bool,
 }
@@ -42,6 +44,7 @@ impl Client {
             watch: None,
             subscriptions: 0,
             subscribed: None,
+            written_offset: 0,
             closes_after_reply: false,
         }
     }
@@ -52,6 +55,11 @@ impl Client {
 
     pub(crate) fn set_db(&mut self, db: usize) {
         self.entry.db.store(db, Ordering::Relaxed);
+    }
+
+    /// A command of this connection wrote, and the stream ends there now.
+    pub(crate) fn wrote(&mut self, offset: Option<u64>) {
+        self.written_offset = offset.unwrap_or(self.written_offset);
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

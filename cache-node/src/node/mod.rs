@@ -2,6 +2,10 @@
 
 mod client;
 mod clients;
+#[allow(dead_code, reason = "the log and replication are built on it")]
+mod gate;
+#[allow(dead_code, reason = "the log and replication are built on it")]
+mod journal;
 mod notifier;
 mod outbox;
 mod pubsub;
@@ -9,6 +13,9 @@ mod shared;
 
 pub(crate) use client::{Client, Subscribed};
 pub(crate) use clients::{ClientEntry, Clients};
+pub(crate) use gate::{Gate, Hindrance};
+#[allow(unused_imports, reason = "the log and replication are built on it")]
+pub(crate) use journal::{Durability, Journal, LogBatch};
 pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;
 pub(crate) use pubsub::{PubSub, Topic};

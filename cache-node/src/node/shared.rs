@@ -12,8 +12,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     config::{Config, ConfigError},
-    keyspace::{Keyspace, Now},
-    node::{Clients, Notifier, PubSub},
+    keyspace::{Change, ChangeSink, Keyspace, Now, Record},
+    node::{Clients, Gate, Journal, Notifier, PubSub},
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     pub(crate) pubsub: Arc<PubSub>,
     pub(crate) notifier: Notifier,
+    pub(crate) journal: Journal,
+    pub(crate) gate: Gate,
     pub(crate) scripts: ScriptCache,
     pub(crate) errors: ErrorStats,
     pub(crate) counters: Counters,
@@ -55,6 +57,8 @@ impl Shared {
             clients: Clients::default(),
             notifier: Notifier::new(Arc::clone(&pubsub)),
             pubsub,
+            journal: Journal::default(),
+            gate: Gate::default(),
             scripts: ScriptCache::default(),
             errors: ErrorStats::default(),
             counters: Counters::default(),
@@ -94,5 +98,20 @@ impl Shared {
         let config = self.config();
         self.keyspace.clock().follow(config.maxmemory_policy);
         self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
+    }
+}
+
+/// Changes go to whoever watches the channels, and as requests to the stream.
+impl ChangeSink for Shared {
+    fn take(&self, change: Change<'_>) {
+        self.notifier.take(change);
+    }
+
+    fn wants_records(&self) -> bool {
+        self.journal.is_wanted()
+    }
+
+    fn record(&self, record: &Record) -> u64 {
+        self.journal.append(record)
     }
 }

@@ -168,6 +168,13 @@ impl Caller<'_, '_, '_> {
         if self.is_readonly && spec.flags.has(Flags::WRITE) {
             return Err("ERR Write commands are not allowed from read-only scripts.");
         }
+        if spec.flags.has(Flags::WRITE) && !self.ctx.shared.gate.is_open() {
+            // Its text is not fixed: it names what went wrong.
+            if let Err(error) = command::may_write(self.ctx) {
+                self.reply.error(error.text());
+                return Ok(());
+            }
+        }
         if spec.flags.has(Flags::DENYOOM) && self.may_add_nothing() {
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }

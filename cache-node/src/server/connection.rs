@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context as TaskContext, Poll, ready},
@@ -37,6 +37,10 @@ const ARGUMENTS_MAX: usize = 1024 * 1024;
 
 /// How long a client may take no bytes at all while replies wait for it.
 const SEND_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long replies may wait until what was written before them is safe. Then the connection is closed: whether the write is kept is
+/// not known, and that is what a closed connection says.
+const BARRIER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Why a connection ends.
 enum End {
@@ -75,7 +79,7 @@ enum Turn {
 /// No `async fn`: that would keep its arguments beside the connection that they became. What an idle connection does not do is boxed
 /// below for the same reason; ten thousand of them wait most of the time.
 pub(super) fn serve(worker: Rc<Worker>, stream: TcpStream, client: Client) -> impl Future<Output = ()> {
-    let mut connection = Connection { worker, stream, client, unfinished: None, outgoing: Vec::new() };
+    let mut connection = Connection { worker, stream, client, unfinished: None, outgoing: Vec::new(), held_for: None };
     async move {
         // How it ended makes no difference to what is left to do.
         let _end = connection.run().await;
@@ -94,6 +98,8 @@ struct Connection {
     unfinished: Option<Box<Unfinished>>,
     /// Replies that the socket did not take at once.
     outgoing: Vec<u8>,
+    /// The stream's offset that must be safe before `outgoing` is sent.
+    held_for: Option<u64>,
 }
 
 /// Bytes that arrived and were not run yet, and how far they were parsed.
@@ -121,7 +127,7 @@ impl Connection {
                         return Err(End::Ours);
                     }
                 }
-                Turn::Ran(Stop::Drained) if self.outgoing.is_empty() => {}
+                Turn::Ran(Stop::Drained) if self.outgoing.is_empty() && self.held_for.is_none() => {}
                 Turn::Ran(stop) => Box::pin(self.finish_batch(stop)).await?,
             }
         }
@@ -155,12 +161,14 @@ impl Connection {
             return Poll::Ready(Err(End::Closed));
         }
         worker.stats().received(bytes.len());
+        let written = self.client.written_offset;
         let (consumed, stop) =
             run_batch(worker, &mut self.client, &mut scratch.parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed < bytes.len() {
             let parser = std::mem::take(&mut scratch.parser);
             self.unfinished = Some(Box::new(Unfinished { bytes: bytes[consumed..].to_vec(), parser }));
         }
+        self.hold_if_written_since(written);
         self.flush_or_keep(&mut scratch.reply)?;
         Poll::Ready(Ok(stop))
     }
@@ -193,14 +201,22 @@ impl Connection {
         let worker = &*worker;
         let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Ok(Stop::Drained) };
         let scratch = &mut *worker.scratch.borrow_mut();
+        let written = self.client.written_offset;
         let (consumed, stop) = run_batch(worker, &mut self.client, parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed == bytes.len() {
             self.unfinished = None;
         } else {
             bytes.drain(..consumed);
         }
+        self.hold_if_written_since(written);
         self.flush_or_keep(&mut scratch.reply)?;
         Ok(stop)
+    }
+
+    /// Replies of a batch that wrote wait until that is as safe as `durability` promises; those of others do not.
+    fn hold_if_written_since(&mut self, offset: u64) {
+        let written = self.client.written_offset;
+        self.held_for = (written != offset && !self.worker.shared.journal.barrier.is_reached(written)).then_some(written);
     }
 
     /// Sends what the socket takes at once and keeps the rest.
@@ -208,9 +224,9 @@ impl Connection {
         if reply.is_empty() {
             return Ok(());
         }
-        let outcome = match self.stream.try_write(reply.bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            outcome => outcome,
+        let outcome = match self.held_for {
+            None => self.try_send(reply.bytes()),
+            Some(_) => Ok(0),
         };
         if let Ok(sent) = outcome {
             self.worker.stats().sent(reply.len());
@@ -222,10 +238,21 @@ impl Connection {
         outcome.map(drop).map_err(End::from)
     }
 
+    /// Gives how many bytes the socket took.
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            outcome => outcome,
+        }
+    }
+
     /// Sends what is left of the replies, and goes on with a batch that paused for them.
     async fn finish_batch(&mut self, stop: Stop) -> Result<(), End> {
         let mut stop = stop;
         loop {
+            if let Some(offset) = self.held_for.take() {
+                self.wait_until_safe(offset).await?;
+            }
             if !self.outgoing.is_empty() {
                 let outgoing = std::mem::take(&mut self.outgoing);
                 self.send(&outgoing).await?;
@@ -240,6 +267,25 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Waits until what was written before `offset` may be acknowledged.
+    async fn wait_until_safe(&self, offset: u64) -> Result<(), End> {
+        let shared = &self.worker.shared;
+        let mut reached = pin!(shared.journal.barrier.reached(offset));
+        let outcome = poll_fn(|cx| {
+            let outbox = &self.client.entry.outbox;
+            outbox.register(cx.waker());
+            if reached.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            // When the node ends, the log is written first and the reply goes out.
+            if outbox.is_closing() && !shared.is_stopping.load(Ordering::Acquire) {
+                return Poll::Ready(Err(End::Ours));
+            }
+            Poll::Pending
+        });
+        time::timeout(BARRIER_TIME_MAX, outcome).await.map_err(|_| End::Ours)?
     }
 
     /// Sends all of `bytes`, however long the client takes, as long as it takes some.

@@ -67,6 +67,11 @@ impl Node {
         drop(joined);
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn ask_to_end(&self) {
         self.shared.is_stopping.store(true, Ordering::Release);
         self.shared.clients.close_all();

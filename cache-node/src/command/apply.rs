@@ -1,0 +1,132 @@
+//! Applies a stream of requests to the keyspace: the log when it is loaded, a primary's stream on a replica. No replies, no refusal for
+//! memory, and keys go only when the stream says so.
+
+use thiserror::Error;
+
+use crate::{
+    command::{Flags, Run, table},
+    keyspace::{Keys, Now},
+    node::Shared,
+    protocol::{Args, Limits, OwnedRequest, ProtocolError, Reply, RequestParser},
+};
+
+/// Bounds on a request of a stream: it comes from a node and was within the bounds that its clients had.
+const LIMITS: Limits = Limits { bulk_bytes_max: u32::MAX as usize / 2, arguments_max: i32::MAX as usize };
+
+/// Why a stream cannot be applied any further.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum ApplyError {
+    #[error("{0}")]
+    Protocol(#[from] ProtocolError),
+    #[error("Protocol error: expected '*', a request begins with its number of arguments")]
+    NotAnArray,
+    #[error("unknown command '{0}'")]
+    UnknownCommand(String),
+    #[error("wrong number of arguments for '{0}'")]
+    Arity(String),
+    #[error("MULTI, EXEC or DISCARD where none may stand")]
+    Nesting,
+    #[error("there is no database {0}; raise 'databases'")]
+    Database(String),
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It was applied, or waits for its EXEC.
+    Yes,
+    /// It is none about keys (PING, REPLCONF, PUBLISH): left to the caller.
+    NotAboutKeys,
+}
+
+/// Where a stream stands: its database and its open transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Applier {
+    db: usize,
+    transaction: Option<Vec<(usize, OwnedRequest)>>,
+    parser: RequestParser,
+    reply: Reply,
+}
+
+impl Applier {
+    /// A stream that goes on in `db`.
+    pub(crate) fn in_database(db: usize) -> Applier {
+        Applier { db, ..Applier::default() }
+    }
+
+    /// The database that the stream has selected.
+    pub(crate) fn db(&self) -> usize {
+        self.db
+    }
+
+    /// Whether a MULTI waits for its EXEC.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Bytes of the first request in `bytes`; `None` when it is not whole. Between calls the caller keeps an incomplete request's bytes
+    /// and appends to them.
+    pub(crate) fn parse(&mut self, bytes: &[u8]) -> Result<Option<usize>, ApplyError> {
+        if bytes.first().is_some_and(|first| *first != b'*') {
+            return Err(ApplyError::NotAnArray);
+        }
+        Ok(self.parser.parse(bytes, LIMITS, true)?)
+    }
+
+    /// The arguments of the request that [`Applier::parse`] found in the same bytes.
+    pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
+        self.parser.args(bytes)
+    }
+
+    /// Applies the request that [`Applier::parse`] found in the same bytes. What a command answers, errors too, is dropped: it is what
+    /// the writer's own clients were told.
+    pub(crate) fn apply(&mut self, shared: &Shared, bytes: &[u8], now: Now) -> Result<Applied, ApplyError> {
+        let Applier { db, transaction, parser, reply } = self;
+        let args = parser.args(bytes);
+        let Some(name) = args.get(0) else { return Ok(Applied::Yes) };
+        let printable = || String::from_utf8_lossy(name).into_owned();
+        let index = table::find(name).ok_or_else(|| ApplyError::UnknownCommand(printable()))?;
+        let spec = &table::TABLE[index];
+        spec.check_arity(args).map_err(|_| ApplyError::Arity(printable()))?;
+        match spec.name {
+            "MULTI" if transaction.is_none() => *transaction = Some(Vec::new()),
+            "EXEC" => {
+                let queue = transaction.take().ok_or(ApplyError::Nesting)?;
+                let mut keys = shared.keyspace.lock_all(*db, now, shared);
+                keys.apply_only();
+                for (index, request) in &queue {
+                    run(&mut keys, *index, request.args(), reply)?;
+                }
+                *db = keys.db();
+            }
+            "MULTI" | "DISCARD" => return Err(ApplyError::Nesting),
+            _ => {
+                let Run::Keys(_) = spec.run else { return Ok(Applied::NotAboutKeys) };
+                if let Some(queue) = transaction {
+                    queue.push((index, args.to_owned()));
+                    return Ok(Applied::Yes);
+                }
+                let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
+                    shared.keyspace.lock_all(*db, now, shared)
+                } else {
+                    shared.keyspace.lock(spec.keys.keys(args), *db, now, shared)
+                };
+                keys.apply_only();
+                run(&mut keys, index, args, reply)?;
+                *db = keys.db();
+            }
+        }
+        Ok(Applied::Yes)
+    }
+}
+
+fn run(keys: &mut Keys<'_>, index: usize, args: Args<'_>, reply: &mut Reply) -> Result<(), ApplyError> {
+    let spec = &table::TABLE[index];
+    let Run::Keys(run) = spec.run else { return Ok(()) };
+    reply.clear();
+    let outcome = run(keys, args, reply);
+    match outcome {
+        Err(_) if spec.name == "SELECT" => Err(ApplyError::Database(String::from_utf8_lossy(args.at(1)).into_owned())),
+        _ => Ok(()),
+    }
+}

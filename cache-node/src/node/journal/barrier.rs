@@ -1,0 +1,138 @@
+//! How far the stream is safe, and who waits for that: a batch's replies are held until what it wrote is as safe as was promised.
+
+use std::{
+    future::poll_fn,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    task::{Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+/// Bytes that may wait for the log before those who wrote them wait as well.
+const LOG_BYTES_WAITING_MAX: u64 = 64 * 1024 * 1024;
+
+/// What must be true of a write before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// It is in memory.
+    #[default]
+    Memory = 0,
+    /// It is on disk.
+    Disk = 1,
+    /// It is on disk or in the memory of a replica.
+    DiskOrReplica = 2,
+}
+
+/// Offsets up to which the stream is on disk and on replicas, and tasks that wait for them.
+#[derive(Debug, Default)]
+pub(crate) struct Barrier {
+    durability: AtomicU8,
+    /// Whether there is a log that `written` and `synced` follow.
+    has_log: AtomicU8,
+    written: AtomicU64,
+    synced: AtomicU64,
+    replicated: AtomicU64,
+    /// Writes up to here wait until they are on disk, whatever was promised: the disk is too slow.
+    held_from: AtomicU64,
+    waiting: Mutex<Vec<(u64, Waker)>>,
+}
+
+impl Barrier {
+    /// What is promised from now on.
+    pub(crate) fn promise(&self, durability: Durability) {
+        self.durability.store(durability as u8, Ordering::Release);
+        self.wake();
+    }
+
+    /// The log begins at `offset` (all before is safe in its base), or ends.
+    pub(crate) fn follow_log(&self, begins_at: Option<u64>) {
+        if let Some(offset) = begins_at {
+            self.written.store(offset, Ordering::Release);
+            self.synced.store(offset, Ordering::Release);
+        }
+        self.held_from.store(0, Ordering::Release);
+        self.has_log.store(u8::from(begins_at.is_some()), Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn restart_at(&self, offset: u64) {
+        self.written.store(offset, Ordering::Release);
+        self.synced.store(offset, Ordering::Release);
+        self.replicated.store(offset, Ordering::Release);
+        self.wake();
+    }
+
+    /// The log has written everything before `offset` to its file.
+    pub(crate) fn written(&self, offset: u64) {
+        self.written.store(offset, Ordering::Release);
+        self.wake();
+    }
+
+    /// Everything before `offset` is on disk.
+    pub(crate) fn synced(&self, offset: u64) {
+        self.synced.store(offset, Ordering::Release);
+        self.wake();
+    }
+
+    /// The offset before which everything is on disk: WAITAOF, INFO.
+    pub(crate) fn synced_offset(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// A replica has everything before `offset`.
+    pub(crate) fn replicated(&self, offset: u64) {
+        self.replicated.fetch_max(offset, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Holds everyone who writes until the log has it on disk, or lets them go on: the disk has not finished for too long.
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.held_from.store(u64::from(is_held), Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether what was written before `offset` may be acknowledged.
+    pub(crate) fn is_reached(&self, offset: u64) -> bool {
+        let has_log = self.has_log.load(Ordering::Acquire) != 0;
+        let is_synced = || has_log && self.synced.load(Ordering::Acquire) >= offset;
+        let is_replicated = || self.replicated.load(Ordering::Acquire) >= offset;
+        let is_safe = match self.durability.load(Ordering::Acquire) {
+            0 => true,
+            1 => !has_log || is_synced(),
+            _ => is_replicated() || is_synced(),
+        };
+        if !is_safe || !has_log {
+            return is_safe;
+        }
+        let has_room = self.written.load(Ordering::Acquire) + LOG_BYTES_WAITING_MAX >= offset;
+        has_room && (self.held_from.load(Ordering::Acquire) == 0 || is_synced())
+    }
+
+    /// Completes when what was written before `offset` may be acknowledged.
+    pub(crate) fn reached(&self, offset: u64) -> impl Future<Output = ()> {
+        // One entry, however often the task is polled for other reasons.
+        let mut is_waiting = false;
+        poll_fn(move |cx| {
+            if self.is_reached(offset) {
+                return Poll::Ready(());
+            }
+            if !is_waiting {
+                is_waiting = true;
+                self.waiting.lock().push((offset, cx.waker().clone()));
+            }
+            // Looked at again behind the entry, so that nothing slips through between.
+            if self.is_reached(offset) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    fn wake(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_empty() {
+            return;
+        }
+        let (ready, rest): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|(offset, _)| self.is_reached(*offset));
+        *waiting = rest;
+        drop(waiting);
+        ready.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}

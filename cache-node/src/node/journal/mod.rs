@@ -1,0 +1,255 @@
+//! The change stream: every write as requests, in one order that is the order of each key. The log writes it to disk, replicas are sent
+//! it; both begin with a snapshot of the keyspace and go on from the offset at which it was taken.
+
+mod backlog;
+mod barrier;
+
+use std::{
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, futures::Notified};
+
+use crate::{keyspace::Record, protocol::encode_request};
+
+use backlog::Backlog;
+pub(crate) use barrier::{Barrier, Durability};
+
+/// Who wants the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    Log = 1,
+    Replicas = 2,
+}
+
+/// The stream of a node. While nobody wants it, writes cost one atomic load per lock and nothing is kept.
+///
+/// Its mutex is the last one that is locked: writers take it with their shards locked.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    consumers: AtomicU8,
+    offset: AtomicU64,
+    stream: Mutex<Stream>,
+    /// Woken when bytes wait for the log.
+    log_filled: Condvar,
+    /// Woken when bytes wait for replicas.
+    grown: Notify,
+    pub(crate) barrier: Barrier,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    offset: u64,
+    /// The database that the stream has selected; `None`: the next request says it anew.
+    db: Option<usize>,
+    backlog: Option<Backlog>,
+    log: Option<LogQueue>,
+}
+
+/// Bytes that the log has not taken yet. Bounded by the barrier: whoever wrote them waits when they are too many.
+#[derive(Debug, Default)]
+struct LogQueue {
+    bytes: Vec<u8>,
+    /// Where in `bytes` a new file begins.
+    rotation: Option<usize>,
+    /// The log's thread is asked to look up, although there may be no bytes.
+    is_called: bool,
+}
+
+/// What the log takes at once.
+#[derive(Debug, Default)]
+pub(crate) struct LogBatch {
+    pub(crate) bytes: Vec<u8>,
+    /// Where in `bytes` a new file begins.
+    pub(crate) rotation: Option<usize>,
+    /// The stream's offset behind `bytes`.
+    pub(crate) offset: u64,
+}
+
+impl Stream {
+    fn push(&mut self, bytes: &[u8], is_for_log: bool) {
+        self.offset += bytes.len() as u64;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push(bytes);
+        }
+        if let Some(log) = self.log.as_mut().filter(|_| is_for_log) {
+            log.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn select(&mut self, db: usize) {
+        if self.db == Some(db) {
+            return;
+        }
+        self.db = Some(db);
+        let mut request = Vec::new();
+        encode_request(&mut request, [b"SELECT", db.to_string().as_bytes()].into_iter());
+        self.push(&request, true);
+    }
+}
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+impl Journal {
+    /// Whether anybody wants the stream.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.consumers.load(Ordering::Relaxed) != 0
+    }
+
+    /// Bytes since the stream began: Redis's `master_repl_offset`.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    /// Appends what a view of the keyspace wrote, under its locks. Gives the offset behind it.
+    pub(crate) fn append(&self, record: &Record) -> u64 {
+        let mut stream = self.stream.lock();
+        if record.is_transaction() {
+            stream.push(MULTI, true);
+        }
+        for (db, requests) in record.segments() {
+            stream.select(db);
+            stream.push(requests, true);
+        }
+        if record.is_transaction() {
+            stream.push(EXEC, true);
+        }
+        self.appended(&stream)
+    }
+
+    /// Appends bytes as they are: what a replica got from its primary, with `is_for_log` where they are requests that change keys, and
+    /// without where they only keep the link alive (PING, REPLCONF GETACK). Gives the offset behind them.
+    pub(crate) fn append_raw(&self, bytes: &[u8], is_for_log: bool) -> u64 {
+        let mut stream = self.stream.lock();
+        // What they select is not looked at.
+        stream.db = None;
+        stream.push(bytes, is_for_log);
+        self.appended(&stream)
+    }
+
+    /// Has the next request say its database anew: a consumer that begins knows none. With every shard locked.
+    pub(crate) fn forget_database(&self) {
+        self.stream.lock().db = None;
+    }
+
+    fn appended(&self, stream: &Stream) -> u64 {
+        self.offset.store(stream.offset, Ordering::Release);
+        if stream.log.is_some() {
+            self.log_filled.notify_one();
+        }
+        if stream.backlog.is_some() {
+            self.grown.notify_waiters();
+        }
+        stream.offset
+    }
+
+    fn set_consumer(&self, consumer: Consumer, wants: bool) {
+        let bit = consumer as u8;
+        if wants {
+            self.consumers.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.consumers.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    /// Begins to keep the last `capacity` bytes for replicas, from this offset on. Whoever calls it holds every shard's lock, so that
+    /// no write is half told. Keeps what is there when it has that capacity already.
+    pub(crate) fn open_backlog(&self, capacity: usize) {
+        let mut stream = self.stream.lock();
+        if stream.backlog.as_ref().is_none_or(|backlog| backlog.capacity() != capacity) {
+            stream.backlog = Some(Backlog::new(capacity, stream.offset));
+        }
+        self.set_consumer(Consumer::Replicas, true);
+    }
+
+    /// Ends what [`Journal::open_backlog`] began.
+    pub(crate) fn close_backlog(&self) {
+        self.stream.lock().backlog = None;
+        self.set_consumer(Consumer::Replicas, false);
+        self.grown.notify_waiters();
+    }
+
+    /// Lets the stream go on at another offset: this node now follows another stream from there. With every shard locked.
+    pub(crate) fn restart_at(&self, offset: u64) {
+        let mut stream = self.stream.lock();
+        stream.offset = offset;
+        stream.db = None;
+        if let Some(backlog) = &mut stream.backlog {
+            *backlog = Backlog::new(backlog.capacity(), offset);
+        }
+        self.offset.store(offset, Ordering::Release);
+        self.barrier.restart_at(offset);
+    }
+
+    /// The oldest offset from which replicas can go on; `None` without a backlog.
+    pub(crate) fn backlog_start(&self) -> Option<u64> {
+        self.stream.lock().backlog.as_ref().map(Backlog::start)
+    }
+
+    /// Up to `bytes_max` bytes from `offset` on; none when the stream ends there. `None`: they are not in the backlog (any more).
+    pub(crate) fn read_from(&self, offset: u64, bytes_max: usize) -> Option<Vec<u8>> {
+        self.stream.lock().backlog.as_ref()?.read(offset, bytes_max)
+    }
+
+    /// Completes when the stream has grown after this call. Ask first, then read, then await: nothing is missed.
+    pub(crate) fn grown(&self) -> Notified<'_> {
+        self.grown.notified()
+    }
+
+    /// Begins to queue bytes for the log, from this offset on, and gives it. With every shard locked.
+    pub(crate) fn open_log(&self) -> u64 {
+        let mut stream = self.stream.lock();
+        stream.log.get_or_insert_default();
+        stream.db = None;
+        self.set_consumer(Consumer::Log, true);
+        stream.offset
+    }
+
+    /// Ends what [`Journal::open_log`] began; what was not taken is dropped.
+    pub(crate) fn close_log(&self) {
+        self.stream.lock().log = None;
+        self.set_consumer(Consumer::Log, false);
+        self.log_filled.notify_all();
+    }
+
+    /// What comes from here on belongs into a new file of the log. `false` when one is begun already, or there is no log. With every
+    /// shard locked.
+    pub(crate) fn rotate_log(&self) -> bool {
+        let mut stream = self.stream.lock();
+        stream.db = None;
+        let Some(log) = stream.log.as_mut().filter(|log| log.rotation.is_none()) else { return false };
+        log.rotation = Some(log.bytes.len());
+        log.is_called = true;
+        self.log_filled.notify_one();
+        true
+    }
+
+    /// Wakes the log's thread.
+    pub(crate) fn call_log(&self) {
+        if let Some(log) = &mut self.stream.lock().log {
+            log.is_called = true;
+        }
+        self.log_filled.notify_all();
+    }
+
+    /// Waits up to `patience` for bytes for the log and swaps them into `batch`, whose buffer is used again. `false` without a log.
+    pub(crate) fn take_for_log(&self, batch: &mut LogBatch, patience: Duration) -> bool {
+        batch.bytes.clear();
+        let mut stream = self.stream.lock();
+        if stream.log.as_ref().is_some_and(|log| log.bytes.is_empty() && !log.is_called) {
+            self.log_filled.wait_for(&mut stream, patience);
+        }
+        batch.offset = stream.offset;
+        let Some(log) = stream.log.as_mut() else { return false };
+        log.is_called = false;
+        std::mem::swap(&mut log.bytes, &mut batch.bytes);
+        batch.rotation = log.rotation.take();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
