@@ -259,8 +259,14 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
     finish(ctx, index, outcome, started.elapsed(), before, reply);
 }
 
-/// As [`call`], under locks that EXEC or a script holds already.
-pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usize, args: Args<'_>, reply: &mut Reply) {
+/// As [`call`], under locks that EXEC or a script holds already. Gives when it ended.
+pub(crate) fn call_locked(
+    ctx: &mut Context<'_>,
+    keys: &mut Keys<'_>,
+    index: usize,
+    args: Args<'_>,
+    reply: &mut Reply,
+) -> Instant {
     let spec = &table::TABLE[index];
     let started = Instant::now();
     let before = reply.len();
@@ -270,7 +276,9 @@ pub(crate) fn call_locked(ctx: &mut Context<'_>, keys: &mut Keys<'_>, index: usi
         Run::Keys(run) => run_recorded(keys, run, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
-    finish(ctx, index, outcome, started.elapsed(), before, reply);
+    let ended = Instant::now();
+    finish(ctx, index, outcome, ended - started, before, reply);
+    ended
 }
 
 /// Runs a command on keys, and records it if it changed something: by its own words where it has not said others.

@@ -1,21 +1,16 @@
 //! The functions that a script calls in the node, and the ones that never change between scripts.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    time::Instant,
-};
+use std::{any::Any, cell::Cell, rc::Rc, time::Instant};
 
-use mlua::{Lua, MultiValue, Table, Value, Variadic};
+use mlua::{Lua, Table, Value, Variadic};
 
 use crate::{
     command::{self, Context, Flags, table},
     keyspace::Keys,
-    protocol::{OwnedRequest, Protocol, Reply},
+    protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
         json,
-        memory::{Limit, check_room},
-        reply,
+        stack::{Stack, Type},
     },
 };
 
@@ -39,10 +34,27 @@ impl Deadline {
     }
 
     pub(super) fn has_passed(&self) -> bool {
-        if !self.has_passed.get() && self.at.get().is_some_and(|at| Instant::now() >= at) {
-            self.has_passed.set(true);
+        if !self.is_over() && self.at.get().is_some() {
+            self.look(Instant::now());
         }
+        self.is_over()
+    }
+
+    /// As [`Deadline::has_passed`] for who has just looked at the clock.
+    pub(super) fn look(&self, now: Instant) {
+        if self.at.get().is_some_and(|at| now >= at) {
+            self.end_now();
+        }
+    }
+
+    /// Whether the time was over when somebody last looked at the clock.
+    pub(super) fn is_over(&self) -> bool {
         self.has_passed.get()
+    }
+
+    /// The script ends, whether its time is over or not.
+    pub(super) fn end_now(&self) {
+        self.has_passed.set(true);
     }
 
     /// For what runs long outside of Lua, where no hook looks at the clock: an error once the time is used up.
@@ -51,7 +63,7 @@ impl Deadline {
     }
 }
 
-/// The table that the prelude closes over. `call` is put into it for each script.
+/// The table that the prelude closes over; `call` and `pcall` are put into it beside what stands here.
 pub(super) fn table(lua: &Lua, deadline: &Rc<Deadline>, resp: &Rc<Cell<Protocol>>) -> mlua::Result<Table> {
     let host = lua.create_table()?;
     host.raw_set("version", crate::REDIS_VERSION)?;
@@ -105,29 +117,43 @@ pub(super) struct Caller<'a, 'b, 'k> {
     pub(super) ctx: &'a mut Context<'b>,
     pub(super) keys: &'a mut Keys<'k>,
     pub(super) is_readonly: bool,
-    pub(super) resp: Rc<Cell<Protocol>>,
-    pub(super) deadline: Rc<Deadline>,
-    pub(super) request: OwnedRequest,
+    pub(super) resp: &'a Cell<Protocol>,
+    pub(super) deadline: &'a Deadline,
+    pub(super) buffers: &'a mut Buffers,
+    /// What a command panicked with, until the script has ended.
+    pub(super) panic: Option<Box<dyn Any + Send>>,
+}
+
+/// What scripts fill for each command, kept from one script to the next.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    request: OwnedRequest,
     pub(super) reply: Reply,
 }
 
-impl Caller<'_, '_, '_> {
-    /// `redis.call`: an error comes back as a table with `err`; the prelude raises it.
-    pub(super) fn call(caller: &RefCell<Self>, lua: &Lua, arguments: &MultiValue) -> mlua::Result<Value> {
-        let lifted = Limit::lift(lua)?;
-        let mut caller = caller.borrow_mut();
-        caller.deadline.check()?;
-        caller.reply.clear();
-        let protocol = caller.resp.get();
-        caller.reply.set_protocol(protocol);
-        if let Err(text) = caller.run(arguments) {
-            caller.reply.clear();
-            caller.reply.error(text);
+impl Buffers {
+    /// Bytes kept of each buffer between scripts.
+    const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+    /// Gives memory back after a script that filled them with much.
+    pub(super) fn shrink(&mut self) {
+        if self.request.allocated_bytes() > Buffers::KEPT_BYTES_MAX {
+            self.request = OwnedRequest::default();
         }
-        check_room(lua, caller.reply.len())?;
-        let value = reply::to_lua(lua, &mut caller.reply.bytes());
-        drop(lifted);
-        value
+        self.reply.clear();
+        self.reply.shrink_to(Buffers::KEPT_BYTES_MAX);
+    }
+}
+
+impl Caller<'_, '_, '_> {
+    /// Runs the command that stands on the stack, name first, and leaves its reply in the buffer. Never raises.
+    pub(super) fn answer(&mut self, stack: Stack) {
+        self.buffers.reply.clear();
+        self.buffers.reply.set_protocol(self.resp.get());
+        if let Err(text) = self.run(stack) {
+            self.buffers.reply.clear();
+            self.buffers.reply.error(text);
+        }
     }
 
     /// Room was made before the script, and what it writes is evicted after it: under its locks nothing can be.
@@ -137,26 +163,9 @@ impl Caller<'_, '_, '_> {
         maxmemory > 0 && (self.ctx.is_full || self.ctx.shared.keyspace.used_bytes() > used_max)
     }
 
-    fn run(&mut self, arguments: &MultiValue) -> Result<(), &'static str> {
-        if arguments.is_empty() {
-            return Err("ERR Please specify at least one argument for this redis.call() call");
-        }
-        self.request.clear();
-        let bytes_max = self.ctx.config.client_query_buffer_limit;
-        for argument in arguments {
-            if let Value::String(text) = argument
-                && text.as_bytes().len() > bytes_max.saturating_sub(self.request.len())
-            {
-                return Err("ERR the arguments of one redis.call() exceed client-query-buffer-limit; make several calls");
-            }
-            match argument {
-                Value::String(text) => self.request.push(&text.as_bytes()),
-                Value::Integer(number) => self.request.push(number.to_string().as_bytes()),
-                Value::Number(number) => self.request.push(number_text(*number).as_bytes()),
-                _ => return Err("ERR Lua redis lib command arguments must be strings or integers"),
-            }
-        }
-        let args = self.request.args();
+    fn run(&mut self, stack: Stack) -> Result<(), &'static str> {
+        self.read_arguments(stack)?;
+        let args = self.buffers.request.args();
         let index = table::find(args.at(0)).ok_or("ERR Unknown Redis command called from script")?;
         let spec = &table::TABLE[index];
         if spec.check_arity(args).is_err() {
@@ -178,12 +187,41 @@ impl Caller<'_, '_, '_> {
         if spec.flags.has(Flags::DENYOOM) && self.may_add_nothing() {
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }
-        command::call_locked(self.ctx, self.keys, index, args, &mut self.reply);
+        let ended = command::call_locked(self.ctx, self.keys, index, args, &mut self.buffers.reply);
+        self.deadline.look(ended);
+        Ok(())
+    }
+
+    fn read_arguments(&mut self, stack: Stack) -> Result<(), &'static str> {
+        let request = &mut self.buffers.request;
+        let bytes_max = self.ctx.config.client_query_buffer_limit;
+        request.clear();
+        if stack.len() == 0 {
+            return Err("ERR Please specify at least one argument for this redis.call() call");
+        }
+        for position in 1..=stack.len() {
+            match stack.type_of(position) {
+                Type::String => stack.with_bytes(position, |text| {
+                    if text.len() > bytes_max.saturating_sub(request.len()) {
+                        return Err("ERR the arguments of one redis.call() exceed client-query-buffer-limit; make several calls");
+                    }
+                    request.push(text);
+                    Ok(())
+                })?,
+                Type::Number => push_number(request, stack.number(position)),
+                _ => return Err("ERR Lua redis lib command arguments must be strings or integers"),
+            }
+        }
         Ok(())
     }
 }
 
 /// A number as an argument: whole ones without a fraction, others with 17 digits, as Redis does.
-fn number_text(number: f64) -> String {
-    if number.fract() == 0.0 && number.abs() < 1e17 { format!("{number:.0}") } else { crate::protocol::format_double(number) }
+fn push_number(request: &mut OwnedRequest, number: f64) {
+    const WHOLE_MAX: f64 = 1e17;
+    if number.fract() == 0.0 && number.abs() < WHOLE_MAX {
+        request.push(DecimalBuffer::default().format(number as i64));
+    } else {
+        request.push(crate::protocol::format_double(number).as_bytes());
+    }
 }

@@ -7,17 +7,17 @@ use std::{
     time::Instant,
 };
 
-use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState};
 
 use crate::{
     command::{CommandError, Context, Outcome},
     keyspace::Keys,
-    protocol::{Args, OwnedRequest, Protocol, Reply},
+    protocol::{Args, Protocol, Reply},
     script::{
         Digest,
-        host::{self, Caller, Deadline, OVER},
-        memory::{LUA_BYTES_MAX, Limit, check_room},
-        reply as convert,
+        bridge::{Bridge, End},
+        host::{self, Buffers, Caller, Deadline, OVER},
+        memory::{self, LUA_BYTES_MAX},
     },
 };
 
@@ -43,12 +43,13 @@ struct Compiled {
 
 struct Machine {
     lua: Lua,
-    host: Table,
-    run: Function,
     /// What scripts find as globals.
     environment: Table,
     deadline: Rc<Deadline>,
     resp: Rc<Cell<Protocol>>,
+    buffers: RefCell<Buffers>,
+    /// Last, so that it goes after the Lua state whose functions know it.
+    bridge: Box<Bridge>,
 }
 
 impl std::fmt::Debug for Interpreter {
@@ -84,10 +85,10 @@ impl Interpreter {
                 tracing::warn!(%error, "a script's memory could not be collected");
             }
         };
-        if machine.is_short_of_memory() {
+        if memory::is_short(&machine.lua) {
             collect();
         }
-        if machine.is_short_of_memory() {
+        if memory::is_short(&machine.lua) {
             self.compiled.borrow_mut().functions.clear();
             collect();
         }
@@ -128,20 +129,23 @@ impl Machine {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::default())?;
         let deadline = Rc::new(Deadline::default());
         let resp = Rc::new(Cell::new(Protocol::Resp2));
+        let bridge = Box::new(Bridge::default());
         let host = host::table(&lua, &deadline, &resp)?;
-        let (run, environment): (Function, Table) =
-            lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host.clone(), Value::NULL))?;
+        let (call, pcall) = bridge.functions(&lua)?;
+        host.raw_set("call", call)?;
+        host.raw_set("pcall", pcall)?;
+        let environment = lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host, Value::NULL))?;
         let watched = Rc::clone(&deadline);
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK), move |_, _| {
             if watched.has_passed() { Err(mlua::Error::runtime(OVER)) } else { Ok(VmState::Continue) }
         })?;
-        Ok(Machine { lua, host, run, environment, deadline, resp })
+        lua.set_memory_limit(LUA_BYTES_MAX)?;
+        Ok(Machine { lua, environment, deadline, resp, buffers: RefCell::default(), bridge })
     }
 
     fn compile(&self, source: &[u8]) -> Result<Function, CommandError> {
         let chunk = self.lua.load(source).set_name("@user_script").set_mode(mlua::chunk::ChunkMode::Text);
-        let compiled = Limit::set(&self.lua).and_then(|_limit| chunk.into_function());
-        compiled.map_err(|error| {
+        chunk.into_function().map_err(|error| {
             let text = message(&error);
             CommandError::new(format!("ERR Error compiling script (new function): {text}"))
         })
@@ -159,51 +163,28 @@ impl Machine {
         let limit = ctx.config.lua_time_limit;
         self.deadline.start((!limit.is_zero()).then(|| Instant::now() + limit));
         self.resp.set(Protocol::Resp2);
-        let caller = RefCell::new(Caller {
+        let mut buffers = self.buffers.borrow_mut();
+        let mut caller = Caller {
             ctx,
             keys,
             is_readonly: call.is_readonly,
-            resp: Rc::clone(&self.resp),
-            deadline: Rc::clone(&self.deadline),
-            request: OwnedRequest::default(),
-            reply: Reply::default(),
-        });
-        let outcome = self.lua.scope(|scope| {
-            check_room(&self.lua, call.keys.iter().map(<[u8]>::len).sum())?;
-            self.host
-                .raw_set("call", scope.create_function(|lua, arguments: MultiValue| Caller::call(&caller, lua, &arguments))?)?;
-            self.environment.raw_set("KEYS", self.strings(call.keys.iter().take(call.key_count))?)?;
-            self.environment.raw_set("ARGV", self.strings(call.keys.iter().skip(call.key_count))?)?;
-            let limit = Limit::set(&self.lua)?;
-            let outcome = self.run.call::<(bool, Value)>(function);
-            drop(limit);
-            outcome
-        });
-        let Caller { keys, .. } = caller.into_inner();
+            resp: &self.resp,
+            deadline: &self.deadline,
+            buffers: &mut buffers,
+            panic: None,
+        };
+        let end = self.bridge.run(&self.lua, (&self.environment, function), call, &mut caller, reply);
+        let Caller { keys, buffers, .. } = caller;
+        buffers.shrink();
         // SELECT inside a script lasts as long as the script.
         keys.select(db);
-        let outcome = match outcome {
-            Ok((true, value)) => convert::from_lua(&value, self.resp.get(), &self.deadline, reply)
-                .map_err(|error| script_error(&message(&error), None, call.digest)),
-            Ok((false, value)) => Err(self.raised(&value, call.digest)),
+        let outcome = match end {
+            Ok(End::Returned) => Ok(()),
+            Ok(End::Raised(value)) => Err(self.raised(&value, call.digest)),
             Err(error) => Err(script_error(&message(&error), None, call.digest)),
         };
         self.deadline.start(None);
         outcome
-    }
-
-    /// Whether the next script could meet with "not enough memory" because of what earlier ones left. Lua 5.1 collects after the heap
-    /// has doubled, which near the bound is never: an allocation that fails does not make it collect.
-    fn is_short_of_memory(&self) -> bool {
-        self.lua.used_memory() > LUA_BYTES_MAX / 2
-    }
-
-    fn strings<'s>(&self, texts: impl Iterator<Item = &'s [u8]>) -> mlua::Result<Table> {
-        let table = self.lua.create_table()?;
-        for (index, text) in texts.enumerate() {
-            table.raw_set(index + 1, self.lua.create_string(text)?)?;
-        }
-        Ok(table)
     }
 
     /// What a script raised: an error reply of a command, a text, a table or a Rust error.

@@ -1,5 +1,5 @@
 -- What a script finds: Redis's environment, built once per interpreter and closed against change.
--- `host` is filled by the node: call, is_over, sha1hex, log, setresp, encode, decode.
+-- `host` is filled by the node: call, pcall, is_over, sha1hex, log, setresp, encode, decode.
 local host, cjson_null = ...
 
 local error, getmetatable, ipairs, pairs, pcall, rawget, setmetatable, tostring, type =
@@ -34,22 +34,12 @@ local redis = {
     REPL_NONE = 0, REPL_SLAVE = 1, REPL_REPLICA = 1, REPL_AOF = 2, REPL_ALL = 3,
     REDIS_VERSION = host.version, REDIS_VERSION_NUM = host.version_number,
     sha1hex = host.sha1hex, log = host.log, setresp = host.setresp,
-    pcall = function(...) return host.call(...) end,
+    call = host.call, pcall = host.pcall,
     replicate_commands = function() return true end,
     set_repl = function() end,
     breakpoint = function() return false end,
     debug = function() end,
 }
-
-function redis.call(...)
-    local reply = host.call(...)
-    if type(reply) == "table" and reply.err then
-        local _, where = pcall(error, "", 3)
-        reply.where = where
-        error(reply, 0)
-    end
-    return reply
-end
 
 function redis.status_reply(text)
     if type(text) ~= "string" then return { err = "ERR wrong number or type of arguments" } end
@@ -126,5 +116,5 @@ setmetatable(globals, {
     __metatable = false,
 })
 
--- Runs a script; an error comes back as a value, tables included. KEYS and ARGV go into the environment.
-return function(script) return pcall(script) end, environment
+-- KEYS and ARGV go into it for each script.
+return environment

@@ -1,174 +1,216 @@
 //! Between replies and Lua values, by Redis's rules of conversion
 //! (<https://redis.io/docs/latest/develop/interact/programmability/lua-api/#data-type-conversion>).
+//!
+//! Both directions work on Lua's stack, which may leave any function here by a jump: none of them owns anything.
 
-use mlua::{Lua, Table, Value};
+use std::cell::Cell;
 
 use crate::{
     protocol::{Protocol, Reply},
-    script::host::Deadline,
+    script::{
+        host::{Deadline, OVER},
+        stack::{Stack, Type},
+    },
 };
 
 /// Tables within tables that a script may return: more is an error and not a stack overflow.
 const DEPTH_MAX: usize = 200;
 
-/// Reads one reply from the front of `bytes`; they come from our own encoder, so a malformed one is a bug and becomes nil.
-pub(super) fn to_lua(lua: &Lua, bytes: &mut &[u8]) -> mlua::Result<Value> {
-    let Some((line, rest)) = split_line(bytes) else { return Ok(Value::Nil) };
-    let Some((kind, text)) = line.split_first() else { return Ok(Value::Nil) };
-    *bytes = rest;
-    let number = || std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+/// Values that one level of a conversion keeps on the stack at once.
+const VALUES_PER_LEVEL: i32 = 6;
+
+/// Pushes the reply at the front of `bytes` and takes it from there; it comes from our own encoder, so a malformed one is a bug and
+/// becomes nil. May raise.
+pub(super) fn push(stack: Stack, bytes: &mut &[u8]) {
+    if !stack.reserve(VALUES_PER_LEVEL) {
+        stack.raise_text("ERR reached lua stack limit");
+    }
+    let Some((kind, text)) = take_line(bytes) else { return stack.push_nil() };
     match kind {
-        b'+' => table_of(lua, "ok", text),
-        b'-' => table_of(lua, "err", text),
-        b':' => Ok(Value::Number(number() as f64)),
-        b'$' | b'=' => match usize::try_from(number()) {
+        b'+' => push_field(stack, b"ok", text),
+        b'-' => push_field(stack, b"err", text),
+        b':' => stack.push_number(integer(text) as f64),
+        b'$' | b'=' => match usize::try_from(integer(text)) {
             Ok(length) if length + 2 <= bytes.len() => {
-                let (content, rest) = bytes.split_at(length);
-                *bytes = &rest[2..];
+                let content = &bytes[..length];
+                *bytes = &bytes[length + 2..];
                 // A verbatim string's "txt:" goes away.
-                let content = if *kind == b'=' { content.get(4..).unwrap_or_default() } else { content };
-                Ok(Value::String(lua.create_string(content)?))
+                stack.push_bytes(if kind == b'=' { content.get(4..).unwrap_or_default() } else { content });
             }
-            _ => Ok(Value::Boolean(false)),
+            _ => stack.push_boolean(false),
         },
-        b'*' | b'~' | b'>' => match usize::try_from(number()) {
+        b'*' | b'>' => match usize::try_from(integer(text)) {
             Ok(length) => {
-                let elements = lua.create_table_with_capacity(length, 0)?;
-                for index in 1..=length {
-                    elements.raw_set(index, to_lua(lua, bytes)?)?;
+                stack.push_table(length, 0);
+                let table = stack.len();
+                for index in (1..).take(length) {
+                    push(stack, bytes);
+                    stack.set_element(table, index);
                 }
-                if *kind == b'~' { set_of(lua, &elements, length) } else { Ok(Value::Table(elements)) }
             }
-            Err(_) => Ok(Value::Boolean(false)),
+            Err(_) => stack.push_boolean(false),
         },
-        b'%' => {
-            let map = lua.create_table()?;
-            for _ in 0..number() {
-                let key = to_lua(lua, bytes)?;
-                map.raw_set(key, to_lua(lua, bytes)?)?;
-            }
-            let outer = lua.create_table()?;
-            outer.raw_set("map", map)?;
-            Ok(Value::Table(outer))
-        }
+        b'~' | b'%' => push_fields(stack, kind, integer(text), bytes),
         b',' => {
-            let outer = lua.create_table()?;
-            outer.raw_set(
-                "double",
-                std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN),
-            )?;
-            Ok(Value::Table(outer))
+            stack.push_table(0, 1);
+            stack.push_bytes(b"double");
+            stack.push_number(std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN));
+            stack.set(-3);
         }
-        _ => Ok(Value::Nil),
+        b'#' => stack.push_boolean(text == b"t"),
+        _ => stack.push_nil(),
     }
 }
 
-fn split_line<'a>(bytes: &&'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-    Some((&bytes[..end], &bytes[end + 2..]))
-}
-
-fn table_of(lua: &Lua, field: &str, text: &[u8]) -> mlua::Result<Value> {
-    let table = lua.create_table()?;
-    table.raw_set(field, lua.create_string(text)?)?;
-    Ok(Value::Table(table))
-}
-
-fn set_of(lua: &Lua, elements: &Table, length: usize) -> mlua::Result<Value> {
-    let set = lua.create_table()?;
-    for index in 1..=length {
-        set.raw_set(elements.raw_get::<Value>(index)?, true)?;
+/// A set or a map: a table in a table that tells which. May raise.
+fn push_fields(stack: Stack, kind: u8, length: i64, bytes: &mut &[u8]) {
+    stack.push_table(0, 1);
+    stack.push_bytes(if kind == b'~' { b"set" } else { b"map" });
+    stack.push_table(0, usize::try_from(length).unwrap_or(0));
+    let table = stack.len();
+    for _ in 0..length {
+        push(stack, bytes);
+        if kind == b'~' {
+            stack.push_boolean(true);
+        } else {
+            push(stack, bytes);
+        }
+        stack.set(table);
     }
-    let outer = lua.create_table()?;
-    outer.raw_set("set", set)?;
-    Ok(Value::Table(outer))
+    stack.set(-3);
 }
 
-/// Writes a script's result. `resp` is what the script chose with `redis.setresp`. A table that stands in itself many times over is
-/// small in Lua and without end here: the walk keeps to the script's time, and ends with the first that does not fit into the reply.
-pub(super) fn from_lua(value: &Value, resp: Protocol, deadline: &Deadline, reply: &mut Reply) -> mlua::Result<()> {
-    Walk { resp, deadline }.write(value, reply, 0)
+/// A table with one text. May raise.
+fn push_field(stack: Stack, field: &[u8], text: &[u8]) {
+    stack.push_table(0, 1);
+    stack.push_bytes(field);
+    stack.push_bytes(text);
+    stack.set(-3);
 }
 
-/// How a result is written.
+/// The line at the front, without its first byte and its end.
+fn take_line<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\r')?;
+    let (kind, text) = bytes[..end].split_first()?;
+    *bytes = bytes.get(end + 2..)?;
+    Some((*kind, text))
+}
+
+fn integer(text: &[u8]) -> i64 {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// How a result is written. `resp` is what the script chose with `redis.setresp`. A table that stands in itself many times over is small
+/// in Lua and without end here: the walk keeps to the script's time, and ends with the first that does not fit into the reply.
 #[derive(Clone, Copy)]
-struct Walk<'a> {
-    resp: Protocol,
-    deadline: &'a Deadline,
+pub(super) struct Walk<'a> {
+    pub(super) resp: &'a Cell<Protocol>,
+    pub(super) deadline: &'a Deadline,
 }
+
+/// The script's time is over.
+struct Over;
 
 impl Walk<'_> {
-    fn write(self, value: &Value, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
-        let resp = self.resp;
-        match value {
-            Value::String(text) => reply.bulk(&text.as_bytes()),
-            Value::Integer(number) => reply.integer(*number),
-            // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
-            Value::Number(number) => reply.integer(*number as i64),
-            // The script's protocol decides whether there are booleans, the client's how they are written.
-            Value::Boolean(flag) if resp == Protocol::Resp3 => match reply.protocol() {
-                Protocol::Resp2 => reply.flag(*flag),
-                Protocol::Resp3 => reply.raw(if *flag { b"#t\r\n" } else { b"#f\r\n" }),
-            },
-            Value::Boolean(true) => reply.integer(1),
-            Value::Table(table) if depth < DEPTH_MAX => self.write_table(table, reply, depth)?,
-            Value::Table(_) => reply.error("ERR reached lua stack limit"),
-            _ => reply.null(),
+    /// Writes the value on top. `false`: it could not, and what is raised instead stands on top. May raise.
+    pub(super) fn write_result(self, stack: Stack, reply: &mut Reply) -> bool {
+        if self.write(stack, reply, 0).is_ok() {
+            return true;
         }
+        stack.push_bytes(OVER.as_bytes());
+        false
+    }
+
+    /// Writes and pops the value on top.
+    fn write(self, stack: Stack, reply: &mut Reply, depth: usize) -> Result<(), Over> {
+        match stack.type_of(-1) {
+            Type::String => stack.with_bytes(-1, |text| reply.bulk(text)),
+            // Numbers lose their fraction: Redis documents that scripts return strings where it matters.
+            Type::Number => reply.integer(stack.number(-1) as i64),
+            // The script's protocol decides whether there are booleans, the client's how they are written.
+            Type::Boolean => match (stack.boolean(-1), self.resp.get(), reply.protocol()) {
+                (flag, Protocol::Resp3, Protocol::Resp2) => reply.flag(flag),
+                (flag, Protocol::Resp3, Protocol::Resp3) => reply.raw(if flag { b"#t\r\n" } else { b"#f\r\n" }),
+                (true, Protocol::Resp2, _) => reply.integer(1),
+                (false, Protocol::Resp2, _) => reply.null(),
+            },
+            Type::Table if depth < DEPTH_MAX && stack.reserve(VALUES_PER_LEVEL) => self.write_table(stack, reply, depth)?,
+            Type::Table => reply.error("ERR reached lua stack limit"),
+            Type::Nil | Type::Other => reply.null(),
+        }
+        stack.pop(1);
         Ok(())
     }
 
-    fn write_table(self, table: &Table, reply: &mut Reply, depth: usize) -> mlua::Result<()> {
-        self.deadline.check()?;
-        if let Value::String(text) = table.raw_get::<Value>("err")? {
-            reply.error(&text.to_string_lossy());
-            return Ok(());
+    /// Writes the table on top.
+    fn write_table(self, stack: Stack, reply: &mut Reply, depth: usize) -> Result<(), Over> {
+        if depth > 0 && self.deadline.has_passed() {
+            return Err(Over);
         }
-        if let Value::String(text) = table.raw_get::<Value>("ok")? {
-            reply.simple(&text.to_string_lossy());
-            return Ok(());
-        }
-        // A whole number comes as an integer.
-        match table.raw_get::<Value>("double")? {
-            Value::Number(number) => {
-                reply.double(number);
-                return Ok(());
+        let table = stack.len();
+        if get_field(stack, table, b"err") == Type::String {
+            stack.with_bytes(-1, |text| reply.error(&String::from_utf8_lossy(text)));
+        } else if get_field(stack, table, b"ok") == Type::String {
+            stack.with_bytes(-1, |text| reply.simple(&String::from_utf8_lossy(text)));
+        } else if get_field(stack, table, b"double") == Type::Number {
+            reply.double(stack.number(-1));
+        } else if get_field(stack, table, b"map") == Type::Table {
+            let map = stack.len();
+            reply.map(count(stack, map));
+            stack.push_nil();
+            while stack.next(map) {
+                stack.push_copy(-2);
+                self.write(stack, reply, depth + 1)?;
+                self.write(stack, reply, depth + 1)?;
             }
-            Value::Integer(number) => {
-                reply.double(number as f64);
-                return Ok(());
+        } else if get_field(stack, table, b"set") == Type::Table {
+            let set = stack.len();
+            reply.set(count(stack, set));
+            stack.push_nil();
+            while stack.next(set) {
+                stack.pop(1);
+                stack.push_copy(-1);
+                self.write(stack, reply, depth + 1)?;
             }
-            _ => {}
+        } else {
+            self.write_elements(stack, table, reply, depth)?;
         }
-        if let Value::Table(map) = table.raw_get::<Value>("map")? {
-            let pairs: Vec<(Value, Value)> = map.pairs().collect::<mlua::Result<_>>()?;
-            reply.map(pairs.len());
-            for (key, value) in pairs {
-                self.write(&key, reply, depth + 1)?;
-                self.write(&value, reply, depth + 1)?;
-            }
-            return Ok(());
-        }
-        if let Value::Table(set) = table.raw_get::<Value>("set")? {
-            let members: Vec<(Value, Value)> = set.pairs().collect::<mlua::Result<_>>()?;
-            reply.set(members.len());
-            for (member, _) in members {
-                self.write(&member, reply, depth + 1)?;
-            }
-            return Ok(());
-        }
+        stack.truncate(table);
+        Ok(())
+    }
+
+    fn write_elements(self, stack: Stack, table: i32, reply: &mut Reply, depth: usize) -> Result<(), Over> {
         let mark = reply.open();
         let mut length = 0;
         // Up to the first nil, as Redis does.
         loop {
-            let element = table.raw_get::<Value>(length + 1)?;
-            if element.is_nil() || reply.is_over() {
+            stack.get_element(table, length + 1);
+            if stack.type_of(-1) == Type::Nil || reply.is_over() {
                 break;
             }
-            self.write(&element, reply, depth + 1)?;
+            self.write(stack, reply, depth + 1)?;
             length += 1;
         }
-        reply.close_array(mark, length);
+        reply.close_array(mark, length as usize);
         Ok(())
     }
+}
+
+/// Pushes a field in the place of what was looked at before, and gives its type. May raise.
+fn get_field(stack: Stack, table: i32, field: &[u8]) -> Type {
+    stack.truncate(table);
+    stack.push_bytes(field);
+    stack.get(table);
+    stack.type_of(-1)
+}
+
+/// Fields of a table.
+fn count(stack: Stack, table: i32) -> usize {
+    let mut count = 0;
+    stack.push_nil();
+    while stack.next(table) {
+        stack.pop(1);
+        count += 1;
+    }
+    count
 }

@@ -29,7 +29,12 @@ impl Binary {
 
     /// Starts one and waits for its ready line.
     pub fn start(arguments: &[&str]) -> Binary {
-        let mut process = Binary::command().args(arguments).spawn().unwrap();
+        Binary::start_by(Binary::command().args(arguments))
+    }
+
+    /// As [`Binary::start`], by a command whose standard output and error are pipes.
+    pub fn start_by(command: &mut Command) -> Binary {
+        let mut process = command.spawn().unwrap_or_else(|error| panic!("cannot run {:?}: {error}", command.get_program()));
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready_line = line.trim_end().to_owned();
