@@ -180,7 +180,7 @@ impl Caller<'_, '_, '_> {
         if spec.flags.has(Flags::WRITE) && !self.ctx.shared.gate.is_open() {
             // Its text is not fixed: it names what went wrong.
             if let Err(error) = command::may_write(self.ctx) {
-                self.reply.error(error.text());
+                self.buffers.reply.error(error.text());
                 return Ok(());
             }
         }
