@@ -2,14 +2,14 @@
 
 use rand::RngExt as _;
 use redis::{Cmd, Pipeline, Value};
-use time::OffsetDateTime;
 use tower_sessions::session::Id;
 
 use crate::{
     CacheStore, StoreError,
     cart::{lines::CartSnapshot, merge::Merge},
+    expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, ExpiryPolicy, RawField, StoredSession, VERSION, bytes, integer, unix_ms, unreadable},
+    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
     scripts::{COMMIT, CREATE, END, ROTATE, TOUCH, reply},
 };
 
@@ -25,6 +25,8 @@ const COMMIT_TOKEN_CHARS: usize = 8;
 pub(crate) struct Write {
     pub(crate) token: String,
     pub(crate) policy: ExpiryPolicy,
+    /// The longest life of a session from its beginning, in ms.
+    pub(crate) absolute_ms: Option<i64>,
     /// Set when the policy is not the stored one.
     pub(crate) policy_changed: bool,
     pub(crate) owner: Option<Tag>,
@@ -32,8 +34,8 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    pub(crate) fn new(policy: ExpiryPolicy) -> Self {
-        Self { token: commit_token(), policy, policy_changed: true, owner: None, merge: Merge::Nothing }
+    pub(crate) fn new(policy: ExpiryPolicy, absolute_ms: Option<i64>) -> Self {
+        Self { token: commit_token(), policy, absolute_ms, policy_changed: true, owner: None, merge: Merge::Nothing }
     }
 
     fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
@@ -59,6 +61,8 @@ impl Write {
 pub(crate) enum Committed {
     Done {
         revision: u64,
+        /// The time to live of the session from now on.
+        kept_ms: i64,
         /// Units of the anonymous cart that found no room in the user's.
         dropped: u64,
     },
@@ -77,11 +81,6 @@ pub(crate) fn commit_token() -> String {
         bits >>= 6;
     }
     token
-}
-
-/// The fields with which a session begins.
-pub(crate) fn birth_fields(policy: ExpiryPolicy) -> [(&'static str, String); 3] {
-    [("@v", VERSION.to_string()), ("@created", unix_ms(OffsetDateTime::now_utc()).to_string()), ("@expiry", policy.encode())]
 }
 
 impl CacheStore {
@@ -120,27 +119,35 @@ impl CacheStore {
         Ok((CartSnapshot::parse(cart)?, tokens))
     }
 
-    /// Extends the time that a session is kept; `false` when there is none any more.
-    pub(crate) async fn touch_session(&self, tag: &Tag, policy: ExpiryPolicy) -> Result<bool, StoreError> {
+    /// Extends the time that a session is kept, and tells it in ms; `None` when there is none any more.
+    pub(crate) async fn touch_session(
+        &self,
+        tag: &Tag,
+        policy: ExpiryPolicy,
+        absolute_ms: Option<i64>,
+    ) -> Result<Option<i64>, StoreError> {
         let mut call = TOUCH.call(&[&self.keys().session(tag)]);
-        call.arg(policy.ttl_ms());
-        Ok(integer(&self.script(&TOUCH, &call).await?[0])? == reply::OK)
+        call.arg(policy.encode());
+        absolute(&mut call, absolute_ms);
+        let answer = self.script(&TOUCH, &call).await?;
+        if integer(&answer[0])? != reply::OK {
+            return Ok(None);
+        }
+        Ok(Some(number_at(&answer, 1)?).filter(|kept_ms| *kept_ms > 0))
     }
 
-    /// Creates a session under a fresh id. `planned` is tried first.
+    /// Creates a session under a fresh id, and tells for how many ms it is kept. `planned` is tried first.
     pub(crate) async fn create_session(
         &self,
         write: &Write,
         fields: &[RawField],
         planned: Option<Id>,
-    ) -> Result<(Id, u64), StoreError> {
+    ) -> Result<(Id, i64), StoreError> {
         let mut id = planned.unwrap_or_default();
         for _ in 0..ID_ATTEMPTS {
             let mut call = CREATE.call(&[&self.keys().session(&self.keys().session_tag(&id))]);
-            call.arg(&write.token).arg(write.policy.ttl_ms());
-            for (name, value) in birth_fields(write.policy) {
-                call.arg(name).arg(value);
-            }
+            head(&mut call, write);
+            call.arg("@v").arg(VERSION);
             if let Some(owner) = &write.owner {
                 call.arg("@owner").arg(owner.as_str());
             }
@@ -149,7 +156,7 @@ impl CacheStore {
             }
             let answer = self.script(&CREATE, &call).await?;
             if integer(&answer[0])? == reply::OK {
-                return Ok((id, revision(&answer)?));
+                return Ok((id, number_at(&answer, 2)?));
             }
             id = Id::default();
         }
@@ -171,7 +178,8 @@ impl CacheStore {
             (Merge::Done(_), _) => COMMIT.call(&[&session, &keys.cart(tag), &keys.cart_tokens(tag)]),
             _ => COMMIT.call(&[&session]),
         };
-        call.arg(&write.token).arg(write.policy.ttl_ms()).arg("delta").arg(GRACE_MS);
+        head(&mut call, write);
+        call.arg("delta").arg(GRACE_MS);
         merge(&mut call, write);
         changes(&mut call, write, &delta.set, &delta.removed);
         committed(&self.script(&COMMIT, &call).await?)
@@ -179,7 +187,8 @@ impl CacheStore {
 
     pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
         let mut call = COMMIT.call(&[&self.keys().session(tag)]);
-        call.arg(&write.token).arg(write.policy.ttl_ms()).arg("replace").arg(GRACE_MS).arg("");
+        head(&mut call, write);
+        call.arg("replace").arg(GRACE_MS).arg("");
         changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
         committed(&self.script(&COMMIT, &call).await?)
     }
@@ -209,7 +218,8 @@ impl CacheStore {
                 named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
             }
             let mut call = ROTATE.call(&named.iter().map(String::as_str).collect::<Vec<_>>());
-            call.arg(&write.token).arg(write.policy.ttl_ms()).arg(GRACE_MS);
+            head(&mut call, write);
+            call.arg(GRACE_MS);
             merge(&mut call, write);
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&ROTATE, &call).await?;
@@ -247,6 +257,20 @@ fn parse_session(answers: Vec<Value>) -> Result<(StoredSession, Option<CartSnaps
     Ok((StoredSession::parse(hash, &pttl)?, cart))
 }
 
+/// What the scripts of a write begin with.
+fn head(call: &mut Cmd, write: &Write) {
+    call.arg(&write.token).arg(write.policy.encode());
+    absolute(call, write.absolute_ms);
+}
+
+/// An absolute time as an argument.
+pub(crate) fn absolute(call: &mut Cmd, absolute_ms: Option<i64>) {
+    match absolute_ms {
+        Some(ms) => call.arg(ms),
+        None => call.arg(""),
+    };
+}
+
 fn merge(call: &mut Cmd, write: &Write) {
     match &write.merge {
         Merge::Nothing => call.arg(""),
@@ -269,9 +293,9 @@ fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) 
 fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
     match integer(&answer[0])? {
         reply::OK => {
-            let dropped = answer.get(2).map_or(Ok(0), integer)?;
+            let dropped = answer.get(3).map_or(Ok(0), integer)?;
             let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
-            Ok(Committed::Done { revision: revision(answer)?, dropped })
+            Ok(Committed::Done { revision: revision(answer)?, kept_ms: number_at(answer, 2)?, dropped })
         }
         reply::GONE => Ok(Committed::Gone),
         reply::ENDED => Ok(Committed::Ended),
@@ -281,6 +305,9 @@ fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
 }
 
 fn revision(answer: &[Value]) -> Result<u64, StoreError> {
-    let value = answer.get(1).ok_or_else(|| unreadable("the revision is missing"))?;
-    u64::try_from(integer(value)?).map_err(|_| unreadable("the revision is negative"))
+    u64::try_from(number_at(answer, 1)?).map_err(|_| unreadable("the revision is negative"))
+}
+
+fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
+    integer(answer.get(place).ok_or_else(|| unreadable("the answer of a script is too short"))?)
 }

@@ -10,7 +10,7 @@ use http::{
 use time::Duration;
 use tower_sessions::session::Id;
 
-use crate::record::ExpiryPolicy;
+use crate::expiry::ExpiryPolicy;
 
 /// The attributes of the cookie.
 #[derive(Debug, Clone)]
@@ -38,12 +38,12 @@ impl CookieSettings {
         if host_only && !self.name.starts_with("__") { format!("__Host-{}", self.name) } else { self.name.to_string() }
     }
 
-    /// The header for a session. `Max-Age` follows the time that the store keeps it.
-    pub(crate) fn set(&self, full_name: &str, id: &Id, policy: ExpiryPolicy) -> HeaderValue {
+    /// The header for a session that the store keeps for so many ms: `Max-Age` is in step.
+    pub(crate) fn set(&self, full_name: &str, id: &Id, policy: ExpiryPolicy, kept_ms: i64) -> HeaderValue {
         let mut cookie = self.cookie(full_name, id.to_string());
         match policy {
             ExpiryPolicy::Idle(_) | ExpiryPolicy::At(_) => {
-                cookie.set_max_age(Duration::milliseconds(policy.ttl_ms().max(0)));
+                cookie.set_max_age(Duration::milliseconds(kept_ms.max(0)));
             }
             ExpiryPolicy::Browser(_) => {}
         }
@@ -109,13 +109,13 @@ mod tests {
     use tower_sessions::session::Id;
 
     use super::{CookieSettings, find};
-    use crate::record::ExpiryPolicy;
+    use crate::expiry::ExpiryPolicy;
 
     #[test]
     fn the_default_cookie_is_bound_to_its_host() {
         let settings = CookieSettings::default();
         let name = settings.full_name();
-        let header = settings.set(&name, &Id(7), ExpiryPolicy::Idle(1_800_000));
+        let header = settings.set(&name, &Id(7), ExpiryPolicy::Idle(1_800_000), 1_800_000);
         let header = header.to_str().unwrap();
         assert!(header.starts_with("__Host-id="), "{header}");
         for attribute in ["HttpOnly", "SameSite=Lax", "Secure", "Path=/", "Max-Age=1800"] {

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) cookie: CookieSettings,
     pub(crate) cookie_name: String,
     pub(crate) expiry: Expiry,
+    /// The longest life of a session, in ms.
+    pub(crate) absolute_ms: Option<i64>,
     pub(crate) limits: CartLimits,
     pub(crate) cart_ttl_ms: i64,
     pub(crate) merge_policy: MergePolicy,
@@ -77,6 +79,7 @@ impl SessionLayer {
             cookie_name: cookie.full_name(),
             cookie,
             expiry: EXPIRY_DEFAULT,
+            absolute_ms: None,
             limits: CartLimits::default(),
             cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
             merge_policy: MergePolicy::default(),
@@ -188,6 +191,27 @@ impl SessionLayer {
     /// ```
     pub fn with_expiry(self, expiry: Expiry) -> Self {
         self.change(|settings| settings.expiry = expiry)
+    }
+
+    /// The longest life of a session from its beginning, however much it is used; a new id does not put it off. Default:
+    /// none.
+    ///
+    /// For sessions that began before this was set it counts as well, from their beginning. Of several settings that a
+    /// session has met, the earliest end counts.
+    ///
+    /// # Panics
+    ///
+    /// When the time is not positive.
+    ///
+    /// ```
+    /// use time::Duration;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_absolute_timeout(Duration::hours(12));
+    /// # }
+    /// ```
+    pub fn with_absolute_timeout(self, timeout: Duration) -> Self {
+        assert!(timeout.is_positive(), "a session must live for some time");
+        self.change(|settings| settings.absolute_ms = Some(milliseconds(timeout)))
     }
 
     /// How large carts may become.

@@ -6,6 +6,7 @@ mod builder;
 pub mod cart;
 mod cookie;
 mod error;
+mod expiry;
 mod keys;
 mod layer;
 mod owners;

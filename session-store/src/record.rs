@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `@v` | version of this layout |
 //! | `@rev` | revision: grows with each commit; a hash without it is no session |
-//! | `@created` | when the session began, in ms since 1970; survives a new id |
+//! | `@created` | when the session began, in ms since 1970 by the store's clock; survives a new id |
+//! | `@until` | when it ends at the latest, likewise |
+//! | `@capped` | the time to live reaches to `@until` already |
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
 //! | `@owner` | the tag of the user whose cart this session uses |
 //! | `@tok` | tokens of the last commits, so that a repeated one counts once |
@@ -17,19 +19,11 @@ use std::{borrow::Cow, collections::HashMap};
 
 use redis::Value;
 use serde_json::Value as Json;
-use time::{Duration, OffsetDateTime};
-use tower_sessions::Expiry;
 
-use crate::{StoreError, keys::Tag};
+use crate::{StoreError, expiry::ExpiryPolicy, keys::Tag};
 
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
-/// How long the store keeps a session whose cookie ends with the browser, which never tells.
-pub(crate) const BROWSER_SESSION_IDLE: Duration = Duration::days(14);
-/// The longest time to live that is asked of the store: ten years. Larger ones overflow in some stores.
-const TTL_MAX_MS: i64 = 10 * 365 * 24 * 3_600 * 1_000;
-/// A touch is due when one part in this many of the idle timeout has passed: an idle session may end that much early.
-pub(crate) const TOUCH_PARTS: i64 = 16;
 
 /// A session as it was read.
 #[derive(Debug, Default)]
@@ -38,6 +32,11 @@ pub(crate) struct StoredSession {
     pub(crate) revision: Option<u64>,
     pub(crate) ended: bool,
     pub(crate) expiry: Option<ExpiryPolicy>,
+    /// When it began and when it ends at the latest, in ms since 1970.
+    pub(crate) created_ms: Option<i64>,
+    pub(crate) until_ms: Option<i64>,
+    /// No touch can extend it any more.
+    pub(crate) capped: bool,
     pub(crate) owner: Option<Tag>,
     /// The fields of the application, as stored.
     pub(crate) fields: Vec<RawField>,
@@ -66,6 +65,9 @@ impl StoredSession {
                 b"@v" => check_version(&value)?,
                 b"@rev" => session.revision = Some(number(&value)?),
                 b"@expiry" => session.expiry = Some(ExpiryPolicy::parse(&value)?),
+                b"@created" => session.created_ms = Some(number(&value)?),
+                b"@until" => session.until_ms = Some(number(&value)?),
+                b"@capped" => session.capped = true,
                 b"@owner" => session.owner = Tag::from_bytes(&value),
                 b"@ended" => session.ended = true,
                 // Written by a later version that reads this layout too.
@@ -136,85 +138,6 @@ impl<'a> Delta<'a> {
     }
 }
 
-/// When a session ends, as it is kept in the session itself so that every replica applies it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ExpiryPolicy {
-    /// After so many ms without a request.
-    Idle(i64),
-    /// At this time, in ms since 1970.
-    At(i64),
-    /// With the browser; in the store after so many idle ms.
-    Browser(i64),
-}
-
-impl ExpiryPolicy {
-    pub(crate) fn of(expiry: Option<Expiry>) -> Self {
-        match expiry {
-            Some(Expiry::OnInactivity(idle)) => Self::Idle(milliseconds(idle)),
-            Some(Expiry::AtDateTime(at)) => Self::At(unix_ms(at)),
-            Some(Expiry::OnSessionEnd) | None => Self::Browser(milliseconds(BROWSER_SESSION_IDLE)),
-        }
-    }
-
-    pub(crate) fn expiry(self) -> Expiry {
-        match self {
-            Self::Idle(ms) => Expiry::OnInactivity(Duration::milliseconds(ms)),
-            Self::At(ms) => Expiry::AtDateTime(from_unix_ms(ms)),
-            Self::Browser(_) => Expiry::OnSessionEnd,
-        }
-    }
-
-    /// Time to live from now on in ms; zero or less when the time has passed.
-    pub(crate) fn ttl_ms(self) -> i64 {
-        let ttl_ms = match self {
-            Self::Idle(ms) | Self::Browser(ms) => ms,
-            Self::At(at) => at.saturating_sub(unix_ms(OffsetDateTime::now_utc())),
-        };
-        ttl_ms.min(TTL_MAX_MS)
-    }
-
-    /// Whether a request should extend the time that the store still keeps the session.
-    pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
-        match self {
-            Self::Idle(ms) | Self::Browser(ms) => remaining_ms < ms - ms / TOUCH_PARTS,
-            Self::At(_) => false,
-        }
-    }
-
-    pub(crate) fn encode(self) -> String {
-        match self {
-            Self::Idle(ms) => format!("i{ms}"),
-            Self::At(ms) => format!("a{ms}"),
-            Self::Browser(ms) => format!("s{ms}"),
-        }
-    }
-
-    pub(crate) fn parse(value: &[u8]) -> Result<Self, StoreError> {
-        let (kind, ms) = value.split_first().ok_or_else(|| unreadable("the expiry policy is empty"))?;
-        let ms = number(ms)?;
-        match kind {
-            b'i' => Ok(Self::Idle(ms)),
-            b'a' => Ok(Self::At(ms)),
-            b's' => Ok(Self::Browser(ms)),
-            _ => Err(unreadable("the expiry policy is of an unknown kind")),
-        }
-    }
-}
-
-/// Ms since 1970, saturating.
-pub(crate) fn unix_ms(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn from_unix_ms(ms: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
-        .unwrap_or_else(|_| OffsetDateTime::now_utc().saturating_add(Duration::MAX))
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.whole_milliseconds()).unwrap_or(i64::MAX)
-}
-
 pub(crate) fn unreadable(reason: &str) -> StoreError {
     StoreError::Unreadable { reason: reason.to_owned() }
 }
@@ -250,7 +173,7 @@ mod tests {
     use redis::Value;
     use serde_json::json;
 
-    use super::{Delta, ExpiryPolicy, StoredSession, decode, encode};
+    use super::{Delta, StoredSession, decode, encode};
 
     fn hash(pairs: &[(&str, &str)]) -> Value {
         let strings = pairs.iter().flat_map(|(k, v)| [k, v]);
@@ -280,16 +203,5 @@ mod tests {
         assert_eq!(delta.set[0].name, b"c");
         assert_eq!(delta.removed, [b"b"]);
         assert!(Delta::between(&after, &after).is_empty());
-    }
-
-    #[test]
-    fn policies_survive_the_store() {
-        for policy in [ExpiryPolicy::Idle(1_800_000), ExpiryPolicy::At(1_900_000_000_000), ExpiryPolicy::Browser(5)] {
-            assert_eq!(ExpiryPolicy::parse(policy.encode().as_bytes()).unwrap(), policy);
-        }
-        assert!(ExpiryPolicy::parse(b"x1").is_err());
-        assert!(ExpiryPolicy::Idle(1_600).is_touch_due(1_499));
-        assert!(!ExpiryPolicy::Idle(1_600).is_touch_due(1_500));
-        assert!(!ExpiryPolicy::At(1_600).is_touch_due(1));
     }
 }

@@ -4,25 +4,29 @@ use std::sync::LazyLock;
 
 use redis::{Arg, Cmd, Script};
 
-pub(crate) static CREATE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(concat!(include_str!("scripts/in_parts.lua"), include_str!("scripts/create.lua"))));
-pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| {
-    Source::new(concat!(
-        include_str!("scripts/in_parts.lua"),
-        include_str!("scripts/merging.lua"),
-        include_str!("scripts/commit.lua")
-    ))
-});
-pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| {
-    Source::new(concat!(
-        include_str!("scripts/in_parts.lua"),
-        include_str!("scripts/merging.lua"),
-        include_str!("scripts/rotate.lua")
-    ))
-});
+/// The script of this name behind the functions that it shares with others.
+macro_rules! keep {
+    ($name:literal) => {
+        concat!(include_str!("scripts/keep.lua"), include_str!(concat!("scripts/", $name, ".lua")))
+    };
+}
+macro_rules! in_parts_and_keep {
+    ($name:literal) => {
+        concat!(include_str!("scripts/in_parts.lua"), keep!($name))
+    };
+}
+macro_rules! all {
+    ($name:literal) => {
+        concat!(include_str!("scripts/merging.lua"), in_parts_and_keep!($name))
+    };
+}
+
+pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(in_parts_and_keep!("create")));
+pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(all!("commit")));
+pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(all!("rotate")));
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
-pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/touch.lua")));
-pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/cart.lua")));
+pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("touch")));
+pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("cart")));
 pub(crate) static MERGE: LazyLock<Source> =
     LazyLock::new(|| Source::new(concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua"))));
 

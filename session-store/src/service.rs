@@ -17,6 +17,7 @@ use tower_sessions::Session;
 
 use crate::{
     CacheStore, Cart, StoreError, cookie,
+    expiry::not_chosen,
     layer::Settings,
     unit_of_work::{CookieChange, Outcome, UnitOfWork},
 };
@@ -70,7 +71,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let sent = cookie::find(request.headers(), &self.settings.cookie_name);
         let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
-        let session = Session::new(sent, Arc::clone(&unit), Some(self.settings.expiry));
+        let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
         unit.attach(&session);
         let is_safe = request.method().is_safe();
         request.extensions_mut().insert(session.clone());
@@ -211,7 +212,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
     };
     let header = match outcome.cookie {
         CookieChange::Keep => return response,
-        CookieChange::Set { id, policy } => settings.cookie.set(&settings.cookie_name, &id, policy),
+        CookieChange::Set { id, policy, kept_ms } => settings.cookie.set(&settings.cookie_name, &id, policy, kept_ms),
         CookieChange::Remove => settings.cookie.remove(&settings.cookie_name),
     };
     cookie::attach(response.headers_mut(), header);

@@ -11,7 +11,8 @@ use tower_sessions::{
 use crate::{
     CacheStore, StoreError,
     backend::{Committed, Write},
-    record::{ExpiryPolicy, decode, encode, from_unix_ms, unix_ms},
+    expiry::{ExpiryPolicy, from_unix_ms, unix_ms},
+    record::{decode, encode},
 };
 
 /// For those who stay with `tower_sessions::SessionManagerLayer`: whole records instead of differences, and reads that
@@ -33,7 +34,7 @@ impl SessionStore for CacheStore {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
-        let write = Write::new(policy);
+        let write = Write::new(policy, None);
         record.id = self.create_session(&write, &fields, None).await?.0;
         Ok(())
     }
@@ -43,7 +44,7 @@ impl SessionStore for CacheStore {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
         let tag = self.keys().session_tag(&record.id);
-        match self.replace_session(&tag, &Write::new(policy), &fields).await? {
+        match self.replace_session(&tag, &Write::new(policy, None), &fields).await? {
             Committed::Done { .. } => Ok(()),
             Committed::Gone | Committed::Ended | Committed::CartChanged => Err(StoreError::SessionEnded.into()),
         }

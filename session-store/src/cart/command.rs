@@ -5,9 +5,10 @@ use redis::Value;
 use super::{CartChange, CartError, IdempotencyToken};
 use crate::{
     StoreError,
-    backend::{birth_fields, commit_token},
+    backend::{absolute, commit_token},
+    expiry::ExpiryPolicy,
     keys::Tag,
-    record::{ExpiryPolicy, bytes, integer, unreadable},
+    record::{VERSION, bytes, integer, unreadable},
     scripts::{CART, reply},
     unit_of_work::{CartTarget, UnitOfWork},
 };
@@ -83,7 +84,7 @@ pub(crate) async fn run(
         match integer(&answer[0]).map_err(CartError::from)? {
             reply::OK => {
                 let change = Change::parse(answer)?;
-                unit.cart_changed(&target, change.session_extended);
+                unit.cart_changed(&target, change.session_extended, change.session_kept_ms);
                 return Ok(change.change);
             }
             reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
@@ -140,14 +141,14 @@ async fn call(
         .arg(target.owner.as_ref().map_or("", Tag::as_str));
     match &target.create {
         Some(create) => {
-            let birth = birth_fields(create.policy);
-            call.arg(create.policy.ttl_ms()).arg(&create.token).arg(2 * birth.len());
-            for (name, value) in birth {
-                call.arg(name).arg(value);
-            }
+            call.arg(create.policy.encode()).arg(&create.token);
+            absolute(&mut call, settings.absolute_ms);
+            call.arg(2).arg("@v").arg(VERSION);
         }
         None => {
-            call.arg("").arg("").arg(0);
+            call.arg("").arg("");
+            absolute(&mut call, settings.absolute_ms);
+            call.arg(0);
         }
     }
     for (sku, quantity) in lines {
@@ -159,11 +160,13 @@ async fn call(
 struct Change {
     change: CartChange,
     session_extended: Option<ExpiryPolicy>,
+    /// Ms for which the session is kept from now on, when this change set its time.
+    session_kept_ms: i64,
 }
 
 impl Change {
     fn parse(answer: Vec<Value>) -> Result<Self, StoreError> {
-        let Ok([_, applied, revision, quantity, lines, count, extended]) = <[Value; 7]>::try_from(answer) else {
+        let Ok([_, applied, revision, quantity, lines, count, extended, kept]) = <[Value; 8]>::try_from(answer) else {
             return Err(unreadable("the answer for a change of a cart has another length"));
         };
         let out_of_range = |_| unreadable("a number of a cart is out of range");
@@ -176,7 +179,7 @@ impl Change {
         };
         let extended = bytes(extended)?;
         let session_extended = (!extended.is_empty()).then(|| ExpiryPolicy::parse(&extended)).transpose()?;
-        Ok(Self { change, session_extended })
+        Ok(Self { change, session_extended, session_kept_ms: integer(&kept)? })
     }
 }
 

@@ -2,31 +2,32 @@
 -- KEYS: cart, remembered tokens, [session that the cart belongs to].
 -- ARGV: 1 operation, 2 token, 3 tokens to remember, 4 TTL of the tokens in ms, 5 TTL of the cart in ms,
 --       6 lines at most, 7 quantity at most, 8 expected owner of the session,
---       9 TTL in ms of the session to create, '' when it must exist, 10 token of the creation,
---       11 number of arguments that create (field, value, ...), those, then sku, quantity, ...
-local created_with = tonumber(ARGV[11])
-local first = 12 + created_with
--- What the session's policy is, when its time was extended: the cookie follows it.
-local create, extended = false, ''
+--       9 policy of the session to create, '' when it must exist, 10 token of the creation,
+--       11 absolute time of sessions in ms or '', 12 number of arguments that create (field, value, ...), those, then sku, quantity, ...
+local created_with = tonumber(ARGV[12])
+local first = 13 + created_with
+-- The session's policy when its time was set, and that time in ms: the cookie follows it.
+local create, extended, kept = false, '', 0
 
 if KEYS[3] then
-  local s = redis.call('HMGET', KEYS[3], '@rev', '@owner', '@expiry', '@tok', '@ended')
+  local s = redis.call('HMGET', KEYS[3], '@until', '@created', '@capped', '@rev', '@owner', '@expiry', '@tok', '@ended')
   if ARGV[9] ~= '' then
-    if s[5] or (s[1] and not string.find(s[4] or '', ARGV[10], 1, true)) then return {3} end
-    create = not s[1]
+    if s[8] or (s[4] and not string.find(s[7] or '', ARGV[10], 1, true)) then return {3} end
+    create = not s[4]
+    if s[4] then kept = redis.call('PTTL', KEYS[3]) end
   else
-    if not s[1] then
-      if s[5] then return {2} end
+    if not s[4] then
+      if s[8] then return {2} end
       return {0}
     end
-    if (s[2] or '') ~= ARGV[8] then return {4, s[2] or ''} end
-    local policy = s[3] or ''
+    if (s[5] or '') ~= ARGV[8] then return {4, s[5] or ''} end
+    local policy = s[6] or ''
     local idle = tonumber(string.sub(policy, 2))
-    if idle and string.sub(policy, 1, 1) ~= 'a' then
-      if redis.call('PTTL', KEYS[3]) < idle - idle / 16 then
-        redis.call('PEXPIRE', KEYS[3], idle)
-        extended = policy
-      end
+    local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', KEYS[3]) < idle - idle / 16
+    if due or (idle and ARGV[11] ~= '' and not s[1]) then
+      kept = keep(KEYS[3], policy, ARGV[11], s)
+      if kept <= 0 then return {0} end
+      extended = policy
     end
   end
 end
@@ -39,7 +40,7 @@ local current = tonumber(c[2] or '0') or 0
 
 local seen = redis.call('GET', KEYS[2]) or ''
 local mark = ARGV[2] .. ' '
-if string.find(seen, mark, 1, true) then return {1, 0, revision, current, lines, count, extended} end
+if string.find(seen, mark, 1, true) then return {1, 0, revision, current, lines, count, extended, kept} end
 
 local lines_max, quantity_max = tonumber(ARGV[6]), tonumber(ARGV[7])
 local quantity = current
@@ -51,8 +52,9 @@ if operation == 'add' or operation == 'set' then
 end
 
 if create then
-  redis.call('HSET', KEYS[3], '@rev', 1, '@tok', ARGV[10] .. ' ', unpack(ARGV, 12, first - 1))
-  redis.call('PEXPIRE', KEYS[3], ARGV[9])
+  local created = digits(now_ms())
+  redis.call('HSET', KEYS[3], '@rev', 1, '@tok', ARGV[10] .. ' ', '@created', created, '@expiry', ARGV[9], unpack(ARGV, 13, first - 1))
+  kept = keep(KEYS[3], ARGV[9], ARGV[11], {nil, created})
 end
 
 local function put(name, before, after)
@@ -84,4 +86,4 @@ revision = revision + 1
 redis.call('HSET', KEYS[1], '@', revision .. ' ' .. lines .. ' ' .. count)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('SET', KEYS[2], string.sub(mark .. seen, 1, #mark * tonumber(ARGV[3])), 'PX', ARGV[4])
-return {1, 1, revision, quantity, lines, count, extended}
+return {1, 1, revision, quantity, lines, count, extended, kept}

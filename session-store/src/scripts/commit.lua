@@ -1,41 +1,40 @@
 -- Applies the changed fields of one request to a session that still exists.
 -- KEYS: session, [anonymous cart of the session, its tokens,
 --       [the cart of the user who logs in, what was merged into it before, its tokens]].
--- ARGV: commit token, TTL in ms, 'delta' or 'replace', grace in ms,
+-- ARGV: commit token, policy, absolute time in ms or '', 'delta' or 'replace', grace in ms,
 --       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
-local s = redis.call('HMGET', KEYS[1], '@rev', '@tok', '@ended')
-if not s[1] then
-  if s[3] then return {2} end
+local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended')
+if not s[4] then
+  if s[6] then return {2} end
   return {0}
 end
-local seen = s[2] or ''
-if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[1])} end
+local seen = s[5] or ''
+if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[4]), redis.call('PTTL', KEYS[1])} end
 local dropped = 0
 if KEYS[4] then
   -- The cart of a session that got an owner meanwhile is the owner's.
-  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[2], KEYS[3], 4, ARGV[5]) end
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
-  redis.call('PEXPIRE', KEYS[3], ARGV[4])
-elseif ARGV[5] ~= '' then
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[2], KEYS[3], 4, ARGV[6]) end
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+  redis.call('PEXPIRE', KEYS[3], ARGV[5])
+elseif ARGV[6] ~= '' then
   -- The cart was merged into the user's at this revision. What was added since must be merged first.
   local meta = redis.call('HGET', KEYS[2], '@') or '0'
-  if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
-  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+  if string.match(meta, '^%d+') ~= ARGV[6] then return {5} end
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+  redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end
-local first_removed = 7 + tonumber(ARGV[6])
-if ARGV[3] == 'replace' then
+local first_removed = 8 + tonumber(ARGV[7])
+if ARGV[4] == 'replace' then
   local kept = {}
-  for i = 7, first_removed - 1, 2 do kept[ARGV[i]] = true end
+  for i = 8, first_removed - 1, 2 do kept[ARGV[i]] = true end
   for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
     local reserved = string.sub(field, 1, 1) == '@' and string.sub(field, 1, 2) ~= '@@'
     if not reserved and not kept[field] then redis.call('HDEL', KEYS[1], field) end
   end
 end
-in_parts('HSET', KEYS[1], ARGV, 7, first_removed - 1)
+in_parts('HSET', KEYS[1], ARGV, 8, first_removed - 1)
 in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
-local revision = tonumber(s[1]) + 1
+local revision = tonumber(s[4]) + 1
 redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 4 * (#ARGV[1] + 1)))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {1, revision, dropped}
+return {1, revision, keep(KEYS[1], ARGV[2], ARGV[3], s), dropped}

@@ -1,13 +1,13 @@
 -- Creates a session. A taken id is reported, never overwritten.
--- KEYS: session. ARGV: commit token, TTL in ms, then field, value, ...
+-- KEYS: session. ARGV: commit token, policy, absolute time in ms or '', then field, value, ...
 local s = redis.call('HMGET', KEYS[1], '@rev', '@tok')
 if s[1] then
   -- The answer to an earlier attempt of this very commit was lost.
-  if string.find(s[2] or '', ARGV[1], 1, true) then return {1, tonumber(s[1])} end
+  if string.find(s[2] or '', ARGV[1], 1, true) then return {1, tonumber(s[1]), redis.call('PTTL', KEYS[1])} end
   return {3}
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {3} end
-in_parts('HSET', KEYS[1], ARGV, 3, #ARGV)
-redis.call('HSET', KEYS[1], '@rev', 1, '@tok', ARGV[1] .. ' ')
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {1, 1}
+in_parts('HSET', KEYS[1], ARGV, 4, #ARGV)
+local created = digits(now_ms())
+redis.call('HSET', KEYS[1], '@rev', 1, '@tok', ARGV[1] .. ' ', '@created', created, '@expiry', ARGV[2])
+return {1, 1, keep(KEYS[1], ARGV[2], ARGV[3], {nil, created})}

@@ -1,13 +1,13 @@
 -- Gives a session a new id: the new record, the end of the old one and the move of the cart are one step.
 -- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens,
 --       [the cart of the user who logs in, what was merged into it before, its tokens].
--- ARGV: commit token, TTL in ms, grace in ms, what becomes of the cart: '' to move it, a number to drop it when it was merged at this
---       revision, or how to merge it (see merging.lua),
+-- ARGV: commit token, policy, absolute time in ms or '', grace in ms, what becomes of the cart: '' to move it, a number to drop it
+--       when it was merged at this revision, or how to merge it (see merging.lua),
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
 local new = redis.call('HMGET', KEYS[2], '@rev', '@tok')
 if new[1] then
-  if string.find(new[2] or '', ARGV[1], 1, true) then return {1, tonumber(new[1])} end
+  if string.find(new[2] or '', ARGV[1], 1, true) then return {1, tonumber(new[1]), redis.call('PTTL', KEYS[2])} end
   return {3}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {3} end
@@ -25,29 +25,30 @@ end
 
 if KEYS[7] then
   -- The cart of a session that got an owner meanwhile is the owner's.
-  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[4]) end
-  redis.call('PEXPIRE', KEYS[5], ARGV[3])
-elseif ARGV[4] ~= '' then
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
+  redis.call('PEXPIRE', KEYS[5], ARGV[4])
+elseif ARGV[5] ~= '' then
   local meta = redis.call('HGET', KEYS[3], '@') or '0'
-  if string.match(meta, '^%d+') ~= ARGV[4] then return {5} end
-  redis.call('PEXPIRE', KEYS[5], ARGV[3])
+  if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
+  redis.call('PEXPIRE', KEYS[5], ARGV[4])
 else
   local left = redis.call('PTTL', KEYS[3])
   if copy(KEYS[3], KEYS[4]) and left > 0 then redis.call('PEXPIRE', KEYS[4], left) end
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[6]) end
 end
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
 
 copy(KEYS[1], KEYS[2])
-local first_removed = 6 + tonumber(ARGV[5])
-in_parts('HSET', KEYS[2], ARGV, 6, first_removed - 1)
+local first_removed = 7 + tonumber(ARGV[6])
+in_parts('HSET', KEYS[2], ARGV, 7, first_removed - 1)
 in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)
 local revision = tonumber(old[1]) + 1
 redis.call('HSET', KEYS[2], '@rev', revision, '@tok', ARGV[1] .. ' ')
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+-- The absolute end is copied with the rest: a new id does not put it off.
+local kept = keep(KEYS[2], ARGV[2], ARGV[3], redis.call('HMGET', KEYS[2], '@until', '@created', '@capped'))
 
 -- Requests in flight with the old id go on reading what was there before, and can change nothing.
 redis.call('HDEL', KEYS[1], '@rev')
 redis.call('HSET', KEYS[1], '@ended', 1)
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {1, revision, dropped}
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return {1, revision, kept, dropped}

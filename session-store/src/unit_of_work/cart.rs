@@ -9,8 +9,8 @@ use super::{
 use crate::{
     StoreError,
     cart::{CartError, CartSnapshot, MergePolicy, merge::Merge},
+    expiry::ExpiryPolicy,
     keys::Tag,
-    record::ExpiryPolicy,
 };
 
 /// Where to read the cart.
@@ -118,7 +118,7 @@ impl UnitOfWork {
         Ok(Some(CartTarget { cart: owner.unwrap_or(tag), session: Some(tag), owner, create: None }))
     }
 
-    pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>) {
+    pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>, kept_ms: i64) {
         let mut state = self.state.lock();
         state.cart = None;
         if let (Some(create), Base::None { .. }) = (&target.create, &state.base) {
@@ -131,9 +131,11 @@ impl UnitOfWork {
                 fresh: false,
             });
             state.committed = true;
+            state.kept_ms = kept_ms;
         }
         if let Some(policy) = extended {
             state.extended = Some(policy);
+            state.kept_ms = kept_ms;
         }
     }
 

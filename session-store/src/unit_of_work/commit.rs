@@ -13,8 +13,9 @@ use crate::{
     StoreError,
     backend::{Committed, Write},
     cart::merge::{self, Merge},
+    expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, ExpiryPolicy, RawField, encode},
+    record::{Delta, RawField, encode},
 };
 
 /// Steps of one commit: read, end, create, and merging a cart again that others keep changing.
@@ -39,7 +40,7 @@ impl UnitOfWork {
             let step = {
                 let mut state = self.state.lock();
                 state.touch(self.store.keys());
-                next_step(&mut state, &fields, policy, creating)
+                next_step(&mut state, &fields, Write::new(policy, self.settings.absolute_ms), creating)
             };
             match step {
                 Step::Done(id) => return Ok(id),
@@ -47,22 +48,22 @@ impl UnitOfWork {
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
-                    let (id, _) = self.store.create_session(&write, &fields, None).await?;
-                    return Ok(Some(self.committed(id, &write, &fields)));
+                    let (id, kept_ms) = self.store.create_session(&write, &fields, None).await?;
+                    return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                 }
                 Step::Update(tag, write, before) => {
                     let delta = Delta::between(&before, &fields);
                     let answer = self.store.commit_session(&tag, &write, &delta).await?;
-                    if self.settle(answer, &tag).await? {
+                    if let Some(kept_ms) = self.settle(answer, &tag).await? {
                         let id = self.state.lock().base.session().map(|(id, _)| id);
-                        return Ok(id.map(|id| self.committed(id, &write, &fields)));
+                        return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
                     }
                 }
                 Step::Rotate(tag, write, before) => {
                     let delta = Delta::between(&before, &fields);
                     let (id, answer) = self.store.rotate_session(&tag, &write, &delta).await?;
-                    if self.settle(answer, &tag).await? {
-                        return Ok(Some(self.committed(id, &write, &fields)));
+                    if let Some(kept_ms) = self.settle(answer, &tag).await? {
+                        return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                     }
                 }
             }
@@ -91,13 +92,13 @@ impl UnitOfWork {
         }
     }
 
-    /// Whether the commit is done; when not, it is to be tried again.
-    async fn settle(&self, answer: Committed, tag: &Tag) -> Result<bool, StoreError> {
+    /// For how many ms the session is kept, when the commit is done; when not, it is to be tried again.
+    async fn settle(&self, answer: Committed, tag: &Tag) -> Result<Option<i64>, StoreError> {
         match answer {
-            Committed::Done { revision, dropped } => {
+            Committed::Done { revision, kept_ms, dropped } => {
                 tracing::trace!(revision, "session committed");
                 merge::note_dropped(dropped);
-                Ok(true)
+                Ok(Some(kept_ms))
             }
             Committed::Gone | Committed::Ended => {
                 self.state.lock().base.end();
@@ -110,12 +111,12 @@ impl UnitOfWork {
                     let merge = Merge::Done(merge::merge(self, tag, &user, policy).await?);
                     self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
-                Ok(false)
+                Ok(None)
             }
         }
     }
 
-    fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>) -> Id {
+    fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>, kept_ms: i64) -> Id {
         let mut state = self.state.lock();
         let (known, owner) = match &state.base {
             Base::Live(live) => (Some(live.policy), live.owner),
@@ -132,11 +133,17 @@ impl UnitOfWork {
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
+        state.kept_ms = kept_ms;
+        if kept_ms <= 0 {
+            // Its absolute time is over, and the store has dropped it.
+            state.base = Base::None { stale: true };
+        }
         id
     }
 }
 
-fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creating: bool) -> Step {
+fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating: bool) -> Step {
+    let policy = write.policy;
     if state.intent == Intent::End {
         match state.base.session() {
             Some((_, tag)) => return Step::End(tag),
@@ -144,7 +151,6 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
         }
     }
     let pending = state.pending_owner.as_ref();
-    let mut write = Write::new(policy);
     if let Some(pending) = pending {
         write.owner = Some(pending.user);
         write.merge = pending.merge.clone();
@@ -152,7 +158,7 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
     match &state.base {
         Base::Ended { .. } => Step::Conflict,
         Base::Sent(id) | Base::Unread { id, .. } => Step::Read(*id),
-        Base::Live(live) if policy.ttl_ms() <= 0 => Step::End(live.tag),
+        Base::Live(live) if policy.has_passed() => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;
             if state.intent == Intent::Rotate {
@@ -166,7 +172,7 @@ fn next_step(state: &mut State, fields: &[RawField], policy: ExpiryPolicy, creat
             }
             Step::Update(live.tag, write, Arc::clone(&live.fields))
         }
-        Base::None { .. } if policy.ttl_ms() <= 0 => Step::Done(None),
+        Base::None { .. } if policy.has_passed() => Step::Done(None),
         // `clear` on an id that leads nowhere leaves nothing to store.
         Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => Step::Done(None),
         Base::None { .. } => Step::Create(write),

@@ -8,7 +8,7 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{StoreError, record::ExpiryPolicy};
+use crate::{StoreError, expiry::ExpiryPolicy};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CookieChange {
     Keep,
-    Set { id: Id, policy: ExpiryPolicy },
+    Set { id: Id, policy: ExpiryPolicy, kept_ms: i64 },
     Remove,
 }
 
@@ -102,13 +102,14 @@ impl UnitOfWork {
             return;
         };
         // After a failure nobody waits for the store once more.
-        let touched = if store_answers { self.store.touch_session(&tag, policy).await } else { Ok(false) };
+        let touched =
+            if store_answers { self.store.touch_session(&tag, policy, self.settings.absolute_ms).await } else { Ok(None) };
         let mut state = self.state.lock();
         match touched {
-            Ok(true) => {}
-            Ok(false) if store_answers => state.base.end(),
+            Ok(Some(kept_ms)) => state.kept_ms = kept_ms,
+            Ok(None) if store_answers => state.base.end(),
             // The next request finds it due again.
-            Ok(false) => state.extended = None,
+            Ok(None) => state.extended = None,
             Err(error) => {
                 tracing::debug!(%error, "the session's time was not extended");
                 state.extended = None;
@@ -118,12 +119,13 @@ impl UnitOfWork {
 
     fn cookie(&self) -> CookieChange {
         let state = self.state.lock();
+        let kept_ms = state.kept_ms;
         match &state.base {
             Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() => {
-                CookieChange::Set { id: live.id, policy: live.policy }
+                CookieChange::Set { id: live.id, policy: live.policy, kept_ms }
             }
             Base::Unread { id, .. } => match state.extended {
-                Some(policy) => CookieChange::Set { id: *id, policy },
+                Some(policy) => CookieChange::Set { id: *id, policy, kept_ms },
                 None => CookieChange::Keep,
             },
             Base::None { stale } if state.sent.is_some() && (*stale || state.ended_here) => CookieChange::Remove,

@@ -26,8 +26,9 @@ pub(crate) use self::{
 };
 use crate::{
     CacheStore, StoreError,
+    expiry::{ExpiryPolicy, not_chosen, unix_ms},
     layer::Settings,
-    record::{ExpiryPolicy, StoredSession, decode},
+    record::{StoredSession, decode},
 };
 
 /// The session and the cart of one request.
@@ -99,9 +100,17 @@ impl UnitOfWork {
         let fields = Arc::new(stored.fields);
         state.base = if stored.revision.is_some() {
             let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
-            if policy.is_touch_due(stored.remaining_ms) {
+            // Of a setting that is newer than the session the store learns with the next touch.
+            let latest_ms = self.settings.absolute_ms.zip(stored.created_ms).map(|(ms, created)| created.saturating_add(ms));
+            let is_news = latest_ms.is_some_and(|latest| stored.until_ms.is_none_or(|until| latest < until));
+            if is_news && latest_ms.is_some_and(|latest| latest <= unix_ms(OffsetDateTime::now_utc())) {
+                state.base = Base::None { stale: true };
+                return;
+            }
+            if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
                 state.extended = Some(policy);
             }
+            state.kept_ms = stored.remaining_ms;
             Base::Live(Live { id, tag, policy, owner: stored.owner, fields, fresh: true })
         } else if stored.ended {
             Base::Ended { id, tag, owner: stored.owner, fields }
@@ -112,10 +121,10 @@ impl UnitOfWork {
 
     /// Lets the handle know the policy of the session, unless the handler has set one already.
     fn adopt_policy(&self, stored: Option<ExpiryPolicy>) {
-        let default = Some(self.settings.expiry);
+        let not_chosen = not_chosen(self.settings.expiry);
         if let (Some(stored), Some(session)) = (stored, self.attached())
-            && stored != ExpiryPolicy::of(default)
-            && session.expiry() == default
+            && stored != ExpiryPolicy::of(not_chosen)
+            && session.expiry() == not_chosen
         {
             session.set_expiry(Some(stored.expiry()));
         }

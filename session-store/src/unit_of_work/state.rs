@@ -8,8 +8,9 @@ use crate::{
     StoreError,
     backend::commit_token,
     cart::{CartSnapshot, MergePolicy, merge::Merge},
+    expiry::ExpiryPolicy,
     keys::{Keys, Tag},
-    record::{ExpiryPolicy, RawField},
+    record::RawField,
 };
 
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct State {
     pub(super) committed: bool,
     /// The policy of a session whose time the store has extended, or is about to.
     pub(super) extended: Option<ExpiryPolicy>,
+    /// Ms for which the store keeps the session, when it last told.
+    pub(super) kept_ms: i64,
     /// The request itself ended its session.
     pub(super) ended_here: bool,
     /// Why the last write failed; `tower_sessions` passes on only its text.
@@ -53,6 +56,7 @@ impl State {
             touched: false,
             committed: false,
             extended: None,
+            kept_ms: 0,
             ended_here: false,
             failure: None,
         }

@@ -24,6 +24,7 @@ pub fn router() -> Router {
         .route("/many/{count}", get(read_many))
         .route("/many/{set_to}/{value}/{removed_from}/{removed_to}/{id}", post(write_many))
         .route("/remember/{seconds}", post(remember))
+        .route("/forget/{seconds}", post(forget))
         .route("/save-twice/{value}", post(save_twice))
         .route("/cycle", post(cycle))
         .route("/cycle-and-fail", post(cycle_and_fail))
@@ -139,6 +140,13 @@ async fn remove(session: Session, Path(key): Path<String>) -> Text {
 async fn remember(session: Session, Path(seconds): Path<i64>) -> Text {
     session.insert("remember", "me").await?;
     session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
+    Ok(String::new())
+}
+
+/// Sets the time before anything was read.
+async fn forget(session: Session, Path(seconds): Path<i64>) -> Text {
+    session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
+    session.remove_value("remember").await?;
     Ok(String::new())
 }
 

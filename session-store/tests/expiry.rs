@@ -1,0 +1,159 @@
+//! When sessions end: the absolute timeout, and times of their own. The idle timeout is in `session.rs`.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use session_store::{CacheStore, Expiry, SessionLayer};
+use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with};
+use time::Duration as Time;
+
+fn max_age(answer: &Answer) -> Option<i64> {
+    let part = answer.set_cookie()?.split("; ").find_map(|part| part.strip_prefix("Max-Age="))?;
+    Some(part.parse().unwrap())
+}
+
+async fn set_field(server: &Server, field: &str, value: i64) {
+    let key = server.keys("*:session:*").await.remove(0);
+    redis::cmd("HSET").arg(key).arg(field).arg(value).exec_async(&mut server.connection().await).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_absolute_timeout_is_put_off_by_nothing() {
+    each_backend(async |server| {
+        let absolute = Duration::from_secs(4);
+        let layer = |layer: SessionLayer| {
+            layer.with_expiry(Expiry::OnInactivity(Time::seconds(60))).with_absolute_timeout(Time::seconds(4))
+        };
+        let replicas = [replica_with(&server, layer).await, replica_with(&server, layer).await];
+        let mut visitor = Visitor::default();
+        let first = visitor.post(&replicas[0], "/set/name/ada").await.ok();
+        let after = Instant::now();
+        assert!((3..=4).contains(&max_age(&first).unwrap()), "{first:?}");
+        let mut rounds = 0;
+        'alive: loop {
+            for path in ["/cycle", "/set/time/later", "/cart/add/TEA/1", "/login/ada", "/remember/600", "/forget/60"] {
+                let sent = Instant::now();
+                let answer = visitor.post(&replicas[rounds % 2], path).await;
+                if answer.removes_cookie() || after.elapsed() > absolute {
+                    break 'alive;
+                }
+                // The session began at some moment before `after`.
+                let left_ms = 4_000 - i64::try_from(sent.duration_since(after).as_millis()).unwrap();
+                if let Some(max_age) = max_age(&answer) {
+                    assert!(max_age * 1_000 <= left_ms, "{path}: {max_age} s of {left_ms} ms");
+                }
+                for key in server.keys("*:session:*").await {
+                    let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut server.connection().await).await.unwrap();
+                    // What is left of old ids is kept for ten seconds, and can be read as it was.
+                    let alive: bool =
+                        redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut server.connection().await).await.unwrap();
+                    assert!(!alive || ttl <= left_ms, "{path}: {ttl} ms of {left_ms}");
+                }
+            }
+            rounds += 1;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert!(rounds > 1, "it was used meanwhile");
+        tokio::time::sleep((absolute + Duration::from_millis(100)).saturating_sub(after.elapsed())).await;
+        for app in &replicas {
+            assert_eq!(visitor.clone().get(app, "/get/name").await.ok().body, "-");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absolute_timeout_counts_for_sessions_that_are_older_than_the_setting() {
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::hours(1)));
+        let before = replica_with(&server, idle).await;
+        let after = replica_with(&server, |layer| idle(layer).with_absolute_timeout(Time::minutes(30))).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&before, "/set/name/ada").await.ok();
+        assert!(server.session_ttl().await > 3_500_000);
+        // A read is enough, and the cookie follows.
+        let answer = visitor.get(&after, "/get/name").await.ok();
+        assert!((1_700..=1_800).contains(&max_age(&answer).unwrap()), "{answer:?}");
+        assert!(server.session_ttl().await <= 1_800_000);
+        // A replica that does not know of the setting keeps the end.
+        visitor.post(&before, "/set/name/bob").await.ok();
+        visitor.post(&before, "/cycle").await.ok();
+        assert!(visitor.get(&before, "/get/name").await.ok().set_cookie().is_none(), "no touch can extend it");
+
+        // One whose time is over already is not even read, whatever a replica kept it for.
+        let mut old = Visitor::default();
+        redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+        for path in ["/get/name", "/cart/add/TEA/1"] {
+            old.post(&before, "/set/name/eve").await.ok();
+            let id = old.cookie.clone();
+            set_field(&server, "@created", 1_000_000_000_000).await;
+            let answer = if path.starts_with("/get") { old.get(&after, path).await } else { old.post(&after, path).await }.ok();
+            assert!(answer.removes_cookie() || old.cookie != id, "{path}: {answer:?}");
+            assert_eq!(old.get(&after, "/get/name").await.ok().body, "-");
+            redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_absolute_timeout_costs_no_round_trip() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let layer = SessionLayer::new(store).with_expiry(Expiry::OnInactivity(Time::hours(2)));
+        let app = app::router().layer(layer.with_absolute_timeout(Time::hours(1)));
+        let mut visitor = Visitor::default();
+        for path in ["/set/name/ada", "/set/name/bob", "/cart/add/TEA/1", "/cycle"] {
+            visitor.post(&app, path).await.ok();
+        }
+        for (path, round_trips) in [("/get/name", 1), ("/page", 1), ("/get/name", 1)] {
+            meter.take();
+            visitor.get(&app, path).await.ok();
+            assert_eq!(meter.take(), round_trips, "{path}");
+        }
+        for (path, round_trips) in [("/set/name/cyd", 2), ("/cart/add/TEA/1", 1), ("/cycle", 2), ("/remember/60", 2)] {
+            meter.take();
+            visitor.post(&app, path).await.ok();
+            assert_eq!(meter.take(), round_trips, "{path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layers_own_time_can_be_chosen_again() {
+    each_backend(async |server| {
+        let app = replica_with(&server, |layer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)))).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/remember/2592000").await.ok();
+        assert!(server.session_ttl().await > 2_591_000_000);
+        let answer = visitor.post(&app, "/forget/1800").await.ok();
+        assert!((1_795..=1_800).contains(&max_age(&answer).unwrap()), "{answer:?}");
+        assert!(server.session_ttl().await <= 1_800_000);
+    })
+    .await;
+}
+
+/// The store's clock decides: a replica's is not even asked when a session begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_begins_and_ends_by_the_clock_of_the_store() {
+    each_backend(async |server| {
+        let app = replica_with(&server, |layer| layer.with_absolute_timeout(Time::hours(1))).await;
+        let mut connection = server.connection().await;
+        let (before, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+        for path in ["/set/name/ada", "/cart/add/TEA/1"] {
+            Visitor::default().post(&app, path).await.ok();
+            let key = server.keys("*:session:*").await.remove(0);
+            let times: (i64, i64) =
+                redis::cmd("HMGET").arg(&key).arg(&["@created", "@until"]).query_async(&mut connection).await.unwrap();
+            let (after, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await.unwrap();
+            assert!((before * 1_000..=after * 1_000 + 999).contains(&times.0), "{path}");
+            assert_eq!(times.1, times.0 + 3_600_000, "{path}");
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        }
+    })
+    .await;
+}
