@@ -24,7 +24,7 @@ pub use tower_sessions::{Expiry, Session};
 
 pub use crate::{
     builder::{CONNECT_TIMEOUT_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT, PREFIX_DEFAULT, SOCKETS_DEFAULT},
-    cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, IdempotencyToken, InvalidToken, MergePolicy},
+    cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
     error::{Stage, StoreError},
     layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer},
     service::{ResponseFuture, SessionService},

@@ -329,3 +329,23 @@ async fn a_change_in_the_request_of_the_login_finds_the_merged_cart() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_cart_is_found_without_a_session() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/TEA/2").await.ok();
+        let carts = support::patient_store(&server).await.carts();
+        assert_eq!(carts.of_user("ada").await.unwrap(), session_store::CartSnapshot::default());
+        visitor.post(&app, "/login/ada").await.ok();
+        visitor.post(&app, "/logout").await.ok();
+        let cart = carts.of_user("ada").await.unwrap();
+        assert_eq!((cart.revision, cart.count(), &*cart.lines[0].sku), (1, 2, "TEA"));
+        assert_eq!(carts.of_user("eve").await.unwrap().revision, 0);
+        carts.forget_user("ada").await.unwrap();
+        assert_eq!(carts.of_user("ada").await.unwrap().revision, 0);
+        assert_eq!(visitor.post(&app, "/login/ada").await.ok().body, "");
+    })
+    .await;
+}

@@ -6,6 +6,7 @@ mod extract;
 pub(crate) mod limits;
 pub(crate) mod lines;
 pub(crate) mod merge;
+mod stored;
 mod token;
 
 use std::{fmt, sync::Arc};
@@ -17,6 +18,7 @@ pub use self::{
     limits::CartLimits,
     lines::{CartChange, CartLine, CartSnapshot},
     merge::MergePolicy,
+    stored::Carts,
     token::{IdempotencyToken, InvalidToken},
 };
 use crate::unit_of_work::{CartSource, UnitOfWork};
