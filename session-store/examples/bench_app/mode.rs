@@ -1,0 +1,53 @@
+//! The middlewares that can be measured.
+
+use std::{fmt, time::Duration};
+
+use anyhow::Result;
+use axum::Router;
+use clap::ValueEnum;
+use session_store::{CacheStore, CartLimits, SessionLayer};
+use tower_sessions_014::{MemoryStore, SessionManagerLayer};
+use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
+
+use crate::{ours, plain, theirs};
+
+/// Connections of fred's pool: as in the documentation of `tower-sessions-redis-store`.
+const FRED_CONNECTIONS: usize = 6;
+/// A load that adds to one line for minutes must not reach the limit of a shop.
+const CART_LIMITS: CartLimits = CartLimits { lines_max: 10_000, quantity_max: 1_000_000_000 };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// axum alone: what the others are compared with
+    Plain,
+    /// `SessionLayer`
+    Ours,
+    /// tower-sessions 0.14 with its memory store: one replica, lost with the process
+    TowerSessionsMemory,
+    /// tower-sessions 0.14 with tower-sessions-redis-store 0.16
+    TowerSessionsRedis,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no mode is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
+pub(crate) async fn router(mode: Mode, store: &str) -> Result<Router> {
+    Ok(match mode {
+        Mode::Plain => plain::routes(),
+        Mode::Ours => {
+            let store = CacheStore::builder(store).deadline(Duration::from_secs(1)).connect().await?;
+            ours::routes().layer(SessionLayer::new(store).with_secure(false).with_cart_limits(CART_LIMITS))
+        }
+        Mode::TowerSessionsMemory => theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)),
+        Mode::TowerSessionsRedis => {
+            use fred::ClientLike as _;
+            let pool = fred::Pool::new(fred::Config::from_url(store)?, None, None, None, FRED_CONNECTIONS)?;
+            pool.init().await?;
+            theirs::routes().layer(SessionManagerLayer::new(RedisStore::new(pool)).with_secure(false))
+        }
+    })
+}

@@ -1,0 +1,42 @@
+//! The handlers on `SessionLayer`.
+
+use axum::{Json, Router, extract::Query, routing::get};
+use session_store::{Cart, Session, Unavailable};
+
+use crate::content::{Line, READ_KEY, Sku, WRITE_KEY, seed};
+
+pub(crate) fn routes() -> Router {
+    Router::new()
+        .route("/plain", get(async || "plain"))
+        .route("/seed", get(seeded))
+        .route("/read", get(read))
+        .route("/write", get(write))
+        .route("/cart/add", get(add))
+        .route("/cart", get(lines))
+}
+
+async fn seeded(session: Session) -> Result<&'static str, Unavailable> {
+    for (key, value) in seed() {
+        session.insert_value(key, value).await?;
+    }
+    Ok("seeded")
+}
+
+async fn read(session: Session) -> Result<String, Unavailable> {
+    Ok(session.get::<String>(READ_KEY).await?.unwrap_or_default())
+}
+
+async fn write(session: Session) -> Result<String, Unavailable> {
+    let count = session.get::<u64>(WRITE_KEY).await?.unwrap_or(0) + 1;
+    session.insert(WRITE_KEY, count).await?;
+    Ok(count.to_string())
+}
+
+async fn add(cart: Cart, Query(line): Query<Sku>) -> Result<String, Unavailable> {
+    Ok(cart.add(&line.sku, 1).await?.quantity.to_string())
+}
+
+async fn lines(cart: Cart) -> Result<Json<Vec<Line>>, Unavailable> {
+    let lines = cart.lines().await?;
+    Ok(Json(lines.into_iter().map(|line| Line { sku: line.sku, quantity: line.quantity }).collect()))
+}
