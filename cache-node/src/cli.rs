@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueRange, error::ErrorKind};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
@@ -53,13 +53,19 @@ fn command() -> Command {
         .value_name("FILE")
         .help("A configuration file in the form of redis.conf")
         .value_parser(clap::value_parser!(PathBuf));
+    let defaults = Config::default();
     let options = DIRECTIVES.iter().map(|directive| {
+        let default = (directive.get)(&defaults);
+        let help =
+            if default.is_empty() { directive.help.to_owned() } else { format!("{} [default: {default}]", directive.help) };
+        let takes_several = directive.value.contains("...") || directive.value.contains(' ');
+        let value_name = directive.value.trim_end_matches("...");
         Arg::new(directive.name)
             .long(directive.name)
-            .value_name(directive.value)
-            .help(directive.help)
+            .value_name(value_name)
+            .help(help)
             .action(ArgAction::Append)
-            .num_args(1..)
+            .num_args(if takes_several { ValueRange::new(1..) } else { ValueRange::SINGLE })
             .allow_hyphen_values(false)
     });
     Command::new("cache-node")

@@ -53,7 +53,7 @@ pub(crate) enum Command {
         demo-shop load-test --replicas 1,2,3 --shoppers 200 --duration 30s\n  \
         demo-shop load-test --kill-replica-every 10s\n  \
         demo-shop load-test --target http://127.0.0.1:8080\n\n\
-        Exit code: 0 when every acknowledged change was found again, 1 on any loss")]
+        Exit code: 0 when every acknowledged change was found again, 1 on any loss, 2 when the test could not be done")]
     LoadTest(LoadTestArgs),
     /// Run a cache node: the supervisor starts it from the same binary
     #[command(hide = true)]

@@ -168,13 +168,19 @@ struct ErrorPage<'a> {
 /// Turns a [`Failure`] into a page for browsers or JSON for machines. Stands inside the session layer.
 pub(crate) async fn dress(State(app): State<App>, session: Session, cart: Cart, request: Request, next: Next) -> Response {
     let (json, safe) = (is_for_machines(request.uri().path()), request.method().is_safe());
-    let response = next.run(request).await;
-    let Some(failure) = response.extensions().get::<Arc<Failure>>().cloned() else {
+    let mut response = next.run(request).await;
+    let failure = response.extensions().get::<Arc<Failure>>().cloned();
+    if json {
+        if let Some(failure) = failure {
+            response = ApiError::of_failure(&failure).into_response();
+        }
+        // Somebody's cart, whatever the method: nothing between here and there may keep it.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return response;
+    }
+    let Some(failure) = failure else {
         return response;
     };
-    if json {
-        return ApiError::of_failure(&failure).into_response();
-    }
     let shell = Shell::read(&app, &session, &cart).await;
     page(shell, &failure, safe)
 }

@@ -17,7 +17,9 @@ async fn the_cart_is_read_and_changed_as_documented() {
     let visitor = Visitor::new();
     let (a, b) = (shop.url(0), shop.url(1));
 
-    let empty = visitor.get(&format!("{a}/api/cart")).await.unwrap().to_json().unwrap();
+    let empty = visitor.get(&format!("{a}/api/cart")).await.unwrap();
+    assert_eq!(empty.header("cache-control"), "no-store");
+    let empty = empty.to_json().unwrap();
     assert_eq!(empty, json!({ "revision": 0, "lines": [], "served_by": "A" }));
     assert!(visitor.cookies().is_empty(), "reading an empty cart makes no session");
 
