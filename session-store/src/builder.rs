@@ -1,13 +1,17 @@
 //! The settings of a store.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use redis::Client;
+use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 
 use crate::{
     CacheStore, StoreError,
     keys::Keys,
-    pool::{Connections, Pool},
+    nodes::{Address, Node, Transport},
+    owners::Owners,
+    pool::{Places, Pool},
+    store::Inner,
+    topology::Topology,
 };
 
 /// Operations in flight at most. Further ones wait in order, within their deadline.
@@ -16,6 +20,19 @@ use crate::{
 /// assert_eq!(session_store::POOL_SIZE_DEFAULT, 64);
 /// ```
 pub const POOL_SIZE_DEFAULT: usize = 64;
+/// Operations that wait for a place in the pool at most.
+///
+/// ```
+/// assert_eq!(session_store::WAITING_MAX_DEFAULT, 4_096);
+/// ```
+pub const WAITING_MAX_DEFAULT: usize = 4_096;
+/// How old a connection becomes: then another takes its place, so that a store behind a name or a balancer that moved is
+/// followed.
+///
+/// ```
+/// assert_eq!(session_store::CONNECTION_AGE_MAX_DEFAULT.as_secs(), 3_600);
+/// ```
+pub const CONNECTION_AGE_MAX_DEFAULT: Duration = Duration::from_secs(3_600);
 /// Sockets that the operations in flight share. Two keep one large answer from holding up all others.
 ///
 /// ```
@@ -61,7 +78,9 @@ pub struct CacheStoreBuilder {
     url: String,
     prefix: String,
     pool_size: usize,
+    waiting_max: usize,
     sockets: usize,
+    connection_age_max: Duration,
     deadline: Duration,
     connect_timeout: Duration,
     key: Option<Vec<u8>>,
@@ -86,7 +105,9 @@ impl CacheStoreBuilder {
             url,
             prefix: PREFIX_DEFAULT.to_owned(),
             pool_size: POOL_SIZE_DEFAULT,
+            waiting_max: WAITING_MAX_DEFAULT,
             sockets: SOCKETS_DEFAULT,
+            connection_age_max: CONNECTION_AGE_MAX_DEFAULT,
             deadline: DEADLINE_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             key: None,
@@ -114,6 +135,31 @@ impl CacheStoreBuilder {
     /// ```
     pub fn pool_size(mut self, operations: usize) -> Self {
         self.pool_size = operations;
+        self
+    }
+
+    /// Operations that wait for a place in the pool at most, 0 to 1,000,000; further ones fail at once with
+    /// [`StoreError::PoolFull`]. Default: [`WAITING_MAX_DEFAULT`].
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.waiting_max(1_000);
+    /// ```
+    pub fn waiting_max(mut self, operations: usize) -> Self {
+        self.waiting_max = operations;
+        self
+    }
+
+    /// How old a connection becomes before another takes its place, 1 s to 30 days. Operations that are under way end on
+    /// the old one. Default: [`CONNECTION_AGE_MAX_DEFAULT`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.connection_age_max(Duration::from_secs(600));
+    /// ```
+    pub fn connection_age_max(mut self, age: Duration) -> Self {
+        self.connection_age_max = age;
         self
     }
 
@@ -200,14 +246,28 @@ impl CacheStoreBuilder {
     /// ```
     pub fn connect_lazy(self) -> Result<CacheStore, StoreError> {
         self.check()?;
-        let client = client(&self.url)?;
-        let connections = Connections::new(&client, self.sockets, self.pool_size, self.connect_timeout);
-        let pool = Pool::builder(connections)
+        let (address, login) = endpoint(&self.url)?;
+        let transport = Arc::new(Transport {
+            login,
+            queue_max: self.pool_size,
+            connect_timeout: self.connect_timeout,
+            age_max: self.connection_age_max,
+            primary_only: false,
+        });
+        let topology = Topology::Standalone(Node::new(address, transport, self.sockets));
+        let pool = Pool::builder(Places::default())
             .max_size(self.pool_size)
             .build()
             .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
         let keys = Keys::new(&self.prefix, self.key.as_deref().unwrap_or(PUBLIC_KEY));
-        Ok(CacheStore::from_parts(pool, keys, self.deadline))
+        Ok(CacheStore::new(Arc::new(Inner {
+            pool,
+            topology,
+            keys,
+            owners: Owners::default(),
+            deadline: self.deadline,
+            waiting_max: self.waiting_max,
+        })))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -219,6 +279,10 @@ impl CacheStoreBuilder {
             "the pool size must be 1 to 65536 operations"
         } else if !(1..=64).contains(&self.sockets) {
             "the number of sockets must be 1 to 64"
+        } else if self.waiting_max > 1_000_000 {
+            "at most 1000000 operations may wait for the pool"
+        } else if !(Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&self.connection_age_max) {
+            "a connection's age must be 1 s to 30 days"
         } else if !times.contains(&self.deadline) {
             "the deadline must be 1 ms to 60 s"
         } else if !times.contains(&self.connect_timeout) {
@@ -232,7 +296,7 @@ impl CacheStoreBuilder {
     }
 }
 
-fn client(url: &str) -> Result<Client, StoreError> {
+fn endpoint(url: &str) -> Result<(Address, RedisConnectionInfo), StoreError> {
     let invalid = |reason: &str| StoreError::InvalidUrl { reason: reason.to_owned() };
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("redis" | "unix" | "redis+unix") => {}
@@ -245,5 +309,11 @@ fn client(url: &str) -> Result<Client, StoreError> {
         }
         None => return Err(invalid("it has no scheme")),
     }
-    Client::open(url).map_err(|error| invalid(error.detail().unwrap_or(error.category())))
+    let info = url.into_connection_info().map_err(|error| invalid(error.detail().unwrap_or(error.category())))?;
+    let address = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => Address::tcp(host, *port),
+        ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+        _ => return Err(invalid("this kind of address is not supported")),
+    };
+    Ok((address, info.redis_settings().clone()))
 }

@@ -2,6 +2,9 @@
 
 use std::{fmt, time::Duration};
 
+/// Codes of a node that is not, or not yet, the one to ask.
+pub(crate) const NOT_SERVING: [&str; 7] = ["READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"];
+
 /// Why the store could not do what was asked.
 ///
 /// An error is never the same as "there is no session": nothing is written after a failed read, and no cookie is
@@ -38,6 +41,23 @@ pub enum StoreError {
         address: String,
         /// What the attempt ended with, and what to do about it.
         reason: String,
+    },
+    /// The node was out of reach a moment ago, and a probe in the background looks whether it is back: requests are not
+    /// sent there, so that nobody waits for it.
+    #[error("the store at {address} has been out of reach for {} ms: {reason}", open_for.as_millis())]
+    BreakerOpen {
+        /// Host and port, or the path of the socket.
+        address: String,
+        /// How long its breaker has been open.
+        open_for: Duration,
+        /// What the latest attempt ended with.
+        reason: String,
+    },
+    /// As many operations wait for a place in the pool as may wait.
+    #[error("the pool is full: {waiting_max} operations wait for a place; the store is slow, or the pool too small")]
+    PoolFull {
+        /// The limit: [`CacheStoreBuilder::waiting_max`](crate::CacheStoreBuilder::waiting_max).
+        waiting_max: usize,
     },
     /// The deadline passed.
     #[error("the store did not answer within {} ms: {stage}", deadline.as_millis())]
@@ -101,6 +121,28 @@ impl StoreError {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::SessionEnded)
+    }
+
+    /// Whether the store was out of reach, or could not serve: it may be a moment later.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use session_store::{Stage, StoreError};
+    ///
+    /// assert!(StoreError::Timeout { deadline: Duration::from_millis(250), stage: Stage::Answer }.is_outage());
+    /// assert!(!StoreError::SessionEnded.is_outage());
+    /// ```
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::BreakerOpen { .. }
+            | Self::PoolFull { .. }
+            | Self::Timeout { .. }
+            | Self::Disconnected { .. } => true,
+            Self::Refused { code, .. } => NOT_SERVING.contains(&code.as_str()),
+            _ => false,
+        }
     }
 
     /// Whether a change that met this error may have been made all the same: the store was told of it, and no answer came.

@@ -7,7 +7,7 @@ use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
 
-use crate::{CacheStore, CartLimits, MergePolicy, SessionService, cookie::CookieSettings};
+use crate::{CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService, cookie::CookieSettings};
 
 /// How long a session without requests is kept when nothing else is said.
 ///
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) limits: CartLimits,
     pub(crate) cart_ttl_ms: i64,
     pub(crate) merge_policy: MergePolicy,
+    pub(crate) outage: OutagePolicy,
 }
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
@@ -83,6 +84,7 @@ impl SessionLayer {
             limits: CartLimits::default(),
             cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
             merge_policy: MergePolicy::default(),
+            outage: OutagePolicy::default(),
         };
         Self { store, settings: Arc::new(settings) }
     }
@@ -253,6 +255,20 @@ impl SessionLayer {
     /// ```
     pub fn with_merge_policy(self, policy: MergePolicy) -> Self {
         self.change(|settings| settings.merge_policy = policy)
+    }
+
+    /// What becomes of a request while the store is out of reach. Default: [`OutagePolicy::FailClosed`]. Routes can have
+    /// their own with [`outage_policy`](crate::outage_policy).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use session_store::OutagePolicy;
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_outage_policy(OutagePolicy::Wait { max: Duration::from_secs(5) });
+    /// # }
+    /// ```
+    pub fn with_outage_policy(self, policy: OutagePolicy) -> Self {
+        self.change(|settings| settings.outage = policy)
     }
 
     fn cookie(self, change: impl FnOnce(&mut CookieSettings)) -> Self {

@@ -9,12 +9,16 @@ mod error;
 mod expiry;
 mod keys;
 mod layer;
+mod nodes;
+mod operation;
+mod outage;
 mod owners;
 mod pool;
 mod record;
 mod scripts;
 mod service;
 mod store;
+mod topology;
 mod unavailable;
 mod unit_of_work;
 mod whole_records;
@@ -23,11 +27,19 @@ pub use ::cookie::SameSite;
 pub use tower_sessions::{Expiry, Session};
 
 pub use crate::{
-    builder::{CONNECT_TIMEOUT_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT, PREFIX_DEFAULT, SOCKETS_DEFAULT},
+    builder::{
+        CONNECT_TIMEOUT_DEFAULT, CONNECTION_AGE_MAX_DEFAULT, CacheStoreBuilder, DEADLINE_DEFAULT, POOL_SIZE_DEFAULT,
+        PREFIX_DEFAULT, SOCKETS_DEFAULT, WAITING_MAX_DEFAULT,
+    },
     cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
     error::{Stage, StoreError},
     layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer},
+    nodes::{BreakerState, NodeStatus},
+    outage::{
+        Available, OUTAGE_WAIT_MAX, OutagePolicy, OutagePolicyLayer, OutagePolicyService, SessionUnavailable, outage_policy,
+    },
+    pool::PoolStatus,
     service::{ResponseFuture, SessionService},
-    store::{CacheStore, PoolStatus},
+    store::{CacheStore, StoreStatus},
     unavailable::Unavailable,
 };

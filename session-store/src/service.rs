@@ -199,23 +199,40 @@ impl Drop for Commit {
 /// A conflict replaces the answer only where the client meant to change something: what a safe request read before the
 /// session ended was right when it was read.
 fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe: bool, settings: &Settings) -> Response<B> {
+    let keeps_answer = |commit_failed| outcome.policy.keeps_answer(commit_failed, is_safe);
     let mut response = match outcome.failure {
         Some(StoreError::SessionEnded) if is_safe => response,
         Some(StoreError::SessionEnded) => replaced(StatusCode::CONFLICT, ENDED),
         Some(error) => {
-            tracing::warn!(%error, "the session was not committed");
-            let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
-            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-            response
+            // An outage is told of once, by its node, and not by every request.
+            if error.is_outage() {
+                tracing::debug!(%error, "the session was not committed");
+            } else {
+                tracing::warn!(%error, "the session was not committed");
+            }
+            if keeps_answer(true) { response } else { unavailable() }
+        }
+        // A page of the application's own that says so is better than a bare line.
+        None if outcome.met_outage && !keeps_answer(false) && response.status() != StatusCode::SERVICE_UNAVAILABLE => {
+            unavailable()
         }
         None => response,
     };
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE && outcome.met_outage {
+        response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
+    }
     let header = match outcome.cookie {
         CookieChange::Keep => return response,
         CookieChange::Set { id, policy, kept_ms } => settings.cookie.set(&settings.cookie_name, &id, policy, kept_ms),
         CookieChange::Remove => settings.cookie.remove(&settings.cookie_name),
     };
     cookie::attach(response.headers_mut(), header);
+    response
+}
+
+fn unavailable<B: From<&'static str>>() -> Response<B> {
+    let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
+    response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     response
 }
 

@@ -33,7 +33,7 @@ impl From<tower_sessions::session::Error> for Unavailable {
         use tower_sessions::session::Error;
         match error {
             Error::Store(error) => {
-                tracing::warn!(%error, "the session is out of reach");
+                tracing::debug!(%error, "the session is out of reach");
                 let text = "The session is out of reach for a moment. Please try again.\n".to_owned();
                 Self { status: StatusCode::SERVICE_UNAVAILABLE, text }
             }
@@ -50,7 +50,7 @@ impl From<CartError> for Unavailable {
     fn from(error: CartError) -> Self {
         match error {
             CartError::Unavailable(error) => {
-                tracing::warn!(%error, "the cart is out of reach");
+                tracing::debug!(%error, "the cart is out of reach");
                 let text = "The cart is out of reach for a moment. Please try again.\n".to_owned();
                 Self { status: StatusCode::SERVICE_UNAVAILABLE, text }
             }

@@ -11,8 +11,27 @@ use support::{Visitor, default_replica, each_process, replica, send};
 
 /// The deadline, and what two busy cores may add.
 const WITHIN_DEADLINE: Duration = Duration::from_millis(250 + 400);
+/// What is promised is 100 ms after the node accepts again; the rest is for two busy cores.
+const BACK_WITHIN: Duration = Duration::from_millis(100 + 400);
 /// A refusal takes microseconds; the rest is for two busy cores.
 const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// Waits until requests are served again: they are refused at once until then, never kept waiting.
+async fn until_back(app: &axum::Router, cookie: Option<&str>) {
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        // Something is sent with or without a session.
+        let answer = send(app, Method::GET, "/cart", cookie.or(Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA"))).await;
+        if answer.status == StatusCode::OK {
+            break;
+        }
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        assert!(asked.elapsed() < AT_ONCE, "a refusal took {:?}", asked.elapsed());
+        assert!(began.elapsed() < BACK_WITHIN, "not back after {:?}: {}", began.elapsed(), answer.body);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_store_is_an_error_at_once_and_is_back_at_once() {
@@ -28,8 +47,8 @@ async fn a_killed_store_is_an_error_at_once_and_is_back_at_once() {
             for (method, path, status) in [
                 (Method::GET, "/plain", StatusCode::OK),
                 (Method::GET, "/extract", StatusCode::OK),
-                (Method::GET, "/get/name", StatusCode::BAD_GATEWAY),
-                (Method::POST, "/set/name/eve", StatusCode::BAD_GATEWAY),
+                (Method::GET, "/get/name", StatusCode::SERVICE_UNAVAILABLE),
+                (Method::POST, "/set/name/eve", StatusCode::SERVICE_UNAVAILABLE),
                 (Method::GET, "/cart", StatusCode::SERVICE_UNAVAILABLE),
                 (Method::POST, "/cart/add/TEA/1", StatusCode::SERVICE_UNAVAILABLE),
                 (Method::POST, "/logout", StatusCode::SERVICE_UNAVAILABLE),
@@ -47,10 +66,9 @@ async fn a_killed_store_is_an_error_at_once_and_is_back_at_once() {
         assert!(answer.body.contains("try again"), "{}", answer.body);
 
         server.restart().await;
-        let began = Instant::now();
+        until_back(&app, cookie.as_deref()).await;
         assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
         assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=2");
-        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         assert_eq!(visitor.cookie, cookie);
     })
     .await;
@@ -73,6 +91,7 @@ async fn a_store_that_dies_before_the_commit_makes_it_a_503() {
         assert_eq!((answer.status, answer.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
         assert_eq!(answer.headers[header::RETRY_AFTER], "1");
         server.restart().await;
+        until_back(&app, visitor.cookie.as_deref()).await;
         assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
     })
     .await;
@@ -103,9 +122,8 @@ async fn a_hung_store_is_answered_within_the_deadline() {
             visitor.get(&app, "/get/name").await;
         }
         server.signal("-CONT");
-        let began = Instant::now();
+        until_back(&app, visitor.cookie.as_deref()).await;
         assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
-        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     })
     .await;
 }
@@ -223,6 +241,7 @@ async fn a_lazy_store_finds_its_server_later() {
         let app = support::app::router().layer(SessionLayer::new(store.clone()));
         assert!(store.ping().await.is_err());
         server.restart().await;
+        until_back(&app, None).await;
         store.ping().await.unwrap();
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
@@ -246,13 +265,14 @@ async fn an_embedded_node_may_go_and_come_back() {
     for _ in 0..5 {
         let began = Instant::now();
         let answer = visitor.get(&app, "/get/name").await;
-        assert_eq!((answer.status, answer.set_cookie()), (StatusCode::BAD_GATEWAY, None));
+        assert_eq!((answer.status, answer.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
         assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     }
     assert_eq!(visitor.cookie, cookie);
     let mut config = cache_node::Config::for_test();
     config.port = address.port();
     let node = cache_node::Node::spawn(config).await.unwrap();
+    until_back(&app, cookie.as_deref()).await;
     // It keeps nothing on disk: the session is gone, and the visitor gets another one.
     visitor.post(&app, "/set/name/bob").await.ok();
     assert_ne!(visitor.cookie, cookie);

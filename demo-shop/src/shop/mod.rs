@@ -28,7 +28,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use session_store::{CacheStore, SessionLayer};
+use session_store::{CacheStore, OutagePolicy, SessionLayer};
 use tokio::net::TcpListener;
 use tower_sessions::Expiry;
 use tracing::{info, warn};
@@ -63,7 +63,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
 
     let app = App::new(args.name.clone(), store.clone(), database.clone());
-    let sessions = SessionLayer::new(store).with_secure(args.secure_cookies).with_expiry(Expiry::OnInactivity(IDLE_TIMEOUT));
+    let sessions = SessionLayer::new(store)
+        .with_secure(args.secure_cookies)
+        .with_expiry(Expiry::OnInactivity(IDLE_TIMEOUT))
+        // Every page knows what it can say without the store; `failure` gives the rest a face.
+        .with_outage_policy(OutagePolicy::WithoutSession);
     let routes = routes::all(app, sessions, args.test_hooks);
 
     say_ready(&args.name, address)?;

@@ -8,13 +8,16 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{StoreError, expiry::ExpiryPolicy};
+use crate::{OutagePolicy, StoreError, expiry::ExpiryPolicy};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) cookie: CookieChange,
     pub(crate) failure: Option<StoreError>,
+    /// Something that was asked for could not be read or changed, whatever the handler made of it.
+    pub(crate) met_outage: bool,
+    pub(crate) policy: OutagePolicy,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +42,17 @@ impl UnitOfWork {
     /// Commits what the request changed. After a server error only a logout counts.
     pub(crate) async fn finish(self: Arc<Self>, session: Session, server_error: bool) -> Outcome {
         let failure = self.write(&session, server_error).await.err();
+        // Before the touch: that one is not what the handler's answer is about.
+        let met_outage = self.met_outage();
         self.touch(failure.is_none()).await;
-        self.outcome(failure)
+        Outcome { met_outage, ..self.outcome(failure) }
     }
 
     /// What becomes of the cookie, after everything was written.
     pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
         let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
-        Outcome { cookie, failure }
+        Outcome { cookie, failure, met_outage: self.met_outage(), policy: self.outage_policy() }
     }
 
     async fn write(&self, session: &Session, server_error: bool) -> Result<(), StoreError> {

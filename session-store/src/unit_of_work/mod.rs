@@ -6,6 +6,7 @@
 mod cart;
 mod commit;
 mod finish;
+mod outage;
 mod state;
 
 use std::{fmt, sync::Arc};
@@ -51,7 +52,9 @@ impl fmt::Debug for UnitOfWork {
 impl UnitOfWork {
     pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, sent: Option<Id>) -> Arc<Self> {
         let base = sent.map_or(Base::None { stale: false }, Base::Sent);
-        Arc::new(Self { store, settings, state: Mutex::new(State::new(base)), session: Mutex::new(None) })
+        store.patience.set(settings.outage.patience());
+        let state = Mutex::new(State::new(base, settings.outage));
+        Arc::new(Self { store, settings, state, session: Mutex::new(None) })
     }
 
     pub(crate) fn attach(&self, session: &Session) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tower_sessions::session::Id;
 
 use crate::{
-    StoreError,
+    OutagePolicy, StoreError,
     backend::commit_token,
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     expiry::ExpiryPolicy,
@@ -37,10 +37,11 @@ pub(super) struct State {
     pub(super) ended_here: bool,
     /// Why the last write failed; `tower_sessions` passes on only its text.
     pub(super) failure: Option<StoreError>,
+    pub(super) outage: OutagePolicy,
 }
 
 impl State {
-    pub(super) fn new(base: Base) -> Self {
+    pub(super) fn new(base: Base, outage: OutagePolicy) -> Self {
         let sent = match &base {
             Base::Sent(id) => Some(*id),
             _ => None,
@@ -59,6 +60,7 @@ impl State {
             kept_ms: 0,
             ended_here: false,
             failure: None,
+            outage,
         }
     }
 

@@ -63,20 +63,30 @@ impl Server {
     /// Starts the process on the same port and the same data.
     pub async fn restart(&mut self) {
         assert!(self.process.is_none(), "it is running");
-        self.process = Some(
-            Command::new("redis-server")
-                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                .args(["--appendonly", "yes", "--appendfsync", "no", "--dir"])
-                .arg(&self.folder)
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server is needed: apt-get install redis-server"),
-        );
+        self.process = Some(self.spawn(&[]));
         let began = Instant::now();
         while self.try_connection().await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(10), "redis-server does not come up");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// As [`restart`](Self::restart), without waiting, and slow to load what it has.
+    pub fn restart_slowly(&mut self, us_per_key: u32) {
+        assert!(self.process.is_none(), "it is running");
+        self.process =
+            Some(self.spawn(&["--key-load-delay", &us_per_key.to_string(), "--loading-process-events-interval-bytes", "1024"]));
+    }
+
+    fn spawn(&self, more: &[&str]) -> Child {
+        Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--appendonly", "yes", "--appendfsync", "no", "--enable-debug-command", "local", "--dir"])
+            .arg(&self.folder)
+            .args(more)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is needed: apt-get install redis-server")
     }
 
     async fn try_connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {

@@ -1,0 +1,122 @@
+//! One node: its sockets, its breaker, what is known of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Address, Failure, Handle, Transport,
+    breaker::{Breaker, BreakerState, Change},
+    probe,
+    socket::{self, Socket},
+    transport::Connection,
+};
+use crate::StoreError;
+
+/// What is known of a node of the store.
+///
+/// ```no_run
+/// # fn example(store: &session_store::CacheStore) {
+/// for node in store.status().nodes {
+///     println!("{}: breaker {} for {:?}", node.address, node.breaker, node.since);
+/// }
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Host and port, or the path of the socket.
+    pub address: String,
+    /// Whether requests are sent to it.
+    pub breaker: BreakerState,
+    /// How long that has been so; half-open counts as open.
+    pub since: Duration,
+    /// What is wrong, while the breaker is not closed.
+    pub reason: Option<String>,
+    /// Connections that are up.
+    pub connections: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(super) address: Address,
+    pub(super) transport: Arc<Transport>,
+    pub(super) sockets: Box<[Socket]>,
+    pub(super) breaker: Breaker,
+    started: Instant,
+}
+
+impl Node {
+    pub(crate) fn new(address: Address, transport: Arc<Transport>, sockets: usize) -> Arc<Self> {
+        let started = Instant::now();
+        let sockets = (0..sockets).map(|_| Socket::new()).collect();
+        Arc::new(Self { address, transport, sockets, breaker: Breaker::new(started), started })
+    }
+
+    /// A handle on one of the connections; an error at once while the breaker is open.
+    pub(crate) async fn handle(self: &Arc<Self>, turn: usize) -> Result<Handle, StoreError> {
+        self.admit()?;
+        socket::handle(self, turn % self.sockets.len()).await
+    }
+
+    pub(crate) fn admit(&self) -> Result<(), StoreError> {
+        if self.breaker.is_closed() { Ok(()) } else { Err(socket::open_error(self)) }
+    }
+
+    /// Returns when the breaker is closed.
+    pub(crate) async fn until_closed(&self) {
+        self.breaker.until_closed().await;
+    }
+
+    pub(crate) fn failed(self: &Arc<Self>, failure: Failure, reason: &str) {
+        if self.breaker.failed(failure, reason, Instant::now()) == Change::Opened {
+            tracing::warn!(node = %self.address, reason, "the store's node is out of reach, requests are refused until it is back");
+            probe::start(self);
+        }
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let breaker = self.breaker.state();
+        let (since, reason) = self.breaker.since(Instant::now());
+        NodeStatus {
+            address: self.address.to_string(),
+            breaker,
+            since,
+            reason: (breaker != BreakerState::Closed).then_some(reason),
+            connections: self.sockets.iter().filter(|socket| socket.is_up()).count(),
+        }
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    pub(super) fn answered(&self) {
+        self.breaker.answered();
+    }
+
+    /// An attempt to connect has ended.
+    pub(super) fn connected(self: &Arc<Self>, outcome: Result<(), &StoreError>) {
+        match outcome {
+            Ok(()) => self.is_back(),
+            Err(StoreError::Connect { reason, .. }) => self.failed(Failure::Unreachable, reason),
+            Err(error) => self.failed(Failure::Unreachable, &error.to_string()),
+        }
+    }
+
+    /// A probe has been answered over this connection, which serves from now on. What was there before may hang.
+    pub(super) fn recovered(&self, connection: Connection) {
+        let mut connection = Some(connection);
+        for socket in &self.sockets {
+            socket.install(connection.take());
+        }
+        self.is_back();
+    }
+
+    fn is_back(&self) {
+        if let Change::Closed { after } = self.breaker.connected(Instant::now()) {
+            tracing::info!(node = %self.address, after_ms = after.as_millis() as u64, "the store's node is back");
+        }
+    }
+}

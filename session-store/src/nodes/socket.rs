@@ -1,0 +1,201 @@
+//! A connection that operations share, and its successors: it is replaced when it breaks, is silent, or is old.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::{FutureExt as _, future::Shared};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Node, transport::Connection};
+use crate::StoreError;
+
+/// What a finished attempt to connect leaves for all who waited for it.
+type Connected = Result<(Connection, u64), StoreError>;
+
+/// What an operation works with: a clone of a shared connection, and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    pub(crate) connection: Connection,
+    node: Arc<Node>,
+    socket: usize,
+    generation: u64,
+}
+
+impl Handle {
+    /// Whether it leads to this node, over the present connection, and that one is not too old.
+    pub(crate) fn is_current(&self, node: &Arc<Node>) -> bool {
+        Arc::ptr_eq(&self.node, node)
+            && self.connection.made.elapsed() <= node.transport.age_max
+            && self.node.sockets[self.socket].generation.load(Ordering::Acquire) == self.generation
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { node: Arc::clone(&self.node), socket: self.socket, generation: self.generation }
+    }
+}
+
+/// Which connection an operation went to, kept outside of the operation so that its end can be reported after a timeout.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    node: Arc<Node>,
+    socket: usize,
+    generation: u64,
+}
+
+impl Origin {
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(crate) fn answered(&self) {
+        self.socket().answered_at_us.store(self.node.now_us(), Ordering::Relaxed);
+        self.node.answered();
+    }
+
+    pub(crate) fn broke(&self) {
+        self.socket().replace(self.generation);
+    }
+
+    /// A connection over which nothing came for a whole deadline is replaced, and `true` returned: its peer may be gone
+    /// without a word. One that answered others meanwhile is only slow, and replacing it would add to the load.
+    pub(crate) fn is_silent_since(&self, waited_us: u64) -> bool {
+        let asked_at_us = self.node.now_us().saturating_sub(waited_us);
+        self.socket().answered_at_us.load(Ordering::Relaxed) < asked_at_us && self.socket().replace(self.generation)
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.node.sockets[self.socket]
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// Counts the connections: a handle of an earlier one is not used again.
+    generation: AtomicU64,
+    answered_at_us: AtomicU64,
+    // Held for a few instructions only; the waiting happens on the shared future inside.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Down,
+    Connecting(Shared<oneshot::Receiver<Connected>>),
+    Up(Connection),
+    /// Old, and still used until its successor is there.
+    Renewing(Connection),
+}
+
+impl Socket {
+    pub(super) fn new() -> Self {
+        Self { generation: AtomicU64::new(0), answered_at_us: AtomicU64::new(0), state: Mutex::new(State::Down) }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.state.lock(), State::Up(_) | State::Renewing(_))
+    }
+
+    /// `false` when it has been replaced already.
+    fn replace(&self, generation: u64) -> bool {
+        let mut state = self.state.lock();
+        let is_current = self.generation.load(Ordering::Relaxed) == generation;
+        if is_current && matches!(*state, State::Up(_) | State::Renewing(_)) {
+            self.advance(&mut state, State::Down);
+            return true;
+        }
+        false
+    }
+
+    /// Takes a connection that a probe has made, or none: what was there before, or was about to be, is not used again.
+    pub(super) fn install(&self, connection: Option<Connection>) {
+        self.advance(&mut self.state.lock(), connection.map_or(State::Down, State::Up));
+    }
+
+    fn advance(&self, state: &mut State, next: State) {
+        self.generation.fetch_add(1, Ordering::Release);
+        *state = next;
+    }
+}
+
+/// The connection, or one attempt to make it for everybody who asks at the same time.
+pub(super) async fn handle(node: &Arc<Node>, index: usize) -> Result<Handle, StoreError> {
+    let socket = &node.sockets[index];
+    let handle = |connection, generation| Handle { connection, node: Arc::clone(node), socket: index, generation };
+    let attempt = {
+        let mut state = socket.state.lock();
+        match &*state {
+            State::Up(connection) | State::Renewing(connection) => {
+                let handle = handle(connection.clone(), socket.generation.load(Ordering::Relaxed));
+                if matches!(*state, State::Up(_)) && handle.connection.made.elapsed() > node.transport.age_max {
+                    *state = State::Renewing(handle.connection.clone());
+                    tokio::spawn(renew(Arc::clone(node), index, handle.generation));
+                }
+                return Ok(handle);
+            }
+            State::Connecting(attempt) => attempt.clone(),
+            State::Down => {
+                let (sender, receiver) = oneshot::channel();
+                let attempt = receiver.shared();
+                *state = State::Connecting(attempt.clone());
+                // A task of its own: the attempt goes on when the request that began it runs out of time.
+                tokio::spawn(connect(Arc::clone(node), index, socket.generation.load(Ordering::Relaxed), sender));
+                attempt
+            }
+        }
+    };
+    if let Ok(connected) = attempt.clone().await {
+        return connected.map(|(connection, generation)| handle(connection, generation));
+    }
+    // The task was dropped with its runtime. The next one who asks begins another.
+    let mut state = socket.state.lock();
+    if matches!(&*state, State::Connecting(current) if current.ptr_eq(&attempt)) {
+        *state = State::Down;
+    }
+    Err(StoreError::Disconnected { reason: "the runtime that was connecting has shut down".to_owned() })
+}
+
+async fn connect(node: Arc<Node>, index: usize, generation: u64, done: oneshot::Sender<Connected>) {
+    let connected = node.transport.connect(&node.address).await;
+    let socket = &node.sockets[index];
+    let (connected, is_news) = {
+        let mut state = socket.state.lock();
+        let is_news = socket.generation.load(Ordering::Relaxed) == generation;
+        match &connected {
+            // A probe was faster.
+            _ if !is_news => {}
+            Ok(connection) => socket.advance(&mut state, State::Up(connection.clone())),
+            Err(_) => *state = State::Down,
+        }
+        (connected.map(|connection| (connection, generation + 1)), is_news)
+    };
+    if is_news {
+        node.connected(connected.as_ref().map(drop));
+    }
+    // Nobody waits any more: the connection is there for the next one.
+    let _ = done.send(connected);
+}
+
+/// Puts a young connection in the place of an old one. Operations that are under way end on the old one.
+async fn renew(node: Arc<Node>, index: usize, generation: u64) {
+    let connected = node.transport.connect(&node.address).await;
+    let socket = &node.sockets[index];
+    let mut state = socket.state.lock();
+    let is_current = socket.generation.load(Ordering::Relaxed) == generation;
+    match (&*state, connected) {
+        (State::Renewing(_), Ok(connection)) if is_current => socket.advance(&mut state, State::Up(connection)),
+        (State::Renewing(old), Err(error)) if is_current => {
+            tracing::debug!(%error, "an old connection could not be renewed");
+            *state = State::Up(old.clone());
+        }
+        _ => {}
+    }
+}
+
+/// Somebody asks a node while its breaker is open.
+pub(super) fn open_error(node: &Node) -> StoreError {
+    let (open_for, reason) = node.breaker.since(std::time::Instant::now());
+    StoreError::BreakerOpen { address: node.address.to_string(), open_for, reason }
+}

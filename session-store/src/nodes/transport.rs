@@ -1,0 +1,130 @@
+//! How a connection to a node is made.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    task::AbortHandle,
+    time::timeout,
+};
+
+use super::{Address, is_broken, reason};
+use crate::StoreError;
+
+/// After a minute without traffic the system asks whether the peer is still there, so that routers do not forget the
+/// connection.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What all connections to the nodes of one store have in common.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) login: RedisConnectionInfo,
+    /// Requests that may wait for their turn in one connection.
+    pub(crate) queue_max: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) age_max: Duration,
+    /// Whether only a primary will do.
+    pub(crate) primary_only: bool,
+}
+
+/// A connection, and the task that drives it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) multiplexed: MultiplexedConnection,
+    pub(crate) made: Instant,
+    _driver: Arc<Driver>,
+}
+
+/// Ends with its last user. The driver itself would wait for the answers of a peer that has none.
+#[derive(Debug)]
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Transport {
+    /// A connection over which the node has answered, within the time that an attempt may take.
+    pub(crate) async fn connect(&self, address: &Address) -> Result<Connection, StoreError> {
+        let reached = AtomicBool::new(false);
+        let attempts = async {
+            match self.open(address, &reached).await {
+                // Closed during the handshake, as by a server that is going down or has just come up: once more.
+                Err(error) if is_broken(&error) && !error.is_connection_refusal() => self.open(address, &reached).await,
+                opened => opened,
+            }
+        };
+        match timeout(self.connect_timeout, attempts).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(connect_error(address, reason(&error))),
+            Err(_) => Err(connect_error(
+                address,
+                format!("no answer within {} ms; is it running, and is the address right?", self.connect_timeout.as_millis()),
+            )),
+        }
+    }
+
+    /// `reached` is set as soon as the peer's system has accepted the connection.
+    pub(crate) async fn open(&self, address: &Address, reached: &AtomicBool) -> Result<Connection, RedisError> {
+        match address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                reached.store(true, Ordering::Release);
+                stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+                self.greet(stream).await
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                reached.store(true, Ordering::Release);
+                self.greet(stream).await
+            }
+        }
+    }
+
+    async fn greet<S>(&self, stream: S) -> Result<Connection, RedisError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // The deadline of the operation bounds the answer; a second timer for each request would only cost.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(self.queue_max);
+        let (multiplexed, driver) = MultiplexedConnection::new_with_config(&self.login, stream, config).await?;
+        let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
+        let mut connection = Connection { multiplexed, made: Instant::now(), _driver: driver };
+        // The handshake ignores errors, also that of a socket which is closed already. This shows it, and a server that
+        // wants a password or is still loading.
+        redis::cmd("PING").exec_async(&mut connection.multiplexed).await?;
+        if self.primary_only && is_replica(&mut connection.multiplexed).await? {
+            return Err(io::Error::other("it is a replica, and does not take writes").into());
+        }
+        Ok(connection)
+    }
+}
+
+/// A node that does not tell its role, because its user may not ask, is taken for a primary.
+async fn is_replica(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+    match redis::cmd("ROLE").query_async::<Value>(connection).await {
+        Ok(Value::Array(role)) => Ok(role.first().is_some_and(|role| *role == Value::BulkString(b"slave".to_vec()))),
+        Err(error) if is_broken(&error) => Err(error),
+        Ok(_) | Err(_) => Ok(false),
+    }
+}
+
+pub(crate) fn connect_error(address: &Address, reason: String) -> StoreError {
+    StoreError::Connect { address: address.to_string(), reason }
+}

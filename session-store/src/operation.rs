@@ -1,0 +1,241 @@
+//! One operation: its deadline, its attempts, and how long a request waits through an outage.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::{
+    CacheStore, Stage, StoreError,
+    nodes::{Failure, Node, Origin, is_broken, is_wrong_node},
+    scripts::Source,
+};
+
+/// Attempts of an operation whose connection broke: the first, and two on fresh ones. All within the deadline.
+const ATTEMPTS: u32 = 3;
+/// Before a node that said it is not, or not yet, the one to ask is asked again. The deadline bounds how often.
+const RETRY_PAUSE: Duration = Duration::from_millis(15);
+/// While a request waits through an outage: until it looks again, when nothing tells it that the node is back.
+const WAIT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the request that uses this store still waits through an outage, and whether it met one.
+#[derive(Default)]
+pub(crate) struct Patience {
+    left_us: AtomicU64,
+    met_outage: AtomicBool,
+}
+
+impl Patience {
+    /// From now on, operations wait this long in all, beyond the deadline of each.
+    pub(crate) fn set(&self, max: Duration) {
+        self.left_us.store(u64::try_from(max.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether an operation of this request failed because of an outage.
+    pub(crate) fn met_outage(&self) -> bool {
+        self.met_outage.load(Ordering::Relaxed)
+    }
+
+    fn left(&self) -> Duration {
+        Duration::from_micros(self.left_us.load(Ordering::Relaxed))
+    }
+
+    fn spend(&self, waited: Duration) {
+        let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        let spend = |left: u64| Some(left.saturating_sub(waited_us));
+        let _ = self.left_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+    }
+}
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patience").field("left", &self.left()).finish_non_exhaustive()
+    }
+}
+
+impl CacheStore {
+    /// One script call in one round trip; in two when the store does not know the script yet.
+    pub(crate) async fn script(&self, script: &Source, call: &Cmd) -> Result<Vec<Value>, StoreError> {
+        let answer = match self.send_raw(Request::One(call)).await {
+            Err(Problem::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(Request::One(&script.call_with_code(call))).await?
+            }
+            answer => answer.map_err(Problem::into_error)?,
+        };
+        match answer {
+            Value::Array(values) if !values.is_empty() => Ok(values),
+            _ => Err(StoreError::Unreadable { reason: "a script answered with no list".to_owned() }),
+        }
+    }
+
+    pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        match self.send(Request::Many(pipeline)).await? {
+            Value::Array(values) if values.len() == pipeline.len() => Ok(values),
+            _ => Err(StoreError::Unreadable { reason: "a pipeline has another number of answers".to_owned() }),
+        }
+    }
+
+    pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
+        self.send(Request::One(command)).await
+    }
+
+    async fn send(&self, request: Request<'_>) -> Result<Value, StoreError> {
+        self.send_raw(request).await.map_err(Problem::into_error)
+    }
+
+    async fn send_raw(&self, request: Request<'_>) -> Result<Value, Problem> {
+        let began = Instant::now();
+        match self.within(request, began + self.inner.deadline).await {
+            Err(problem) if problem.is_outage() => {
+                let left = self.patience.left();
+                let outcome = if left.is_zero() { Err(problem) } else { self.wait_through(request, problem, began + left).await };
+                if outcome.as_ref().is_err_and(Problem::is_outage) {
+                    self.patience.met_outage.store(true, Ordering::Relaxed);
+                }
+                outcome
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Repeats the operation whenever the store may be back, until the request's patience is at its end. Every operation
+    /// may be repeated: reads, touches, and scripts that carry a token.
+    async fn wait_through(&self, request: Request<'_>, mut problem: Problem, until: Instant) -> Result<Value, Problem> {
+        let began = Instant::now();
+        let outcome = loop {
+            let pause = sleep_until(until.min(Instant::now() + WAIT_PAUSE));
+            tokio::select! {
+                // A node that is back at once, and fails again, is not asked without a pause.
+                () = async { sleep(RETRY_PAUSE).await; self.inner.topology.recovered().await } => {}
+                () = pause => {}
+            }
+            if Instant::now() >= until {
+                break Err(problem);
+            }
+            match self.within(request, until.min(Instant::now() + self.inner.deadline)).await {
+                Err(again) if again.is_outage() => problem = again,
+                outcome => break outcome,
+            }
+        };
+        self.patience.spend(began.elapsed());
+        outcome
+    }
+
+    async fn within(&self, request: Request<'_>, deadline: Instant) -> Result<Value, Problem> {
+        // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
+        let mut origin = None;
+        if let Ok(answer) = timeout_at(deadline, self.attempts(request, &mut origin)).await {
+            return answer;
+        }
+        let waited = self.inner.deadline;
+        let stage = match origin {
+            None => Stage::Pool,
+            Some(origin) => {
+                if origin.is_silent_since(waited.as_micros() as u64) {
+                    origin.node().failed(Failure::Silent, "it accepts connections and does not answer");
+                }
+                Stage::Answer
+            }
+        };
+        Err(Problem::Store(StoreError::Timeout { deadline: waited, stage }))
+    }
+
+    async fn attempts(&self, request: Request<'_>, origin: &mut Option<Origin>) -> Result<Value, Problem> {
+        let pool = &self.inner.pool;
+        if pool.status().waiting >= self.inner.waiting_max {
+            return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
+        }
+        let mut place =
+            pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))?;
+        let mut broken: Option<RedisError> = None;
+        let mut attempt = 1;
+        loop {
+            let node: Arc<Node> = self.inner.topology.node().await.map_err(Problem::Store)?;
+            let handle = match (place.handle(&node).await, &broken) {
+                (Ok(handle), _) => handle,
+                (Err(error), None) => return Err(Problem::Store(error)),
+                // What broke may have been carried out, whatever the new connection fails at.
+                (Err(error), Some(broken)) => {
+                    return Err(Problem::Store(StoreError::Disconnected { reason: format!("{broken}; then: {error}") }));
+                }
+            };
+            let origin = origin.insert(handle.origin());
+            let connection = &mut handle.connection.multiplexed;
+            let answer = match request {
+                Request::One(command) => command.query_async(connection).await,
+                Request::Many(pipeline) => pipeline.query_async(connection).await,
+            };
+            let error = match answer {
+                Ok(answer) => {
+                    origin.answered();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            if is_broken(&error) {
+                origin.broke();
+                if attempt == ATTEMPTS {
+                    return Err(Problem::Store(StoreError::Disconnected { reason: error.to_string() }));
+                }
+                // On a fresh connection in the same place, since the other ones may be just as broken without knowing it.
+                attempt += 1;
+                broken = Some(error);
+                continue;
+            }
+            if !is_wrong_node(&error) {
+                origin.answered();
+                return Err(Problem::Refused(error));
+            }
+            // After a failover the name may lead elsewhere: the next attempt connects anew.
+            origin.broke();
+            node.failed(Failure::NotServing, error.detail().unwrap_or(error.category()));
+            if node.admit().is_err() {
+                return Err(Problem::Refused(error));
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
+}
+
+enum Problem {
+    Store(StoreError),
+    Refused(RedisError),
+}
+
+impl Problem {
+    /// Whether it may pass by itself.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Refused(error) => is_wrong_node(error),
+        }
+    }
+
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Refused(error) => {
+                let code = error.code().unwrap_or("ERR").to_owned();
+                let message = match (&*code, error.detail()) {
+                    ("NOAUTH", _) => "NOAUTH it asks for a password; put it into the URL: redis://:password@host:port".to_owned(),
+                    (_, Some(detail)) => format!("{code} {detail}"),
+                    (_, None) => error.to_string(),
+                };
+                StoreError::Refused { code, message }
+            }
+        }
+    }
+}

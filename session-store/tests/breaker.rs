@@ -1,0 +1,238 @@
+//! The breaker of a node: opens, refuses at once, probes by itself, closes.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use session_store::{BreakerState, CacheStore, StoreError};
+use support::each_process;
+
+/// What is promised is 5 ms; the rest is for two busy cores.
+const REFUSED_WITHIN: Duration = Duration::from_millis(5 + 100);
+/// What is promised is 100 ms; the rest is for two busy cores.
+const BACK_WITHIN: Duration = Duration::from_millis(100 + 400);
+
+fn breaker(store: &CacheStore) -> BreakerState {
+    store.status().nodes[0].breaker
+}
+
+async fn until(state: BreakerState, store: &CacheStore, within: Duration) {
+    let began = Instant::now();
+    while breaker(store) != state {
+        assert!(began.elapsed() < within, "{:?} after {:?}", store.status(), began.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Operations at once, over and over, each answered at once or refused at once.
+async fn load(store: &CacheStore, clients: usize, time: Duration) -> usize {
+    let until = Instant::now() + time;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut refused = 0;
+            while Instant::now() < until {
+                let began = Instant::now();
+                if let Err(error) = store.ping().await {
+                    assert!(matches!(error, StoreError::BreakerOpen { .. }), "{error}");
+                    assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
+                    refused += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            refused
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_refused_at_once_and_is_back_at_once_under_load() {
+    each_process(async |mut server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        assert_eq!(breaker(&store), BreakerState::Closed);
+        server.kill();
+        let began = Instant::now();
+        store.ping().await.unwrap_err();
+        assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
+        until(BreakerState::Open, &store, REFUSED_WITHIN).await;
+        let node = store.status().nodes.remove(0);
+        assert!(node.reason.unwrap().contains("connection refused"));
+        assert!(load(&store, 32, Duration::from_secs(2)).await > 1_000);
+        server.restart().await;
+        until(BreakerState::Closed, &store, BACK_WITHIN).await;
+        store.ping().await.unwrap();
+        assert_eq!(store.status().nodes[0].reason, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_is_probed_by_one_connection_and_is_back_at_once() {
+    each_process(async |server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        server.signal("-STOP");
+        let began = Instant::now();
+        while breaker(&store) == BreakerState::Closed {
+            let asked = Instant::now();
+            store.ping().await.unwrap_err();
+            assert!(asked.elapsed() < Duration::from_millis(250 + 400), "{:?}", asked.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(4), "the breaker stays closed");
+        }
+        until(BreakerState::HalfOpen, &store, Duration::from_secs(1)).await;
+        load(&store, 32, Duration::from_secs(3)).await;
+        server.signal("-CONT");
+        until(BreakerState::Closed, &store, BACK_WITHIN).await;
+        store.ping().await.unwrap();
+        // Those of the probes went with them; what the store uses is two connections, and this one.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut server.connection().await).await.unwrap();
+        assert!(clients.lines().count() <= 3, "{clients}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_shorter_than_an_outage_is_over_at_once() {
+    each_process(async |server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        for _ in 0..3 {
+            server.signal("-STOP");
+            // Longer than a deadline, shorter than what opens the breaker: a long pause, not an outage.
+            let slow = store.ping().await.unwrap_err();
+            assert!(slow.is_outage());
+            server.signal("-CONT");
+            let began = Instant::now();
+            while store.ping().await.is_err() {
+                assert!(began.elapsed() < BACK_WITHIN, "{:?}", store.status());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// A port whose system answers no attempt to connect: the queue of those who wait to be accepted is full.
+struct BlackHole {
+    listener: TcpListener,
+    waiting: Vec<std::net::TcpStream>,
+}
+
+impl BlackHole {
+    fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(stream);
+        }
+        assert!(!waiting.is_empty() && waiting.len() < 16, "{} connections", waiting.len());
+        Self { listener, waiting }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}", self.listener.local_addr().unwrap())
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_its_return_is_seen() {
+    let hole = BlackHole::new();
+    let store = CacheStore::builder(hole.url()).connect_lazy().unwrap();
+    let began = Instant::now();
+    store.ping().await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_millis(250 + 400), "{:?}", began.elapsed());
+    until(BreakerState::Open, &store, Duration::from_secs(1)).await;
+    load(&store, 16, Duration::from_secs(2)).await;
+    assert_ne!(breaker(&store), BreakerState::Closed);
+
+    let port = hole.port();
+    drop(hole.waiting);
+    drop(hole.listener);
+    let mut config = cache_node::Config::for_test();
+    config.port = port;
+    let node = cache_node::Node::spawn(config).await.unwrap();
+    until(BreakerState::Closed, &store, BACK_WITHIN).await;
+    store.ping().await.unwrap();
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_loading_is_waited_for_in_the_background() {
+    each_process(async |mut server| {
+        let mut admin = server.connection().await;
+        redis::cmd("DEBUG").arg(&["POPULATE", "2000", "k", "1000"]).exec_async(&mut admin).await.unwrap();
+        redis::cmd("BGREWRITEAOF").exec_async(&mut admin).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        server.kill();
+        store.ping().await.unwrap_err();
+        // 2 ms for each key: about four seconds.
+        server.restart_slowly(2_000);
+        let mut seen_loading = false;
+        let began = Instant::now();
+        while breaker(&store) != BreakerState::Closed {
+            let asked = Instant::now();
+            let error = store.ping().await;
+            assert!(asked.elapsed() < REFUSED_WITHIN, "{:?}", asked.elapsed());
+            seen_loading |= error.is_err_and(|error| error.to_string().contains("loading"));
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", store.status());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(seen_loading);
+        store.ping().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_operations_wait_for_the_pool() {
+    each_process(async |server| {
+        let store = CacheStore::builder(server.url()).pool_size(1).waiting_max(2).connect().await.unwrap();
+        server.signal("-STOP");
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let store = store.clone();
+            tasks.spawn(async move { store.ping().await.unwrap_err() });
+        }
+        let full = tasks.join_all().await.into_iter().filter(|error| matches!(error, StoreError::PoolFull { waiting_max: 2 }));
+        assert!(full.count() >= 5);
+        server.signal("-CONT");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_connection_is_replaced_and_nobody_notices() {
+    each_process(async |server| {
+        let store =
+            CacheStore::builder(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
+        let mut admin = server.connection().await;
+        let mut id_of_the_store = async || {
+            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
+            clients.lines().filter(|line| line.contains("cmd=ping")).map(|line| line[..8].to_owned()).collect::<Vec<_>>()
+        };
+        let before = id_of_the_store().await;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            store.ping().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        let after = id_of_the_store().await;
+        assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
+        assert_ne!(before, after);
+    })
+    .await;
+}
