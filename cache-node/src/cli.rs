@@ -117,7 +117,10 @@ fn serve(config: Config) -> ExitCode {
         // A closed standard output is no reason not to serve.
         let told = writeln!(out, "cache-node ready on {} (pid {})", node.addr(), std::process::id()).and_then(|()| out.flush());
         drop(told);
-        let name = ended.await;
+        let name = tokio::select! {
+            name = ended => name,
+            () = node.asked_to_end() => "SHUTDOWN",
+        };
         tracing::info!("{name}: ending");
         node.shutdown().await;
         ExitCode::SUCCESS

@@ -1,6 +1,6 @@
 //! INFO: the node's state as Redis prints it. Clients gate on `redis_version` and parse by field name.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     command::{Context, table::TABLE},
@@ -37,14 +37,7 @@ fn render_section(ctx: &Context<'_>, keys: &mut Keys<'_>, section: &str) -> Stri
         "server" => server(ctx),
         "clients" => clients(ctx),
         "memory" => memory(ctx, keys),
-        "persistence" => lines(
-            "Persistence",
-            &[
-                ("loading", "0".into()),
-                ("rdb_changes_since_last_save", keys.counters().changes.to_string()),
-                ("aof_enabled", "0".into()),
-            ],
-        ),
+        "persistence" => persistence(ctx, keys),
         "stats" => stats(ctx, keys),
         "replication" => replication(ctx),
         "cpu" => cpu(),
@@ -114,6 +107,27 @@ fn memory(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
         ("number_of_cached_scripts", ctx.shared.scripts.len().to_string()),
     ];
     lines("Memory", &fields)
+}
+
+fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
+    let report = ctx.shared.saver.report();
+    let changes = keys.counters().changes.saturating_sub(report.changes_saved);
+    let seconds = |time: Option<Duration>| time.map_or("-1".to_owned(), |time| time.as_secs().to_string());
+    let fields = [
+        ("loading", "0".to_owned()),
+        ("rdb_changes_since_last_save", changes.to_string()),
+        ("rdb_bgsave_in_progress", u8::from(report.is_running).to_string()),
+        ("rdb_last_save_time", report.last_save.to_string()),
+        ("rdb_last_bgsave_status", if report.error.is_none() { "ok" } else { "err" }.to_owned()),
+        ("rdb_last_bgsave_time_sec", seconds(report.last_took)),
+        ("rdb_current_bgsave_time_sec", seconds(report.running_for)),
+        ("rdb_saves", report.saves.to_string()),
+        ("rdb_current_bgsave_bytes", if report.is_running { report.progress_bytes } else { 0 }.to_string()),
+        ("rdb_last_load_keys_expired", report.keys_expired.to_string()),
+        ("rdb_last_load_keys_loaded", report.keys_loaded.to_string()),
+        ("aof_enabled", "0".to_owned()),
+    ];
+    lines("Persistence", &fields)
 }
 
 /// Resident memory of the process, where the system tells it.

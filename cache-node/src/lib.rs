@@ -20,6 +20,7 @@ mod config;
 mod info;
 mod keyspace;
 mod node;
+mod persistence;
 mod protocol;
 mod script;
 mod server;

@@ -31,7 +31,12 @@ const TABLES: [(&str, &str); 10] = [
 ];
 
 /// Commands without a line in the tables, with the reason.
-const NOT_COMPARED: [(&str, &str); 0] = [];
+const NOT_COMPARED: [(&str, &str); 4] = [
+    ("SAVE", "writes a file; tests/snapshots.rs"),
+    ("BGSAVE", "writes a file; tests/snapshots.rs"),
+    ("LASTSAVE", "tells a time; tests/snapshots.rs"),
+    ("SHUTDOWN", "ends the node; tests/snapshots.rs"),
+];
 
 /// A node and a Redis, and two connections to each.
 struct Pair {

@@ -14,6 +14,7 @@ mod random;
 mod scripting;
 mod server;
 mod set;
+mod snapshot;
 mod sorted_set;
 mod sorted_set_range;
 mod string;

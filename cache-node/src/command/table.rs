@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use crate::{
     command::{
-        CommandError, Context, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, sorted_set,
-        string, transaction,
+        CommandError, Context, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
+        sorted_set, string, transaction,
     },
     keyspace::Keys,
     protocol::{Args, Reply},
@@ -169,7 +169,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 11] = [
+    let families: [&[Spec]; 12] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -181,6 +181,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         pubsub::COMMANDS,
         connection::COMMANDS,
         server::COMMANDS,
+        snapshot::COMMANDS,
     ];
     families.concat()
 });

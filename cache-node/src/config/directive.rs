@@ -1,10 +1,11 @@
 //! The table of directives: command line, file, CONFIG GET, CONFIG SET and `--help` all read it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
     config::{Config, size},
     keyspace::{Classes, EvictionPolicy},
+    persistence::{SaveRule, Schedule},
 };
 
 /// What a setter expected, for the error.
@@ -145,8 +146,47 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.loglevel = level;
         Ok(())
     };
-    "save" "\"\"" LIVE "Only \"\": this node keeps its data in memory alone", |_| String::new(), |_, values| {
-        if values.iter().all(|value| value.is_empty()) { Ok(()) } else { Err("\"\": snapshots are not there yet".to_owned()) }
+    "dir" "FOLDER" LIVE "Folder of snapshots; with it the node finds its data again when it starts", |config| config.folder().display().to_string(), |config, values| {
+        let folder = PathBuf::from(one(values, "a folder")?);
+        if !folder.is_dir() {
+            return Err("a folder that exists".to_owned());
+        }
+        config.dir = Some(folder);
+        Ok(())
+    };
+    "dbfilename" "NAME" LIVE "Name of the snapshot's file in that folder", |config| config.dbfilename.clone(), |config, values| {
+        let name = one(values, "a file's name")?;
+        if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+            return Err("a file's name without a folder, such as dump.rdb".to_owned());
+        }
+        config.dbfilename = name.to_owned();
+        Ok(())
+    };
+    "save" "SECONDS CHANGES..." LIVE "Take a snapshot after so many seconds if there were so many changes; \"\" for never",
+    |config| config.save.iter().map(|rule| format!("{} {}", rule.seconds, rule.changes)).collect::<Vec<_>>().join(" "), |config, values| {
+        let words: Vec<&str> = values.iter().flat_map(|value| value.split_whitespace()).collect();
+        config.save = SaveRule::parse_all(&words).ok_or("pairs of seconds and changes, such as 3600 1 300 100, or \"\"")?;
+        Ok(())
+    };
+    "rdbcompression" "yes|no" LIVE "Compress strings in snapshots", |config| yes_no(config.rdbcompression), |config, values| {
+        config.rdbcompression = boolean(values)?;
+        Ok(())
+    };
+    "rdbchecksum" "yes|no" LIVE "End snapshots with a checksum", |config| yes_no(config.rdbchecksum), |config, values| {
+        config.rdbchecksum = boolean(values)?;
+        Ok(())
+    };
+    "stop-writes-on-bgsave-error" "yes|no" LIVE "Refuse writes while the last snapshot by rule failed", |config| yes_no(config.stop_writes_on_bgsave_error), |config, values| {
+        config.stop_writes_on_bgsave_error = boolean(values)?;
+        Ok(())
+    };
+    "snapshot-schedule" "WHEN" LIVE "Take a snapshot every 30m, 6h or 1d, or each day at 04:30 (UTC); \"\" for never", |config| config.snapshot_schedule.to_string(), |config, values| {
+        config.snapshot_schedule = one(values, "").ok().and_then(Schedule::parse).ok_or("an interval such as 6h, a time of day such as 04:30, or \"\"")?;
+        Ok(())
+    };
+    "snapshot-retention" "COUNT" LIVE "Keep the last snapshots under names with their time as well; 0 for none", |config| config.snapshot_retention.to_string(), |config, values| {
+        config.snapshot_retention = number(values, 0, 10_000)? as usize;
+        Ok(())
     };
     "appendonly" "no" LIVE "Only no: this node keeps its data in memory alone", |_| yes_no(false), |_, values| {
         if boolean(values)? { Err("no: the append-only log is not there yet".to_owned()) } else { Ok(()) }

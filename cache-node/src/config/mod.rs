@@ -7,11 +7,18 @@ mod size;
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use thiserror::Error;
 
-use crate::keyspace::{Classes, EvictionPolicy};
+use crate::{
+    keyspace::{Classes, EvictionPolicy},
+    persistence::{SaveRule, Schedule},
+};
 
 /// A directive or its value is wrong. The text names the directive, what was wrong and what is taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -50,6 +57,15 @@ pub struct Config {
     pub(crate) client_query_buffer_limit: usize,
     pub(crate) pubsub_buffer_limit: usize,
     pub(crate) loglevel: String,
+    /// `None`: nothing is kept on disk unless it is asked for.
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) dbfilename: String,
+    pub(crate) save: Vec<SaveRule>,
+    pub(crate) rdbcompression: bool,
+    pub(crate) rdbchecksum: bool,
+    pub(crate) stop_writes_on_bgsave_error: bool,
+    pub(crate) snapshot_schedule: Schedule,
+    pub(crate) snapshot_retention: usize,
 }
 
 impl Default for Config {
@@ -76,6 +92,14 @@ impl Default for Config {
             client_query_buffer_limit: 1024 * 1024 * 1024,
             pubsub_buffer_limit: 32 * 1024 * 1024,
             loglevel: "notice".to_owned(),
+            dir: None,
+            dbfilename: "dump.rdb".to_owned(),
+            save: Vec::new(),
+            rdbcompression: true,
+            rdbchecksum: true,
+            stop_writes_on_bgsave_error: true,
+            snapshot_schedule: Schedule::Never,
+            snapshot_retention: 0,
         }
     }
 }
@@ -108,6 +132,16 @@ impl Config {
             let given = values.join(" ");
             ConfigError(format!("{}: '{given}' is not valid: expected {expected}", known.name))
         })
+    }
+
+    /// The folder of everything on disk.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// Whether the node is to find its data again when it starts.
+    pub(crate) fn has_persistence(&self) -> bool {
+        self.dir.is_some() || !self.save.is_empty() || self.snapshot_schedule != Schedule::Never
     }
 
     /// The value of a directive as CONFIG GET prints it.

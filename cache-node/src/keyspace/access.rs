@@ -87,10 +87,31 @@ impl Clock {
         if self.is_lfu() { Access::counted(now, LFU_INITIAL) } else { Access(lru_tick(now)) }
     }
 
+    /// The stamp of an entry that was used before it came here. What the policy does not go by is passed over.
+    pub(super) fn restored(&self, usage: Usage, now: Now) -> Access {
+        match usage {
+            Usage::IdleSeconds(seconds) if !self.is_lfu() => {
+                Access(lru_tick(Now { unix_ms: now.unix_ms.saturating_sub(seconds.saturating_mul(1000)) }))
+            }
+            Usage::Frequency(counter) if self.is_lfu() => Access::counted(now, u32::from(counter)),
+            _ => self.created(now),
+        }
+    }
+
     /// The stamp after one more use.
     pub(super) fn used(&self, access: Access, now: Now) -> Access {
         if self.is_lfu() { access.count_use(now) } else { Access(lru_tick(now)) }
     }
+}
+
+/// When and how often an entry was used, as a snapshot tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Usage {
+    #[default]
+    Unknown,
+    IdleSeconds(u64),
+    /// The LFU counter.
+    Frequency(u8),
 }
 
 /// LRU: ticks of [`LRU_TICK_MS`]. LFU: 16 bits of minutes, 8 bits of a logarithmic counter.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0..6 | Unix time in milliseconds at which the entry ends; 0 for never |
 //! | 6..9 | last use, see [`Access`] |
-//! | 9 | form of the value (high four bits, never 0 in a live entry), long key (bit 3), unused bytes at the end (low three) |
+//! | 9 | epoch (bit 6), form of the value (bits 4 and 5, never 0 in a live entry), long key (bit 3), unused bytes at the end (low three) |
 //! | 10 | length of the key, or four bytes of it when the key is long |
 //! | … | key, value |
 //!
@@ -26,6 +26,8 @@ pub(crate) enum Form {
 const FORM_AT: usize = 9;
 const LONG_KEY: u8 = 1 << 3;
 const UNUSED: u8 = 0b111;
+const FORM: u8 = 0b11 << 4;
+const EPOCH: u8 = 1 << 6;
 const SHORT_HEADER: usize = 11;
 const LONG_HEADER: usize = 14;
 
@@ -37,6 +39,8 @@ pub(super) struct Parts<'a> {
     pub(super) value: &'a [u8],
     pub(super) expires_at_ms: Option<u64>,
     pub(super) access: Access,
+    /// Which of two snapshots in a row the entry was handed over to: see `snapshot`.
+    pub(super) epoch: bool,
 }
 
 impl Parts<'_> {
@@ -51,6 +55,7 @@ impl Parts<'_> {
         set_expires_at_ms(slot, self.expires_at_ms);
         set_access(slot, self.access);
         slot[FORM_AT] = (self.form as u8) << 4 | if is_long { LONG_KEY } else { 0 } | unused as u8;
+        set_epoch(slot, self.epoch);
         if is_long {
             slot[SHORT_HEADER - 1..LONG_HEADER].copy_from_slice(&(self.key.len() as u32).to_le_bytes());
         } else {
@@ -84,7 +89,7 @@ impl<'a> Entry<'a> {
     }
 
     pub(super) fn form(self) -> Form {
-        match self.0[FORM_AT] >> 4 {
+        match (self.0[FORM_AT] & FORM) >> 4 {
             1 => Form::String,
             2 => Form::Hash,
             _ => Form::Object,
@@ -105,6 +110,10 @@ impl<'a> Entry<'a> {
 
     pub(super) fn is_expired(self, now_ms: u64) -> bool {
         self.expires_at_ms().is_some_and(|at| at <= now_ms)
+    }
+
+    pub(super) fn epoch(self) -> bool {
+        self.0[FORM_AT] & EPOCH != 0
     }
 
     pub(super) fn access(self) -> Access {
@@ -134,6 +143,10 @@ pub(super) fn set_access(slot: &mut [u8], access: Access) {
     slot[6..9].copy_from_slice(&access.to_bytes());
 }
 
+pub(super) fn set_epoch(slot: &mut [u8], epoch: bool) {
+    slot[FORM_AT] = slot[FORM_AT] & !EPOCH | if epoch { EPOCH } else { 0 };
+}
+
 /// Whether the slot holds an entry.
 pub(super) fn is_live(slot: &[u8]) -> bool {
     slot[FORM_AT] != 0
@@ -160,12 +173,13 @@ mod tests {
                     value: &value,
                     expires_at_ms: Some(1_795_000_000_123),
                     access: Access::default(),
+                    epoch: value_length % 2 == 0,
                 };
                 let mut slot = vec![0xAA; parts.bytes().next_multiple_of(8)];
                 parts.write(&mut slot);
                 let entry = Entry(&slot);
                 assert_eq!((entry.key(), entry.value(), entry.form()), (&key[..], &value[..], Form::Hash));
-                assert_eq!(entry.expires_at_ms(), Some(1_795_000_000_123));
+                assert_eq!((entry.expires_at_ms(), entry.epoch()), (Some(1_795_000_000_123), value_length % 2 == 0));
                 set_expires_at_ms(&mut slot, None);
                 assert_eq!(Entry(&slot).expires_at_ms(), None);
             }

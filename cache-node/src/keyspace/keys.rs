@@ -8,8 +8,8 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::keyspace::{
-    Change, ChangeSink, Class, Collection, Guards, HashRef, Keyspace, Kind, List, Now, Record, Set, SortedSet, Value, WatchFlag,
-    WrongType,
+    Change, ChangeSink, Class, Collection, Guards, HashRef, Keyspace, Kind, List, Now, Record, Set, SortedSet, Usage, Value,
+    WatchFlag, WrongType,
     entry::Form,
     index::Index,
     index_hash,
@@ -40,7 +40,15 @@ pub(crate) enum ValueRef<'a> {
 }
 
 impl<'a> ValueRef<'a> {
-    fn of_object(value: &'a Value) -> ValueRef<'a> {
+    /// A value that lies in its entry.
+    pub(super) fn of_inline(form: Form, bytes: &'a [u8]) -> ValueRef<'a> {
+        match form {
+            Form::Hash => ValueRef::Hash(HashRef::packed(bytes)),
+            _ => ValueRef::Str(bytes),
+        }
+    }
+
+    pub(super) fn of_object(value: &'a Value) -> ValueRef<'a> {
         match value {
             Value::Str(string) => ValueRef::Str(&string.0),
             Value::Hash(hash) => ValueRef::Hash(hash.as_ref().into()),
@@ -312,6 +320,17 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Puts a value that was elsewhere in the key's place: loading, RESTORE.
+    pub(crate) fn restore(&mut self, key: &[u8], value: Value, expires_at_ms: Option<u64>, usage: Usage) {
+        self.set(key, value, expires_at_ms);
+        if usage != Usage::Unknown {
+            let access = self.keyspace.clock().restored(usage, self.now);
+            if let Some(place) = self.find(key) {
+                self.guards[place.guard].1.set_access(self.db, place.position, access);
+            }
+        }
+    }
+
     /// Changes a value in place. `Ok(None)`: no such key. A collection that became empty is removed. `event` is told when the edit
     /// says [`Changed::Yes`].
     pub(crate) fn edit<T: Collection, R>(
@@ -355,7 +374,7 @@ impl<'a> Keys<'a> {
         let entry = shard.entry(db, place.position);
         let (changed, result, is_empty) = if entry.form() == Form::Object {
             let number = entry.object();
-            let value = T::of_mut(shard.object_mut(number))?;
+            let value = T::of_mut(shard.object_mut(db, place.position))?;
             let (changed, result) = edit(value);
             let is_empty = value.is_empty();
             shard.object_changed(number);
@@ -566,8 +585,15 @@ impl<'a> Keys<'a> {
             let shard: &mut Shard = &mut self.guards[guard].1;
             let mut empty = Shard::new(databases);
             empty.counters = shard.counters;
+            empty.epoch = shard.epoch;
+            empty.flushed = shard.flushed.take();
             std::mem::swap(&mut empty.watchers, &mut shard.watchers);
-            shards.push(std::mem::replace(shard, empty));
+            let old = std::mem::replace(shard, empty);
+            // What a snapshot still needs goes to it as it is, instead of entry by entry.
+            match &old.capture {
+                Some(capture) if capture.is_needed() => shard.flushed = Some(Box::new(old)),
+                _ => shards.push(old),
+            }
             self.account(guard);
         }
         Flushed { _shards: shards }
@@ -727,12 +753,11 @@ impl Drop for Keys<'_> {
     }
 }
 
-fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
+pub(super) fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
     let entry = shard.entry(db, position);
     match entry.form() {
-        Form::String => ValueRef::Str(entry.value()),
-        Form::Hash => ValueRef::Hash(HashRef::packed(entry.value())),
         Form::Object => ValueRef::of_object(shard.object(entry.object())),
+        form => ValueRef::of_inline(form, entry.value()),
     }
 }
 

@@ -21,11 +21,12 @@ mod ranks;
 mod record;
 mod set;
 mod shard;
+mod snapshot;
 mod sorted_set;
 mod value;
 mod watch;
 
-pub(crate) use access::{Clock, EvictionPolicy};
+pub(crate) use access::{Clock, EvictionPolicy, Usage};
 pub(crate) use change::{Change, ChangeSink, Class, Classes};
 pub(crate) use glob::glob_matches;
 pub(crate) use hash::{Hash, HashRef};
@@ -33,6 +34,7 @@ pub(crate) use keys::{Changed, Flushed, Keys, ValueRef};
 pub(crate) use list::{End, List};
 pub(crate) use record::Record;
 pub(crate) use set::Set;
+pub(crate) use snapshot::{DbSize, Encode, EntryRef, UsageKind};
 pub(crate) use sorted_set::{Member, SortedSet};
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 pub(crate) use watch::WatchFlag;
@@ -64,6 +66,7 @@ pub(crate) struct Keyspace {
     databases: usize,
     /// Whether keys go only when another node, or the log that is loaded, says so.
     is_follower: AtomicBool,
+    has_snapshot: AtomicBool,
 }
 
 /// Aligned to a cache line pair, so that two threads in neighbouring shards do not slow each other down.
@@ -87,6 +90,7 @@ impl Keyspace {
             clock: Clock::default(),
             databases,
             is_follower: AtomicBool::new(false),
+            has_snapshot: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +121,11 @@ impl Keyspace {
     /// Bytes that keys and values take, the tables' own included. O(shards), no lock.
     pub(crate) fn used_bytes(&self) -> usize {
         self.cells.iter().map(|cell| cell.used_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Writes since the start: Redis's dirty count. Locks one shard after the other.
+    pub(crate) fn changes(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.shard.lock().counters.changes).sum()
     }
 
     /// Locks the shards of `keys` and gives a view of database `db` at `now`. Blocks while other threads hold those shards.

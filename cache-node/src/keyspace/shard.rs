@@ -7,6 +7,7 @@ use crate::keyspace::{
     entry::{self, Entry, Form, Parts},
     index::Index,
     objects::Objects,
+    snapshot::Capture,
     watch::Watchers,
 };
 
@@ -32,6 +33,11 @@ pub(super) struct Shard {
     swept: Option<Now>,
     /// The page that is being emptied.
     pub(super) moving: Option<SparsePage>,
+    /// Entries of the other epoch are still to be handed over to the snapshot that runs.
+    pub(super) epoch: bool,
+    pub(super) capture: Option<Box<Capture>>,
+    /// What a flush took out, with what the snapshot that runs still needs of it.
+    pub(super) flushed: Option<Box<Shard>>,
     arena: Arena,
     objects: Objects,
     index_bytes: usize,
@@ -70,6 +76,9 @@ impl Shard {
             sweep: Sweep::default(),
             swept: None,
             moving: None,
+            epoch: false,
+            capture: None,
+            flushed: None,
             arena: Arena::default(),
             objects: Objects::default(),
             index_bytes: 0,
@@ -107,7 +116,10 @@ impl Shard {
         self.objects.get(number)
     }
 
-    pub(super) fn object_mut(&mut self, number: usize) -> &mut Value {
+    /// The object of an entry of [`Form::Object`], to be changed.
+    pub(super) fn object_mut(&mut self, db: usize, position: usize) -> &mut Value {
+        self.preserve(db, position);
+        let number = self.entry(db, position).object();
         self.objects.get_mut(number)
     }
 
@@ -136,6 +148,7 @@ impl Shard {
 
     /// Puts another value in an entry's place. Its position stays.
     pub(super) fn replace(&mut self, db: usize, position: usize, new: NewEntry<'_>, now: Now) {
+        self.preserve(db, position);
         self.drop_object(db, position);
         let expires_at_ms = new.expires_at_ms;
         self.with_parts(new, |shard, parts| shard.rewrite(db, position, parts));
@@ -143,14 +156,13 @@ impl Shard {
     }
 
     pub(super) fn set_expiry(&mut self, db: usize, position: usize, expires_at_ms: Option<u64>, now: Now) {
-        let handle = self.handle(db, position);
-        entry::set_expires_at_ms(self.arena.slot_mut(handle), expires_at_ms);
+        self.preserve(db, position);
+        entry::set_expires_at_ms(self.slot_mut(db, position), expires_at_ms);
         self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
     }
 
     pub(super) fn set_access(&mut self, db: usize, position: usize, access: Access) {
-        let handle = self.handle(db, position);
-        entry::set_access(self.arena.slot_mut(handle), access);
+        entry::set_access(self.slot_mut(db, position), access);
     }
 
     /// Counts due times anew when the clock has jumped: they tell only a few hours ahead from behind, so after a machine slept, or its
@@ -173,6 +185,7 @@ impl Shard {
 
     /// Takes an entry out, its object with it.
     pub(super) fn remove(&mut self, db: usize, position: usize) {
+        self.preserve(db, position);
         self.drop_object(db, position);
         let handle = self.handle(db, position);
         self.free(handle);
@@ -186,6 +199,7 @@ impl Shard {
     pub(super) fn clear(&mut self, db: usize) {
         for position in 0..self.tables[db].positions() {
             if let Some(handle) = self.tables[db].at(position) {
+                self.preserve(db, position);
                 self.drop_object(db, position);
                 self.free(handle);
             }
@@ -196,6 +210,7 @@ impl Shard {
 
     /// Takes an entry's object out and leaves the entry with none; only before [`Shard::remove`] or [`Shard::replace`].
     pub(super) fn take_object(&mut self, db: usize, position: usize) -> Value {
+        self.preserve(db, position);
         let number = self.entry(db, position).object();
         self.objects.take(number)
     }
@@ -236,6 +251,11 @@ impl Shard {
         true
     }
 
+    pub(super) fn slot_mut(&mut self, db: usize, position: usize) -> &mut [u8] {
+        let handle = self.handle(db, position);
+        self.arena.slot_mut(handle)
+    }
+
     fn handle(&self, db: usize, position: usize) -> Handle {
         self.tables[db].at(position).expect("callers pass positions of entries")
     }
@@ -243,11 +263,12 @@ impl Shard {
     /// Gives `write` what the entry is made of; an object is put in its place first.
     fn with_parts<R>(&mut self, new: NewEntry<'_>, write: impl FnOnce(&mut Shard, Parts<'_>) -> R) -> R {
         let NewEntry { key, value, expires_at_ms, access } = new;
+        let epoch = self.epoch;
         match value {
-            NewValue::Inline(form, value) => write(self, Parts { key, form, value, expires_at_ms, access }),
+            NewValue::Inline(form, value) => write(self, Parts { key, form, value, expires_at_ms, access, epoch }),
             NewValue::Object(object) => {
                 let number = self.objects.add(object).to_le_bytes();
-                write(self, Parts { key, form: Form::Object, value: &number, expires_at_ms, access })
+                write(self, Parts { key, form: Form::Object, value: &number, expires_at_ms, access, epoch })
             }
         }
     }

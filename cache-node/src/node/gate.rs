@@ -13,6 +13,8 @@ pub(crate) enum Hindrance {
     LogFailed = 1 << 1,
     /// `durability sync` without a log and without a replica: nothing could be acknowledged.
     NowhereSafe = 1 << 2,
+    /// The last snapshot by rule failed, and `stop-writes-on-bgsave-error` is set.
+    SnapshotFailed = 1 << 3,
 }
 
 /// The reasons in force. Costs one atomic load per batch while there are none.
@@ -53,6 +55,14 @@ impl Gate {
             Some(
                 "NOREPLICAS Not enough good replicas to write: durability is sync, no replica is connected and there is no \
                  append-only log. Start one of them, or set durability to async."
+                    .to_owned(),
+            )
+        } else if self.has(Hindrance::SnapshotFailed) {
+            Some(
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may \
+                 modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
+                 snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB \
+                 error."
                     .to_owned(),
             )
         } else {

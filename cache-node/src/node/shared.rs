@@ -9,11 +9,13 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::{
     config::{Config, ConfigError},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     node::{Clients, Gate, Journal, Notifier, PubSub},
+    persistence::Saver,
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
 };
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) notifier: Notifier,
     pub(crate) journal: Journal,
     pub(crate) gate: Gate,
+    pub(crate) saver: Saver,
     pub(crate) scripts: ScriptCache,
     pub(crate) errors: ErrorStats,
     pub(crate) counters: Counters,
@@ -43,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) run_id: String,
     pub(crate) address: SocketAddr,
     pub(crate) is_stopping: AtomicBool,
+    /// Told when a client asks the node to end: SHUTDOWN.
+    pub(crate) asked_to_end: Notify,
+    /// Whether a last snapshot is to be taken: not after SHUTDOWN NOSAVE.
+    pub(crate) saves_at_end: AtomicBool,
     config: RwLock<Arc<Config>>,
     /// Counts changes of the configuration: a worker looks at this number once per batch and not at the lock.
     config_version: AtomicU64,
@@ -59,6 +66,7 @@ impl Shared {
             pubsub,
             journal: Journal::default(),
             gate: Gate::default(),
+            saver: Saver::new(now),
             scripts: ScriptCache::default(),
             errors: ErrorStats::default(),
             counters: Counters::default(),
@@ -67,6 +75,8 @@ impl Shared {
             run_id: (0..40).map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)])).collect(),
             address,
             is_stopping: AtomicBool::new(false),
+            asked_to_end: Notify::new(),
+            saves_at_end: AtomicBool::new(true),
             config: RwLock::new(Arc::new(config)),
             config_version: AtomicU64::new(0),
             changing_config: Mutex::new(()),
@@ -94,10 +104,20 @@ impl Shared {
         Ok(())
     }
 
+    /// Ends the node: workers answer what has arrived and stop.
+    pub(crate) fn end(&self, saves: bool) {
+        self.saves_at_end.store(saves, Ordering::Release);
+        self.is_stopping.store(true, Ordering::Release);
+        self.clients.close_all();
+        self.saver.end();
+        self.asked_to_end.notify_one();
+    }
+
     fn follow_config(&self) {
         let config = self.config();
         self.keyspace.clock().follow(config.maxmemory_policy);
         self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
+        self.saver.follow_config(&config, &self.gate);
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{config::Config, keyspace::Now, node::Shared};
+use crate::{config::Config, keyspace::Now, node::Shared, persistence};
 
 /// A running node. Dropping it asks it to end and waits for its threads; [`Node::shutdown`] does the same from async code.
 ///
@@ -35,10 +35,10 @@ impl Node {
     /// Starts a node on threads of its own: it serves while the caller's runtime is busy, and needs none.
     ///
     /// # Errors
-    /// When an address cannot be bound (the text names it), or the machine gives no threads.
+    /// When an address cannot be bound (the text names it), the snapshot cannot be loaded, or the machine gives no threads.
     pub async fn spawn(config: Config) -> io::Result<Node> {
-        // Binding and starting threads is quick, and never waits for anybody.
-        Node::start(config)
+        // Loading a snapshot takes its time: not on the caller's runtime.
+        tokio::task::spawn_blocking(move || Node::start(config)).await.map_err(io::Error::other)?
     }
 
     /// As [`Node::spawn`], for callers without async.
@@ -49,7 +49,10 @@ impl Node {
         let listeners = listener::bind_all(&config)?;
         let address = listeners[0].local_addr()?;
         let shared = Arc::new(Shared::new(config, address, now()));
-        let threads = worker::start_all(&shared, listeners)?;
+        // The port is taken, and clients that come already wait in its backlog.
+        persistence::load_at_start(&shared)?;
+        let mut threads = worker::start_all(&shared, listeners)?;
+        threads.push(persistence::start_saver(&shared)?);
         Ok(Node { shared, threads })
     }
 
@@ -63,7 +66,8 @@ impl Node {
         self.ask_to_end();
         let threads = std::mem::take(&mut self.threads);
         // Joining blocks: not on the caller's runtime.
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(join)).await;
+        let shared = Arc::clone(&self.shared);
+        let joined = tokio::task::spawn_blocking(move || finish(&shared, threads)).await;
         drop(joined);
     }
 
@@ -73,15 +77,32 @@ impl Node {
     }
 
     fn ask_to_end(&self) {
-        self.shared.is_stopping.store(true, Ordering::Release);
-        self.shared.clients.close_all();
+        if !self.shared.is_stopping.load(Ordering::Acquire) {
+            self.shared.end(true);
+        }
+    }
+
+    /// Completes when a client has asked the node to end: SHUTDOWN. [`Node::shutdown`] is then still to be called.
+    pub(crate) async fn asked_to_end(&self) {
+        self.shared.asked_to_end.notified().await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.ask_to_end();
-        std::mem::take(&mut self.threads).into_iter().for_each(join);
+        finish(&self.shared, std::mem::take(&mut self.threads));
+    }
+}
+
+/// Waits for the threads, and takes the last snapshot when nothing writes any more.
+fn finish(shared: &Shared, threads: Vec<JoinHandle<()>>) {
+    if threads.is_empty() {
+        return;
+    }
+    threads.into_iter().for_each(join);
+    if shared.saves_at_end.load(Ordering::Acquire) {
+        shared.saver.save_at_end(shared);
     }
 }
 

@@ -12,25 +12,31 @@ use super::PATIENCE;
 /// A `redis-server` with nothing on disk; dropping it ends it.
 #[derive(Debug)]
 pub struct RedisServer {
-    process: Child,
+    pub process: Child,
     pub address: SocketAddr,
 }
 
 impl RedisServer {
     pub fn start() -> RedisServer {
+        RedisServer::start_with(&["--dir", "/tmp"])
+    }
+
+    /// With further directives; a folder is among them.
+    pub fn start_with(directives: &[&str]) -> RedisServer {
         // A port that was free a moment ago may be taken now: another one then.
         for _ in 0..20 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Some(server) = RedisServer::start_on(port) {
+            if let Some(server) = RedisServer::start_on(port, directives) {
                 return server;
             }
         }
         panic!("redis-server found no free port in 20 tries");
     }
 
-    fn start_on(port: u16) -> Option<RedisServer> {
+    fn start_on(port: u16, directives: &[&str]) -> Option<RedisServer> {
         let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(directives)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -1,0 +1,130 @@
+//! Files that are whole or not there: written aside, made durable, renamed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Bytes after which what was written is pushed to the disk, so that the end of a large file is no storm (Redis: 4 MB).
+const SYNC_BYTES: usize = 16 * 1024 * 1024;
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What files that are being written are called: a process that was killed leaves one behind.
+const TEMPORARY_PREFIX: &str = "temp-";
+
+/// Has `write` write the file at `path`: another process sees the old one or the new one, also after a power failure.
+///
+/// # Errors
+/// Those of the system and of `write`; the old file is there as before then.
+pub(super) fn write_whole<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let folder = folder_of(path);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{number}.rdb", std::process::id()));
+    let outcome = write_to(&temporary, write).and_then(|result| {
+        fs::rename(&temporary, path)?;
+        sync_folder(&folder)?;
+        Ok(result)
+    });
+    if outcome.is_err() {
+        // It may not have come to be.
+        drop(fs::remove_file(&temporary));
+    }
+    outcome
+}
+
+fn write_to<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, Syncing { file, unsynced: 0 });
+    let result = write(&mut buffered)?;
+    let syncing = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    syncing.file.sync_all()?;
+    Ok(result)
+}
+
+struct Syncing {
+    file: File,
+    unsynced: usize,
+}
+
+impl Write for Syncing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            self.file.sync_data()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Makes a rename in the folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The folder that a file stands in; the current one when its path names none.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Removes what a process that was killed left half written. Files of other processes that run are let be.
+pub(super) fn remove_temporaries(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX)) else { continue };
+        let Some((process, number)) = rest.strip_suffix(".rdb").and_then(|rest| rest.split_once('-')) else { continue };
+        let is_ours = [process, number].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+        let is_alive = process != std::process::id().to_string() && Path::new("/proc").join(process).exists();
+        if is_ours && !is_alive {
+            tracing::warn!(file = %entry.path().display(), "removing a snapshot that was not finished");
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the finished snapshot at `path` a second name with its time, and removes the oldest of those beyond `count`.
+pub(super) fn retain(path: &Path, stamp: &str, count: usize) -> io::Result<()> {
+    let (Some(stem), Some(extension)) = (path.file_stem().and_then(|s| s.to_str()), path.extension().and_then(|s| s.to_str()))
+    else {
+        return Err(io::Error::other("dbfilename has no extension, such as .rdb, for its copies to keep"));
+    };
+    let folder = folder_of(path);
+    let kept = folder.join(format!("{stem}-{stamp}.{extension}"));
+    if kept.exists() {
+        fs::remove_file(&kept)?;
+    }
+    // No copy: the next snapshot is a new file under the old name.
+    fs::hard_link(path, &kept)?;
+    let mut copies: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let middle = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+        let middle = middle.and_then(|rest| rest.strip_suffix(extension)).and_then(|rest| rest.strip_suffix('.'));
+        if middle
+            .is_some_and(|middle| middle.len() == stamp.len() && middle.bytes().all(|byte| byte.is_ascii_digit() || byte == b'T'))
+        {
+            copies.push(path);
+        }
+    }
+    // The time in the name sorts.
+    copies.sort();
+    for old in copies.iter().take(copies.len().saturating_sub(count)) {
+        fs::remove_file(old)?;
+    }
+    sync_folder(&folder)
+}

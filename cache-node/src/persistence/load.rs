@@ -1,0 +1,120 @@
+//! Loading a snapshot.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    time::Instant,
+};
+
+use crate::{
+    keyspace::Now,
+    node::Shared,
+    persistence::{
+        file,
+        rdb::{Decoder, Entry, Item, RdbError},
+        saver::path,
+    },
+    server::now,
+};
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Keys that are put in place per hold of the locks.
+const BATCH_KEYS_MAX: usize = 64;
+
+/// What was loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) keys: u64,
+    /// Keys whose time had come, and which were left out.
+    pub(crate) expired: u64,
+}
+
+/// Loads the snapshot that the configuration names, if persistence is configured and the file is there.
+///
+/// # Errors
+/// When the file cannot be read, or is no whole RDB file: a node that started without its data would overwrite it.
+pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
+    let config = shared.config();
+    if !config.has_persistence() {
+        return Ok(());
+    }
+    let path = path(&config);
+    let named = |what: String| io::Error::other(format!("cannot load {}: {what}", path.display()));
+    file::remove_temporaries(&file::folder_of(&path))
+        .map_err(|error| io::Error::new(error.kind(), format!("dir '{}': {error}", file::folder_of(&path).display())))?;
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(named(error.to_string())),
+    };
+    let started = Instant::now();
+    let mut decoder = Decoder::new(BufReader::with_capacity(BUFFER_BYTES, file), shared.keyspace.databases())
+        .map_err(|error| named(error.to_string()))?;
+    let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |_, _| ()).map_err(|error| {
+        named(format!("{error}. Nothing was changed. Restore the file from a copy, or move it away to start empty."))
+    })?;
+    shared.saver.loaded(loaded.keys, loaded.expired, shared.keyspace.changes());
+    let took = started.elapsed();
+    tracing::info!(keys = loaded.keys, expired = loaded.expired, ?took, file = %path.display(), "snapshot loaded");
+    Ok(())
+}
+
+/// What becomes of keys whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "replication is built on it")]
+pub(crate) enum Expired {
+    /// They are gone.
+    LeaveOut,
+    /// They stay until the primary says so.
+    Keep,
+}
+
+/// Puts everything that `decoder` reads into the keyspace; `aux` is told what the writer says of itself. Keys that are there already
+/// and come again are overwritten.
+///
+/// # Errors
+/// When the stream is no whole RDB; what was read until then stays in the keyspace.
+pub(crate) fn load_into(
+    shared: &Shared,
+    decoder: &mut Decoder<impl Read>,
+    expired: Expired,
+    mut aux: impl FnMut(&[u8], &[u8]),
+) -> Result<Loaded, RdbError> {
+    let now = now();
+    let mut loaded = Loaded::default();
+    let mut db = 0;
+    let mut batch: Vec<Entry> = Vec::with_capacity(BATCH_KEYS_MAX);
+    loop {
+        let item = decoder.next()?;
+        let is_full = batch.len() == BATCH_KEYS_MAX;
+        if is_full || matches!(item, Item::Db(_) | Item::End) {
+            put(shared, db, &mut batch, now);
+        }
+        match item {
+            Item::Db(next) => db = next,
+            Item::Entry(entry) => {
+                if expired == Expired::LeaveOut && entry.expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
+                    loaded.expired += 1;
+                } else {
+                    loaded.keys += 1;
+                    batch.push(entry);
+                }
+            }
+            Item::Aux(name, value) => aux(&name, &value),
+            Item::Skipped => {}
+            Item::End => return Ok(loaded),
+        }
+    }
+}
+
+fn put(shared: &Shared, db: usize, batch: &mut Vec<Entry>, now: Now) {
+    if batch.is_empty() {
+        return;
+    }
+    let mut keys = shared.keyspace.lock_all(db, now, shared);
+    keys.apply_only();
+    for Entry { key, value, expires_at_ms, usage } in batch.drain(..) {
+        keys.restore(&key, value, expires_at_ms, usage);
+    }
+}

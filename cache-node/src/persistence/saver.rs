@@ -1,0 +1,253 @@
+//! Snapshots to the file: asked for, by rule, by schedule.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::{
+    config::Config,
+    keyspace::Now,
+    node::{Gate, Hindrance, Shared},
+    persistence::{
+        file,
+        schedule::stamp,
+        snapshot::{Written, write_snapshot},
+    },
+    server::now,
+};
+
+/// How often rules and schedule are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long after a failure the rules wait (Redis: `CONFIG_BGSAVE_RETRY_DELAY`).
+const RETRY_SECONDS: u64 = 5;
+
+/// The state of a node's snapshots.
+#[derive(Debug)]
+pub(crate) struct Saver {
+    state: Mutex<State>,
+    called: Condvar,
+    /// One snapshot at a time: those to the file, those for replicas, those that begin a log.
+    turn: Mutex<()>,
+    /// Bytes of the snapshot that is being written to the file.
+    progress: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    is_asked: bool,
+    is_ending: bool,
+    running_since: Option<Instant>,
+    report: SaveReport,
+    /// When the last one was tried, Unix seconds.
+    tried: u64,
+}
+
+/// What INFO tells.
+#[derive(Clone, Debug)]
+pub(crate) struct SaveReport {
+    pub(crate) is_running: bool,
+    /// Unix seconds of the last success, or of the start.
+    pub(crate) last_save: u64,
+    /// Why the last one failed, if it did.
+    pub(crate) error: Option<String>,
+    pub(crate) last_took: Option<Duration>,
+    pub(crate) running_for: Option<Duration>,
+    /// The keyspace's count of changes at the last success.
+    pub(crate) changes_saved: u64,
+    pub(crate) saves: u64,
+    pub(crate) keys_loaded: u64,
+    pub(crate) keys_expired: u64,
+    pub(crate) progress_bytes: u64,
+}
+
+impl Saver {
+    pub(crate) fn new(now: Now) -> Saver {
+        let seconds = now.unix_ms / 1000;
+        let report = SaveReport {
+            is_running: false,
+            last_save: seconds,
+            error: None,
+            last_took: None,
+            running_for: None,
+            changes_saved: 0,
+            saves: 0,
+            keys_loaded: 0,
+            keys_expired: 0,
+            progress_bytes: 0,
+        };
+        let state = State { is_asked: false, is_ending: false, running_since: None, report, tried: seconds };
+        Saver { state: Mutex::new(state), called: Condvar::new(), turn: Mutex::new(()), progress: AtomicU64::new(0) }
+    }
+
+    /// Waits for a turn to take a snapshot.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// BGSAVE. `false` when one runs or waits already.
+    pub(crate) fn ask(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.is_asked || state.running_since.is_some() {
+            return false;
+        }
+        state.is_asked = true;
+        self.called.notify_all();
+        true
+    }
+
+    /// BGSAVE SCHEDULE: after the one that runs, if one does.
+    pub(crate) fn ask_later(&self) {
+        self.state.lock().is_asked = true;
+        self.called.notify_all();
+    }
+
+    pub(crate) fn report(&self) -> SaveReport {
+        let state = self.state.lock();
+        let running_for = state.running_since.map(|since| since.elapsed());
+        let progress_bytes = self.progress.load(Ordering::Relaxed);
+        SaveReport { is_running: running_for.is_some(), running_for, progress_bytes, ..state.report.clone() }
+    }
+
+    pub(super) fn loaded(&self, keys_loaded: u64, keys_expired: u64, changes: u64) {
+        let mut state = self.state.lock();
+        state.report = SaveReport { keys_loaded, keys_expired, changes_saved: changes, ..state.report.clone() };
+    }
+
+    /// Writes the file now, on the caller's thread.
+    ///
+    /// # Errors
+    /// When one is being written already, and those of the system.
+    pub(crate) fn save(&self, shared: &Shared) -> io::Result<()> {
+        {
+            let mut state = self.state.lock();
+            if state.running_since.is_some() {
+                return Err(io::Error::other("Background save already in progress"));
+            }
+            state.running_since = Some(Instant::now());
+        }
+        self.write(shared)
+    }
+
+    /// Has the thread of [`start`] end.
+    pub(crate) fn end(&self) {
+        self.state.lock().is_ending = true;
+        self.called.notify_all();
+    }
+
+    /// The last snapshot, when nothing writes any more: if there are rules and changes.
+    pub(crate) fn save_at_end(&self, shared: &Shared) {
+        let has_changes = shared.keyspace.changes() != self.report().changes_saved;
+        if has_changes && !shared.config().save.is_empty() {
+            // Logged where it fails.
+            drop(self.save(shared));
+        }
+    }
+
+    /// Writes the file; `running_since` is set.
+    fn write(&self, shared: &Shared) -> io::Result<()> {
+        let outcome = self.write_file(shared);
+        self.follow_config(&shared.config(), &shared.gate);
+        outcome
+    }
+
+    /// Closes the gate for writes while the last snapshot failed, if the configuration wants that.
+    pub(crate) fn follow_config(&self, config: &Config, gate: &Gate) {
+        let has_failed = self.state.lock().report.error.is_some();
+        let stops_writes = has_failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
+        gate.set(Hindrance::SnapshotFailed, stops_writes);
+    }
+
+    fn write_file(&self, shared: &Shared) -> io::Result<()> {
+        self.progress.store(0, Ordering::Relaxed);
+        let started = now().unix_ms / 1000;
+        let config = shared.config();
+        let path = path(&config);
+        let outcome = file::write_whole(&path, |writer| write_snapshot(shared, writer, &self.progress, || (), |()| Vec::new()));
+        let kept = outcome.as_ref().map_or(Ok(()), |_| match config.snapshot_retention {
+            0 => Ok(()),
+            count => file::retain(&path, &stamp(started), count),
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the snapshot is there, and could not be kept beside the next ones");
+        }
+        let mut state = self.state.lock();
+        let took = state.running_since.take().map(|since| since.elapsed());
+        state.tried = started;
+        match outcome {
+            Ok(((), Written { bytes, keys, changes })) => {
+                tracing::info!(keys, bytes, ?took, file = %path.display(), "snapshot written");
+                let saves = state.report.saves + 1;
+                let last_save = now().unix_ms / 1000;
+                let report = state.report.clone();
+                state.report = SaveReport { last_save, error: None, last_took: took, changes_saved: changes, saves, ..report };
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("cannot write the snapshot {}: {error}", path.display());
+                tracing::warn!("{text}");
+                state.report = SaveReport { error: Some(text.clone()), last_took: took, ..state.report.clone() };
+                Err(io::Error::new(error.kind(), text))
+            }
+        }
+    }
+
+    /// Waits until a snapshot is to be taken. `false` when the node ends.
+    fn wait(&self, shared: &Shared) -> bool {
+        loop {
+            let mut state = self.state.lock();
+            if !state.is_asked && !state.is_ending {
+                self.called.wait_for(&mut state, LOOK);
+            }
+            if state.is_ending {
+                return false;
+            }
+            let is_free = state.running_since.is_none();
+            let is_due = is_free && (std::mem::take(&mut state.is_asked) || is_due(shared, &state));
+            if is_due {
+                state.running_since = Some(Instant::now());
+                return true;
+            }
+        }
+    }
+}
+
+/// Whether rules or schedule ask for a snapshot.
+fn is_due(shared: &Shared, state: &State) -> bool {
+    let config = shared.config();
+    let now = now().unix_ms / 1000;
+    if config.snapshot_schedule.is_due(state.tried, now) {
+        return true;
+    }
+    if config.save.is_empty() || (state.report.error.is_some() && now < state.tried + RETRY_SECONDS) {
+        return false;
+    }
+    let changes = shared.keyspace.changes().saturating_sub(state.report.changes_saved);
+    let since = now.saturating_sub(state.report.last_save);
+    changes > 0 && config.save.iter().any(|rule| since >= rule.seconds && changes >= rule.changes)
+}
+
+/// Starts the thread that takes snapshots in the background.
+pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("cache-node-save".to_owned()).spawn(move || {
+        while shared.saver.wait(&shared) {
+            // Logged and told by INFO where it fails.
+            drop(shared.saver.write(&shared));
+        }
+    })
+}
+
+/// Where the snapshot stands.
+pub(super) fn path(config: &Config) -> PathBuf {
+    config.folder().join(&config.dbfilename)
+}

@@ -1,0 +1,381 @@
+//! Snapshots: between a node and a real Redis in both directions, at one point in time while clients write, and past every accident.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use support::{RedisServer, Value, Wire, process::Binary, wait_until};
+use tempfile::TempDir;
+
+/// One key of every type in every form that Redis keeps it in, databases and times to live included.
+const CONTENT: &str = "
+SET plain hello
+SET empty \"\"
+SET number 12345
+SET negative -70000
+SET large 9223372036854775807
+SET binary \"\\x00\\xff\\r\\n\"
+SETRANGE long 30000 x
+APPEND repeated aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+SET expiring soon PXAT 4102444800123
+HSET hash name Ann count 17 negative -5 empty \"\" big 123456789012
+HSET hash:long field vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv
+PEXPIREAT hash 4102444800000
+SADD set a b c
+SADD set:integers 1 2 3 -4
+SADD set:large 1 70000 5000000000
+RPUSH list a b 3 -4 100000 \"\" c
+ZADD zset 1 a 2.5 b -inf c inf d 0.1 e 1e300 f
+SELECT 3
+SET elsewhere yes
+SELECT 15
+SADD last one
+";
+
+fn fill(address: SocketAddr) {
+    let mut wire = Wire::connect(address);
+    for line in CONTENT.lines().filter(|line| !line.is_empty()) {
+        let reply = wire.run(line);
+        assert!(!matches!(reply, Value::Error(_)), "{line}: {reply:?}");
+    }
+    wire.run("SELECT 1");
+    for number in 0..700 {
+        wire.run(&format!("HSET hash:table field-{number} value-{number}"));
+        wire.run(&format!("SADD set:table member-{number}"));
+        wire.run(&format!("SADD set:intset {}", number * 3));
+        wire.run(&format!("ZADD zset:skiplist {number}.25 member-{number}"));
+        wire.run(&format!("RPUSH list:quicklist element-{number}-{}", "x".repeat(number % 90)));
+        wire.run(&format!("SET string:{number} {number}"));
+    }
+    wire.run(&format!("RPUSH list:plain before {} behind", "y".repeat(20_000)));
+}
+
+/// Everything that is there, in words.
+fn content(address: SocketAddr) -> Vec<String> {
+    let mut wire = Wire::connect(address);
+    let mut found = Vec::new();
+    for db in 0..16 {
+        wire.run(&format!("SELECT {db}"));
+        for key in wire.run("KEYS *").elements() {
+            let Value::Bulk(key) = key else { panic!("{key:?} is no key") };
+            let kind = wire.call(&[b"TYPE", key.as_slice()]).text();
+            let mut value = match kind.as_str() {
+                "string" => wire.call(&[b"GET", key.as_slice()]),
+                "hash" => wire.call(&[b"HGETALL", key.as_slice()]),
+                "set" => wire.call(&[b"SMEMBERS", key.as_slice()]),
+                "list" => wire.call(&[b"LRANGE".as_slice(), key, b"0", b"-1"]),
+                "zset" => wire.call(&[b"ZRANGE".as_slice(), key, b"0", b"-1", b"WITHSCORES"]),
+                other => panic!("no type {other}"),
+            };
+            match (kind.as_str(), value.elements_mut()) {
+                ("set", Some(elements)) => elements.sort(),
+                ("hash", Some(elements)) => {
+                    let mut pairs: Vec<Vec<Value>> = elements.chunks(2).map(<[Value]>::to_vec).collect();
+                    pairs.sort();
+                    *elements = pairs.concat();
+                }
+                // Redis 7.0 prints doubles with %.17g.
+                ("zset", Some(elements)) => {
+                    for score in elements.iter_mut().skip(1).step_by(2) {
+                        *score = Value::bulk(&format!("{:?}", score.text().parse::<f64>().unwrap()));
+                    }
+                }
+                _ => {}
+            }
+            let expires = wire.call(&[b"PEXPIRETIME", key.as_slice()]).integer();
+            found.push(format!("{db} {} {kind} {expires} {value:?}", key.escape_ascii()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn node(folder: &Path, more: &[&str]) -> Binary {
+    Binary::start(&[&["--port", "0", "--dir", folder.to_str().unwrap()], more].concat())
+}
+
+fn assert_same(left: &[String], right: &[String]) {
+    assert!(left.len() > 700, "{}", left.len());
+    let differing = left.iter().zip(right).find(|(left, right)| left != right);
+    assert!(
+        differing.is_none() && left.len() == right.len(),
+        "{} and {} keys; first difference {differing:?}",
+        left.len(),
+        right.len()
+    );
+}
+
+#[test]
+fn what_redis_saved_is_loaded_in_every_form_that_it_writes() {
+    // The second and third keep everything large and nothing compressed; the fourth tells what was used when.
+    for directives in [
+        &[][..],
+        &["--hash-max-listpack-entries", "0", "--set-max-intset-entries", "0", "--zset-max-listpack-entries", "0"],
+        &["--rdbcompression", "no", "--list-max-listpack-size", "3", "--list-compress-depth", "1"],
+        &["--maxmemory-policy", "allkeys-lfu", "--rdbchecksum", "no"],
+        &["--maxmemory-policy", "allkeys-lru", "--maxmemory", "1gb"],
+    ] {
+        let folder = TempDir::new().unwrap();
+        let redis = RedisServer::start_with(&[&["--dir", folder.path().to_str().unwrap()], directives].concat());
+        fill(redis.address);
+        assert_eq!(Wire::connect(redis.address).run("SAVE"), Value::ok());
+        let expected = content(redis.address);
+        drop(redis);
+        assert_same(&expected, &content(node(folder.path(), &[]).address));
+    }
+}
+
+#[test]
+fn what_a_node_saved_is_loaded_by_redis_and_by_itself() {
+    for more in [&[][..], &["--rdbcompression", "no", "--rdbchecksum", "no"], &["--maxmemory-policy", "allkeys-lfu"]] {
+        let folder = TempDir::new().unwrap();
+        let saving = node(folder.path(), more);
+        fill(saving.address);
+        assert_eq!(Wire::connect(saving.address).run("SAVE"), Value::ok());
+        let expected = content(saving.address);
+        drop(saving);
+        let file = folder.path().join("dump.rdb");
+        let checked = Command::new("redis-check-rdb").arg(&file).output().unwrap();
+        let words = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success() && words.contains("RDB looks OK"), "{words}");
+        assert_same(&expected, &content(RedisServer::start_with(&["--dir", folder.path().to_str().unwrap()]).address));
+        assert_same(&expected, &content(node(folder.path(), &[]).address));
+    }
+}
+
+/// DUMP and RESTORE speak the same format.
+#[test]
+fn values_move_between_redis_and_a_node() {
+    let folder = TempDir::new().unwrap();
+    let (node, redis) = (node(folder.path(), &[]), RedisServer::start());
+    fill(redis.address);
+    let (mut from, mut to) = (Wire::connect(redis.address), Wire::connect(node.address));
+    for round in 0..2 {
+        for key in ["plain", "number", "hash", "set", "set:integers", "list", "zset", "binary", "long"] {
+            let Value::Bulk(dump) = from.run(&format!("DUMP {key}")) else { panic!("{key} is there") };
+            let name = format!("{key}-{round}");
+            assert_eq!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]), Value::ok(), "{name}");
+            assert!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]).is_error("BUSYKEY"));
+            let Value::Bulk(dump) = to.run(&format!("DUMP {name}")) else { panic!("{name} is there") };
+            assert_eq!(from.call(&[b"RESTORE", key.as_bytes(), b"5000", &dump, b"REPLACE"]), Value::ok(), "{name}");
+            assert!(from.run(&format!("PTTL {key}")).integer() > 0);
+        }
+    }
+    assert_eq!(to.run("ZRANGE zset-1 0 -1 WITHSCORES").elements().len(), 12);
+    assert!(to.run("RESTORE other 0 nonsense").is_error("ERR"));
+    assert!(to.run("RESTORE other -1 nonsense").is_error("ERR"));
+}
+
+/// Pairs of counters change together; a snapshot that is no single point in time has pairs that differ.
+#[test]
+fn a_snapshot_is_one_point_in_time_while_clients_write() {
+    const PAIRS: usize = 20_000;
+    let folder = TempDir::new().unwrap();
+    let saving = node(folder.path(), &[]);
+    let mut wire = Wire::connect(saving.address);
+    for pair in 0..PAIRS {
+        wire.send(&["MSET", &format!("left-{pair}"), "0", &format!("right-{pair}"), "0"]);
+    }
+    (0..PAIRS).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..2_usize)
+        .map(|writer| {
+            let (is_over, address) = (Arc::clone(&is_over), saving.address);
+            thread::spawn(move || {
+                let mut wire = Wire::connect(address);
+                let mut pair = writer;
+                while !is_over.load(Ordering::Relaxed) {
+                    pair = (pair * 31 + 7) % PAIRS;
+                    for command in ["MULTI", &format!("INCR left-{pair}"), &format!("INCR right-{pair}"), "EXEC"] {
+                        wire.run(command);
+                    }
+                }
+            })
+        })
+        .collect();
+    for round in 0..3 {
+        assert_eq!(wire.run("BGSAVE").text(), "Background saving started");
+        assert!(wire.run("BGSAVE").is_error("ERR"), "one at a time");
+        wait_until("the snapshot is written", || info(&mut wire, "rdb_saves") == (round + 1).to_string());
+        let copy = TempDir::new().unwrap();
+        fs::copy(folder.path().join("dump.rdb"), copy.path().join("dump.rdb")).unwrap();
+        let loaded = node(copy.path(), &[]);
+        let mut loaded = Wire::connect(loaded.address);
+        assert_eq!(loaded.run("DBSIZE").integer() as usize, 2 * PAIRS);
+        let values = |wire: &mut Wire, side: &str| {
+            let keys: Vec<String> = (0..PAIRS).map(|pair| format!("{side}-{pair}")).collect();
+            wire.call(&[vec!["MGET".to_owned()], keys].concat())
+        };
+        let (left, right) = (values(&mut loaded, "left"), values(&mut loaded, "right"));
+        let differing = left.elements().iter().zip(right.elements()).filter(|(left, right)| left != right).count();
+        assert_eq!(differing, 0, "pairs that differ");
+        if round == 1 {
+            let zero = Value::bulk("0");
+            assert!(left.elements().iter().any(|value| *value != zero), "the writers wrote");
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+}
+
+fn info(wire: &mut Wire, field: &str) -> String {
+    let text = wire.run("INFO").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {field} in INFO")).to_owned()
+}
+
+#[test]
+fn a_flush_in_the_middle_of_a_snapshot_takes_nothing_out_of_it() {
+    const KEYS: usize = 60_000;
+    let folder = TempDir::new().unwrap();
+    let saving = node(folder.path(), &[]);
+    let mut wire = Wire::connect(saving.address);
+    for number in 0..KEYS {
+        wire.send(&["SET", &format!("key-{number}"), "value"]);
+    }
+    (0..KEYS).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    // In one pipeline, so that the flush comes while the thread has only begun.
+    wire.send_raw(b"BGSAVE\r\nBGSAVE SCHEDULE\r\n");
+    wire.read();
+    wire.read();
+    wait_until("the snapshot has begun", || {
+        info(&mut wire, "rdb_bgsave_in_progress") == "1" || info(&mut wire, "rdb_saves") != "0"
+    });
+    wait_until("the first one is written", || info(&mut wire, "rdb_saves") == "2");
+    assert_eq!(wire.run("BGSAVE").text(), "Background saving started");
+    assert_eq!(wire.run("FLUSHALL"), Value::ok());
+    wire.run("SET after flush");
+    wait_until("the snapshot is written", || info(&mut wire, "rdb_saves") == "3");
+    // The flush came before the snapshot or in its middle: all keys or none, and never a part.
+    let copy = TempDir::new().unwrap();
+    fs::copy(folder.path().join("dump.rdb"), copy.path().join("dump.rdb")).unwrap();
+    let loaded = Wire::connect(node(copy.path(), &[]).address).run("DBSIZE").integer() as usize;
+    assert!([KEYS, 0, 1].contains(&loaded), "{loaded} keys");
+    assert_eq!(wire.run("SAVE"), Value::ok());
+    drop(saving);
+    assert_eq!(content(node(folder.path(), &[]).address), ["0 after string -1 \"flush\""]);
+}
+
+#[test]
+fn a_damaged_file_stops_the_start_and_says_why() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("dump.rdb");
+    let saving = node(folder.path(), &[]);
+    fill(saving.address);
+    assert_eq!(Wire::connect(saving.address).run("SAVE"), Value::ok());
+    drop(saving);
+    let whole = fs::read(&file).unwrap();
+    let arguments = ["--port", "0", "--dir", folder.path().to_str().unwrap()];
+    for (damage, expected) in
+        [("cut", "it ends too early, at byte"), ("flipped", "its checksum is wrong"), ("none", "not an RDB file")]
+    {
+        let mut bytes = whole.clone();
+        match damage {
+            "cut" => bytes.truncate(whole.len() / 2),
+            "flipped" => {
+                let at = whole.windows(5).position(|text| text == b"hello").unwrap();
+                bytes[at] = b'j';
+            }
+            _ => bytes = b"appendonly".to_vec(),
+        }
+        fs::write(&file, bytes).unwrap();
+        let (status, _, error) = Binary::run(&arguments);
+        assert!(!status.success() && error.contains(expected) && error.contains("dump.rdb"), "{damage}: {error}");
+    }
+    let (status, _, error) = Binary::run(&["--port", "0", "--dir", "/nowhere"]);
+    assert!(!status.success() && error.contains("a folder that exists"), "{error}");
+}
+
+#[test]
+fn what_a_killed_process_left_half_written_is_removed_and_the_old_snapshot_stays() {
+    let folder = TempDir::new().unwrap();
+    let half = folder.path().join("temp-4194304999-0.rdb");
+    let others = folder.path().join("temp-notes.rdb");
+    let saving = node(folder.path(), &[]);
+    let mut wire = Wire::connect(saving.address);
+    wire.run("SET kept yes");
+    assert_eq!(wire.run("SAVE"), Value::ok());
+    drop(saving);
+    fs::write(&half, b"REDIS0010").unwrap();
+    fs::write(&others, b"mine").unwrap();
+    let again = node(folder.path(), &[]);
+    assert_eq!(Wire::connect(again.address).run("GET kept"), Value::bulk("yes"));
+    assert!(!half.exists() && others.exists());
+}
+
+#[test]
+fn rules_save_and_a_failure_is_told() {
+    let folder = TempDir::new().unwrap();
+    let sub = folder.path().join("data");
+    fs::create_dir(&sub).unwrap();
+    let mut saving = node(&sub, &["--save", "1", "3", "--snapshot-retention", "2"]);
+    let mut wire = Wire::connect(saving.address);
+    wire.run("SET a 1");
+    wire.run("SET b 2");
+    assert_eq!(info(&mut wire, "rdb_changes_since_last_save"), "2");
+    wire.run("SET c 3");
+    wait_until("the rule saves", || info(&mut wire, "rdb_saves") == "1");
+    assert!(sub.join("dump.rdb").exists());
+    assert_eq!(info(&mut wire, "rdb_changes_since_last_save"), "0");
+    assert_eq!(info(&mut wire, "rdb_last_bgsave_status"), "ok");
+    for _ in 0..3 {
+        // Names have seconds.
+        thread::sleep(std::time::Duration::from_millis(1_050));
+        assert_eq!(wire.run("SAVE"), Value::ok());
+    }
+    let kept = |folder: &Path| {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("dump-") && name.ends_with(".rdb")).count()
+    };
+    assert_eq!(kept(&sub), 2);
+    // A folder that went away.
+    let moved = folder.path().join("moved");
+    fs::rename(&sub, &moved).unwrap();
+    let failed = wire.run("SAVE");
+    assert!(failed.is_error("ERR") && failed.text().contains("cannot write the snapshot"), "{failed:?}");
+    assert_eq!(info(&mut wire, "rdb_last_bgsave_status"), "err");
+    assert!(wire.run("SET d 4").is_error("MISCONF"));
+    assert_eq!(wire.run("GET a"), Value::bulk("1"));
+    wire.run("CONFIG SET stop-writes-on-bgsave-error no");
+    assert_eq!(wire.run("SET d 4"), Value::ok());
+    wire.run("CONFIG SET stop-writes-on-bgsave-error yes");
+    assert!(wire.run("SET d 5").is_error("MISCONF"));
+    fs::rename(&moved, &sub).unwrap();
+    assert_eq!(wire.run("SAVE"), Value::ok());
+    assert_eq!(info(&mut wire, "rdb_last_bgsave_status"), "ok");
+    assert_eq!(wire.run("SET e 5"), Value::ok());
+    // SIGTERM with rules: what is not saved yet is.
+    wire.run("SET f 6");
+    assert!(saving.end_by("TERM").success());
+    assert_eq!(content(node(&sub, &[]).address).len(), 6);
+}
+
+#[test]
+fn shutdown_saves_or_not_as_it_is_told() {
+    for (command, rules, expected) in
+        [("SHUTDOWN", "", 0), ("SHUTDOWN", "3600 1", 1), ("SHUTDOWN SAVE", "", 1), ("SHUTDOWN NOSAVE", "3600 1", 0)]
+    {
+        let folder = TempDir::new().unwrap();
+        let mut ending = node(folder.path(), &["--save", rules]);
+        let mut wire = Wire::connect(ending.address);
+        assert!(wire.run("SHUTDOWN ABORT").is_error("ERR"));
+        assert!(wire.run("SHUTDOWN WHAT").is_error("ERR"));
+        wire.run("SET key value");
+        wire.send_raw(format!("{command}\r\n").as_bytes());
+        assert!(wire.is_closed());
+        let status = ending.process.wait().unwrap();
+        assert!(status.success(), "{command}: {status}");
+        assert_eq!(content(node(folder.path(), &[]).address).len(), expected, "{command} with save '{rules}'");
+    }
+}
