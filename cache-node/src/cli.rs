@@ -19,11 +19,12 @@ const EXAMPLES: &str = "Examples:
   cache-node
   cache-node --port 6400 --maxmemory 256mb --maxmemory-policy volatile-lru
   cache-node ./node.conf --port 0
+  cache-node --dir /var/lib/cache-node --save 300 100 --snapshot-schedule 04:30 --snapshot-retention 7
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
 
 Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.
-The node prints one line when it is ready. On SIGTERM and SIGINT it answers what it has received and ends; its data, which it keeps in
-memory alone, is then gone.";
+The node prints one line when it is ready. On SIGTERM and SIGINT it answers what it has received and ends. Its data is kept when 'dir' or
+'save' is given: it is loaded from the snapshot there, and saved by the rules of 'save', the last time at the end.";
 
 /// Runs a node as the `cache-node` binary does, until SIGTERM or SIGINT. `arguments` begin with the program's name.
 ///
