@@ -57,7 +57,7 @@ impl Write {
 }
 
 /// How a commit ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Committed {
     Done {
         revision: u64,
@@ -69,6 +69,23 @@ pub(crate) enum Committed {
     Gone,
     Ended,
     CartChanged,
+    /// The field that was to be compared has this value.
+    FieldChanged(Option<Vec<u8>>),
+}
+
+/// What became of the id that followed another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Lives,
+    Succeeded(Tag),
+    Ended,
+}
+
+/// A field, and the value that it must still have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    pub(crate) field: &'a [u8],
+    pub(crate) value: Option<&'a [u8]>,
 }
 
 /// A random token, unguessable and short.
@@ -163,7 +180,37 @@ impl CacheStore {
         Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS })
     }
 
-    pub(crate) async fn commit_session(&self, tag: &Tag, write: &Write, delta: &Delta<'_>) -> Result<Committed, StoreError> {
+    pub(crate) async fn fate(&self, tag: &Tag) -> Result<Fate, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys().session(tag)).arg("@rev").arg("@ended");
+        let answer = self.command(&command).await?.into_sequence().map_err(|_| unreadable("an answer is not a list"))?;
+        let Ok([revision, ended]) = <[Value; 2]>::try_from(answer) else {
+            return Err(unreadable("an answer has another length"));
+        };
+        Ok(match (revision, ended) {
+            (Value::Nil, Value::Nil) => Fate::Ended,
+            (Value::Nil, ended) => Tag::from_bytes(&bytes(ended)?).map_or(Fate::Ended, Fate::Succeeded),
+            (_, _) => Fate::Lives,
+        })
+    }
+
+    pub(crate) async fn read_field(&self, tag: &Tag, field: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys().session(tag)).arg(field);
+        match self.command(&command).await? {
+            Value::Nil => Ok(None),
+            value => bytes(value).map(Some),
+        }
+    }
+
+    /// Applies what differs, if the expected field, when there is one, has not changed.
+    pub(crate) async fn commit_session(
+        &self,
+        tag: &Tag,
+        write: &Write,
+        delta: &Delta<'_>,
+        expected: Option<Expected<'_>>,
+    ) -> Result<Committed, StoreError> {
         let keys = self.keys();
         let session = keys.session(tag);
         let mut call = match (&write.merge, &write.owner) {
@@ -181,6 +228,7 @@ impl CacheStore {
         head(&mut call, write);
         call.arg("delta").arg(GRACE_MS);
         merge(&mut call, write);
+        compare(&mut call, expected);
         changes(&mut call, write, &delta.set, &delta.removed);
         committed(&self.script(&COMMIT, &call).await?)
     }
@@ -189,6 +237,7 @@ impl CacheStore {
         let mut call = COMMIT.call(&[&self.keys().session(tag)]);
         head(&mut call, write);
         call.arg("replace").arg(GRACE_MS).arg("");
+        compare(&mut call, None);
         changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
         committed(&self.script(&COMMIT, &call).await?)
     }
@@ -279,6 +328,14 @@ fn merge(call: &mut Cmd, write: &Write) {
     };
 }
 
+fn compare(call: &mut Cmd, expected: Option<Expected<'_>>) {
+    match expected {
+        None => call.arg("").arg(""),
+        Some(Expected { field, value: None }) => call.arg(field).arg(""),
+        Some(Expected { field, value: Some(value) }) => call.arg(field).arg([b"=", value].concat()),
+    };
+}
+
 fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
     call.arg(write.count_reserved() + 2 * set.len());
     write.reserved_fields(call);
@@ -300,6 +357,9 @@ fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
         reply::GONE => Ok(Committed::Gone),
         reply::ENDED => Ok(Committed::Ended),
         reply::CART_CHANGED => Ok(Committed::CartChanged),
+        reply::CHANGED => {
+            Ok(Committed::FieldChanged(answer.get(1).filter(|value| **value != Value::Nil).cloned().map(bytes).transpose()?))
+        }
         other => Err(unreadable(&format!("a commit answered {other}"))),
     }
 }

@@ -265,6 +265,7 @@ impl CacheStoreBuilder {
             topology,
             keys,
             owners: Owners::default(),
+            turns: Arc::default(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,
         })))

@@ -17,8 +17,10 @@ mod pool;
 mod record;
 mod scripts;
 mod service;
+mod session_ext;
 mod store;
 mod topology;
+mod turns;
 mod unavailable;
 mod unit_of_work;
 mod whole_records;
@@ -40,6 +42,7 @@ pub use crate::{
     },
     pool::PoolStatus,
     service::{ResponseFuture, SessionService},
+    session_ext::{Key, SessionExt, UPDATE_ATTEMPTS_MAX, UpdateError},
     store::{CacheStore, StoreStatus},
     unavailable::Unavailable,
 };

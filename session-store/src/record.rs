@@ -13,7 +13,7 @@
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
 //! | `@owner` | the tag of the user whose cart this session uses |
 //! | `@tok` | tokens of the last commits, so that a repeated one counts once |
-//! | `@ended` | the session ended; the hash stays for a grace period |
+//! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -31,6 +31,10 @@ pub(crate) struct StoredSession {
     /// `None`: there is no session, or it has ended.
     pub(crate) revision: Option<u64>,
     pub(crate) ended: bool,
+    /// It ended by getting a new id: the tag of that.
+    pub(crate) successor: Option<Tag>,
+    /// It ended, and no id that followed lives: nothing of it is shown.
+    pub(crate) shut: bool,
     pub(crate) expiry: Option<ExpiryPolicy>,
     /// When it began and when it ends at the latest, in ms since 1970.
     pub(crate) created_ms: Option<i64>,
@@ -69,7 +73,10 @@ impl StoredSession {
                 b"@until" => session.until_ms = Some(number(&value)?),
                 b"@capped" => session.capped = true,
                 b"@owner" => session.owner = Tag::from_bytes(&value),
-                b"@ended" => session.ended = true,
+                b"@ended" => {
+                    session.ended = true;
+                    session.successor = Tag::from_bytes(&value);
+                }
                 // Written by a later version that reads this layout too.
                 _ => {}
             }

@@ -48,6 +48,8 @@ pub(crate) mod reply {
     pub(crate) const TOO_MANY_LINES: i64 = 6;
     /// A larger quantity than allowed.
     pub(crate) const QUANTITY_TOO_LARGE: i64 = 7;
+    /// A value is not the expected one; the second element is what it is.
+    pub(crate) const CHANGED: i64 = 8;
 }
 
 /// A script and the SHA-1 under which the store knows it.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     CacheStoreBuilder, NodeStatus, PoolStatus, StoreError, keys::Keys, operation::Patience, owners::Owners, pool::Pool,
-    topology::Topology,
+    topology::Topology, turns::Turns,
 };
 
 /// Sessions and carts in a cache node, Redis or Valkey. Cheap to clone: all clones share one pool.
@@ -29,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) topology: Topology,
     pub(crate) keys: Keys,
     pub(crate) owners: Owners,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) deadline: Duration,
     pub(crate) waiting_max: usize,
 }
@@ -178,6 +179,10 @@ impl CacheStore {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.inner.keys
+    }
+
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.inner.turns
     }
 
     pub(crate) fn owners(&self) -> &Owners {

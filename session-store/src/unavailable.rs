@@ -3,7 +3,7 @@
 use axum_core::response::{IntoResponse, Response};
 use http::{StatusCode, header::RETRY_AFTER};
 
-use crate::CartError;
+use crate::{CartError, UpdateError};
 
 /// What a handler returns when it can do nothing without the session: 503 with Retry-After for an outage, 409 when the
 /// session ended meanwhile, 422 for a change of the cart that its limits refuse.
@@ -40,6 +40,23 @@ impl From<tower_sessions::session::Error> for Unavailable {
             // The handler asked for another type than it stored.
             Error::SerdeJson(error) => {
                 tracing::error!(%error, "a value of the session has another type");
+                Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: "This page has a fault.\n".to_owned() }
+            }
+        }
+    }
+}
+
+impl From<UpdateError> for Unavailable {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Store(error) if error.is_conflict() => Self { status: StatusCode::CONFLICT, text: format!("{error}\n") },
+            UpdateError::Store(error) => tower_sessions::session::Error::Store(error.into()).into(),
+            UpdateError::Session(error) => error.into(),
+            UpdateError::OtherType(error) | UpdateError::Unwritable(error) => {
+                tower_sessions::session::Error::SerdeJson(error).into()
+            }
+            UpdateError::OtherLayer => {
+                tracing::error!(%error, "a value cannot be updated");
                 Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: "This page has a fault.\n".to_owned() }
             }
         }

@@ -46,7 +46,9 @@ impl SessionStore for CacheStore {
         let tag = self.keys().session_tag(&record.id);
         match self.replace_session(&tag, &Write::new(policy, None), &fields).await? {
             Committed::Done { .. } => Ok(()),
-            Committed::Gone | Committed::Ended | Committed::CartChanged => Err(StoreError::SessionEnded.into()),
+            Committed::Gone | Committed::Ended | Committed::CartChanged | Committed::FieldChanged(_) => {
+                Err(StoreError::SessionEnded.into())
+            }
         }
     }
 

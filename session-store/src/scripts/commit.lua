@@ -3,6 +3,7 @@
 --       [the cart of the user who logs in, what was merged into it before, its tokens]].
 -- ARGV: commit token, policy, absolute time in ms or '', 'delta' or 'replace', grace in ms,
 --       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
+--       the field whose value must not have changed or '', that value behind a '=' or '' for none,
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended')
 if not s[4] then
@@ -11,6 +12,10 @@ if not s[4] then
 end
 local seen = s[5] or ''
 if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[4]), redis.call('PTTL', KEYS[1])} end
+if ARGV[7] ~= '' then
+  local current = redis.call('HGET', KEYS[1], ARGV[7])
+  if (current and '=' .. current or '') ~= ARGV[8] then return {8, current} end
+end
 local dropped = 0
 if KEYS[4] then
   -- The cart of a session that got an owner meanwhile is the owner's.
@@ -24,17 +29,17 @@ elseif ARGV[6] ~= '' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end
-local first_removed = 8 + tonumber(ARGV[7])
+local first_removed = 10 + tonumber(ARGV[9])
 if ARGV[4] == 'replace' then
   local kept = {}
-  for i = 8, first_removed - 1, 2 do kept[ARGV[i]] = true end
+  for i = 10, first_removed - 1, 2 do kept[ARGV[i]] = true end
   for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
     local reserved = string.sub(field, 1, 1) == '@' and string.sub(field, 1, 2) ~= '@@'
     if not reserved and not kept[field] then redis.call('HDEL', KEYS[1], field) end
   end
 end
-in_parts('HSET', KEYS[1], ARGV, 8, first_removed - 1)
+in_parts('HSET', KEYS[1], ARGV, 10, first_removed - 1)
 in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[4]) + 1
-redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 4 * (#ARGV[1] + 1)))
+redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 8 * (#ARGV[1] + 1)))
 return {1, revision, keep(KEYS[1], ARGV[2], ARGV[3], s), dropped}

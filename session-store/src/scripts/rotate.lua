@@ -49,6 +49,6 @@ local kept = keep(KEYS[2], ARGV[2], ARGV[3], redis.call('HMGET', KEYS[2], '@unti
 
 -- Requests in flight with the old id go on reading what was there before, and can change nothing.
 redis.call('HDEL', KEYS[1], '@rev')
-redis.call('HSET', KEYS[1], '@ended', 1)
+redis.call('HSET', KEYS[1], '@ended', string.match(KEYS[2], '{(.-)}'))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {1, revision, kept, dropped}

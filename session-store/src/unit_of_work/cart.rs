@@ -73,8 +73,8 @@ impl UnitOfWork {
             Base::Unread { owner: Some(owner), .. } => CartSource::At(*owner),
             Base::Unread { id, .. } => CartSource::WithSession(*id),
             Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
-            Base::Ended { owner, tag, .. } => CartSource::At(owner.unwrap_or(*tag)),
-            Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
+            Base::Ended { owner, tag, readable: true, .. } => CartSource::At(owner.unwrap_or(*tag)),
+            Base::Ended { .. } | Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
         }
     }
 

@@ -8,14 +8,15 @@ use tower_sessions::session::Id;
 use super::{
     UnitOfWork,
     state::{Base, Intent, Live, PendingOwner, State},
+    swap::{self, Swap, Swapped},
 };
 use crate::{
     StoreError,
-    backend::{Committed, Write},
+    backend::{Committed, Expected, Write},
     cart::merge::{self, Merge},
     expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, RawField, encode},
+    record::{Delta, RawField, encode, unreadable},
 };
 
 /// Steps of one commit: read, end, create, and merging a cart again that others keep changing.
@@ -34,13 +35,31 @@ enum Step {
 impl UnitOfWork {
     /// Brings the store to this state of the session. `creating`: the handle has no id, and wants one.
     pub(super) async fn commit(&self, data: &HashMap<String, Json>, creating: bool) -> Result<Option<Id>, StoreError> {
-        let fields = Arc::new(encode(data)?);
+        let swap = swap::current();
+        let result = self.steps(data, creating, swap.as_deref()).await;
+        if let Some(swap) = swap {
+            match &result {
+                Err(error) => swap.settle(Swapped::Failed(error.clone())),
+                // A session whose time has passed is not kept, and neither is a value of it.
+                Ok(None) => swap.settle(Swapped::Failed(StoreError::SessionEnded)),
+                Ok(Some(_)) => {}
+            }
+        }
+        result
+    }
+
+    async fn steps(&self, data: &HashMap<String, Json>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
+        let mut fields = Arc::new(encode(data)?);
+        let before_swap = Arc::clone(&fields);
+        if let Some(swap) = swap {
+            fields = Arc::new(swap.put_into(&fields));
+        }
         for _ in 0..STEPS_MAX {
             let policy = self.policy();
             let step = {
                 let mut state = self.state.lock();
                 state.touch(self.store.keys());
-                next_step(&mut state, &fields, Write::new(policy, self.settings.absolute_ms), creating)
+                next_step(&mut state, &fields, Write::new(policy, self.settings.absolute_ms), creating, swap.is_some())
             };
             match step {
                 Step::Done(id) => return Ok(id),
@@ -49,21 +68,36 @@ impl UnitOfWork {
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
                     let (id, kept_ms) = self.store.create_session(&write, &fields, None).await?;
+                    if let Some(swap) = swap {
+                        swap.settle(Swapped::Done);
+                    }
                     return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                 }
                 Step::Update(tag, write, before) => {
                     let delta = Delta::between(&before, &fields);
-                    let answer = self.store.commit_session(&tag, &write, &delta).await?;
+                    let expected = swap.map(|swap| expected(swap, &before));
+                    let answer = self.store.commit_session(&tag, &write, &delta, expected).await?;
+                    if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
+                        self.lost_swap(swap, &tag, now.clone()).await?;
+                        return Ok(self.state.lock().base.session().map(|(id, _)| id));
+                    }
                     if let Some(kept_ms) = self.settle(answer, &tag).await? {
+                        if let Some(swap) = swap {
+                            swap.settle(Swapped::Done);
+                        }
                         let id = self.state.lock().base.session().map(|(id, _)| id);
                         return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
                     }
                 }
                 Step::Rotate(tag, write, before) => {
-                    let delta = Delta::between(&before, &fields);
+                    // The value that is to be compared is set under the new id, in the next step.
+                    let delta = Delta::between(&before, &before_swap);
                     let (id, answer) = self.store.rotate_session(&tag, &write, &delta).await?;
                     if let Some(kept_ms) = self.settle(answer, &tag).await? {
-                        return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
+                        let id = self.committed(id, &write, &before_swap, kept_ms);
+                        if swap.is_none() {
+                            return Ok(Some(id));
+                        }
                     }
                 }
             }
@@ -104,6 +138,7 @@ impl UnitOfWork {
                 self.state.lock().base.end();
                 Err(StoreError::SessionEnded)
             }
+            Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
             Committed::CartChanged => {
                 let pending = self.state.lock().pending_owner.clone();
                 if let Some(PendingOwner { user, policy, .. }) = pending {
@@ -142,7 +177,12 @@ impl UnitOfWork {
     }
 }
 
-fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating: bool) -> Step {
+fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {
+    let value = before.iter().find(|field| field.name == swap.field).map(|field| &*field.value);
+    Expected { field: &swap.field, value }
+}
+
+fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating: bool, swapping: bool) -> Step {
     let policy = write.policy;
     if state.intent == Intent::End {
         match state.base.session() {
@@ -164,7 +204,8 @@ fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating:
             if state.intent == Intent::Rotate {
                 return Step::Rotate(live.tag, write, Arc::clone(&live.fields));
             }
-            let unchanged = !write.policy_changed
+            let unchanged = !swapping
+                && !write.policy_changed
                 && write.owner.is_none()
                 && (live.fields.as_slice() == fields || Delta::between(&live.fields, fields).is_empty());
             if unchanged {

@@ -8,6 +8,7 @@ mod commit;
 mod finish;
 mod outage;
 mod state;
+mod swap;
 
 use std::{fmt, sync::Arc};
 
@@ -24,13 +25,18 @@ use self::state::{Base, Intent, Live, State};
 pub(crate) use self::{
     cart::{CartSource, CartTarget, LoginView},
     finish::{CookieChange, Outcome},
+    swap::{Swap, Swapped},
 };
 use crate::{
     CacheStore, StoreError,
+    backend::Fate,
     expiry::{ExpiryPolicy, not_chosen, unix_ms},
     layer::Settings,
     record::{StoredSession, decode},
 };
+
+/// New ids that are followed to see whether the session still lives. So many logins within the grace are none of a person.
+const SUCCESSORS_MAX: u32 = 8;
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
@@ -75,7 +81,7 @@ impl UnitOfWork {
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
         let tag = self.store.keys().session_tag(id);
-        let (stored, cart) = if with_cart {
+        let (mut stored, cart) = if with_cart {
             let cart_tag = self.store.owners().hint(&tag).unwrap_or(tag);
             let (stored, cart) = self.store.read_session_and_cart(&tag, &cart_tag).await?;
             // A cart that is not this session's is dropped unseen.
@@ -84,6 +90,7 @@ impl UnitOfWork {
         } else {
             (self.store.read_session(&tag).await?, None)
         };
+        self.follow(&mut stored).await?;
         self.store.owners().learn(&tag, stored.owner);
         let policy = stored.expiry;
         {
@@ -92,10 +99,27 @@ impl UnitOfWork {
                 // Another task of this request got a new id meanwhile.
                 return Ok(());
             }
-            state.cart = cart;
+            state.cart = cart.filter(|_| !stored.shut);
             self.loaded(&mut state, *id, tag, stored);
         }
         self.adopt_policy(policy);
+        Ok(())
+    }
+
+    /// What a session was before it got a new id may be read as long as the new one lives. Costs a round trip only in the seconds
+    /// after a new id.
+    async fn follow(&self, stored: &mut StoredSession) -> Result<(), StoreError> {
+        for _ in 0..SUCCESSORS_MAX {
+            let Some(successor) = stored.successor else {
+                break;
+            };
+            match self.store.fate(&successor).await? {
+                Fate::Lives => return Ok(()),
+                Fate::Succeeded(by) => stored.successor = Some(by),
+                Fate::Ended => stored.successor = None,
+            }
+        }
+        stored.shut = stored.ended;
         Ok(())
     }
 
@@ -116,7 +140,7 @@ impl UnitOfWork {
             state.kept_ms = stored.remaining_ms;
             Base::Live(Live { id, tag, policy, owner: stored.owner, fields, fresh: true })
         } else if stored.ended {
-            Base::Ended { id, tag, owner: stored.owner, fields }
+            Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
         } else {
             Base::None { stale: true }
         };
@@ -144,7 +168,7 @@ impl UnitOfWork {
             Base::Live(live) if live.id == *id => return None,
             Base::Unread { id: unread, .. } if unread == id => return None,
             // After a logout nothing is left; after a new id it is as it was, for the requests that were under way.
-            Base::Ended { id: ended, fields, .. } if ended == id && !fields.is_empty() => fields,
+            Base::Ended { id: ended, fields, readable: true, .. } if ended == id && !fields.is_empty() => fields,
             _ => return Some(Ok(None)),
         };
         Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))

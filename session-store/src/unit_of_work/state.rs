@@ -95,7 +95,7 @@ pub(super) enum Base {
     /// There is none; `stale`: the client sent the id of one.
     None { stale: bool },
     /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
-    Ended { id: Id, tag: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>> },
+    Ended { id: Id, tag: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
 }
 
 impl Base {
@@ -108,6 +108,18 @@ impl Base {
         }
     }
 
+    /// The value that the store has in a field now.
+    pub(super) fn learn_field(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let Self::Live(live) = self else {
+            return;
+        };
+        let fields = Arc::make_mut(&mut live.fields);
+        fields.retain(|field| field.name != name);
+        if let Some(value) = value {
+            fields.push(RawField { name: name.to_vec(), value: value.to_vec() });
+        }
+    }
+
     /// After the store has said that the session ended.
     pub(super) fn end(&mut self) {
         let (id, tag, owner, fields) = match self {
@@ -115,7 +127,7 @@ impl Base {
             Self::Live(live) => (live.id, live.tag, live.owner, Arc::clone(&live.fields)),
             Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => return,
         };
-        *self = Self::Ended { id, tag, owner, fields };
+        *self = Self::Ended { id, tag, owner, fields, readable: true };
     }
 }
 

@@ -1,0 +1,158 @@
+//! `session.update`: a value that starts from the one in the store, however many are at it.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use axum::{Router, extract::Path, routing::post};
+use http::{Method, StatusCode};
+use session_store::{CacheStore, Key, Session, SessionExt as _, SessionLayer, Unavailable, UpdateError};
+use support::{Server, Visitor, each_backend, meter::Meter, patient_store, send};
+use tower_sessions::{MemoryStore, SessionManagerLayer};
+
+const NAME: Key<String> = Key::new("name");
+
+type Text = Result<String, Unavailable>;
+
+fn router() -> Router {
+    support::app::router()
+        .route("/count/{key}", post(count))
+        .route("/count-and-more/{step}", post(count_and_more))
+        .route("/shout", post(async |session: Session| -> Text { Ok(session.update(&NAME, |name| name.unwrap() + "!").await?) }))
+}
+
+async fn replica(server: &Server) -> Router {
+    router().layer(SessionLayer::new(patient_store(server).await))
+}
+
+async fn count(session: Session, Path(key): Path<String>) -> Text {
+    Ok(session.update(&Key::<u64>::named(key), |count| count.unwrap_or(0) + 1).await?.to_string())
+}
+
+/// An update after each of the other things that a request can do.
+async fn count_and_more(session: Session, Path(step): Path<String>) -> Result<String, Unavailable> {
+    const COUNT: Key<u64> = Key::new("count");
+    match &*step {
+        "insert" => session.insert("other", "kept").await?,
+        "insert-same" => session.write(&COUNT, &100).await?,
+        "cycle" => session.cycle_id().await?,
+        "flush" => session.flush().await?,
+        _ => {}
+    }
+    let first = session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?;
+    let second = session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?;
+    assert_eq!(session.read(&COUNT).await?, Some(second), "the handle shows it");
+    Ok(format!("{first} {second}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_at_once_over_two_replicas_are_exact() {
+    each_backend(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        for keys in [1, 200] {
+            let mut visitor = Visitor::default();
+            visitor.post(&replicas[0], "/set/start/now").await.ok();
+            let cookie = visitor.cookie.clone().unwrap();
+            let mut requests = tokio::task::JoinSet::new();
+            for i in 0..400 {
+                let (app, cookie) = (replicas[i % 2].clone(), cookie.clone());
+                requests.spawn(async move {
+                    send(&app, Method::POST, &format!("/count/n{}", i / 2 % keys), Some(&cookie)).await.ok().body
+                });
+            }
+            let mut answers: Vec<u64> = requests.join_all().await.iter().map(|body| body.parse().unwrap()).collect();
+            answers.sort_unstable();
+            let each = 400 / keys as u64;
+            let expected: Vec<u64> = (1..=each).flat_map(|n| std::iter::repeat_n(n, keys)).collect();
+            assert_eq!(answers, expected, "each answer is a step of its own");
+            for key in 0..keys {
+                let answer = visitor.post(&replicas[0], &format!("/count/n{key}")).await.ok();
+                assert_eq!(answer.body, (each + 1).to_string());
+            }
+            assert_eq!(visitor.get(&replicas[1], "/get/start").await.ok().body, "now");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_goes_with_whatever_else_the_request_does() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        assert_eq!(visitor.post(&app, "/count-and-more/new").await.ok().body, "1 2", "a visitor without a session gets one");
+        assert_eq!(visitor.post(&app, "/count-and-more/again").await.ok().body, "3 4");
+        assert_eq!(visitor.post(&app, "/count-and-more/insert").await.ok().body, "5 6");
+        assert_eq!(visitor.get(&app, "/get/other").await.ok().body, "kept");
+        let old = visitor.cookie.clone();
+        assert_eq!(visitor.post(&app, "/count-and-more/cycle").await.ok().body, "7 8");
+        assert_ne!(visitor.cookie, old);
+        assert_eq!(visitor.get(&app, "/get/other").await.ok().body, "kept");
+        assert_eq!(visitor.post(&app, "/count-and-more/insert-same").await.ok().body, "101 102");
+        let old = visitor.cookie.clone();
+        assert_eq!(visitor.post(&app, "/count-and-more/flush").await.ok().body, "1 2", "it belongs to the next session");
+        assert_ne!(visitor.cookie, old);
+        assert_eq!(visitor.get(&app, "/get/other").await.ok().body, "-");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_of_a_session_that_ended_is_a_conflict() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/count/n").await.ok();
+        let old = visitor.cookie.clone();
+        for end in ["/cycle", "/logout"] {
+            visitor.post(&b, end).await.ok();
+            let late = send(&a, Method::POST, "/count/n", old.as_deref()).await;
+            assert_eq!((late.status, late.set_cookie()), (StatusCode::CONFLICT, None), "{end}: {}", late.body);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_another_type_is_an_error_and_stays() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/n/text").await.ok();
+        assert_eq!(visitor.post(&app, "/count/n").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(visitor.get(&app, "/get/n").await.ok().body, "text");
+        visitor.post(&app, "/set/name/ada").await.ok();
+        assert_eq!(visitor.post(&app, "/shout").await.ok().body, "ada!");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_costs_what_a_change_costs() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let app = router().layer(SessionLayer::new(store));
+        let mut visitor = Visitor::default();
+        for _ in 0..2 {
+            visitor.post(&app, "/count/n").await.ok();
+        }
+        meter.take();
+        visitor.post(&app, "/count/n").await.ok();
+        assert_eq!(meter.take(), 2, "one to read, one to set");
+        Visitor::default().post(&app, "/count/n").await.ok();
+        assert_eq!(meter.take(), 1, "a new session");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_of_another_layer_is_told_so() {
+    let update = async |session: Session| {
+        let error = session.update(&Key::<u64>::new("n"), |n| n.unwrap_or(0) + 1).await.unwrap_err();
+        assert!(matches!(error, UpdateError::OtherLayer), "{error:?}");
+        error.to_string()
+    };
+    let app: Router = Router::new().route("/", post(update)).layer(SessionManagerLayer::new(MemoryStore::default()));
+    let answer = Visitor::default().post(&app, "/").await.ok();
+    assert!(answer.body.contains("session_store::SessionLayer"), "{}", answer.body);
+}
