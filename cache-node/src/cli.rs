@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   cache-node ./node.conf --port 0
   cache-node --dir /var/lib/cache-node --save 300 100 --snapshot-schedule 04:30 --snapshot-retention 7
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
+  cache-node cluster start --replicas 2
 
 Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.
 The node prints one line when it is ready. On SIGTERM and SIGINT it answers what it has received and ends. Its data is kept when 'dir' or
@@ -40,6 +41,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
     };
+    #[cfg(feature = "cluster")]
+    if let Some(("cluster", matches)) = matches.subcommand() {
+        start_logging("notice");
+        return crate::cluster::run(matches);
+    }
     match config(&matches) {
         Ok(config) => serve(config),
         Err(error) => {
@@ -69,7 +75,11 @@ fn command() -> Command {
             .num_args(if takes_several { ValueRange::new(1..) } else { ValueRange::SINGLE })
             .allow_hyphen_values(false)
     });
-    Command::new("cache-node")
+    let command = Command::new("cache-node");
+    #[cfg(feature = "cluster")]
+    let command =
+        command.subcommand(crate::cluster::command()).args_conflicts_with_subcommands(true).disable_help_subcommand(true);
+    command
         .version(env!("CARGO_PKG_VERSION"))
         .about("An in-memory cache node that speaks the Redis protocol")
         .after_help(EXAMPLES)
@@ -129,7 +139,7 @@ fn serve(config: Config) -> ExitCode {
 }
 
 /// Completes at SIGTERM or SIGINT with the signal's name.
-fn signal() -> io::Result<impl Future<Output = &'static str>> {
+pub(crate) fn signal() -> io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

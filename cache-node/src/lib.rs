@@ -15,6 +15,8 @@
 //! ```
 
 pub mod cli;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod command;
 mod config;
 mod info;

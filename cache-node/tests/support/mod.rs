@@ -1,11 +1,14 @@
 //! What the tests of a running node share: raw connections, replies as values, a real Redis to compare with.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod cluster;
 pub mod process;
 pub mod redis_server;
 pub mod value;
 pub mod wire;
+pub mod writers;
 
+pub use cluster::Cluster;
 pub use redis_server::RedisServer;
 pub use value::Value;
 pub use wire::Wire;

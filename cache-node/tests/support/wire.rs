@@ -21,6 +21,11 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Wire::over(stream)
+    }
+
+    /// Over a stream whose time limits the caller has set.
+    pub fn over(stream: TcpStream) -> Wire {
         Wire { stream, pending: Vec::new() }
     }
 

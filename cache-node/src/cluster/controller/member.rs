@@ -1,0 +1,167 @@
+//! One node of the cluster over all the lives of its process.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use crate::cluster::{
+    limits::{RESTART_DELAY_MAX, RESTART_DELAY_MIN},
+    process::{NodeProcess, kill_strays},
+    report::Report,
+    settings::Settings,
+    state::MemberState,
+    watch::{Sight, Watch},
+};
+
+/// A node: its name, folder and port stay, its process comes and goes.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) folder: PathBuf,
+    pub(super) process: Option<NodeProcess>,
+    /// Counts the processes; words about an earlier one are void.
+    pub(super) life: u64,
+    /// What the present process last said; `None` until it has answered.
+    pub(super) report: Option<Report>,
+    /// Whether it left the last question unanswered.
+    pub(super) is_silent: bool,
+    /// Ends in a row before the node served.
+    pub(super) failures: u32,
+    /// When it is to be started again.
+    pub(super) restart_at: Option<Instant>,
+    pub(super) restarts: u64,
+    /// Whether it was lost and its replacement does not serve yet.
+    pub(super) is_replaced: bool,
+    watcher: Option<AbortHandle>,
+}
+
+impl Member {
+    /// A recorded node, with its process when that still runs.
+    pub(super) fn new(recorded: &MemberState, cluster_folder: &Path) -> io::Result<Member> {
+        let process = match recorded.process {
+            Some(id) => NodeProcess::find(id)?,
+            None => None,
+        };
+        Ok(Member {
+            name: recorded.name.clone(),
+            port: recorded.port,
+            folder: cluster_folder.join(&recorded.name),
+            process,
+            life: 0,
+            report: None,
+            is_silent: false,
+            failures: 0,
+            restart_at: None,
+            restarts: 0,
+            is_replaced: false,
+            watcher: None,
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub(super) fn recorded(&self) -> MemberState {
+        MemberState { name: self.name.clone(), port: self.port, process: self.process.as_ref().map(|process| process.id) }
+    }
+
+    /// Starts the node's process, fenced. A process of an earlier controller that was never recorded is ended first.
+    pub(super) async fn start(&mut self, settings: &Settings, maxmemory: Option<&str>) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        kill_strays(&self.folder, self.port).await;
+        if TcpListener::bind(self.address()).is_err() {
+            self.port = free_port()?;
+        }
+        let folder = self.folder.to_str().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{}: the path is not valid UTF-8", self.folder.display()))
+        })?;
+        let arguments = settings.node_arguments(self.port, folder, maxmemory);
+        self.process = Some(NodeProcess::start(&settings.program, &arguments, &self.folder)?);
+        self.restart_at = None;
+        Ok(())
+    }
+
+    /// Watches the present process, and no longer the one before it.
+    pub(super) fn watch(&mut self, down_after: Duration, sights: &mpsc::Sender<Sight>) {
+        self.forget();
+        let Some(process) = self.process.clone() else { return };
+        let watch = Watch {
+            member: self.name.clone(),
+            life: self.life,
+            process,
+            address: self.address(),
+            down_after,
+            sights: sights.clone(),
+        };
+        self.watcher = Some(tokio::spawn(watch.run()).abort_handle());
+    }
+
+    /// Makes void what was and will be heard of the present process.
+    pub(super) fn forget(&mut self) {
+        self.life += 1;
+        self.report = None;
+        self.is_silent = false;
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+    }
+
+    /// Ends the node for certain: when this returns, it acknowledges nothing more.
+    pub(super) async fn fence(&mut self) {
+        self.forget();
+        let Some(process) = self.process.take() else { return };
+        let killed = process.kill();
+        tokio::pin!(killed);
+        while tokio::time::timeout(Duration::from_secs(1), &mut killed).await.is_err() {
+            // In an uninterruptible call, of a disk that does not answer most likely. A second primary would be worse than none.
+            tracing::warn!(
+                node = self.name,
+                pid = process.id.pid,
+                "it was killed and has not ended; nothing goes on before it has"
+            );
+        }
+    }
+
+    /// At once after the first end, then after ever longer.
+    pub(super) fn start_later(&mut self) {
+        let doublings = self.failures.saturating_sub(1).min(16);
+        let delay = if self.failures == 0 { Duration::ZERO } else { RESTART_DELAY_MIN * 2_u32.pow(doublings) };
+        self.restart_at = Some(Instant::now() + delay.min(RESTART_DELAY_MAX));
+        self.failures += 1;
+    }
+
+    /// Puts the node's data aside, where it can be looked at, in place of what was there from an earlier time.
+    pub(super) fn set_data_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.folder.with_extension("aside");
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::rename(&self.folder, &aside)?;
+        Ok(aside)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+    }
+}
+
+/// A port of loopback that is free now, below those that the kernel gives to outgoing connections, so that it is likely to stay so
+/// while its node is away.
+pub(super) fn free_port() -> io::Result<u16> {
+    const TRIES_MAX: usize = 1_000;
+    (0..TRIES_MAX)
+        .map(|_| rand::random_range(10_000..32_000))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no free port between 10000 and 32000 on 127.0.0.1"))
+}

@@ -1,0 +1,114 @@
+//! What happened to the cluster: a ring that is read later, and a channel that is followed.
+
+use std::{
+    collections::VecDeque,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::cluster::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
+
+/// What kind of thing happened; the names are those of ElastiCache's notifications, where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) enum EventKind {
+    CreateReplicationGroupComplete,
+    ControllerStarted,
+    NodeFailed,
+    NodeStartFailed,
+    CacheNodeReplaceStarted,
+    CacheNodeReplaceComplete,
+    FailoverStarted,
+    FailoverComplete,
+    FailoverFailed,
+}
+
+/// One event.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Event {
+    /// Counts from 1 in the life of the controller.
+    pub(super) id: u64,
+    /// Milliseconds since 1970.
+    pub(super) unix_ms: u64,
+    pub(super) kind: EventKind,
+    /// The node that it happened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
+    /// For people.
+    pub(super) text: String,
+}
+
+/// The events of the controller's life. Keeps the last [`EVENTS_KEPT_MAX`].
+#[derive(Debug)]
+pub(super) struct Events {
+    ring: Mutex<Ring>,
+    followers: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Event>,
+    last_id: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events { ring: Mutex::default(), followers: broadcast::Sender::new(EVENTS_BEHIND_MAX) }
+    }
+}
+
+impl Events {
+    /// Keeps, logs and sends an event.
+    pub(super) fn add(&self, kind: EventKind, node: Option<&str>, text: impl Into<String>) {
+        let text = text.into();
+        match kind {
+            EventKind::NodeFailed | EventKind::NodeStartFailed | EventKind::FailoverStarted | EventKind::FailoverFailed => {
+                tracing::warn!(?kind, node, "{text}");
+            }
+            _ => tracing::info!(?kind, node, "{text}"),
+        }
+        let mut ring = self.ring.lock();
+        ring.last_id += 1;
+        let event = Event { id: ring.last_id, unix_ms: unix_ms(), kind, node: node.map(str::to_owned), text };
+        if ring.kept.len() == EVENTS_KEPT_MAX {
+            ring.kept.pop_front();
+        }
+        ring.kept.push_back(event.clone());
+        // Sent below the lock, so that followers see the order of the ring. Nobody may be following.
+        let sent = self.followers.send(event);
+        drop(sent);
+    }
+
+    /// The kept events with an id above `after`, oldest first.
+    pub(super) fn since(&self, after: u64) -> Vec<Event> {
+        self.ring.lock().kept.iter().filter(|event| event.id > after).cloned().collect()
+    }
+
+    /// Events from now on.
+    pub(super) fn follow(&self) -> broadcast::Receiver<Event> {
+        self.followers.subscribe()
+    }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EVENTS_KEPT_MAX, EventKind, Events};
+
+    #[test]
+    fn the_ring_keeps_the_latest() {
+        let events = Events::default();
+        for number in 0..EVENTS_KEPT_MAX + 5 {
+            events.add(EventKind::NodeFailed, Some("node-1"), number.to_string());
+        }
+        let kept = events.since(0);
+        assert_eq!((kept.len(), kept[0].id), (EVENTS_KEPT_MAX, 6));
+        assert_eq!(events.since(EVENTS_KEPT_MAX as u64 + 4).len(), 1);
+    }
+}

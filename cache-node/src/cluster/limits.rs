@@ -1,0 +1,88 @@
+//! Every bound and period of the controller, by name.
+
+use std::time::Duration;
+
+/// Replicas that a cluster may have (ElastiCache: 5).
+pub(super) const REPLICAS_MAX: u8 = 5;
+
+/// How often each node is asked whether it answers and where it stands.
+pub(super) const PROBE_PERIOD: Duration = Duration::from_millis(200);
+
+/// How long a node that uses its processor may go without an answer: a long script is no hang. Redis answers BUSY after as long.
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// How long a new process may take until it answers anything, `-LOADING` included.
+pub(super) const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long one command to a node that answers may take.
+pub(super) const CALL_MAX: Duration = Duration::from_millis(500);
+
+/// How long a connection to a node may take.
+pub(super) const CONNECT_MAX: Duration = Duration::from_millis(200);
+
+/// How long a candidate may take to apply what the dead primary had already sent.
+pub(super) const DRAIN_MAX: Duration = Duration::from_millis(200);
+
+/// Bytes of one answer of a node.
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Wait before the second start of a node that ended; doubled up to [`RESTART_DELAY_MAX`].
+pub(super) const RESTART_DELAY_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between two starts of a node.
+pub(super) const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Starts of a replica that end before it answers, after which its folder is set aside and it begins without data.
+pub(super) const BAD_STARTS_MAX: u32 = 3;
+
+/// How long a node may take to save its data and end, when it is told to.
+pub(super) const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// How often a node that has not ended yet is told again.
+pub(super) const STOP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Watchers' words that may wait for the controller.
+pub(super) const SIGHTS_MAX: usize = 1024;
+
+/// Commands that may wait for the controller.
+pub(super) const ORDERS_MAX: usize = 16;
+
+/// Events that are kept for `/v1/events`.
+pub(super) const EVENTS_KEPT_MAX: usize = 1_000;
+
+/// Events that a slow follower may lag behind before it misses some.
+pub(super) const EVENTS_BEHIND_MAX: usize = 256;
+
+/// Connections at once, on each endpoint.
+pub(super) const PROXY_CONNECTIONS_MAX: usize = 10_000;
+
+/// Bytes on their way in each direction of one proxied connection.
+pub(super) const PROXY_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long a new connection waits for a primary before it is refused.
+pub(super) const PRIMARY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Clients of the Sentinel port at once.
+pub(super) const SENTINEL_CONNECTIONS_MAX: usize = 1_000;
+
+/// Bytes of one request's argument, and arguments, on the Sentinel port.
+pub(super) const SENTINEL_BULK_BYTES_MAX: usize = 64 * 1024;
+/// See [`SENTINEL_BULK_BYTES_MAX`].
+pub(super) const SENTINEL_ARGUMENTS_MAX: usize = 256;
+
+/// How long a client of the Sentinel port may leave its answers unread.
+pub(super) const SENTINEL_STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Connections to the HTTP port at once.
+pub(super) const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// How long a client may take to send the head of a request.
+pub(super) const HTTP_HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// Size at which a node's log is set aside when the node starts; one older log is kept.
+pub(super) const NODE_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Silence after which a stopped or idle node is taken for hung, when nothing else is said (Sentinel: 30 s).
+pub(super) const DOWN_AFTER_DEFAULT: Duration = Duration::from_millis(600);
+
+/// How long a planned failover waits for a replica that has everything.
+pub(super) const HAND_OVER_MAX: Duration = Duration::from_secs(2);

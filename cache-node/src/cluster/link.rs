@@ -1,0 +1,159 @@
+//! The controller's own connection to a node: a request, its answer, a deadline.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::cluster::limits::{ANSWER_BYTES_MAX, CONNECT_MAX};
+
+/// Levels of arrays in arrays that an answer may have.
+const DEPTH_MAX: usize = 8;
+
+/// What a node answered; error answers are [`LinkError::Refused`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Text(String),
+    Integer(i64),
+    Null,
+    List(Vec<Answer>),
+    Error(String),
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Error)]
+pub(super) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error("the answer is not in Redis's protocol")]
+    Malformed,
+    /// The node's own words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// One connection, one call at a time. After an error other than [`LinkError::Refused`] it must not be used again: a late answer
+/// would be taken for that of the next call.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: TcpStream,
+    pending: Vec<u8>,
+}
+
+impl Link {
+    pub(super) async fn open(address: SocketAddr) -> Result<Link, LinkError> {
+        let stream = timeout(CONNECT_MAX, TcpStream::connect(address)).await.map_err(|_| LinkError::Late(CONNECT_MAX))??;
+        stream.set_nodelay(true)?;
+        Ok(Link { stream, pending: Vec::new() })
+    }
+
+    /// Sends a request and waits for its answer, at most `limit`.
+    pub(super) async fn call(&mut self, request: &[&str], limit: Duration) -> Result<Answer, LinkError> {
+        let exchange = async {
+            self.stream.write_all(&encode(request)).await?;
+            self.answer().await
+        };
+        match timeout(limit, exchange).await {
+            Ok(Ok(Answer::Error(text))) => Err(LinkError::Refused(text)),
+            Ok(outcome) => outcome,
+            Err(_) => Err(LinkError::Late(limit)),
+        }
+    }
+
+    /// As [`Link::call`], for an answer that is text.
+    pub(super) async fn text(&mut self, request: &[&str], limit: Duration) -> Result<String, LinkError> {
+        match self.call(request, limit).await? {
+            Answer::Text(text) => Ok(text),
+            _ => Err(LinkError::Malformed),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer, LinkError> {
+        loop {
+            if let Some((answer, length)) = parse(&self.pending, 0)? {
+                self.pending.drain(..length);
+                return Ok(answer);
+            }
+            if self.pending.len() > ANSWER_BYTES_MAX {
+                return Err(LinkError::Malformed);
+            }
+            if self.stream.read_buf(&mut self.pending).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}
+
+fn encode(request: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", request.len()).into_bytes();
+    for argument in request {
+        bytes.extend_from_slice(format!("${}\r\n{argument}\r\n", argument.len()).as_bytes());
+    }
+    bytes
+}
+
+/// The answer at the start of `bytes` and its length; `None` while it is incomplete.
+fn parse(bytes: &[u8], depth: usize) -> Result<Option<(Answer, usize)>, LinkError> {
+    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
+    let (kind, line) = bytes[..end].split_first().ok_or(LinkError::Malformed)?;
+    let line = String::from_utf8_lossy(line);
+    let head = end + 2;
+    let number = || line.parse::<i64>().map_err(|_| LinkError::Malformed);
+    match kind {
+        b'+' => Ok(Some((Answer::Text(line.into_owned()), head))),
+        b'-' => Ok(Some((Answer::Error(line.into_owned()), head))),
+        b':' => Ok(Some((Answer::Integer(number()?), head))),
+        b'$' => {
+            let Ok(length) = usize::try_from(number()?) else { return Ok(Some((Answer::Null, head))) };
+            if length > ANSWER_BYTES_MAX {
+                return Err(LinkError::Malformed);
+            }
+            let Some(body) = bytes.get(head..head + length + 2) else { return Ok(None) };
+            Ok(Some((Answer::Text(String::from_utf8_lossy(&body[..length]).into_owned()), head + length + 2)))
+        }
+        b'*' if depth < DEPTH_MAX => {
+            let Ok(count) = usize::try_from(number()?) else { return Ok(Some((Answer::Null, head))) };
+            let mut position = head;
+            let mut elements = Vec::new();
+            for _ in 0..count {
+                let Some((element, length)) = parse(&bytes[position..], depth + 1)? else { return Ok(None) };
+                elements.push(element);
+                position += length;
+            }
+            Ok(Some((Answer::List(elements), position)))
+        }
+        _ => Err(LinkError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::{Answer, parse};
+
+    #[test]
+    fn answers_of_every_kind_at_every_split() {
+        let whole = b"*5\r\n+OK\r\n:-7\r\n$-1\r\n$3\r\na\r\n\r\n-ERR no\r\n";
+        for split in 0..whole.len() {
+            assert_eq!(parse(&whole[..split], 0).unwrap(), None, "split at {split}");
+        }
+        let (answer, length) = parse(whole, 0).unwrap().unwrap();
+        assert_eq!(length, whole.len());
+        let text = |text: &str| Answer::Text(text.to_owned());
+        let expected = [text("OK"), Answer::Integer(-7), Answer::Null, text("a\r\n"), Answer::Error("ERR no".to_owned())];
+        assert_eq!(answer, Answer::List(expected.into()));
+    }
+
+    #[test]
+    fn an_answer_that_lies_is_refused() {
+        for bytes in [&b"$99999999999\r\n"[..], b"?\r\n", b":x\r\n", b"\r\n", &b"*1\r\n".repeat(20)] {
+            assert!(parse(bytes, 0).is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+}

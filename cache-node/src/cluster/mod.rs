@@ -1,0 +1,21 @@
+//! The managed cluster on one machine: a primary and replicas as processes of their own, watched, replaced, and found at fixed addresses.
+//!
+//! Across machines real Sentinels do this; there is no consensus here, because on one machine a process can be known to be dead.
+
+mod arguments;
+mod controller;
+mod events;
+mod http;
+mod limits;
+mod link;
+mod process;
+mod proxy;
+mod report;
+mod sentinel;
+mod settings;
+mod start;
+mod state;
+mod view;
+mod watch;
+
+pub(crate) use arguments::{command, run};

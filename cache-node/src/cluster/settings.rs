@@ -1,0 +1,85 @@
+//! How a cluster is run: what the command line says, and the command line of a node that follows from it.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Durability {
+    /// At once; nothing is written to disk.
+    None,
+    /// At once; the log reaches the disk within a second, the replicas as fast as they can.
+    Async,
+    /// Once a second node has it.
+    Sync,
+}
+
+impl Durability {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Durability::None => "none",
+            Durability::Async => "async",
+            Durability::Sync => "sync",
+        }
+    }
+}
+
+/// Ports as they were asked for: `None` takes the recorded one, or else the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AskedPorts {
+    pub(super) primary: Option<u16>,
+    pub(super) reader: Option<u16>,
+    pub(super) sentinel: Option<u16>,
+    pub(super) http: Option<u16>,
+}
+
+/// Everything that the controller is told at its start.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// The cluster's name among Sentinel clients.
+    pub(super) name: String,
+    pub(super) folder: PathBuf,
+    /// `None`: as many as the cluster had, or 2.
+    pub(super) replicas: Option<u8>,
+    pub(super) durability: Durability,
+    pub(super) ports: AskedPorts,
+    pub(super) maxmemory: Option<String>,
+    pub(super) down_after: Duration,
+    /// The program of a node, and what stands before the directives.
+    pub(super) program: PathBuf,
+    pub(super) program_arguments: Vec<String>,
+    /// Whether the program is this one, which knows `durability`.
+    pub(super) is_own_program: bool,
+    /// Further directives for every node.
+    pub(super) directives: Vec<String>,
+}
+
+/// A port that nothing can listen on: a node that follows it is fenced.
+const NOWHERE: &str = "0";
+
+impl Settings {
+    /// The arguments of a node's process. Every node starts fenced, as a replica of nobody: it takes no write until the controller, which
+    /// alone knows that no other primary lives, says `REPLICAOF NO ONE`.
+    pub(super) fn node_arguments(&self, port: u16, folder: &str, maxmemory: Option<&str>) -> Vec<String> {
+        let host = Ipv4Addr::LOCALHOST.to_string();
+        let port = port.to_string();
+        let mut words: Vec<&str> = vec!["--bind", &host, "--port", &port, "--dir", folder, "--replicaof", &host, NOWHERE];
+        // A copy of the data must not wait for more replicas to come, and a short absence must not cost one.
+        words.extend(["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "64mb"]);
+        // Clients reach a node through the endpoints, which listen on loopback as well.
+        words.extend(["--protected-mode", "no", "--save", ""]);
+        words.extend(match self.durability {
+            Durability::None => ["--appendonly", "no"].as_slice(),
+            Durability::Async | Durability::Sync => ["--appendonly", "yes", "--appendfsync", "everysec"].as_slice(),
+        });
+        if self.is_own_program {
+            words.extend(["--durability", self.durability.name()]);
+        }
+        if let Some(maxmemory) = maxmemory {
+            words.extend(["--maxmemory", maxmemory]);
+        }
+        let words = words.into_iter().map(str::to_owned);
+        self.program_arguments.iter().cloned().chain(words).chain(self.directives.iter().cloned()).collect()
+    }
+}

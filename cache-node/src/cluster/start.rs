@@ -1,0 +1,125 @@
+//! `cluster start`: binds the endpoints and runs the controller until a signal.
+
+use std::{
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+};
+
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+
+use crate::cluster::{
+    controller::Controller,
+    http::{self, Endpoints, Http},
+    limits::ORDERS_MAX,
+    proxy::{self, Target},
+    sentinel::{self, Sentinel},
+    settings::Settings,
+    state::{Folder, Ports},
+};
+
+/// Ports of the endpoints where nothing else is said or recorded.
+const PORTS_DEFAULT: Ports = Ports { primary: 6379, reader: 6380, sentinel: 26379, http: 9379 };
+
+/// Runs the cluster. Prints one line when its endpoints are bound and its nodes are being started.
+pub(super) fn start(settings: Settings, is_with_parent: bool) -> ExitCode {
+    // One thread passes bytes on, while the other watches.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = runtime.and_then(|runtime| runtime.block_on(run(settings, is_with_parent)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cache-node cluster: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
+    let signal = crate::cli::signal()?;
+    let folder = Folder::open(&settings.folder)?;
+    let place = folder.path().display().to_string();
+    let asked = settings.ports;
+    let mut controller = Controller::new(settings, folder)?;
+
+    let recorded = controller.state().ports;
+    let primary = bind("--port", asked.primary, recorded.primary, PORTS_DEFAULT.primary).await?;
+    let reader = bind("--reader-port", asked.reader, recorded.reader, PORTS_DEFAULT.reader).await?;
+    let sentinel = bind("--sentinel-port", asked.sentinel, recorded.sentinel, PORTS_DEFAULT.sentinel).await?;
+    let http = bind("--http-port", asked.http, recorded.http, PORTS_DEFAULT.http).await?;
+    let endpoints = Endpoints {
+        primary: primary.local_addr()?,
+        reader: reader.local_addr()?,
+        sentinel: sentinel.local_addr()?,
+        http: http.local_addr()?,
+    };
+    controller.set_ports(Ports {
+        primary: endpoints.primary.port(),
+        reader: endpoints.reader.port(),
+        sentinel: endpoints.sentinel.port(),
+        http: endpoints.http.port(),
+    })?;
+
+    let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
+    let (view, events) = (controller.view(), controller.events());
+    let mut services = JoinSet::new();
+    services.spawn(proxy::serve(primary, Target::Primary, view.clone()));
+    services.spawn(proxy::serve(reader, Target::Reader, view.clone()));
+    let answering = Sentinel { view: view.clone(), events: events.clone(), orders: orders_sender, address: endpoints.sentinel };
+    services.spawn(sentinel::serve(sentinel, answering));
+    services.spawn(http::serve(http, Http { view: view.clone(), events, endpoints }));
+
+    let mut ready = view;
+    services.spawn(async move {
+        // Told once writes are taken: whoever waits for this line may begin.
+        if ready.wait_for(|view| view.primary.is_some()).await.is_ok() {
+            tell_ready(&endpoints, &place);
+        }
+    });
+    let end = async {
+        let name = tokio::select! {
+            name = signal => name,
+            () = parent_ended(), if is_with_parent => "the end of the process that started it",
+        };
+        tracing::info!("{name}: the replicas end, then the primary");
+    };
+    controller.run(orders, end).await;
+    services.shutdown().await;
+    Ok(())
+}
+
+fn tell_ready(endpoints: &Endpoints, place: &str) {
+    let Endpoints { primary, reader, sentinel, http } = endpoints;
+    let mut out = io::stdout();
+    // A closed standard output is no reason not to serve.
+    let told = writeln!(
+        out,
+        "cache-node cluster ready on {primary} (reader {reader}, sentinel {sentinel}, http {http}, pid {}, dir {place})",
+        std::process::id()
+    )
+    .and_then(|()| out.flush());
+    drop(told);
+}
+
+/// Completes when standard input closes.
+async fn parent_ended() {
+    let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin().lock(), &mut io::sink())).await;
+    drop(ended);
+}
+
+/// The listener of an endpoint: as asked for, or where it was before, or where it is by default. 0 takes a free port, and keeps it.
+async fn bind(option: &str, asked: Option<u16>, recorded: u16, default: u16) -> io::Result<TcpListener> {
+    let port = match asked {
+        Some(0) => recorded,
+        Some(port) => port,
+        None if recorded != 0 => recorded,
+        None => default,
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address}: {error}; choose another port with {option}, or 0 for a free one"),
+        )
+    })
+}

@@ -1,0 +1,242 @@
+//! `cache-node cluster`: deaths, hangs and restarts of nodes and of the controller, under clients that write.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Cluster, Value, Wire,
+    cluster::is_running,
+    process::Binary,
+    wait_until,
+    writers::{Acknowledged, Writers, Written},
+};
+
+/// How a node is made to fail: `KILL` ends it, `STOP` leaves it hanging.
+fn strike(cluster: &Cluster, signals: &[&str], rest: Duration) -> Vec<Instant> {
+    let mut faults = Vec::new();
+    for signal in signals {
+        let failovers = cluster.count("FailoverComplete");
+        faults.push(Instant::now());
+        cluster.node("primary").signal(signal);
+        wait_until("a failover", || cluster.count("FailoverComplete") > failovers);
+        thread::sleep(rest);
+        // A second failure before the replacement is there would be another test.
+        cluster.wait_whole();
+    }
+    faults
+}
+
+fn report(name: &str, cluster: &Cluster, written: &Written, faults: &[Instant]) -> usize {
+    let mut gaps = written.gaps(faults);
+    gaps.sort();
+    let lost = written.lost(cluster.primary);
+    let seconds = written.at.last().unwrap().duration_since(written.at[0]).as_secs_f64();
+    println!(
+        "{name}: {} faults, gap p50 {:?}, worst {:?}; {} writes acknowledged ({:.0}/s, {} retries), {} lost",
+        faults.len(),
+        gaps[gaps.len() / 2],
+        gaps.last().unwrap(),
+        written.keys.len(),
+        written.keys.len() as f64 / seconds,
+        written.retries,
+        lost.len()
+    );
+    lost.len()
+}
+
+#[test]
+fn killed_and_frozen_primaries_are_replaced_and_no_acknowledged_write_is_lost() {
+    let cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    let writers = Writers::start(cluster.primary, 8, 400, Acknowledged::ByWait);
+    let faults = strike(&cluster, &["KILL", "STOP", "KILL", "STOP"], Duration::from_millis(300));
+    let written = writers.end();
+    assert_eq!(report("redis-server under WAIT 1", &cluster, &written, &faults), 0);
+    assert!(written.gaps(&faults).iter().all(|gap| *gap > Duration::ZERO), "every fault was felt");
+    let roles: Vec<Value> =
+        cluster.nodes().iter().map(|node| Wire::connect(node.address).run("ROLE").elements()[0].clone()).collect();
+    assert_eq!(roles.iter().filter(|role| **role == Value::bulk("master")).count(), 1, "{roles:?}");
+}
+
+#[test]
+#[ignore = "five minutes of kills and freezes"]
+fn gaps_of_kills_and_freezes_every_ten_seconds_under_two_thousand_writes_a_second() {
+    for (signal, goal) in [("KILL", Duration::from_secs(1)), ("STOP", Duration::from_secs(2))] {
+        let cluster = Cluster::start_redis(&[]);
+        cluster.wait_whole();
+        let writers = Writers::start(cluster.primary, 32, 2_000, Acknowledged::ByWait);
+        let started = Instant::now();
+        let mut faults = Vec::new();
+        while started.elapsed() < Duration::from_secs(150) {
+            faults.extend(strike(&cluster, &[signal], Duration::from_secs(9)));
+        }
+        let written = writers.end();
+        assert_eq!(report(&format!("{signal} every 10 s under WAIT 1"), &cluster, &written, &faults), 0);
+        let worst = written.gaps(&faults).into_iter().max().unwrap();
+        assert!(worst < goal, "the worst gap is {worst:?}, the goal {goal:?}");
+    }
+}
+
+#[test]
+fn the_nodes_outlive_their_controller_and_the_next_one_takes_them_over() {
+    let mut cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    let (primary, endpoint) = (cluster.node("primary"), cluster.primary);
+    let mut wire = cluster.connect();
+    assert_eq!(wire.run("SET cart mugs"), Value::ok());
+    assert_eq!(wire.run("WAIT 2 5000"), Value::Integer(2));
+    let pids = cluster.recorded_pids();
+    assert_eq!(pids.len(), 3);
+
+    cluster.kill_controller();
+    assert!(wire.is_closed(), "the endpoint ends with the controller");
+    assert_eq!(Wire::connect(primary.address).run("GET cart"), Value::bulk("mugs"), "the node serves on");
+    cluster.start_controller();
+    assert_eq!(cluster.primary, endpoint, "endpoints stay");
+    assert_eq!(cluster.recorded_pids(), pids, "nothing was started anew");
+    assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+
+    // The primary dies while nobody watches.
+    cluster.wait_whole();
+    cluster.kill_controller();
+    primary.signal("KILL");
+    wait_until("the end of the primary", || !is_running(primary.pid.unwrap()));
+    cluster.start_controller();
+    assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+    cluster.wait_whole();
+}
+
+#[test]
+fn a_second_primary_is_ended() {
+    let cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    let replica = cluster.node("replica");
+    assert_eq!(Wire::connect(replica.address).run("REPLICAOF NO ONE"), Value::ok());
+    wait_until("the end of the second primary", || !is_running(replica.pid.unwrap()));
+    cluster.wait_whole();
+    assert_eq!(cluster.count("FailoverStarted"), 0, "the primary had no part in it");
+}
+
+#[test]
+fn the_end_keeps_the_data_and_leaves_no_process() {
+    let mut cluster = Cluster::start_redis(&["--replicas", "1"]);
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    let pids = cluster.recorded_pids();
+    assert_eq!(pids.len(), 2);
+    assert!(cluster.terminate().success());
+    assert!(!pids.iter().any(|pid| is_running(*pid)), "a node is left");
+    cluster.start_controller();
+    assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+}
+
+#[test]
+fn a_primary_without_replicas_comes_back_with_its_log() {
+    let cluster = Cluster::start_redis(&["--replicas", "0"]);
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    cluster.node("primary").signal("KILL");
+    // The endpoint holds the connection until the node is back.
+    wait_until("the data", || {
+        let mut wire = Wire::connect(cluster.primary);
+        wire.send(&["GET", "cart"]);
+        // Right after the kill a connection may still reach the node as it ends.
+        wire.try_read().is_ok_and(|value| value == Value::bulk("mugs"))
+    });
+    assert_eq!(cluster.count("FailoverFailed"), 1, "there was nobody to fail over to");
+}
+
+#[test]
+fn a_replica_whose_data_cannot_be_read_begins_anew() {
+    let mut cluster = Cluster::start_redis(&["--replicas", "1"]);
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    cluster.wait_whole();
+    let replica = cluster.node("replica");
+    assert!(cluster.terminate().success());
+    let folder = cluster.folder().join(&replica.name).join("appendonlydir");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("appendonly.aof.manifest"), "no manifest at all\n").unwrap();
+    cluster.start_controller();
+    cluster.wait_whole();
+    assert!(cluster.folder().join(format!("{}.aside", replica.name)).exists(), "the old data can be looked at");
+    assert_eq!(Wire::connect(cluster.node("replica").address).run("GET cart"), Value::bulk("mugs"));
+}
+
+#[test]
+fn the_endpoints_lead_to_the_nodes_of_their_role() {
+    let cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    let port = |wire: &mut Wire| {
+        let info = wire.run("INFO server").text();
+        info.lines().find_map(|line| line.strip_prefix("tcp_port:")).unwrap().trim_end().to_owned()
+    };
+    let mut readers: Vec<String> = (0..4).map(|_| port(&mut Wire::connect(cluster.reader))).collect();
+    readers.sort();
+    readers.dedup();
+    assert_eq!(readers.len(), 2, "the replicas take turns");
+    let primary = cluster.node("primary");
+    assert!(!readers.contains(&primary.address.port().to_string()));
+    let mut waiting = cluster.connect();
+    waiting.send(&["BLPOP", "nothing", "0"]);
+    primary.signal("KILL");
+    assert!(waiting.is_closed(), "whoever waits for an answer of the dead primary learns it");
+
+    let endpoints = cluster.get("/v1/endpoints");
+    assert_eq!(endpoints["primary"]["address"], cluster.primary.to_string());
+    assert_eq!(endpoints["sentinel"]["url"], format!("redis+sentinel://{}/mymaster", cluster.sentinel));
+    assert_eq!(cluster.get("/v1/nothing")["error"].as_str().map(|text| text.contains("/v1/nodes")), Some(true));
+    assert!(cluster.get("/v1/events?after=x")["error"].is_string());
+}
+
+#[test]
+fn sentinel_clients_find_the_primary_and_hear_of_the_next() {
+    let cluster = Cluster::start_redis(&["--name", "carts"]);
+    cluster.wait_whole();
+    let mut sentinel = Wire::connect(cluster.sentinel);
+    let primary = cluster.node("primary").address;
+    let address = |port: u16| Value::Array(vec![Value::bulk("127.0.0.1"), Value::bulk(&port.to_string())]);
+    assert_eq!(sentinel.run("SENTINEL get-master-addr-by-name carts"), address(primary.port()));
+    assert_eq!(sentinel.run("SENTINEL get-master-addr-by-name others"), Value::NullArray);
+    assert!(sentinel.run("SENTINEL master others").is_error("ERR"));
+    assert!(sentinel.run("SENTINEL nonsense").is_error("ERR"));
+    assert!(sentinel.run("GET cart").is_error("ERR"));
+    assert_eq!(sentinel.run("SENTINEL replicas carts").elements().len(), 2);
+    assert_eq!(sentinel.run("SENTINEL sentinels carts").elements().len(), 0);
+    assert_eq!(sentinel.run("SENTINEL myid").text().len(), 40);
+    assert!(sentinel.run("INFO").text().contains("master0:name=carts,status=ok"));
+
+    let mut follower = Wire::connect(cluster.sentinel);
+    assert_eq!(follower.run("SUBSCRIBE +switch-master").elements()[2], Value::Integer(1));
+    assert_eq!(sentinel.run("SENTINEL failover carts"), Value::ok());
+    let message = follower.read();
+    let now = cluster.node("primary").address;
+    assert_ne!(now, primary);
+    let expected = format!("carts 127.0.0.1 {} 127.0.0.1 {}", primary.port(), now.port());
+    assert_eq!(message.elements()[2], Value::bulk(&expected));
+    assert_eq!(sentinel.run("SENTINEL get-master-addr-by-name carts"), address(now.port()));
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let mut cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let second = cluster.command().output().unwrap();
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another controller runs this cluster"), "{second:?}");
+    let (status, _, error) = Binary::run(&["cluster", "--node-program", "/usr/bin/redis-server", "--durability", "sync"]);
+    assert!(!status.success() && error.contains("WAIT"), "{error}");
+    let (status, _, error) = Binary::run(&["cluster", "--replicas", "6"]);
+    assert!(!status.success() && error.contains("0..=5"), "{error}");
+    let (status, _, error) = Binary::run(&["cluster", "--maxmemory", "lots"]);
+    assert!(!status.success() && error.contains("256mb"), "{error}");
+    let (status, help, _) = Binary::run(&["cluster", "--help"]);
+    assert!(status.success() && help.contains("Examples:"), "{help}");
+
+    assert!(cluster.terminate().success());
+    std::fs::write(cluster.folder().join("state.json"), "{}").unwrap();
+    let broken = cluster.command().output().unwrap();
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("nothing is started"), "{broken:?}");
+}
