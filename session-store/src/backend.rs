@@ -7,10 +7,11 @@ use tower_sessions::session::Id;
 use crate::{
     CacheStore, StoreError,
     cart::{lines::CartSnapshot, merge::Merge},
+    device::Device,
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
-    scripts::{COMMIT, CREATE, END, ROTATE, TOUCH, reply},
+    scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -29,13 +30,25 @@ pub(crate) struct Write {
     pub(crate) absolute_ms: Option<i64>,
     /// Set when the policy is not the stored one.
     pub(crate) policy_changed: bool,
+    /// Set when the session gets another owner, who logs in.
     pub(crate) owner: Option<Tag>,
+    pub(crate) device: Device,
     pub(crate) merge: Merge,
+    pub(crate) along: Along,
 }
 
 impl Write {
     pub(crate) fn new(policy: ExpiryPolicy, absolute_ms: Option<i64>) -> Self {
-        Self { token: commit_token(), policy, absolute_ms, policy_changed: true, owner: None, merge: Merge::Nothing }
+        Self {
+            token: commit_token(),
+            policy,
+            absolute_ms,
+            policy_changed: true,
+            owner: None,
+            device: Device::default(),
+            merge: Merge::Nothing,
+            along: Along::default(),
+        }
     }
 
     fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
@@ -46,14 +59,27 @@ impl Write {
         }
         if let Some(owner) = &self.owner {
             cmd.arg("@owner").arg(owner.as_str());
-            count += 2;
+            cmd.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
+            count += 6;
         }
         count
     }
 
     fn count_reserved(&self) -> usize {
-        2 * (usize::from(self.policy_changed) + usize::from(self.owner.is_some()))
+        2 * usize::from(self.policy_changed) + 6 * usize::from(self.owner.is_some())
     }
+}
+
+/// What goes along when the time of a session is set, in the same step where that can be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Along {
+    /// The user whose session it is: it is on the list of theirs.
+    pub(crate) user: Option<Tag>,
+    pub(crate) sessions_max: u32,
+    /// For how long the cart is kept then: it must not end before the session.
+    pub(crate) cart_ttl_ms: Option<i64>,
+    /// The user logs in.
+    pub(crate) logs_in: bool,
 }
 
 /// How a commit ended.
@@ -65,6 +91,8 @@ pub(crate) enum Committed {
         kept_ms: i64,
         /// Units of the anonymous cart that found no room in the user's.
         dropped: u64,
+        /// Whether the user may have too many sessions.
+        too_many: bool,
     },
     Gone,
     Ended,
@@ -142,15 +170,24 @@ impl CacheStore {
         tag: &Tag,
         policy: ExpiryPolicy,
         absolute_ms: Option<i64>,
+        along: &Along,
     ) -> Result<Option<i64>, StoreError> {
-        let mut call = TOUCH.call(&[&self.keys().session(tag)]);
+        let mut keys = vec![self.keys().session(tag)];
+        let how = self.along(along, tag, &mut keys);
+        let mut call = TOUCH.call(&borrowed(&keys));
         call.arg(policy.encode());
         absolute(&mut call, absolute_ms);
+        call.arg(how);
         let answer = self.script(&TOUCH, &call).await?;
         if integer(&answer[0])? != reply::OK {
             return Ok(None);
         }
-        Ok(Some(number_at(&answer, 1)?).filter(|kept_ms| *kept_ms > 0))
+        let kept_ms = number_at(&answer, 1)?;
+        if kept_ms <= 0 {
+            return Ok(None);
+        }
+        self.list_elsewhere(along, tag, None, kept_ms).await?;
+        Ok(Some(kept_ms))
     }
 
     /// Creates a session under a fresh id, and tells for how many ms it is kept. `planned` is tried first.
@@ -159,21 +196,25 @@ impl CacheStore {
         write: &Write,
         fields: &[RawField],
         planned: Option<Id>,
-    ) -> Result<(Id, i64), StoreError> {
+    ) -> Result<(Id, Committed), StoreError> {
         let mut id = planned.unwrap_or_default();
         for _ in 0..ID_ATTEMPTS {
-            let mut call = CREATE.call(&[&self.keys().session(&self.keys().session_tag(&id))]);
+            let tag = self.keys().session_tag(&id);
+            let mut keys = vec![self.keys().session(&tag)];
+            let how = self.along(&write.along, &tag, &mut keys);
+            let mut call = CREATE.call(&borrowed(&keys));
             head(&mut call, write);
-            call.arg("@v").arg(VERSION);
+            call.arg(how).arg("@v").arg(VERSION);
             if let Some(owner) = &write.owner {
                 call.arg("@owner").arg(owner.as_str());
+                call.arg("@device").arg(&write.device.class).arg("@network").arg(&write.device.network);
             }
             for field in fields {
                 call.arg(&field.name[..]).arg(&field.value[..]);
             }
             let answer = self.script(&CREATE, &call).await?;
             if integer(&answer[0])? == reply::OK {
-                return Ok((id, number_at(&answer, 2)?));
+                return Ok((id, self.committed(&answer, write, &tag, None).await?));
             }
             id = Id::default();
         }
@@ -213,24 +254,23 @@ impl CacheStore {
     ) -> Result<Committed, StoreError> {
         let keys = self.keys();
         let session = keys.session(tag);
-        let mut call = match (&write.merge, &write.owner) {
-            (Merge::Here(_), Some(user)) => COMMIT.call(&[
-                &session,
-                &keys.cart(tag),
-                &keys.cart_tokens(tag),
-                &keys.cart(user),
-                &keys.cart_merged(user),
-                &keys.cart_tokens(user),
-            ]),
-            (Merge::Done(_), _) => COMMIT.call(&[&session, &keys.cart(tag), &keys.cart_tokens(tag)]),
-            _ => COMMIT.call(&[&session]),
-        };
+        let mut named = vec![session];
+        if !matches!(write.merge, Merge::Nothing) {
+            named.extend([keys.cart(tag), keys.cart_tokens(tag)]);
+        }
+        if let (Merge::Here(_), Some(user)) = (&write.merge, &write.owner) {
+            named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
+        }
+        let how = self.along(&write.along, tag, &mut named);
+        let mut call = COMMIT.call(&borrowed(&named));
         head(&mut call, write);
         call.arg("delta").arg(GRACE_MS);
         merge(&mut call, write);
         compare(&mut call, expected);
+        call.arg(how);
         changes(&mut call, write, &delta.set, &delta.removed);
-        committed(&self.script(&COMMIT, &call).await?)
+        let answer = self.script(&COMMIT, &call).await?;
+        self.committed(&answer, write, tag, None).await
     }
 
     pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
@@ -238,8 +278,10 @@ impl CacheStore {
         head(&mut call, write);
         call.arg("replace").arg(GRACE_MS).arg("");
         compare(&mut call, None);
+        call.arg("");
         changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
-        committed(&self.script(&COMMIT, &call).await?)
+        let answer = self.script(&COMMIT, &call).await?;
+        self.committed(&answer, write, tag, None).await
     }
 
     /// Moves a session to a fresh id, with its cart, in one step.
@@ -266,25 +308,105 @@ impl CacheStore {
             if let (Merge::Here(_), Some(user)) = (&write.merge, &write.owner) {
                 named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
             }
-            let mut call = ROTATE.call(&named.iter().map(String::as_str).collect::<Vec<_>>());
+            let how = self.along(&write.along, &new, &mut named);
+            let mut call = ROTATE.call(&borrowed(&named));
             head(&mut call, write);
             call.arg(GRACE_MS);
             merge(&mut call, write);
+            call.arg(how);
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&ROTATE, &call).await?;
             if integer(&answer[0])? != reply::TAKEN {
-                return Ok((id, committed(&answer)?));
+                return Ok((id, self.committed(&answer, write, &new, Some(old)).await?));
             }
         }
         Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS })
     }
 
-    pub(crate) async fn end_session(&self, tag: &Tag) -> Result<(), StoreError> {
+    /// Ends a session, whoever it belongs to. The list of its user's sessions is told when it is known who that is.
+    pub(crate) async fn end_session(&self, tag: &Tag, user: Option<&Tag>) -> Result<(), StoreError> {
         let keys = self.keys();
-        let mut call = END.call(&[&keys.session(tag), &keys.cart(tag), &keys.cart_tokens(tag)]);
-        call.arg(GRACE_MS);
+        let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
+        // On another slot the list finds out by itself.
+        named.extend(user.filter(|_| self.scripts_cross_slots()).map(|user| keys.user_sessions(user)));
+        let mut call = END.call(&borrowed(&named));
+        call.arg(GRACE_MS).arg("");
         self.script(&END, &call).await.map(drop)
     }
+
+    /// Ends a session if it is this user's, and tells whether it was.
+    pub(crate) async fn end_session_of(&self, user: &Tag, tag: &Tag) -> Result<bool, StoreError> {
+        let keys = self.keys();
+        let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
+        named.extend(self.scripts_cross_slots().then(|| keys.user_sessions(user)));
+        let mut call = END.call(&borrowed(&named));
+        call.arg(GRACE_MS).arg(user.as_str());
+        let ended = integer(&self.script(&END, &call).await?[0])? == reply::OK;
+        if !self.scripts_cross_slots() {
+            let mut command = redis::cmd("ZREM");
+            command.arg(keys.user_sessions(user)).arg(tag.as_str());
+            self.command(&command).await?;
+        }
+        Ok(ended)
+    }
+
+    /// What goes along in the same script, and its keys. What is in another slot is left to [`list_elsewhere`].
+    ///
+    /// [`list_elsewhere`]: Self::list_elsewhere
+    pub(crate) fn along(&self, along: &Along, session: &Tag, named: &mut Vec<String>) -> String {
+        let mut how = String::new();
+        if along.logs_in {
+            how.push('l');
+        }
+        if along.user.is_some() {
+            how.push('s');
+        }
+        let reachable = along.user.is_none() || self.scripts_cross_slots();
+        if let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| reachable) {
+            how.push_str(&format!("c{cart_ttl_ms}"));
+            named.push(self.keys().cart(along.user.as_ref().unwrap_or(session)));
+        }
+        if let Some(user) = along.user.as_ref().filter(|_| reachable) {
+            how.push_str(&format!("u{}", along.sessions_max));
+            named.push(self.keys().user_sessions(user));
+        }
+        how
+    }
+
+    /// The same for a user's keys where a script cannot reach them.
+    async fn list_elsewhere(&self, along: &Along, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
+        let Some(user) = along.user.as_ref().filter(|_| !self.scripts_cross_slots() && kept_ms > 0) else {
+            return Ok(0);
+        };
+        let mut call = LIST.call(&[&self.keys().user_sessions(user), &self.keys().cart(user)]);
+        call.arg(tag.as_str()).arg(former.map_or("", Tag::as_str)).arg(kept_ms).arg(along.sessions_max);
+        absolute(&mut call, along.cart_ttl_ms);
+        number_at(&self.script(&LIST, &call).await?, 1)
+    }
+
+    async fn committed(&self, answer: &[Value], write: &Write, tag: &Tag, former: Option<&Tag>) -> Result<Committed, StoreError> {
+        match integer(&answer[0])? {
+            reply::OK => {
+                let kept_ms = number_at(answer, 2)?;
+                let dropped = answer.get(3).map_or(Ok(0), integer)?;
+                let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
+                let over = answer.get(4).map_or(Ok(0), integer)?;
+                let over = over.max(self.list_elsewhere(&write.along, tag, former, kept_ms).await?);
+                Ok(Committed::Done { revision: revision(answer)?, kept_ms, dropped, too_many: over > 0 })
+            }
+            reply::GONE => Ok(Committed::Gone),
+            reply::ENDED => Ok(Committed::Ended),
+            reply::CART_CHANGED => Ok(Committed::CartChanged),
+            reply::CHANGED => {
+                Ok(Committed::FieldChanged(answer.get(1).filter(|value| **value != Value::Nil).cloned().map(bytes).transpose()?))
+            }
+            other => Err(unreadable(&format!("a commit answered {other}"))),
+        }
+    }
+}
+
+pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
+    keys.iter().map(String::as_str).collect()
 }
 
 fn session_pipeline(session: &str, cart: Option<&str>) -> Pipeline {
@@ -344,23 +466,6 @@ fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) 
     }
     for name in removed {
         call.arg(name);
-    }
-}
-
-fn committed(answer: &[Value]) -> Result<Committed, StoreError> {
-    match integer(&answer[0])? {
-        reply::OK => {
-            let dropped = answer.get(3).map_or(Ok(0), integer)?;
-            let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
-            Ok(Committed::Done { revision: revision(answer)?, kept_ms: number_at(answer, 2)?, dropped })
-        }
-        reply::GONE => Ok(Committed::Gone),
-        reply::ENDED => Ok(Committed::Ended),
-        reply::CART_CHANGED => Ok(Committed::CartChanged),
-        reply::CHANGED => {
-            Ok(Committed::FieldChanged(answer.get(1).filter(|value| **value != Value::Nil).cloned().map(bytes).transpose()?))
-        }
-        other => Err(unreadable(&format!("a commit answered {other}"))),
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) const BROWSER_SESSION_IDLE: Duration = Duration::days(14);
 /// A touch is due when one part in this many of the idle timeout has passed: an idle session may end that much early.
 pub(crate) const TOUCH_PARTS: i64 = 16;
+/// Or when this has passed, so that "last seen" means something also where sessions are long.
+pub(crate) const TOUCH_AT_LATEST_MS: i64 = 3_600_000;
 
 /// When a session ends, as it is kept in the session itself so that every replica applies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl ExpiryPolicy {
     /// Whether a request should extend the time that the store still keeps the session.
     pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
         match self {
-            Self::Idle(ms) | Self::Browser(ms) => remaining_ms < ms - ms / TOUCH_PARTS,
+            Self::Idle(ms) | Self::Browser(ms) => remaining_ms < ms - (ms / TOUCH_PARTS).min(TOUCH_AT_LATEST_MS),
             Self::At(_) => false,
         }
     }
@@ -122,5 +124,8 @@ mod tests {
         assert!(ExpiryPolicy::Idle(1_600).is_touch_due(1_499));
         assert!(!ExpiryPolicy::Idle(1_600).is_touch_due(1_500));
         assert!(!ExpiryPolicy::At(1_600).is_touch_due(1));
+        let days = 24 * 3_600_000;
+        assert!(ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_001));
+        assert!(!ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_000));
     }
 }

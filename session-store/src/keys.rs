@@ -13,6 +13,8 @@ const TAG_BYTES: usize = 16;
 const TAG_CHARS: usize = 22;
 /// Characters of a remembered idempotency token: 48 bits of its keyed hash. Against the 256 that a cart remembers a new one is mistaken for an old one once in 10^12 changes.
 const TOKEN_CHARS: usize = 8;
+/// Characters of a session's handle: 96 bits.
+const HANDLE_CHARS: usize = 16;
 
 /// The part of a key between the braces: the hash tag, which decides the slot in a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +93,18 @@ impl Keys {
     /// Which anonymous lines were merged into a user's cart already.
     pub(crate) fn cart_merged(&self, tag: &Tag) -> String {
         self.name("cart-merged", tag)
+    }
+
+    /// The sessions of a user.
+    pub(crate) fn user_sessions(&self, tag: &Tag) -> String {
+        self.name("user-sessions", tag)
+    }
+
+    /// What a session is called where people can see it: from it neither the id nor the key can be told.
+    pub(crate) fn handle(&self, session: &Tag) -> String {
+        let mut hash = self.hash(b"handle:", session.as_str().as_bytes());
+        hash.truncate(HANDLE_CHARS);
+        hash
     }
 
     fn name(&self, kind: &str, tag: &Tag) -> String {

@@ -1,8 +1,9 @@
 //! The layer and its settings.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use cookie::SameSite;
+use http::{Extensions, HeaderMap, Request};
 use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
@@ -23,6 +24,31 @@ pub const EXPIRY_DEFAULT: Expiry = Expiry::OnInactivity(Duration::days(14));
 /// ```
 pub const CART_TTL_DEFAULT: Duration = Duration::days(30);
 
+/// How many sessions a user may have at once when nothing else is said.
+///
+/// ```
+/// assert_eq!(session_store::USER_SESSIONS_MAX_DEFAULT, 64);
+/// ```
+pub const USER_SESSIONS_MAX_DEFAULT: u32 = 64;
+
+/// How the application finds the address of a client.
+#[derive(Clone)]
+pub(crate) struct ClientAddress(Arc<FindAddress>);
+
+type FindAddress = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;
+
+impl ClientAddress {
+    pub(crate) fn of<B>(&self, request: &Request<B>) -> Option<IpAddr> {
+        (self.0)(request.headers(), request.extensions())
+    }
+}
+
+impl fmt::Debug for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientAddress(..)")
+    }
+}
+
 /// What a request needs to know, shared by all of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -35,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) cart_ttl_ms: i64,
     pub(crate) merge_policy: MergePolicy,
     pub(crate) outage: OutagePolicy,
+    pub(crate) user_sessions_max: u32,
+    pub(crate) client_address: Option<ClientAddress>,
 }
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
@@ -85,6 +113,8 @@ impl SessionLayer {
             cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
             merge_policy: MergePolicy::default(),
             outage: OutagePolicy::default(),
+            user_sessions_max: USER_SESSIONS_MAX_DEFAULT,
+            client_address: None,
         };
         Self { store, settings: Arc::new(settings) }
     }
@@ -269,6 +299,46 @@ impl SessionLayer {
     /// ```
     pub fn with_outage_policy(self, policy: OutagePolicy) -> Self {
         self.change(|settings| settings.outage = policy)
+    }
+
+    /// How many sessions a user may have at once. Default: [`USER_SESSIONS_MAX_DEFAULT`]. A login beyond that ends the one
+    /// whose time would be over first.
+    ///
+    /// # Panics
+    ///
+    /// When it is not 1 to 1,024.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_user_sessions_max(5);
+    /// # }
+    /// ```
+    pub fn with_user_sessions_max(self, max: u32) -> Self {
+        assert!((1..=1_024).contains(&max), "a user can have 1 to 1024 sessions, not {max}");
+        self.change(|settings| settings.user_sessions_max = max)
+    }
+
+    /// How to find the address of a client, whose network is shown in the list of a user's sessions: the first 24 bits of an
+    /// IPv4 address, or 48 of an IPv6 one. Nothing more of it is kept. Default: not at all, since behind a balancer the
+    /// peer of the connection is the balancer, and a header is to be believed only when a proxy of one's own has set it.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    ///
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// // Served with `into_make_service_with_connect_info::<SocketAddr>()`, without a proxy:
+    /// let layer = layer.with_client_address(|_, extensions| {
+    ///     extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    /// });
+    /// // Behind one proxy that appends to X-Forwarded-For:
+    /// let layer = layer.with_client_address(|headers, _| {
+    ///     headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    /// });
+    /// # }
+    /// ```
+    pub fn with_client_address(self, find: impl Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.change(|settings| settings.client_address = Some(ClientAddress(Arc::new(find))))
     }
 
     fn cookie(self, change: impl FnOnce(&mut CookieSettings)) -> Self {

@@ -5,6 +5,7 @@ mod backend;
 mod builder;
 pub mod cart;
 mod cookie;
+mod device;
 mod error;
 mod expiry;
 mod keys;
@@ -23,6 +24,7 @@ mod topology;
 mod turns;
 mod unavailable;
 mod unit_of_work;
+mod users;
 mod whole_records;
 
 pub use ::cookie::SameSite;
@@ -35,7 +37,7 @@ pub use crate::{
     },
     cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
     error::{Stage, StoreError},
-    layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer},
+    layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer, USER_SESSIONS_MAX_DEFAULT},
     nodes::{BreakerState, NodeStatus},
     outage::{
         Available, OUTAGE_WAIT_MAX, OutagePolicy, OutagePolicyLayer, OutagePolicyService, SessionUnavailable, outage_policy,
@@ -45,4 +47,5 @@ pub use crate::{
     session_ext::{Key, SessionExt, UPDATE_ATTEMPTS_MAX, UpdateError},
     store::{CacheStore, StoreStatus},
     unavailable::Unavailable,
+    users::{InvalidHandle, SessionHandle, UserSession, UserSessions},
 };

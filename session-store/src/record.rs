@@ -12,6 +12,8 @@
 //! | `@capped` | the time to live reaches to `@until` already |
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
 //! | `@owner` | the tag of the user whose cart this session uses |
+//! | `@device`, `@network` | the classes of the device and of the address from which that user logged in |
+//! | `@login`, `@seen` | when that was, and when the user was last seen, by the store's clock; the latter within an hour |
 //! | `@tok` | tokens of the last commits, so that a repeated one counts once |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 

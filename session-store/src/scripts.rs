@@ -7,7 +7,11 @@ use redis::{Arg, Cmd, Script};
 /// The script of this name behind the functions that it shares with others.
 macro_rules! keep {
     ($name:literal) => {
-        concat!(include_str!("scripts/keep.lua"), include_str!(concat!("scripts/", $name, ".lua")))
+        concat!(
+            include_str!("scripts/keep.lua"),
+            include_str!("scripts/along.lua"),
+            include_str!(concat!("scripts/", $name, ".lua"))
+        )
     };
 }
 macro_rules! in_parts_and_keep {
@@ -27,6 +31,7 @@ pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(all!("
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("cart")));
+pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("list")));
 pub(crate) static MERGE: LazyLock<Source> =
     LazyLock::new(|| Source::new(concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua"))));
 

@@ -9,7 +9,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -17,6 +17,7 @@ use tower_sessions::Session;
 
 use crate::{
     CacheStore, Cart, StoreError, cookie,
+    device::Client,
     expiry::not_chosen,
     layer::Settings,
     unit_of_work::{CookieChange, Outcome, UnitOfWork},
@@ -73,6 +74,10 @@ where
         let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
         unit.attach(&session);
+        unit.came_from(Client {
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+            address: self.settings.client_address.as_ref().and_then(|find| find.of(&request)),
+        });
         let is_safe = request.method().is_safe();
         request.extensions_mut().insert(session.clone());
         request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));

@@ -62,7 +62,7 @@ impl SessionStore for CacheStore {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.end_session(&self.keys().session_tag(id)).await?;
+        self.end_session(&self.keys().session_tag(id), None).await?;
         Ok(())
     }
 }

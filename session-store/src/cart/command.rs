@@ -5,7 +5,7 @@ use redis::Value;
 use super::{CartChange, CartError, IdempotencyToken};
 use crate::{
     StoreError,
-    backend::{absolute, commit_token},
+    backend::{Along, absolute, borrowed, commit_token},
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
@@ -127,10 +127,14 @@ async fn call(
         Token::Given(token) => (keys.cart_tokens(&target.cart), token, TOKENS_REMEMBERED, cart_ttl_ms),
         Token::Guard(token) => (keys.cart_retries(&target.cart), token, RETRIES_REMEMBERED, RETRY_WINDOW_MS),
     };
-    let mut call = match &target.session {
-        Some(session) => CART.call(&[&cart, &tokens, &keys.session(session)]),
-        None => CART.call(&[&cart, &tokens]),
-    };
+    let mut named = vec![cart, tokens];
+    let mut along = String::new();
+    if let Some(session) = &target.session {
+        named.push(keys.session(session));
+        let user = Along { user: target.owner, sessions_max: settings.user_sessions_max, ..Along::default() };
+        along = unit.store.along(&user, session, &mut named);
+    }
+    let mut call = CART.call(&borrowed(&named));
     call.arg(operation.name())
         .arg(token)
         .arg(remembered)
@@ -143,12 +147,12 @@ async fn call(
         Some(create) => {
             call.arg(create.policy.encode()).arg(&create.token);
             absolute(&mut call, settings.absolute_ms);
-            call.arg(2).arg("@v").arg(VERSION);
+            call.arg(along).arg(2).arg("@v").arg(VERSION);
         }
         None => {
             call.arg("").arg("");
             absolute(&mut call, settings.absolute_ms);
-            call.arg(0);
+            call.arg(along).arg(0);
         }
     }
     for (sku, quantity) in lines {

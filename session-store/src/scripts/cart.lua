@@ -1,11 +1,12 @@
 -- One mutation of a cart, counted once.
--- KEYS: cart, remembered tokens, [session that the cart belongs to].
+-- KEYS: cart, remembered tokens, [session that the cart belongs to, [list of its user's sessions]].
 -- ARGV: 1 operation, 2 token, 3 tokens to remember, 4 TTL of the tokens in ms, 5 TTL of the cart in ms,
 --       6 lines at most, 7 quantity at most, 8 expected owner of the session,
 --       9 policy of the session to create, '' when it must exist, 10 token of the creation,
---       11 absolute time of sessions in ms or '', 12 number of arguments that create (field, value, ...), those, then sku, quantity, ...
-local created_with = tonumber(ARGV[12])
-local first = 13 + created_with
+--       11 absolute time of sessions in ms or '', 12 what goes along when the session's time is set (see along.lua),
+--       13 number of arguments that create (field, value, ...), those, then sku, quantity, ...
+local created_with = tonumber(ARGV[13])
+local first = 14 + created_with
 -- The session's policy when its time was set, and that time in ms: the cookie follows it.
 local create, extended, kept = false, '', 0
 
@@ -23,10 +24,11 @@ if KEYS[3] then
     if (s[5] or '') ~= ARGV[8] then return {4, s[5] or ''} end
     local policy = s[6] or ''
     local idle = tonumber(string.sub(policy, 2))
-    local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', KEYS[3]) < idle - idle / 16
+    local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', KEYS[3]) < idle - math.min(idle / 16, 3600000)
     if due or (idle and ARGV[11] ~= '' and not s[1]) then
       kept = keep(KEYS[3], policy, ARGV[11], s)
       if kept <= 0 then return {0} end
+      along(ARGV[12], KEYS[3], nil, kept)
       extended = policy
     end
   end
@@ -53,7 +55,7 @@ end
 
 if create then
   local created = digits(now_ms())
-  redis.call('HSET', KEYS[3], '@rev', 1, '@tok', ARGV[10] .. ' ', '@created', created, '@expiry', ARGV[9], unpack(ARGV, 13, first - 1))
+  redis.call('HSET', KEYS[3], '@rev', 1, '@tok', ARGV[10] .. ' ', '@created', created, '@expiry', ARGV[9], unpack(ARGV, 14, first - 1))
   kept = keep(KEYS[3], ARGV[9], ARGV[11], {nil, created})
 end
 

@@ -1,9 +1,9 @@
 -- Applies the changed fields of one request to a session that still exists.
 -- KEYS: session, [anonymous cart of the session, its tokens,
---       [the cart of the user who logs in, what was merged into it before, its tokens]].
+--       [the cart of the user who logs in, what was merged into it before, its tokens]], [what goes along (see along.lua)].
 -- ARGV: commit token, policy, absolute time in ms or '', 'delta' or 'replace', grace in ms,
 --       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
---       the field whose value must not have changed or '', that value behind a '=' or '' for none,
+--       the field whose value must not have changed or '', that value behind a '=' or '' for none, what goes along,
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended')
 if not s[4] then
@@ -17,7 +17,7 @@ if ARGV[7] ~= '' then
   if (current and '=' .. current or '') ~= ARGV[8] then return {8, current} end
 end
 local dropped = 0
-if KEYS[4] then
+if string.find(ARGV[6], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
   if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[2], KEYS[3], 4, ARGV[6]) end
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
@@ -29,17 +29,18 @@ elseif ARGV[6] ~= '' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end
-local first_removed = 10 + tonumber(ARGV[9])
+local first_removed = 11 + tonumber(ARGV[10])
 if ARGV[4] == 'replace' then
   local kept = {}
-  for i = 10, first_removed - 1, 2 do kept[ARGV[i]] = true end
+  for i = 11, first_removed - 1, 2 do kept[ARGV[i]] = true end
   for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
     local reserved = string.sub(field, 1, 1) == '@' and string.sub(field, 1, 2) ~= '@@'
     if not reserved and not kept[field] then redis.call('HDEL', KEYS[1], field) end
   end
 end
-in_parts('HSET', KEYS[1], ARGV, 10, first_removed - 1)
+in_parts('HSET', KEYS[1], ARGV, 11, first_removed - 1)
 in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[4]) + 1
 redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 8 * (#ARGV[1] + 1)))
-return {1, revision, keep(KEYS[1], ARGV[2], ARGV[3], s), dropped}
+local kept = keep(KEYS[1], ARGV[2], ARGV[3], s)
+return {1, revision, kept, dropped, along(ARGV[9], KEYS[1], nil, kept)}

@@ -1,9 +1,9 @@
 -- Gives a session a new id: the new record, the end of the old one and the move of the cart are one step.
 -- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens,
---       [the cart of the user who logs in, what was merged into it before, its tokens].
+--       [the cart of the user who logs in, what was merged into it before, its tokens], [what goes along (see along.lua)].
 -- ARGV: commit token, policy, absolute time in ms or '', grace in ms, what becomes of the cart: '' to move it, a number to drop it
 --       when it was merged at this revision, or how to merge it (see merging.lua),
---       number of arguments that set (field, value, ...), those, then the fields to remove.
+--       what goes along, number of arguments that set (field, value, ...), those, then the fields to remove.
 local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
 local new = redis.call('HMGET', KEYS[2], '@rev', '@tok')
 if new[1] then
@@ -23,7 +23,7 @@ local function copy(from, to)
   return #all > 0
 end
 
-if KEYS[7] then
+if string.find(ARGV[5], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
   if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
@@ -39,8 +39,8 @@ end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 
 copy(KEYS[1], KEYS[2])
-local first_removed = 7 + tonumber(ARGV[6])
-in_parts('HSET', KEYS[2], ARGV, 7, first_removed - 1)
+local first_removed = 8 + tonumber(ARGV[7])
+in_parts('HSET', KEYS[2], ARGV, 8, first_removed - 1)
 in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)
 local revision = tonumber(old[1]) + 1
 redis.call('HSET', KEYS[2], '@rev', revision, '@tok', ARGV[1] .. ' ')
@@ -51,4 +51,4 @@ local kept = keep(KEYS[2], ARGV[2], ARGV[3], redis.call('HMGET', KEYS[2], '@unti
 redis.call('HDEL', KEYS[1], '@rev')
 redis.call('HSET', KEYS[1], '@ended', string.match(KEYS[2], '{(.-)}'))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {1, revision, kept, dropped}
+return {1, revision, kept, dropped, along(ARGV[6], KEYS[2], KEYS[1], kept)}

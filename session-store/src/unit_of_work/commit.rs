@@ -16,7 +16,9 @@ use crate::{
     cart::merge::{self, Merge},
     expiry::ExpiryPolicy,
     keys::Tag,
+    layer::Settings,
     record::{Delta, RawField, encode, unreadable},
+    users,
 };
 
 /// Steps of one commit: read, end, create, and merging a cart again that others keep changing.
@@ -59,7 +61,8 @@ impl UnitOfWork {
             let step = {
                 let mut state = self.state.lock();
                 state.touch(self.store.keys());
-                next_step(&mut state, &fields, Write::new(policy, self.settings.absolute_ms), creating, swap.is_some())
+                let write = Write::new(policy, self.settings.absolute_ms);
+                next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
             match step {
                 Step::Done(id) => return Ok(id),
@@ -67,11 +70,13 @@ impl UnitOfWork {
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
-                    let (id, kept_ms) = self.store.create_session(&write, &fields, None).await?;
-                    if let Some(swap) = swap {
-                        swap.settle(Swapped::Done);
+                    let (id, answer) = self.store.create_session(&write, &fields, None).await?;
+                    if let Some(kept_ms) = self.settle(answer, &write, None).await? {
+                        if let Some(swap) = swap {
+                            swap.settle(Swapped::Done);
+                        }
+                        return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                     }
-                    return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                 }
                 Step::Update(tag, write, before) => {
                     let delta = Delta::between(&before, &fields);
@@ -81,7 +86,7 @@ impl UnitOfWork {
                         self.lost_swap(swap, &tag, now.clone()).await?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
-                    if let Some(kept_ms) = self.settle(answer, &tag).await? {
+                    if let Some(kept_ms) = self.settle(answer, &write, Some(&tag)).await? {
                         if let Some(swap) = swap {
                             swap.settle(Swapped::Done);
                         }
@@ -93,7 +98,7 @@ impl UnitOfWork {
                     // The value that is to be compared is set under the new id, in the next step.
                     let delta = Delta::between(&before, &before_swap);
                     let (id, answer) = self.store.rotate_session(&tag, &write, &delta).await?;
-                    if let Some(kept_ms) = self.settle(answer, &tag).await? {
+                    if let Some(kept_ms) = self.settle(answer, &write, Some(&tag)).await? {
                         let id = self.committed(id, &write, &before_swap, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
@@ -107,7 +112,12 @@ impl UnitOfWork {
 
     /// Ends the session of this request.
     pub(super) async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
-        self.store.end_session(tag).await?;
+        let user = match &self.state.lock().base {
+            Base::Live(live) => live.owner,
+            Base::Unread { owner, .. } => owner.or_else(|| self.store.owners().hint(tag)),
+            _ => None,
+        };
+        self.store.end_session(tag, user.as_ref()).await?;
         let mut state = self.state.lock();
         state.base = Base::None { stale: false };
         state.intent = Intent::Keep;
@@ -127,11 +137,14 @@ impl UnitOfWork {
     }
 
     /// For how many ms the session is kept, when the commit is done; when not, it is to be tried again.
-    async fn settle(&self, answer: Committed, tag: &Tag) -> Result<Option<i64>, StoreError> {
+    async fn settle(&self, answer: Committed, write: &Write, cart: Option<&Tag>) -> Result<Option<i64>, StoreError> {
         match answer {
-            Committed::Done { revision, kept_ms, dropped } => {
+            Committed::Done { revision, kept_ms, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
                 merge::note_dropped(dropped);
+                if let Some(user) = write.along.user.filter(|_| too_many) {
+                    users::end_too_many(&self.store, user, write.along.sessions_max).await;
+                }
                 Ok(Some(kept_ms))
             }
             Committed::Gone | Committed::Ended => {
@@ -141,9 +154,9 @@ impl UnitOfWork {
             Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
             Committed::CartChanged => {
                 let pending = self.state.lock().pending_owner.clone();
-                if let Some(PendingOwner { user, policy, .. }) = pending {
+                if let (Some(PendingOwner { user, policy, .. }), Some(cart)) = (pending, cart) {
                     // Something was put into the anonymous cart since: it is to come along.
-                    let merge = Merge::Done(merge::merge(self, tag, &user, policy).await?);
+                    let merge = Merge::Done(merge::merge(self, cart, &user, policy).await?);
                     self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
                 Ok(None)
@@ -182,7 +195,14 @@ fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {
     Expected { field: &swap.field, value }
 }
 
-fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating: bool, swapping: bool) -> Step {
+fn next_step(
+    state: &mut State,
+    fields: &[RawField],
+    mut write: Write,
+    settings: &Settings,
+    creating: bool,
+    swapping: bool,
+) -> Step {
     let policy = write.policy;
     if state.intent == Intent::End {
         match state.base.session() {
@@ -193,6 +213,7 @@ fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating:
     let pending = state.pending_owner.as_ref();
     if let Some(pending) = pending {
         write.owner = Some(pending.user);
+        write.device = state.client.device();
         write.merge = pending.merge.clone();
     }
     match &state.base {
@@ -201,6 +222,9 @@ fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating:
         Base::Live(live) if policy.has_passed() => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;
+            if state.extended.is_some() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
+                write.along = state.along(settings);
+            }
             if state.intent == Intent::Rotate {
                 return Step::Rotate(live.tag, write, Arc::clone(&live.fields));
             }
@@ -216,6 +240,9 @@ fn next_step(state: &mut State, fields: &[RawField], mut write: Write, creating:
         Base::None { .. } if policy.has_passed() => Step::Done(None),
         // `clear` on an id that leads nowhere leaves nothing to store.
         Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => Step::Done(None),
-        Base::None { .. } => Step::Create(write),
+        Base::None { .. } => {
+            write.along = state.along(settings);
+            Step::Create(write)
+        }
     }
 }

@@ -103,12 +103,19 @@ impl UnitOfWork {
     /// cookie: for a session that ended or got a new id while the handler ran, that would be the cookie of a dead id, and
     /// it could land after the new one's.
     async fn touch(&self, store_answers: bool) {
-        let Some((tag, policy)) = self.state.lock().due_touch() else {
+        let (due, along) = {
+            let state = self.state.lock();
+            (state.due_touch(), state.along(&self.settings))
+        };
+        let Some((tag, policy)) = due else {
             return;
         };
         // After a failure nobody waits for the store once more.
-        let touched =
-            if store_answers { self.store.touch_session(&tag, policy, self.settings.absolute_ms).await } else { Ok(None) };
+        let touched = if store_answers {
+            self.store.touch_session(&tag, policy, self.settings.absolute_ms, &along).await
+        } else {
+            Ok(None)
+        };
         let mut state = self.state.lock();
         match touched {
             Ok(Some(kept_ms)) => state.kept_ms = kept_ms,

@@ -30,6 +30,7 @@ pub(crate) use self::{
 use crate::{
     CacheStore, StoreError,
     backend::Fate,
+    device::Client,
     expiry::{ExpiryPolicy, not_chosen, unix_ms},
     layer::Settings,
     record::{StoredSession, decode},
@@ -65,6 +66,11 @@ impl UnitOfWork {
 
     pub(crate) fn attach(&self, session: &Session) {
         *self.session.lock() = Some(session.clone());
+    }
+
+    /// From where the request comes, for the list of a user's sessions.
+    pub(crate) fn came_from(&self, client: Client) {
+        self.state.lock().client = client;
     }
 
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
@@ -232,7 +238,7 @@ impl SessionStore for UnitOfWork {
             }
         };
         // The request is over: there is no commit to come.
-        self.noted(self.store.end_session(&tag).await)?;
+        self.noted(self.store.end_session(&tag, None).await)?;
         self.state.lock().base = Base::None { stale: false };
         Ok(())
     }

@@ -6,10 +6,12 @@ use tower_sessions::session::Id;
 
 use crate::{
     OutagePolicy, StoreError,
-    backend::commit_token,
+    backend::{Along, commit_token},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
+    device::Client,
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
+    layer::Settings,
     record::RawField,
 };
 
@@ -17,6 +19,7 @@ use crate::{
 pub(super) struct State {
     /// The id that the client sent.
     pub(super) sent: Option<Id>,
+    pub(super) client: Client,
     pub(super) base: Base,
     pub(super) intent: Intent,
     /// The user to whom the next commit gives the session.
@@ -48,6 +51,7 @@ impl State {
         };
         Self {
             sent,
+            client: Client::default(),
             base,
             intent: Intent::Keep,
             pending_owner: None,
@@ -76,6 +80,22 @@ impl State {
     pub(super) fn due_touch(&self) -> Option<(Tag, ExpiryPolicy)> {
         let policy = self.extended.filter(|_| !self.committed)?;
         self.base.session().map(|(_, tag)| (tag, policy))
+    }
+
+    /// What goes along when the time of the session is set by this request.
+    pub(super) fn along(&self, settings: &Settings) -> Along {
+        let owner = match &self.base {
+            Base::Live(live) => live.owner,
+            Base::Unread { owner, .. } => *owner,
+            _ => None,
+        };
+        let user = self.pending_owner.as_ref().map(|pending| pending.user);
+        Along {
+            user: user.or(owner),
+            sessions_max: settings.user_sessions_max,
+            cart_ttl_ms: self.extended.is_some().then_some(settings.cart_ttl_ms),
+            logs_in: user.is_some(),
+        }
     }
 
     pub(super) fn planned(&mut self) -> &Planned {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::Path,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use session_store::{Cart, CartError, Expiry, IdempotencyToken, MergePolicy, Session};
+use session_store::{CacheStore, Cart, CartError, Expiry, IdempotencyToken, MergePolicy, Session};
 
 pub fn router() -> Router {
     Router::new()
@@ -33,6 +33,7 @@ pub fn router() -> Router {
         .route("/login/{user}/{policy}", post(log_in_with))
         .route("/login-and-add/{user}/{sku}", post(log_in_and_add))
         .route("/login-here/{user}", post(log_in_without_new_id))
+        .route("/log-out-elsewhere/{user}", post(log_out_elsewhere))
         .route("/logout", post(log_out))
         .route("/logout-and-fail", post(log_out_and_fail))
         .route("/relogin/{user}", post(relogin))
@@ -207,6 +208,10 @@ async fn log_in_without_new_id(session: Session, cart: Cart, Path(user): Path<St
     session.insert("user", &user).await?;
     cart.log_in(&user).await?;
     Ok(String::new())
+}
+
+async fn log_out_elsewhere(session: Session, Extension(store): Extension<CacheStore>, Path(user): Path<String>) -> Text {
+    Ok(store.sessions_of(&user).end_all_but(&session).await.unwrap().to_string())
 }
 
 async fn log_out(session: Session) -> Text {

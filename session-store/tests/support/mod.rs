@@ -34,7 +34,8 @@ pub async fn replica(server: &Server) -> Router {
 }
 
 pub async fn replica_with(server: &Server, change: impl FnOnce(SessionLayer) -> SessionLayer) -> Router {
-    app::router().layer(change(SessionLayer::new(patient_store(server).await)))
+    let store = patient_store(server).await;
+    app::router().layer(change(SessionLayer::new(store.clone()))).layer(axum::Extension(store))
 }
 
 /// A replica with the default settings of the store.
