@@ -30,6 +30,9 @@ mod stats;
 
 pub use config::{Config, ConfigError};
 pub use server::Node;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use server::bench;
 
 /// The version that INFO and HELLO tell: clients gate on it.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";

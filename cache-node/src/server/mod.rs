@@ -1,5 +1,7 @@
 //! Sockets: listeners, worker threads, connections. Nothing else in the node touches them.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod connection;
 mod listener;
 mod worker;
