@@ -80,7 +80,7 @@ pub(crate) fn run(write: Option<&Path>) -> Result<()> {
         match before {
             Some(before) if count * 100 > before * (100 + TOLERANCE_PERCENT) => worse.push(case.name),
             Some(before) if count * (100 + TOLERANCE_PERCENT) < before * 100 => {
-                println!("{:<12} fewer: commit the new count", "")
+                println!("{:<12} fewer: commit the new count", "");
             }
             _ => {}
         }
