@@ -10,12 +10,13 @@ use crate::{
     device::Device,
     expiry::ExpiryPolicy,
     keys::Tag,
+    layer::Settings,
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
     scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
-const GRACE_MS: i64 = 10_000;
+pub(crate) const GRACE_MS: i64 = 10_000;
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
 const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
@@ -35,38 +36,50 @@ pub(crate) struct Write {
     pub(crate) device: Device,
     pub(crate) merge: Merge,
     pub(crate) along: Along,
+    /// Set when the application's data has another version than the stored one.
+    pub(crate) data_version: Option<u32>,
 }
 
 impl Write {
-    pub(crate) fn new(policy: ExpiryPolicy, absolute_ms: Option<i64>) -> Self {
+    /// By a layer with these settings.
+    pub(crate) fn new(policy: ExpiryPolicy, settings: &Settings) -> Self {
+        let (absolute_ms, data_version) = (settings.absolute_ms, settings.data_version());
+        Self { absolute_ms, data_version, ..Self::bare(policy) }
+    }
+
+    pub(crate) fn bare(policy: ExpiryPolicy) -> Self {
         Self {
             token: commit_token(),
             policy,
-            absolute_ms,
+            absolute_ms: None,
             policy_changed: true,
             owner: None,
             device: Device::default(),
             merge: Merge::Nothing,
             along: Along::default(),
+            data_version: None,
         }
     }
 
-    fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
-        let mut count = 0;
+    fn reserved_fields(&self, cmd: &mut Cmd) {
         if self.policy_changed {
             cmd.arg("@expiry").arg(self.policy.encode());
-            count += 2;
         }
         if let Some(owner) = &self.owner {
             cmd.arg("@owner").arg(owner.as_str());
             cmd.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
-            count += 6;
         }
-        count
+        self.version_field(cmd);
+    }
+
+    pub(crate) fn version_field(&self, cmd: &mut Cmd) {
+        if let Some(version) = self.data_version {
+            cmd.arg("@d").arg(version);
+        }
     }
 
     fn count_reserved(&self) -> usize {
-        2 * usize::from(self.policy_changed) + 6 * usize::from(self.owner.is_some())
+        2 * (usize::from(self.policy_changed) + 3 * usize::from(self.owner.is_some()) + usize::from(self.data_version.is_some()))
     }
 }
 
@@ -209,6 +222,7 @@ impl CacheStore {
                 call.arg("@owner").arg(owner.as_str());
                 call.arg("@device").arg(&write.device.class).arg("@network").arg(&write.device.network);
             }
+            write.version_field(&mut call);
             for field in fields {
                 call.arg(&field.name[..]).arg(&field.value[..]);
             }
@@ -473,6 +487,6 @@ fn revision(answer: &[Value]) -> Result<u64, StoreError> {
     u64::try_from(number_at(answer, 1)?).map_err(|_| unreadable("the revision is negative"))
 }
 
-fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
+pub(crate) fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
     integer(answer.get(place).ok_or_else(|| unreadable("the answer of a script is too short"))?)
 }

@@ -11,6 +11,8 @@
 //! | `@until` | when it ends at the latest, likewise |
 //! | `@capped` | the time to live reaches to `@until` already |
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
+//! | `@d` | version of the application's data, see `SessionLayer::with_migration` |
+//! | `@clean` | when this session took the place of one that could not be read |
 //! | `@owner` | the tag of the user whose cart this session uses |
 //! | `@device`, `@network` | the classes of the device and of the address from which that user logged in |
 //! | `@login`, `@seen` | when that was, and when the user was last seen, by the store's clock; the latter within an hour |
@@ -44,6 +46,8 @@ pub(crate) struct StoredSession {
     /// No touch can extend it any more.
     pub(crate) capped: bool,
     pub(crate) owner: Option<Tag>,
+    /// The version of the application's data; `None` before its first migration.
+    pub(crate) data_version: Option<u32>,
     /// The fields of the application, as stored.
     pub(crate) fields: Vec<RawField>,
     /// Time to live in ms.
@@ -58,37 +62,52 @@ pub(crate) struct RawField {
 }
 
 impl StoredSession {
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] for what nobody will ever be able to read.
     pub(crate) fn parse(hash: Value, pttl: &Value) -> Result<Self, StoreError> {
         let mut session = Self { remaining_ms: integer(pttl)?, ..Self::default() };
-        let pairs = hash.into_map_iter().map_err(|_| unreadable("a session is not a hash"))?;
-        for (name, value) in pairs {
+        let (mut version, mut corrupt) = (Ok(()), Ok(()));
+        for (name, value) in hash.into_map_iter().map_err(|_| unreadable("a session is not a hash"))? {
             let (name, value) = (bytes(name)?, bytes(value)?);
-            if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
-                session.fields.push(RawField { name, value });
-                continue;
-            }
-            match &*name {
-                b"@v" => check_version(&value)?,
-                b"@rev" => session.revision = Some(number(&value)?),
-                b"@expiry" => session.expiry = Some(ExpiryPolicy::parse(&value)?),
-                b"@created" => session.created_ms = Some(number(&value)?),
-                b"@until" => session.until_ms = Some(number(&value)?),
-                b"@capped" => session.capped = true,
-                b"@owner" => session.owner = Tag::from_bytes(&value),
-                b"@ended" => {
-                    session.ended = true;
-                    session.successor = Tag::from_bytes(&value);
-                }
-                // Written by a later version that reads this layout too.
-                _ => {}
+            if name == b"@v" {
+                version = check_version(&value);
+            } else if corrupt.is_ok() {
+                corrupt = session.take_field(name, value);
             }
         }
+        // First the version: a later one may write everything else in another way.
+        version?;
+        corrupt.map_err(StoreError::into_corrupt)?;
         Ok(session)
+    }
+
+    fn take_field(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
+            self.fields.push(RawField { name, value });
+            return Ok(());
+        }
+        match &*name {
+            b"@rev" => self.revision = Some(number(&value)?),
+            b"@expiry" => self.expiry = Some(ExpiryPolicy::parse(&value)?),
+            b"@created" => self.created_ms = Some(number(&value)?),
+            b"@until" => self.until_ms = Some(number(&value)?),
+            b"@capped" => self.capped = true,
+            b"@owner" => self.owner = Tag::from_bytes(&value),
+            b"@d" => self.data_version = Some(number(&value)?),
+            b"@ended" => {
+                self.ended = true;
+                self.successor = Tag::from_bytes(&value);
+            }
+            // Written by a later version that reads this layout too.
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 fn check_version(value: &[u8]) -> Result<(), StoreError> {
-    let version: u32 = number(value)?;
+    let version: u32 = number(value).map_err(StoreError::into_corrupt)?;
     if version > VERSION {
         return Err(unreadable(&format!(
             "a session has layout {version}, and this version reads up to {VERSION}; update this process"
@@ -102,9 +121,9 @@ pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, Store
     let mut data = HashMap::with_capacity(fields.len());
     for field in fields {
         let name = if field.name.first() == Some(&b'@') { &field.name[1..] } else { &field.name[..] };
-        let name = std::str::from_utf8(name).map_err(|_| unreadable("the name of a field is not UTF-8"))?;
+        let name = std::str::from_utf8(name).map_err(|_| corrupt("the name of a field is not UTF-8"))?;
         let value = serde_json::from_slice(&field.value)
-            .map_err(|error| unreadable(&format!("a field of a session is not JSON: {error}")))?;
+            .map_err(|error| corrupt(&format!("a field of a session is not JSON: {error}")))?;
         data.insert(name.to_owned(), value);
     }
     Ok(data)
@@ -145,6 +164,10 @@ impl<'a> Delta<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.set.is_empty() && self.removed.is_empty()
     }
+}
+
+pub(crate) fn corrupt(reason: &str) -> StoreError {
+    StoreError::Corrupt { reason: reason.to_owned() }
 }
 
 pub(crate) fn unreadable(reason: &str) -> StoreError {
