@@ -1,6 +1,6 @@
 //! Commands: a table, the functions of its rows, and the one way in which a request is run.
 
-#[allow(dead_code, reason = "the log and replication are built on it")]
+mod aof;
 pub(crate) mod apply;
 mod connection;
 mod decimal;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::{
     command::{
-        CommandError, Context, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
+        CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
         sorted_set, string, transaction,
     },
     keyspace::Keys,
@@ -169,7 +169,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 12] = [
+    let families: [&[Spec]; 13] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -180,6 +180,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         scripting::COMMANDS,
         pubsub::COMMANDS,
         connection::COMMANDS,
+        aof::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
     ];
