@@ -3,7 +3,6 @@
 mod affinity;
 mod content;
 mod control;
-mod instructions;
 mod load;
 mod options;
 mod peer;
@@ -30,8 +29,7 @@ use serde_json::json;
 
 use crate::{
     affinity::Side,
-    instructions::CASE_ARGUMENT,
-    options::{Cli, Command, Options},
+    options::Options,
     peer::{NODE_ARGUMENT, Peer, SERVER_ARGUMENT},
     progress::Progress,
     report::Report,
@@ -55,16 +53,8 @@ fn main() -> ExitCode {
         peer::end_with_parent().map(|()| cache_node::cli::run([program].into_iter().chain(arguments.skip(1))))
     } else if first == SERVER_ARGUMENT {
         peer::become_server(arguments.skip(1))
-    } else if first == CASE_ARGUMENT {
-        let [name, operations] = [2, 3].map(|place| env::args().nth(place).unwrap_or_default());
-        instructions::run_case(&name, &operations).map(|()| ExitCode::SUCCESS)
     } else {
-        let Cli { command, options } = Cli::parse();
-        let done = match command {
-            None => run(options),
-            Some(Command::Instructions { write }) => instructions::run(write.as_deref()),
-        };
-        done.map(|()| ExitCode::SUCCESS)
+        run(Options::parse()).map(|()| ExitCode::SUCCESS)
     };
     match done {
         Ok(code) => code,

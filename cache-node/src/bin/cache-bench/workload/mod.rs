@@ -3,10 +3,10 @@
 mod cart;
 mod connections;
 mod expiry;
-pub(crate) mod hash;
+mod hash;
 mod memory;
 mod mixed;
-pub(crate) mod script;
+mod script;
 pub(crate) mod string;
 
 use anyhow::Result;
