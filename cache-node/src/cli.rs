@@ -133,8 +133,10 @@ fn serve(config: Config) -> ExitCode {
             () = node.asked_to_end() => "SHUTDOWN",
         };
         tracing::info!("{name}: ending");
-        node.shutdown().await;
-        ExitCode::SUCCESS
+        match node.shutdown().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
     })
 }
 

@@ -1,10 +1,15 @@
 //! INFO: the node's state as Redis prints it. Clients gate on `redis_version` and parse by field name.
 
-use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use crate::{
     command::{Context, table::TABLE},
     keyspace::Keys,
+    node::Hindrance,
     stats::CommandStats,
 };
 
@@ -109,27 +114,6 @@ fn memory(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
     lines("Memory", &fields)
 }
 
-fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
-    let report = ctx.shared.saver.report();
-    let changes = keys.counters().changes.saturating_sub(report.changes_saved);
-    let seconds = |time: Option<Duration>| time.map_or("-1".to_owned(), |time| time.as_secs().to_string());
-    let fields = [
-        ("loading", "0".to_owned()),
-        ("rdb_changes_since_last_save", changes.to_string()),
-        ("rdb_bgsave_in_progress", u8::from(report.is_running).to_string()),
-        ("rdb_last_save_time", report.last_save.to_string()),
-        ("rdb_last_bgsave_status", if report.error.is_none() { "ok" } else { "err" }.to_owned()),
-        ("rdb_last_bgsave_time_sec", seconds(report.last_took)),
-        ("rdb_current_bgsave_time_sec", seconds(report.running_for)),
-        ("rdb_saves", report.saves.to_string()),
-        ("rdb_current_bgsave_bytes", if report.is_running { report.progress_bytes } else { 0 }.to_string()),
-        ("rdb_last_load_keys_expired", report.keys_expired.to_string()),
-        ("rdb_last_load_keys_loaded", report.keys_loaded.to_string()),
-        ("aof_enabled", "0".to_owned()),
-    ];
-    lines("Persistence", &fields)
-}
-
 /// Resident memory of the process, where the system tells it.
 fn resident_bytes() -> Option<usize> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -144,6 +128,65 @@ fn human(bytes: usize) -> String {
         Some((size, unit)) => format!("{:.2}{unit}", bytes as f64 / *size as f64),
         None => format!("{bytes}B"),
     }
+}
+
+fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
+    let report = ctx.shared.saver.report();
+    let changes = keys.counters().changes.saturating_sub(report.changes_saved);
+    let seconds = |time: Option<Duration>| time.map_or("-1".to_owned(), |time| time.as_secs().to_string());
+    let (log, loading) = (&ctx.shared.log, &ctx.shared.loading);
+    let number = |number: &AtomicU64| number.load(Ordering::Relaxed).to_string();
+    let status = |is_good: &AtomicBool| if is_good.load(Ordering::Acquire) { "ok" } else { "err" }.to_owned();
+    let is_loading = ctx.shared.gate.has(Hindrance::Loading);
+    let is_rewriting = log.is_rewriting.load(Ordering::Acquire);
+    let began_ms = log.rewrite_began_ms.load(Ordering::Relaxed);
+    let rewrite_seconds = if is_rewriting { (ctx.now.unix_ms.saturating_sub(began_ms) / 1000) as i64 } else { -1 };
+    let mut fields = vec![
+        ("loading", u8::from(is_loading).to_string()),
+        ("async_loading", "0".to_owned()),
+        ("rdb_changes_since_last_save", changes.to_string()),
+        ("rdb_bgsave_in_progress", u8::from(report.is_running).to_string()),
+        ("rdb_last_save_time", report.last_save.to_string()),
+        ("rdb_last_bgsave_status", if report.error.is_none() { "ok" } else { "err" }.to_owned()),
+        ("rdb_last_bgsave_time_sec", seconds(report.last_took)),
+        ("rdb_current_bgsave_time_sec", seconds(report.running_for)),
+        ("rdb_saves", report.saves.to_string()),
+        ("rdb_current_bgsave_bytes", if report.is_running { report.progress_bytes } else { 0 }.to_string()),
+        ("rdb_last_load_keys_expired", report.keys_expired.to_string()),
+        ("rdb_last_load_keys_loaded", report.keys_loaded.to_string()),
+        ("aof_enabled", u8::from(ctx.config.appendonly).to_string()),
+        ("aof_rewrite_in_progress", u8::from(is_rewriting).to_string()),
+        ("aof_rewrite_scheduled", u8::from(log.is_rewrite_wanted() && !is_rewriting).to_string()),
+        ("aof_last_rewrite_time_sec", log.last_rewrite_seconds.load(Ordering::Relaxed).to_string()),
+        ("aof_current_rewrite_time_sec", rewrite_seconds.to_string()),
+        ("aof_last_bgrewrite_status", status(&log.was_last_rewrite_good)),
+        ("aof_rewrites", number(&log.rewrites)),
+        ("aof_rewrites_consecutive_failures", number(&log.failed_rewrites_in_a_row)),
+        ("aof_last_write_status", status(&log.was_last_write_good)),
+        ("aof_last_cow_size", "0".to_owned()),
+    ];
+    if log.is_kept.load(Ordering::Acquire) {
+        let waiting = ctx.shared.journal.offset().saturating_sub(ctx.shared.journal.barrier.written_offset());
+        let pending = ctx.shared.journal.offset().saturating_sub(ctx.shared.journal.barrier.synced_offset());
+        fields.extend([
+            ("aof_current_size", number(&log.bytes)),
+            ("aof_base_size", number(&log.base_bytes)),
+            ("aof_pending_rewrite", "0".to_owned()),
+            ("aof_buffer_length", waiting.to_string()),
+            ("aof_pending_bio_fsync", u8::from(pending > 0).to_string()),
+            ("aof_delayed_fsync", number(&log.delayed_syncs)),
+        ]);
+    }
+    if is_loading {
+        let (total, loaded) = (loading.total_bytes.load(Ordering::Relaxed), loading.loaded_bytes.load(Ordering::Relaxed));
+        fields.extend([
+            ("loading_start_time", number(&loading.began)),
+            ("loading_total_bytes", total.to_string()),
+            ("loading_loaded_bytes", loaded.to_string()),
+            ("loading_loaded_perc", format!("{:.2}", loaded as f64 * 100.0 / total.max(1) as f64)),
+        ]);
+    }
+    lines("Persistence", &fields)
 }
 
 fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {

@@ -9,7 +9,7 @@
 //! let () = redis::cmd("SET").arg("cart").arg("2 mugs").arg("EX").arg(1800).query_async(&mut connection).await?;
 //! let cart: String = redis::cmd("GET").arg("cart").query_async(&mut connection).await?;
 //! assert_eq!(cart, "2 mugs");
-//! node.shutdown().await;
+//! node.shutdown().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -30,6 +30,9 @@ mod stats;
 
 pub use config::{Config, ConfigError};
 pub use server::Node;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use server::bench;
 
 /// The version that INFO and HELLO tell: clients gate on it.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";

@@ -459,7 +459,7 @@ async fn a_node_that_ends_answers_in_whole_replies_and_soon() {
     busy.send_raw(&requests);
     assert_eq!(busy.read(), Value::ok());
     let started = Instant::now();
-    node.shutdown().await;
+    node.shutdown().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     let mut answered = 1;
     // An end within a reply would fail to parse: `is_closed` would then not see a clean end.

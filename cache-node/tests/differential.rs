@@ -15,7 +15,7 @@ mod support;
 
 use cache_node::{Config, Node};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use support::{RedisServer, Value, Wire, words};
+use support::{RedisServer, Value, Wire, random::command as random_command, words};
 
 const TABLES: [(&str, &str); 10] = [
     ("strings", include_str!("differential/strings.txt")),
@@ -283,51 +283,10 @@ fn events_of_block(listener: &mut Wire) -> Vec<String> {
     }
 }
 
-/// Templates of commands for random sequences; `{…}` stands for an argument drawn by [`argument`].
-const TEMPLATES: &str = include_str!("differential/random.txt");
-
 /// Fixed, so that a failure comes again; each gives one sequence, the odd ones in RESP3.
 const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 const COMMANDS_PER_SEED: usize = 2_500;
-
-const TYPES: [&str; 5] = ["string", "hash", "set", "zset", "list"];
-
-/// Few keys and members, so that commands meet each other's values and times; seldom a key whose name says another type.
-fn argument(name: &str, random: &mut StdRng) -> Vec<u8> {
-    /// Far in the future: what is left of it does not depend on how fast the test runs.
-    const YEAR_3000: i64 = 32_503_680_000;
-    let text = match name {
-        "k" => format!("{}{}", TYPES.choose(random).unwrap(), random.random_range(0..3)),
-        kind if TYPES.contains(&kind) => {
-            let kind = if random.random_ratio(1, 12) { TYPES.choose(random).unwrap() } else { kind };
-            format!("{kind}{}", random.random_range(0..3))
-        }
-        "m" => format!("m{}", random.random_range(0..8)),
-        "i" => random.random_range(-4..6_i64).to_string(),
-        "n" => random.random_range(0..4_i64).to_string(),
-        // Quarters: their sums print alike with 17 digits and with the shortest ones.
-        "s" => (f64::from(random.random_range(-20..20)) / 4.0).to_string(),
-        "t" => random.random_range(1_000..100_000).to_string(),
-        "at" => (YEAR_3000 + random.random_range(0..1_000)).to_string(),
-        "r" => match random.random_range(0..5) {
-            0 => "-inf".to_owned(),
-            1 => "+inf".to_owned(),
-            2 => format!("({}", random.random_range(-4..4)),
-            _ => random.random_range(-4..4).to_string(),
-        },
-        "v" => match random.random_range(0..9) {
-            0 => String::new(),
-            1 => "text with blanks\r\n".to_owned(),
-            2 => "x".repeat(70),
-            3 => "1.5".to_owned(),
-            4 => "word".to_owned(),
-            _ => random.random_range(-3..4).to_string(),
-        },
-        other => panic!("no argument is called {other}"),
-    };
-    text.into_bytes()
-}
 
 /// What a connection has queued since MULTI: the marks of the commands.
 type Queue = Option<Vec<&'static str>>;
@@ -348,7 +307,7 @@ fn difference(mark: &str, command: &str, node: Value, redis: Value) -> Option<St
 async fn random_sequences_answer_and_end_as_in_redis() {
     let redis = RedisServer::start();
     let node = Node::spawn(Config::for_test()).await.unwrap();
-    let templates: Vec<&str> = TEMPLATES.lines().collect();
+    let templates: Vec<&str> = support::random::TEMPLATES.lines().collect();
     for seed in SEEDS {
         let mut random = StdRng::seed_from_u64(seed);
         let mut pair = Pair::connect(&node, &redis, 2 + (seed % 2) as u8);
@@ -358,13 +317,7 @@ async fn random_sequences_answer_and_end_as_in_redis() {
         for step in 0..COMMANDS_PER_SEED {
             let Line { mark, command, .. } = line(templates.choose(&mut random).unwrap());
             let connection = usize::from(random.random_ratio(1, 4));
-            let arguments: Vec<Vec<u8>> = words(command)
-                .into_iter()
-                .map(|word| {
-                    let name = std::str::from_utf8(&word).unwrap().strip_prefix('{').and_then(|name| name.strip_suffix('}'));
-                    name.map(|name| argument(name, &mut random)).unwrap_or(word)
-                })
-                .collect();
+            let arguments = random_command(command, &mut random);
             let shown: Vec<String> = arguments.iter().map(|argument| argument.escape_ascii().to_string()).collect();
             history.push(format!("{connection}: {}", shown.join(" ")));
             let (node, redis) = pair.both(connection, &arguments);

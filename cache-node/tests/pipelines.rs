@@ -139,7 +139,7 @@ async fn a_node_that_ends_sends_the_replies_that_it_has_begun() {
         assert_eq!(wire.try_read().ok(), Some(Value::Bulk(value.clone())), "{number}");
     }
     assert!(wire.is_closed());
-    ending.await.unwrap();
+    ending.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! What is asked of the store, one function for each script or pipeline, with typed answers.
 
-use bytes::Bytes;
 use rand::RngExt as _;
 use redis::{Cmd, Pipeline, Value};
 use tower_sessions::session::Id;
@@ -11,13 +10,13 @@ use crate::{
     device::Device,
     expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
+    layer::Settings,
+    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
     scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
-    wire::{self, Item, Packed},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
-const GRACE_MS: i64 = 10_000;
+pub(crate) const GRACE_MS: i64 = 10_000;
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
 const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
@@ -37,38 +36,50 @@ pub(crate) struct Write {
     pub(crate) device: Device,
     pub(crate) merge: Merge,
     pub(crate) along: Along,
+    /// Set when the application's data has another version than the stored one.
+    pub(crate) data_version: Option<u32>,
 }
 
 impl Write {
-    pub(crate) fn new(policy: ExpiryPolicy, absolute_ms: Option<i64>) -> Self {
+    /// By a layer with these settings.
+    pub(crate) fn new(policy: ExpiryPolicy, settings: &Settings) -> Self {
+        let (absolute_ms, data_version) = (settings.absolute_ms, settings.data_version());
+        Self { absolute_ms, data_version, ..Self::bare(policy) }
+    }
+
+    pub(crate) fn bare(policy: ExpiryPolicy) -> Self {
         Self {
             token: commit_token(),
             policy,
-            absolute_ms,
+            absolute_ms: None,
             policy_changed: true,
             owner: None,
             device: Device::default(),
             merge: Merge::Nothing,
             along: Along::default(),
+            data_version: None,
         }
     }
 
-    fn reserved_fields(&self, cmd: &mut Cmd) -> usize {
-        let mut count = 0;
+    fn reserved_fields(&self, cmd: &mut Cmd) {
         if self.policy_changed {
             cmd.arg("@expiry").arg(self.policy.encode());
-            count += 2;
         }
         if let Some(owner) = &self.owner {
             cmd.arg("@owner").arg(owner.as_str());
             cmd.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
-            count += 6;
         }
-        count
+        self.version_field(cmd);
+    }
+
+    pub(crate) fn version_field(&self, cmd: &mut Cmd) {
+        if let Some(version) = self.data_version {
+            cmd.arg("@d").arg(version);
+        }
     }
 
     fn count_reserved(&self) -> usize {
-        2 * usize::from(self.policy_changed) + 6 * usize::from(self.owner.is_some())
+        2 * (usize::from(self.policy_changed) + 3 * usize::from(self.owner.is_some()) + usize::from(self.data_version.is_some()))
     }
 }
 
@@ -132,8 +143,8 @@ pub(crate) fn commit_token() -> String {
 
 impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
-        let session = self.keys().session(tag);
-        StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)
+        let pipeline = session_pipeline(&self.keys().session(tag), None);
+        Ok(parse_session(self.pipeline(&pipeline).await?)?.0)
     }
 
     /// The session, and a cart that is probably the one that goes with it, in one round trip.
@@ -142,31 +153,28 @@ impl CacheStore {
         session: &Tag,
         cart: &Tag,
     ) -> Result<(StoredSession, CartSnapshot), StoreError> {
-        let (session, cart) = (self.keys().session(session), self.keys().cart(cart));
-        let mut reply = self.ask(&SessionRead { session: &session, cart: Some(&cart) }).await?;
-        let session = StoredSession::parse(&mut reply)?;
-        Ok((session, CartSnapshot::parse(&mut reply)?))
+        let pipeline = session_pipeline(&self.keys().session(session), Some(&self.keys().cart(cart)));
+        let (session, cart) = parse_session(self.pipeline(&pipeline).await?)?;
+        Ok((session, cart.ok_or_else(|| unreadable("the answer for the cart is missing"))?))
     }
 
     pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.keys().cart(tag));
-        CartSnapshot::parse(&mut self.ask(&command).await?)
+        CartSnapshot::parse(self.command(&command).await?)
     }
 
     /// A cart, and the tokens that it remembers.
-    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Bytes), StoreError> {
+    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Vec<u8>), StoreError> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("HGETALL").arg(self.keys().cart(tag));
         pipeline.cmd("GET").arg(self.keys().cart_tokens(tag));
-        let mut reply = self.ask(&pipeline).await?;
-        let cart = CartSnapshot::parse(&mut reply)?;
-        let tokens = match next(&mut reply)? {
-            Item::Null => Bytes::new(),
-            Item::String(tokens) => tokens,
-            _ => return Err(unreadable("the tokens of a cart are no string")),
+        let mut answers = self.pipeline(&pipeline).await?.into_iter();
+        let (Some(cart), Some(tokens)) = (answers.next(), answers.next()) else {
+            return Err(unreadable("the answer for the cart is missing"));
         };
-        Ok((cart, tokens))
+        let tokens = if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? };
+        Ok((CartSnapshot::parse(cart)?, tokens))
     }
 
     /// Extends the time that a session is kept, and tells it in ms; `None` when there is none any more.
@@ -214,6 +222,7 @@ impl CacheStore {
                 call.arg("@owner").arg(owner.as_str());
                 call.arg("@device").arg(&write.device.class).arg("@network").arg(&write.device.network);
             }
+            write.version_field(&mut call);
             for field in fields {
                 call.arg(&field.name[..]).arg(&field.value[..]);
             }
@@ -414,24 +423,23 @@ pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
     keys.iter().map(String::as_str).collect()
 }
 
-/// HGETALL and PTTL of a session, and HGETALL of a cart: written straight into the buffer that is sent.
-struct SessionRead<'a> {
-    session: &'a str,
-    cart: Option<&'a str>,
+fn session_pipeline(session: &str, cart: Option<&str>) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(3);
+    pipeline.cmd("HGETALL").arg(session);
+    pipeline.cmd("PTTL").arg(session);
+    if let Some(cart) = cart {
+        pipeline.cmd("HGETALL").arg(cart);
+    }
+    pipeline
 }
 
-impl Packed for SessionRead<'_> {
-    fn pack(&self, out: &mut Vec<u8>) {
-        wire::pack(out, &[b"HGETALL", self.session.as_bytes()]);
-        wire::pack(out, &[b"PTTL", self.session.as_bytes()]);
-        if let Some(cart) = self.cart {
-            wire::pack(out, &[b"HGETALL", cart.as_bytes()]);
-        }
-    }
-
-    fn replies(&self) -> u32 {
-        2 + u32::from(self.cart.is_some())
-    }
+fn parse_session(answers: Vec<Value>) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
+    let mut answers = answers.into_iter();
+    let (Some(hash), Some(pttl)) = (answers.next(), answers.next()) else {
+        return Err(unreadable("the answer for the session is missing"));
+    };
+    let cart = answers.next().map(CartSnapshot::parse).transpose()?;
+    Ok((StoredSession::parse(hash, &pttl)?, cart))
 }
 
 /// What the scripts of a write begin with.
@@ -479,6 +487,6 @@ fn revision(answer: &[Value]) -> Result<u64, StoreError> {
     u64::try_from(number_at(answer, 1)?).map_err(|_| unreadable("the revision is negative"))
 }
 
-fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
+pub(crate) fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
     integer(answer.get(place).ok_or_else(|| unreadable("the answer of a script is too short"))?)
 }

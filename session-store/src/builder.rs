@@ -266,6 +266,7 @@ impl CacheStoreBuilder {
             keys,
             owners: Owners::default(),
             turns: Arc::default(),
+            quarantined: 0.into(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,
         })))

@@ -87,6 +87,12 @@ pub enum StoreError {
         /// What was expected, and what was found.
         reason: String,
     },
+    /// A session's record cannot be read by any version. It is put in quarantine, and the visitor gets an empty session.
+    #[error("a session's record is corrupt: {reason}")]
+    Corrupt {
+        /// What was expected, and what was found.
+        reason: String,
+    },
     /// A value cannot be written as JSON.
     #[error("a value of the session cannot be written: {reason}")]
     Unwritable {
@@ -145,6 +151,23 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the record of a session that is to blame, and no connection or setting.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            // A key of ours that holds something else than a session. In a pipeline the code stands in the message only.
+            Self::Refused { code, message } => code == "WRONGTYPE" || message.contains("\"WRONGTYPE\""),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn into_corrupt(self) -> Self {
+        match self {
+            Self::Unreadable { reason } => Self::Corrupt { reason },
+            other => other,
+        }
+    }
+
     /// Whether a change that met this error may have been made all the same: the store was told of it, and no answer came.
     /// A repetition under the same [`IdempotencyToken`](crate::IdempotencyToken) counts once either way.
     ///
@@ -189,7 +212,7 @@ impl fmt::Display for Stage {
 impl From<StoreError> for tower_sessions::session_store::Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unreadable { .. } => Self::Decode(error.to_string()),
+            StoreError::Unreadable { .. } | StoreError::Corrupt { .. } => Self::Decode(error.to_string()),
             StoreError::Unwritable { .. } => Self::Encode(error.to_string()),
             _ => Self::Backend(error.to_string()),
         }

@@ -76,6 +76,11 @@ impl Keys {
         self.name("session", tag)
     }
 
+    /// Where a record is that cannot be read.
+    pub(crate) fn quarantine(&self, tag: &Tag) -> String {
+        self.name("quarantine", tag)
+    }
+
     pub(crate) fn cart(&self, tag: &Tag) -> String {
         self.name("cart", tag)
     }

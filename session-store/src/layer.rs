@@ -1,6 +1,6 @@
 //! The layer and its settings.
 
-use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use cookie::SameSite;
 use http::{Extensions, HeaderMap, Request};
@@ -8,7 +8,7 @@ use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
 
-use crate::{CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService, cookie::CookieSettings};
+use crate::{CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService, cookie::CookieSettings, migration::Migrations};
 
 /// How long a session without requests is kept when nothing else is said.
 ///
@@ -63,6 +63,18 @@ pub(crate) struct Settings {
     pub(crate) outage: OutagePolicy,
     pub(crate) user_sessions_max: u32,
     pub(crate) client_address: Option<ClientAddress>,
+    pub(crate) migrations: Migrations,
+    /// Where sessions of tower-sessions-redis-store are: what comes before the id.
+    pub(crate) taken_over: Option<Box<str>>,
+    /// The name of a cookie that is read beside our own.
+    pub(crate) former_cookie: Option<Box<str>>,
+}
+
+impl Settings {
+    /// The version of the application's data that new sessions have; `None` for the first one.
+    pub(crate) fn data_version(&self) -> Option<u32> {
+        Some(self.migrations.version()).filter(|version| *version > 0)
+    }
 }
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
@@ -115,6 +127,9 @@ impl SessionLayer {
             outage: OutagePolicy::default(),
             user_sessions_max: USER_SESSIONS_MAX_DEFAULT,
             client_address: None,
+            migrations: Migrations::default(),
+            taken_over: None,
+            former_cookie: None,
         };
         Self { store, settings: Arc::new(settings) }
     }
@@ -244,6 +259,48 @@ impl SessionLayer {
     pub fn with_absolute_timeout(self, timeout: Duration) -> Self {
         assert!(timeout.is_positive(), "a session must live for some time");
         self.change(|settings| settings.absolute_ms = Some(milliseconds(timeout)))
+    }
+
+    /// The next version of the application's own data, and what makes it of the one before. The first call leads from version 0,
+    /// which is what sessions have without any, to version 1, the second one to version 2.
+    ///
+    /// A session is brought up to date when it is first read, in one more round trip, and once however many requests see it.
+    /// While old and new replicas run side by side, an old one reads what a new one has made, and what it changes is of its own
+    /// version again: a migration therefore meets old values beside new ones, of which the old ones are more recent, and
+    /// must leave alone what is new already. Remove no call while there may be sessions of the version before it.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// // Version 1 has a list in place of a single address.
+    /// let layer = layer.with_migration(|data| {
+    ///     if let Some(address) = data.remove("address") {
+    ///         data.insert("addresses".to_owned(), serde_json::json!([address]));
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn with_migration(self, migrate: impl Fn(&mut HashMap<String, serde_json::Value>) + Send + Sync + 'static) -> Self {
+        self.change(|settings| settings.migrations.push(Arc::new(migrate)))
+    }
+
+    /// Reads sessions that tower-sessions-redis-store has written into the same store, and makes them sessions of this layer.
+    ///
+    /// `prefix` is what its keys have in front of the id, as a rule nothing; `cookie` the name of its cookie, `id` by default.
+    /// The id stays, and the visitor gets our cookie for it. The old record goes in the same step, so that replicas with the
+    /// old software do not find it any more: end them first. Only visitors who send an id that is not known cost a round trip
+    /// more; leave the setting out again when the old sessions have expired. In a cluster, where old and new keys are on
+    /// different nodes, sessions cannot be taken over.
+    ///
+    /// ```
+    /// # fn example(layer: session_store::SessionLayer) {
+    /// let layer = layer.with_tower_sessions_records("", "id");
+    /// # }
+    /// ```
+    pub fn with_tower_sessions_records(self, prefix: impl Into<String>, cookie: impl Into<String>) -> Self {
+        self.change(|settings| {
+            settings.taken_over = Some(prefix.into().into());
+            settings.former_cookie = Some(cookie.into().into());
+        })
     }
 
     /// How large carts may become.

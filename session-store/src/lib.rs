@@ -8,8 +8,10 @@ mod cookie;
 mod device;
 mod error;
 mod expiry;
+mod foreign;
 mod keys;
 mod layer;
+mod migration;
 mod nodes;
 mod operation;
 mod outage;
@@ -26,7 +28,6 @@ mod unavailable;
 mod unit_of_work;
 mod users;
 mod whole_records;
-mod wire;
 
 pub use ::cookie::SameSite;
 pub use tower_sessions::{Expiry, Session};
@@ -38,6 +39,7 @@ pub use crate::{
     },
     cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
     error::{Stage, StoreError},
+    foreign::QUARANTINE_TTL,
     layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer, USER_SESSIONS_MAX_DEFAULT},
     nodes::{BreakerState, NodeStatus},
     outage::{

@@ -11,6 +11,8 @@
 //! | `@until` | when it ends at the latest, likewise |
 //! | `@capped` | the time to live reaches to `@until` already |
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
+//! | `@d` | version of the application's data, see `SessionLayer::with_migration` |
+//! | `@clean` | when this session took the place of one that could not be read |
 //! | `@owner` | the tag of the user whose cart this session uses |
 //! | `@device`, `@network` | the classes of the device and of the address from which that user logged in |
 //! | `@login`, `@seen` | when that was, and when the user was last seen, by the store's clock; the latter within an hour |
@@ -19,16 +21,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use bytes::Bytes;
 use redis::Value;
 use serde_json::Value as Json;
 
-use crate::{
-    StoreError,
-    expiry::ExpiryPolicy,
-    keys::Tag,
-    wire::{Item, Malformed, Reply},
-};
+use crate::{StoreError, expiry::ExpiryPolicy, keys::Tag};
 
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
@@ -50,6 +46,8 @@ pub(crate) struct StoredSession {
     /// No touch can extend it any more.
     pub(crate) capped: bool,
     pub(crate) owner: Option<Tag>,
+    /// The version of the application's data; `None` before its first migration.
+    pub(crate) data_version: Option<u32>,
     /// The fields of the application, as stored.
     pub(crate) fields: Vec<RawField>,
     /// Time to live in ms.
@@ -59,65 +57,57 @@ pub(crate) struct StoredSession {
 /// A field of the application, its name escaped and its value as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawField {
-    // Slices of the answer that they came in, so that reading a session copies nothing.
-    pub(crate) name: Bytes,
-    pub(crate) value: Bytes,
+    pub(crate) name: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 impl StoredSession {
-    /// The answers to HGETALL and PTTL.
-    pub(crate) fn parse(reply: &mut Reply) -> Result<Self, StoreError> {
-        let pairs = match next(reply)? {
-            Item::List(length) => length / 2,
-            Item::Map(pairs) => pairs,
-            _ => return Err(unreadable("a session is not a hash")),
-        };
-        let mut session = Self { fields: Vec::with_capacity(pairs), ..Self::default() };
-        for _ in 0..pairs {
-            let (name, value) = (next_string(reply)?, next_string(reply)?);
-            if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
-                session.fields.push(RawField { name, value });
-                continue;
-            }
-            match &*name {
-                b"@v" => check_version(&value)?,
-                b"@rev" => session.revision = Some(number(&value)?),
-                b"@expiry" => session.expiry = Some(ExpiryPolicy::parse(&value)?),
-                b"@created" => session.created_ms = Some(number(&value)?),
-                b"@until" => session.until_ms = Some(number(&value)?),
-                b"@capped" => session.capped = true,
-                b"@owner" => session.owner = Tag::from_bytes(&value),
-                b"@ended" => {
-                    session.ended = true;
-                    session.successor = Tag::from_bytes(&value);
-                }
-                // Written by a later version that reads this layout too.
-                _ => {}
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] for what nobody will ever be able to read.
+    pub(crate) fn parse(hash: Value, pttl: &Value) -> Result<Self, StoreError> {
+        let mut session = Self { remaining_ms: integer(pttl)?, ..Self::default() };
+        let (mut version, mut corrupt) = (Ok(()), Ok(()));
+        for (name, value) in hash.into_map_iter().map_err(|_| unreadable("a session is not a hash"))? {
+            let (name, value) = (bytes(name)?, bytes(value)?);
+            if name == b"@v" {
+                version = check_version(&value);
+            } else if corrupt.is_ok() {
+                corrupt = session.take_field(name, value);
             }
         }
-        let Item::Integer(remaining_ms) = next(reply)? else { return Err(unreadable("an answer is not an integer")) };
-        session.remaining_ms = remaining_ms;
+        // First the version: a later one may write everything else in another way.
+        version?;
+        corrupt.map_err(StoreError::into_corrupt)?;
         Ok(session)
     }
-}
 
-/// The next value of an answer; an error of the server is one.
-pub(crate) fn next(reply: &mut Reply) -> Result<Item, StoreError> {
-    match reply.next().map_err(malformed)? {
-        Item::Error(line) => Err(unreadable(&format!("the store answered {}", String::from_utf8_lossy(&line).trim()))),
-        item => Ok(item),
-    }
-}
-
-pub(crate) fn next_string(reply: &mut Reply) -> Result<Bytes, StoreError> {
-    match next(reply)? {
-        Item::String(bytes) => Ok(bytes),
-        _ => Err(unreadable("a field is not a string")),
+    fn take_field(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
+            self.fields.push(RawField { name, value });
+            return Ok(());
+        }
+        match &*name {
+            b"@rev" => self.revision = Some(number(&value)?),
+            b"@expiry" => self.expiry = Some(ExpiryPolicy::parse(&value)?),
+            b"@created" => self.created_ms = Some(number(&value)?),
+            b"@until" => self.until_ms = Some(number(&value)?),
+            b"@capped" => self.capped = true,
+            b"@owner" => self.owner = Tag::from_bytes(&value),
+            b"@d" => self.data_version = Some(number(&value)?),
+            b"@ended" => {
+                self.ended = true;
+                self.successor = Tag::from_bytes(&value);
+            }
+            // Written by a later version that reads this layout too.
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 fn check_version(value: &[u8]) -> Result<(), StoreError> {
-    let version: u32 = number(value)?;
+    let version: u32 = number(value).map_err(StoreError::into_corrupt)?;
     if version > VERSION {
         return Err(unreadable(&format!(
             "a session has layout {version}, and this version reads up to {VERSION}; update this process"
@@ -131,9 +121,9 @@ pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, Store
     let mut data = HashMap::with_capacity(fields.len());
     for field in fields {
         let name = if field.name.first() == Some(&b'@') { &field.name[1..] } else { &field.name[..] };
-        let name = std::str::from_utf8(name).map_err(|_| unreadable("the name of a field is not UTF-8"))?;
+        let name = std::str::from_utf8(name).map_err(|_| corrupt("the name of a field is not UTF-8"))?;
         let value = serde_json::from_slice(&field.value)
-            .map_err(|error| unreadable(&format!("a field of a session is not JSON: {error}")))?;
+            .map_err(|error| corrupt(&format!("a field of a session is not JSON: {error}")))?;
         data.insert(name.to_owned(), value);
     }
     Ok(data)
@@ -149,7 +139,7 @@ pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, Stor
     data.iter()
         .map(|(key, value)| {
             let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
-            Ok(RawField { name: field_name(key).into_owned().into(), value: value.into() })
+            Ok(RawField { name: field_name(key).into_owned().into_bytes(), value })
         })
         .collect()
 }
@@ -176,13 +166,12 @@ impl<'a> Delta<'a> {
     }
 }
 
-pub(crate) fn unreadable(reason: &str) -> StoreError {
-    StoreError::Unreadable { reason: reason.to_owned() }
+pub(crate) fn corrupt(reason: &str) -> StoreError {
+    StoreError::Corrupt { reason: reason.to_owned() }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "map_err hands it over")]
-pub(crate) fn malformed(error: Malformed) -> StoreError {
-    unreadable(&error.to_string())
+pub(crate) fn unreadable(reason: &str) -> StoreError {
+    StoreError::Unreadable { reason: reason.to_owned() }
 }
 
 pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
@@ -213,15 +202,14 @@ mod tests {
 
     use std::collections::HashMap;
 
+    use redis::Value;
     use serde_json::json;
 
     use super::{Delta, StoredSession, decode, encode};
-    use crate::wire::Reply;
 
-    fn answer(pairs: &[(&str, &str)], pttl: i64) -> Reply {
-        let strings = pairs.iter().flat_map(|(k, v)| [k, v]).map(|s| format!("${}\r\n{s}\r\n", s.len()));
-        let answer = format!("*{}\r\n{}:{pttl}\r\n", 2 * pairs.len(), strings.collect::<String>());
-        Reply::new(answer.into())
+    fn hash(pairs: &[(&str, &str)]) -> Value {
+        let strings = pairs.iter().flat_map(|(k, v)| [k, v]);
+        Value::Array(strings.map(|s| Value::BulkString(s.as_bytes().to_vec())).collect())
     }
 
     #[test]
@@ -234,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_layout_of_the_future_is_refused() {
-        let error = StoredSession::parse(&mut answer(&[("@v", "2"), ("@rev", "1")], 1)).unwrap_err();
+        let error = StoredSession::parse(hash(&[("@v", "2"), ("@rev", "1")]), &Value::Int(1)).unwrap_err();
         assert!(error.to_string().contains("update this process"), "{error}");
     }
 
@@ -244,7 +232,7 @@ mod tests {
         let after = encode(&HashMap::from([("a".into(), json!(1)), ("c".into(), json!(3))])).unwrap();
         let delta = Delta::between(&before, &after);
         assert_eq!(delta.set.len(), 1);
-        assert_eq!(delta.set[0].name, b"c"[..]);
+        assert_eq!(delta.set[0].name, b"c");
         assert_eq!(delta.removed, [b"b"]);
         assert!(Delta::between(&after, &after).is_empty());
     }

@@ -32,6 +32,8 @@ pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_s
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("cart")));
 pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("list")));
+pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("quarantine")));
+pub(crate) static TAKE_OVER: LazyLock<Source> = LazyLock::new(|| Source::new(in_parts_and_keep!("take_over")));
 pub(crate) static MERGE: LazyLock<Source> =
     LazyLock::new(|| Source::new(concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua"))));
 

@@ -70,7 +70,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let sent = cookie::find(request.headers(), &self.settings.cookie_name);
+        let own = cookie::find(request.headers(), &self.settings.cookie_name);
+        let former = || cookie::find(request.headers(), self.settings.former_cookie.as_deref()?);
+        let (sent, is_former) = match own {
+            Some(own) => (Some(own), false),
+            None => former().map_or((None, false), |former| (Some(former), true)),
+        };
         let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
         unit.attach(&session);
@@ -78,6 +83,9 @@ where
             user_agent: request.headers().get(USER_AGENT).cloned(),
             address: self.settings.client_address.as_ref().and_then(|find| find.of(&request)),
         });
+        if is_former {
+            unit.renew_cookie();
+        }
         let is_safe = request.method().is_safe();
         request.extensions_mut().insert(session.clone());
         request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));

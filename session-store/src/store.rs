@@ -1,6 +1,13 @@
 //! The store: a pool, names of keys, and a deadline on everything.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     CacheStoreBuilder, NodeStatus, PoolStatus, StoreError, keys::Keys, operation::Patience, owners::Owners, pool::Pool,
@@ -30,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Keys,
     pub(crate) owners: Owners,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) quarantined: AtomicU64,
     pub(crate) deadline: Duration,
     pub(crate) waiting_max: usize,
 }
@@ -179,6 +187,26 @@ impl CacheStore {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.inner.keys
+    }
+
+    /// Records that this process has put in quarantine because they could not be read. They are under
+    /// `<prefix>:quarantine:{…}` for [`QUARANTINE_TTL`](crate::QUARANTINE_TTL).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), session_store::StoreError> {
+    /// let store = session_store::CacheStore::builder("redis://127.0.0.1:6379").connect_lazy()?;
+    /// assert_eq!(store.quarantined(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.inner.quarantined.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_quarantined(&self) {
+        self.inner.quarantined.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn turns(&self) -> &Arc<Turns> {

@@ -34,7 +34,7 @@ impl SessionStore for CacheStore {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
-        let write = Write::new(policy, None);
+        let write = Write::bare(policy);
         record.id = self.create_session(&write, &fields, None).await?.0;
         Ok(())
     }
@@ -44,7 +44,7 @@ impl SessionStore for CacheStore {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
         let tag = self.keys().session_tag(&record.id);
-        match self.replace_session(&tag, &Write::new(policy, None), &fields).await? {
+        match self.replace_session(&tag, &Write::bare(policy), &fields).await? {
             Committed::Done { .. } => Ok(()),
             Committed::Gone | Committed::Ended | Committed::CartChanged | Committed::FieldChanged(_) => {
                 Err(StoreError::SessionEnded.into())
@@ -53,12 +53,21 @@ impl SessionStore for CacheStore {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let stored = self.read_session(&self.keys().session_tag(id)).await?;
+        let tag = self.keys().session_tag(id);
+        let read = self.read_session(&tag).await;
+        let read = read.and_then(|stored| Ok((decode(&stored.fields)?, stored)));
+        let (data, stored) = match read {
+            Err(error) if error.is_corrupt() => {
+                self.quarantine(&tag, None, &error).await?;
+                return Ok(None);
+            }
+            read => read?,
+        };
         if stored.revision.is_none() {
             return Ok(None);
         }
         let expires_at_ms = unix_ms(OffsetDateTime::now_utc()).saturating_add(stored.remaining_ms);
-        Ok(Some(Record { id: *id, data: decode(&stored.fields)?, expiry_date: from_unix_ms(expires_at_ms) }))
+        Ok(Some(Record { id: *id, data, expiry_date: from_unix_ms(expires_at_ms) }))
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {

@@ -261,7 +261,7 @@ async fn an_embedded_node_may_go_and_come_back() {
     let mut visitor = Visitor::default();
     visitor.post(&app, "/set/name/ada").await.ok();
     let cookie = visitor.cookie.clone();
-    node.shutdown().await;
+    node.shutdown().await.unwrap();
     for _ in 0..5 {
         let began = Instant::now();
         let answer = visitor.get(&app, "/get/name").await;
@@ -277,5 +277,5 @@ async fn an_embedded_node_may_go_and_come_back() {
     visitor.post(&app, "/set/name/bob").await.ok();
     assert_ne!(visitor.cookie, cookie);
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "bob");
-    node.shutdown().await;
+    node.shutdown().await.unwrap();
 }

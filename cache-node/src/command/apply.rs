@@ -26,6 +26,8 @@ pub(crate) enum ApplyError {
     Arity(String),
     #[error("MULTI, EXEC or DISCARD where none may stand")]
     Nesting,
+    #[error("the request there is longer than the file, but whole ones stand behind it, at byte {0}")]
+    Behind(u64),
     #[error("there is no database {0}; raise 'databases'")]
     Database(String),
 }
@@ -50,11 +52,13 @@ pub(crate) struct Applier {
 
 impl Applier {
     /// A stream that goes on in `db`.
+    #[allow(dead_code, reason = "replication is built on it")]
     pub(crate) fn in_database(db: usize) -> Applier {
         Applier { db, ..Applier::default() }
     }
 
     /// The database that the stream has selected.
+    #[allow(dead_code, reason = "replication is built on it")]
     pub(crate) fn db(&self) -> usize {
         self.db
     }
@@ -76,6 +80,11 @@ impl Applier {
     /// The arguments of the request that [`Applier::parse`] found in the same bytes.
     pub(crate) fn args<'a>(&'a self, bytes: &'a [u8]) -> Args<'a> {
         self.parser.args(bytes)
+    }
+
+    /// Whether the request that [`Applier::parse`] found in the same bytes is of a command that there is.
+    pub(crate) fn is_known(&self, bytes: &[u8]) -> bool {
+        self.args(bytes).get(0).is_some_and(|name| table::find(name).is_some())
     }
 
     /// Applies the request that [`Applier::parse`] found in the same bytes. What a command answers, errors too, is dropped: it is what

@@ -1,6 +1,6 @@
 //! Commands: a table, the functions of its rows, and the one way in which a request is run.
 
-#[allow(dead_code, reason = "the log and replication are built on it")]
+mod aof;
 pub(crate) mod apply;
 mod connection;
 mod decimal;
@@ -35,7 +35,7 @@ use smallvec::SmallVec;
 
 use crate::{
     command::error::printable,
-    keyspace::{Keys, Now},
+    keyspace::{HashedKey, Keys, Now},
     node::{Client, Hindrance, Shared},
     protocol::{Args, Protocol, Reply, Requests},
     script::Interpreter,
@@ -115,9 +115,10 @@ fn run_plain(
 ) -> usize {
     let shared = ctx.shared;
     let args_of = |offset: usize| requests.args(bytes, first + offset);
-    let names = || plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
-    let mut keys = shared.keyspace.lock(names(), ctx.client.db(), ctx.now, shared);
-    keys.warm(names());
+    let names = plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
+    let hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = names.map(|key| shared.keyspace.hashed(key)).collect();
+    let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
+    keys.warm();
     let mut started = Instant::now();
     let mut done = 0_usize;
     for (offset, index) in plain.iter().enumerate() {
@@ -236,10 +237,11 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
         Run::Client(run) => run(ctx, args, reply),
         Run::Keys(run) => {
             let db = ctx.client.db();
+            let hashed: SmallVec<[HashedKey<'_>; 4]> = spec.keys.keys(args).map(|key| shared.keyspace.hashed(key)).collect();
             let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
                 shared.keyspace.lock_all(db, ctx.now, shared)
             } else {
-                shared.keyspace.lock(spec.keys.keys(args), db, ctx.now, shared)
+                shared.keyspace.lock_hashed(&hashed, db, ctx.now, shared)
             };
             let outcome = run_recorded(&mut keys, run, args, reply);
             if keys.db() != db {

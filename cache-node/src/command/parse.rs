@@ -1,6 +1,6 @@
 //! Arguments as numbers, times and options.
 
-use crate::{command::CommandError, keyspace::Now};
+use crate::{command::CommandError, keyspace::Now, protocol::parse_integer};
 
 /// A signed integer as Redis reads it: no blanks, no plus, no leading zeros.
 pub(crate) fn integer(text: &[u8]) -> Result<i64, CommandError> {
@@ -19,7 +19,7 @@ pub(crate) fn strict_integer(text: &[u8]) -> Option<i64> {
     if !is_canonical {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    parse_integer(text)
 }
 
 /// A finite or infinite double; NaN and blanks are refused.

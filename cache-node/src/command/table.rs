@@ -1,10 +1,10 @@
 //! The command table: one row per command. Dispatch, arity and key checks, COMMAND, statistics and queueing all read it.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::sync::LazyLock;
 
 use crate::{
     command::{
-        CommandError, Context, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
+        CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
         sorted_set, string, transaction,
     },
     keyspace::Keys,
@@ -169,7 +169,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 12] = [
+    let families: [&[Spec]; 13] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -180,6 +180,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         scripting::COMMANDS,
         pubsub::COMMANDS,
         connection::COMMANDS,
+        aof::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
     ];
@@ -189,16 +190,43 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
 /// Longest name of a command: longer ones are unknown without a look.
 const NAME_BYTES_MAX: usize = 24;
 
-static INDEX: LazyLock<HashMap<&'static [u8], usize, ahash::RandomState>> =
-    LazyLock::new(|| TABLE.iter().enumerate().map(|(index, spec)| (spec.name.as_bytes(), index)).collect());
+/// Slots of [`INDEX`]: a power of two, and so many that probing is rare.
+const INDEX_SLOTS: usize = 1024;
+
+/// Places in [`TABLE`] plus one by [`slot`]; 0 is free. The names are ours, so nobody can choose ones that collide.
+static INDEX: LazyLock<Box<[u16; INDEX_SLOTS]>> = LazyLock::new(|| {
+    let mut index = Box::new([0; INDEX_SLOTS]);
+    for (place, spec) in TABLE.iter().enumerate() {
+        let mut name = [0; NAME_BYTES_MAX];
+        name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
+        let mut at = slot(&name);
+        while index[at] != 0 {
+            at = (at + 1) % INDEX_SLOTS;
+        }
+        index[at] = place as u16 + 1;
+    }
+    index
+});
+
+fn slot(name: &[u8; NAME_BYTES_MAX]) -> usize {
+    let word = |start: usize| u64::from_le_bytes(name[start..start + 8].try_into().expect("eight bytes"));
+    let mixed = (word(0) ^ word(8).rotate_left(29) ^ word(16).rotate_left(43)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 54) as usize % INDEX_SLOTS
+}
 
 /// A command's place in [`TABLE`], by its name in any case. O(1), no allocation.
 pub(crate) fn find(name: &[u8]) -> Option<usize> {
     let mut upper = [0_u8; NAME_BYTES_MAX];
-    let upper = upper.get_mut(..name.len())?;
-    upper.copy_from_slice(name);
+    upper.get_mut(..name.len())?.copy_from_slice(name);
     upper.make_ascii_uppercase();
-    INDEX.get(&*upper).copied()
+    let mut at = slot(&upper);
+    loop {
+        let place = usize::from(INDEX[at]).checked_sub(1)?;
+        if TABLE[place].name.as_bytes() == &upper[..name.len()] {
+            return Some(place);
+        }
+        at = (at + 1) % INDEX_SLOTS;
+    }
 }
 
 /// The keys of a request, also where their number stands in it (EVAL).

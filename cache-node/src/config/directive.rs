@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    config::{Config, size},
+    config::{AppendFsync, Config, DurabilityMode, size},
     keyspace::{Classes, EvictionPolicy},
     persistence::{SaveRule, Schedule},
 };
@@ -146,7 +146,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.loglevel = level;
         Ok(())
     };
-    "dir" "FOLDER" LIVE "Folder of snapshots; with it the node finds its data again when it starts", |config| config.folder().display().to_string(), |config, values| {
+    "dir" "FOLDER" LIVE "Folder of snapshots and the log; with it the node finds its data again when it starts", |config| config.folder().display().to_string(), |config, values| {
         let folder = PathBuf::from(one(values, "a folder")?);
         if !folder.is_dir() {
             return Err("a folder that exists".to_owned());
@@ -188,8 +188,47 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.snapshot_retention = number(values, 0, 10_000)? as usize;
         Ok(())
     };
-    "appendonly" "no" LIVE "Only no: this node keeps its data in memory alone", |_| yes_no(false), |_, values| {
-        if boolean(values)? { Err("no: the append-only log is not there yet".to_owned()) } else { Ok(()) }
+    "appendonly" "yes|no" LIVE "Keep a log of all writes, and load it at the start", |config| yes_no(config.appendonly), |config, values| {
+        config.appendonly = boolean(values)?;
+        Ok(())
+    };
+    "appenddirname" "NAME" AT_START "Folder of the log, in 'dir'", |config| config.aof.dirname.clone(), |config, values| {
+        config.aof.dirname = file_name(values)?;
+        Ok(())
+    };
+    "appendfilename" "NAME" AT_START "What the log's files are called, before their numbers", |config| config.aof.filename.clone(), |config, values| {
+        config.aof.filename = file_name(values)?;
+        Ok(())
+    };
+    "appendfsync" "always|everysec|no" LIVE "When the log is brought to disk: before a write is acknowledged, once a second, or when the system likes",
+    |config| config.aof.fsync.name().to_owned(), |config, values| {
+        config.aof.fsync = one(values, "a word").ok().and_then(AppendFsync::parse).ok_or("always, everysec or no")?;
+        Ok(())
+    };
+    "durability" "none|async|sync" LIVE "What an acknowledged write is promised: nothing; what appendfsync says; to be on disk or on a replica",
+    |config| config.aof.durability.name().to_owned(), |config, values| {
+        config.aof.durability = one(values, "a word").ok().and_then(DurabilityMode::parse).ok_or("none, async or sync")?;
+        Ok(())
+    };
+    "auto-aof-rewrite-percentage" "PERCENT" LIVE "Rewrite the log when it has grown by so much since the last time; 0 for never", |config| config.aof.rewrite_percentage.to_string(), |config, values| {
+        config.aof.rewrite_percentage = number(values, 0, i64::from(i32::MAX))? as u32;
+        Ok(())
+    };
+    "auto-aof-rewrite-min-size" "SIZE" LIVE "But not below this size", |config| config.aof.rewrite_min_bytes.to_string(), |config, values| {
+        config.aof.rewrite_min_bytes = bytes(values)? as u64;
+        Ok(())
+    };
+    "aof-use-rdb-preamble" "yes|no" LIVE "Begin a rewritten log with a snapshot instead of commands", |config| yes_no(config.aof.has_rdb_preamble), |config, values| {
+        config.aof.has_rdb_preamble = boolean(values)?;
+        Ok(())
+    };
+    "aof-load-truncated" "yes|no" LIVE "Load a log whose end was cut off, as far as it goes, instead of refusing it", |config| yes_no(config.aof.loads_truncated), |config, values| {
+        config.aof.loads_truncated = boolean(values)?;
+        Ok(())
+    };
+    "no-appendfsync-on-rewrite" "yes|no" LIVE "Bring nothing to disk once a second while the log is rewritten", |config| yes_no(config.aof.no_fsync_on_rewrite), |config, values| {
+        config.aof.no_fsync_on_rewrite = boolean(values)?;
+        Ok(())
     };
     "daemonize" "no" AT_START "Only no: a supervisor keeps the node running", |_| yes_no(false), |_, values| {
         if boolean(values)? { Err("no: run it under systemd or another supervisor".to_owned()) } else { Ok(()) }
@@ -215,6 +254,14 @@ fn number(values: &[&str], min: i64, max: i64) -> Result<i64, Expected> {
 fn bytes(values: &[&str]) -> Result<usize, Expected> {
     let expected = "a size such as 268435456, 256mb or 1gb";
     size::parse(one(values, expected)?).ok_or_else(|| expected.to_owned())
+}
+
+/// A name that stays in its folder.
+fn file_name(values: &[&str]) -> Result<String, Expected> {
+    let expected = "a name without a path, such as appendonly.aof";
+    let name = one(values, expected)?;
+    let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0', '\n']);
+    if is_name { Ok(name.to_owned()) } else { Err(expected.to_owned()) }
 }
 
 fn boolean(values: &[&str]) -> Result<bool, Expected> {

@@ -1,9 +1,11 @@
 //! Configuration: the directives of redis.conf, with Redis's names and defaults.
 
+mod aof;
 mod directive;
 mod file;
 mod size;
 
+pub(crate) use aof::{AofConfig, AppendFsync, DurabilityMode};
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
 
@@ -45,6 +47,13 @@ pub struct Config {
     pub maxmemory: usize,
     /// `io-threads`: threads that serve connections, each with a runtime of its own. Default: one per core, 8 at the most.
     pub io_threads: usize,
+    /// `dir`: the folder of snapshots and the log; what is in it is loaded at the start. Default: none is, and what is kept on disk goes
+    /// where the process was started.
+    pub dir: Option<PathBuf>,
+    /// `appendonly`: keep a log of all writes under [`Config::dir`], and load it at the start. Default no. When a write is on disk is
+    /// said by `appendfsync` and `durability`, which [`Config::set`] reaches.
+    pub appendonly: bool,
+    pub(crate) aof: AofConfig,
     pub(crate) maxmemory_policy: EvictionPolicy,
     pub(crate) maxmemory_samples: usize,
     pub(crate) databases: usize,
@@ -57,8 +66,6 @@ pub struct Config {
     pub(crate) client_query_buffer_limit: usize,
     pub(crate) pubsub_buffer_limit: usize,
     pub(crate) loglevel: String,
-    /// `None`: nothing is kept on disk unless it is asked for.
-    pub(crate) dir: Option<PathBuf>,
     pub(crate) dbfilename: String,
     pub(crate) save: Vec<SaveRule>,
     pub(crate) rdbcompression: bool,
@@ -80,6 +87,9 @@ impl Default for Config {
             maxclients: 10_000,
             maxmemory: 0,
             io_threads: cores.min(THREADS_MAX),
+            dir: None,
+            appendonly: false,
+            aof: AofConfig::default(),
             maxmemory_policy: EvictionPolicy::NoEviction,
             maxmemory_samples: 5,
             databases: 16,
@@ -92,7 +102,6 @@ impl Default for Config {
             client_query_buffer_limit: 1024 * 1024 * 1024,
             pubsub_buffer_limit: 32 * 1024 * 1024,
             loglevel: "notice".to_owned(),
-            dir: None,
             dbfilename: "dump.rdb".to_owned(),
             save: Vec::new(),
             rdbcompression: true,
@@ -141,7 +150,7 @@ impl Config {
 
     /// Whether the node is to find its data again when it starts.
     pub(crate) fn has_persistence(&self) -> bool {
-        self.dir.is_some() || !self.save.is_empty() || self.snapshot_schedule != Schedule::Never
+        self.dir.is_some() || self.appendonly || !self.save.is_empty() || self.snapshot_schedule != Schedule::Never
     }
 
     /// The value of a directive as CONFIG GET prints it.

@@ -78,7 +78,14 @@ struct Cell {
     used_bytes: AtomicUsize,
 }
 
-type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); 1]>;
+type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); SHARDS]>;
+
+/// A key of a request and its hash.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HashedKey<'k> {
+    key: &'k [u8],
+    hash: u64,
+}
 
 impl Keyspace {
     /// An empty keyspace with `databases` databases.
@@ -136,17 +143,37 @@ impl Keyspace {
         now: Now,
         sink: &'a dyn ChangeSink,
     ) -> Keys<'a> {
-        let wanted = keys.fold(0_u32, |wanted, key| wanted | 1 << self.shard_of(self.hash(key)));
-        // One order for everyone: the lower shard first.
-        let indexes = (0..SHARDS).filter(|index| wanted & 1 << index != 0);
-        let guards = indexes.map(|index| (index, self.cells[index].shard.lock())).collect();
-        Keys::new(self, guards, db, now, sink)
+        let shards = keys.fold(0, |shards, key| shards | 1 << self.shard_of(self.hash(key)));
+        Keys::new(self, self.guards(shards), &[], db, now, sink)
+    }
+
+    /// As [`Keyspace::lock`], for keys that were hashed before: the view does not hash them again.
+    pub(crate) fn lock_hashed<'a>(
+        &'a self,
+        keys: &'a [HashedKey<'a>],
+        db: usize,
+        now: Now,
+        sink: &'a dyn ChangeSink,
+    ) -> Keys<'a> {
+        let shards = keys.iter().fold(0, |shards, key| shards | 1 << self.shard_of(key.hash));
+        Keys::new(self, self.guards(shards), keys, db, now, sink)
+    }
+
+    /// Locks the shards whose bits are set, in one order for everyone: the lower one first.
+    fn guards(&self, shards: u32) -> Guards<'_> {
+        let indexes = (0..SHARDS).filter(|index| shards & 1 << index != 0);
+        indexes.map(|index| (index, self.cells[index].shard.lock())).collect()
     }
 
     /// Locks every shard: scripts, and commands on the whole keyspace.
     pub(crate) fn lock_all<'a>(&'a self, db: usize, now: Now, sink: &'a dyn ChangeSink) -> Keys<'a> {
         let guards = self.cells.iter().map(|cell| cell.shard.lock()).enumerate().collect();
-        Keys::new(self, guards, db, now, sink)
+        Keys::new(self, guards, &[], db, now, sink)
+    }
+
+    /// The key with its hash, for [`Keyspace::lock_hashed`].
+    pub(crate) fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
+        HashedKey { key, hash: self.hash(key) }
     }
 
     fn hash(&self, key: &[u8]) -> u64 {

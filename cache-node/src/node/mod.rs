@@ -6,6 +6,7 @@ mod clients;
 mod gate;
 #[allow(dead_code, reason = "the log and replication are built on it")]
 mod journal;
+mod log;
 mod notifier;
 mod outbox;
 mod pubsub;
@@ -16,6 +17,7 @@ pub(crate) use clients::{ClientEntry, Clients};
 pub(crate) use gate::{Gate, Hindrance};
 #[allow(unused_imports, reason = "the log and replication are built on it")]
 pub(crate) use journal::{Durability, Journal, LogBatch};
+pub(crate) use log::{Loading, LogState};
 pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;
 pub(crate) use pubsub::{PubSub, Topic};

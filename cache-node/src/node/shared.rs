@@ -12,9 +12,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{AppendFsync, Config, ConfigError, DurabilityMode},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
-    node::{Clients, Gate, Journal, Notifier, PubSub},
+    node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub},
     persistence::Saver,
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) gate: Gate,
     pub(crate) saver: Saver,
+    pub(crate) log: LogState,
+    pub(crate) loading: Loading,
     pub(crate) scripts: ScriptCache,
     pub(crate) errors: ErrorStats,
     pub(crate) counters: Counters,
@@ -67,6 +69,8 @@ impl Shared {
             journal: Journal::default(),
             gate: Gate::default(),
             saver: Saver::new(now),
+            log: LogState::default(),
+            loading: Loading::default(),
             scripts: ScriptCache::default(),
             errors: ErrorStats::default(),
             counters: Counters::default(),
@@ -81,6 +85,7 @@ impl Shared {
             config_version: AtomicU64::new(0),
             changing_config: Mutex::new(()),
         };
+        shared.loading.began.store(now.unix_ms / 1000, Ordering::Relaxed);
         shared.follow_config();
         shared
     }
@@ -113,8 +118,23 @@ impl Shared {
         self.asked_to_end.notify_one();
     }
 
+    /// Looks whether there is a place where writes can be safe; called when the log or a replica comes or goes.
+    pub(crate) fn look_for_safety(&self) {
+        let needs_place = self.config().aof.durability == DurabilityMode::Sync;
+        let has_place = self.log.is_kept.load(Ordering::Acquire) || self.journal.barrier.has_replicas();
+        self.gate.set(Hindrance::NowhereSafe, needs_place && !has_place);
+    }
+
     fn follow_config(&self) {
         let config = self.config();
+        self.journal.barrier.promise(match config.aof.durability {
+            DurabilityMode::Sync => Durability::DiskOrReplica,
+            DurabilityMode::Async if config.aof.fsync == AppendFsync::Always => Durability::Disk,
+            DurabilityMode::Async | DurabilityMode::None => Durability::Memory,
+        });
+        self.look_for_safety();
+        // The log's own thread follows as well.
+        self.journal.call_log();
         self.keyspace.clock().follow(config.maxmemory_policy);
         self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
         self.saver.follow_config(&config, &self.gate);

@@ -1,5 +1,6 @@
-//! What is kept on disk: RDB snapshots. The only module beside configuration that touches files.
+//! What is kept on disk: RDB snapshots and the append-only log. The only module beside configuration that touches files.
 
+mod aof;
 mod file;
 mod load;
 pub(crate) mod rdb;
@@ -7,10 +8,10 @@ mod saver;
 mod schedule;
 mod snapshot;
 
-pub(crate) use load::load_at_start;
-#[allow(unused_imports, reason = "the log and replication are built on it")]
+pub(crate) use aof::start as start_log;
+#[allow(unused_imports, reason = "replication is built on it")]
 pub(crate) use load::{Expired, Loaded, load_into};
 pub(crate) use saver::{Saver, start as start_saver};
 pub(crate) use schedule::{SaveRule, Schedule};
-#[allow(unused_imports, reason = "the log and replication are built on it")]
+#[allow(unused_imports, reason = "replication is built on it")]
 pub(crate) use snapshot::{Aux, Written, write_snapshot};

@@ -3,6 +3,8 @@
 //! A command writes its reply straight into the connection's buffer, and does not build a value first: a GET then costs one copy
 //! of the value and no allocation.
 
+use crate::protocol::DecimalBuffer;
+
 /// The version of the protocol that a client speaks: 2 until it says `HELLO 3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Protocol {
@@ -230,6 +232,14 @@ impl Reply {
     }
 
     fn header(&mut self, kind: u8, number: i64) {
+        if let Some((header, length)) = short_header(kind, number)
+            && self.bytes.len() < REPLY_BYTES_LIMIT - header.len()
+        {
+            // A copy of eight bytes is one instruction, one of five is a call.
+            self.bytes.extend_from_slice(&header);
+            self.bytes.truncate(self.bytes.len() - header.len() + length);
+            return;
+        }
         let mut digits = DecimalBuffer::default();
         self.raw(&[kind]);
         self.raw(digits.format(number));
@@ -237,30 +247,16 @@ impl Reply {
     }
 }
 
-/// Decimal digits without the formatting machinery, which costs more than the rest of a small reply.
-#[derive(Default)]
-pub(crate) struct DecimalBuffer {
-    digits: [u8; 20],
-}
-
-impl DecimalBuffer {
-    pub(crate) fn format(&mut self, number: i64) -> &[u8] {
-        let mut start = self.digits.len();
-        let mut rest = number.unsigned_abs();
-        loop {
-            start -= 1;
-            self.digits[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if number < 0 {
-            start -= 1;
-            self.digits[start] = b'-';
-        }
-        &self.digits[start..]
-    }
+/// A header line of up to four digits, and its length.
+fn short_header(kind: u8, number: i64) -> Option<([u8; 8], usize)> {
+    let digit = |unit: i64| b'0' + (number / unit % 10) as u8;
+    Some(match number {
+        0..10 => ([kind, digit(1), b'\r', b'\n', 0, 0, 0, 0], 4),
+        10..100 => ([kind, digit(10), digit(1), b'\r', b'\n', 0, 0, 0], 5),
+        100..1_000 => ([kind, digit(100), digit(10), digit(1), b'\r', b'\n', 0, 0], 6),
+        1_000..10_000 => ([kind, digit(1_000), digit(100), digit(10), digit(1), b'\r', b'\n', 0], 7),
+        _ => return None,
+    })
 }
 
 /// A double as Redis 7.2 prints it: whole numbers up to 2^52 in full, else the shortest digits that read back the same, in the
@@ -297,6 +293,15 @@ pub(crate) fn format_double(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Protocol, Reply, format_double};
+
+    #[test]
+    fn integers_of_every_length() {
+        for number in (0..19).flat_map(|power| [10_i64.pow(power) - 1, 10_i64.pow(power), -(10_i64.pow(power))]) {
+            let mut reply = Reply::new(Protocol::Resp2);
+            reply.integer(number);
+            assert_eq!(reply.bytes(), format!(":{number}\r\n").as_bytes());
+        }
+    }
 
     #[test]
     fn integers_at_the_edges() {

@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use crate::protocol::parse_integer;
+
 /// Longest line that may stand before its end is seen: a length prefix or an inline command (Redis: `PROTO_INLINE_MAX_SIZE`).
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -278,7 +280,7 @@ impl RequestParser {
             return self.begin_inline(bytes);
         }
         let Some(line) = find_line(bytes, ProtocolError::MultibulkLine)? else { return Ok(Begun::Incomplete) };
-        let count = integer(&line.content[1..]).ok_or(ProtocolError::MultibulkLength)?;
+        let count = parse_integer(&line.content[1..]).ok_or(ProtocolError::MultibulkLength)?;
         self.position = line.consumed;
         // Redis takes a count of zero or less as an empty request.
         let Ok(count) = usize::try_from(count) else { return Ok(Begun::Complete(line.consumed)) };
@@ -329,20 +331,12 @@ fn bulk_length(line: &[u8], limits: Limits, authenticated: bool) -> Result<usize
         Some(b'$') => {}
         other => return Err(ProtocolError::ExpectedBulk(other.copied().unwrap_or(b'\r'))),
     }
-    let length = integer(&line[1..]).and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
+    let length = parse_integer(&line[1..]).and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
     if length > limits.bulk_bytes_max {
         let error = if authenticated { ProtocolError::BulkLength } else { ProtocolError::UnauthenticatedBulkLength };
         return Err(error);
     }
     Ok(length)
-}
-
-/// A decimal number with an optional minus and nothing else, as Redis's `string2ll`.
-fn integer(digits: &[u8]) -> Option<i64> {
-    if digits.first() == Some(&b'+') {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Splits as Redis's `sdssplitargs`: blanks separate, "…" knows \n \r \t \b \a \xHH, '…' knows \' only.

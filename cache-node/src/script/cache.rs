@@ -25,7 +25,7 @@ pub(crate) struct ScriptCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    sources: HashMap<Digest, Arc<[u8]>>,
+    sources: HashMap<Digest, Arc<[u8]>, ahash::RandomState>,
     order: VecDeque<Digest>,
     bytes: usize,
     /// Counts SCRIPT FLUSH, so that threads drop what they compiled.

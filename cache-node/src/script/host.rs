@@ -10,7 +10,7 @@ use crate::{
     protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
         json,
-        stack::{Stack, Type},
+        stack::{Stack, Value as Argument},
     },
 };
 
@@ -200,17 +200,20 @@ impl Caller<'_, '_, '_> {
             return Err("ERR Please specify at least one argument for this redis.call() call");
         }
         for position in 1..=stack.len() {
-            match stack.type_of(position) {
-                Type::String => stack.with_bytes(position, |text| {
-                    if text.len() > bytes_max.saturating_sub(request.len()) {
-                        return Err("ERR the arguments of one redis.call() exceed client-query-buffer-limit; make several calls");
-                    }
+            stack.with_value(position, |value| match value {
+                Argument::Bytes(text) if text.len() > bytes_max.saturating_sub(request.len()) => {
+                    Err("ERR the arguments of one redis.call() exceed client-query-buffer-limit; make several calls")
+                }
+                Argument::Bytes(text) => {
                     request.push(text);
                     Ok(())
-                })?,
-                Type::Number => push_number(request, stack.number(position)),
-                _ => return Err("ERR Lua redis lib command arguments must be strings or integers"),
-            }
+                }
+                Argument::Number(number) => {
+                    push_number(request, number);
+                    Ok(())
+                }
+                Argument::Other => Err("ERR Lua redis lib command arguments must be strings or integers"),
+            })?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub(crate) struct Interpreter {
 #[derive(Default)]
 struct Compiled {
     generation: u64,
-    functions: HashMap<Digest, Function>,
+    functions: HashMap<Digest, Function, ahash::RandomState>,
 }
 
 struct Machine {
@@ -113,7 +113,7 @@ impl Interpreter {
     fn compile(&self, machine: &Machine, generation: u64, call: &ScriptCall<'_>) -> Result<Function, CommandError> {
         let mut compiled = self.compiled.borrow_mut();
         if compiled.generation != generation || compiled.functions.len() >= COMPILED_MAX {
-            *compiled = Compiled { generation, functions: HashMap::new() };
+            *compiled = Compiled { generation, functions: HashMap::default() };
         }
         if let Some(function) = compiled.functions.get(call.digest) {
             return Ok(function.clone());

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use crate::{
-    protocol::{Protocol, Reply},
+    protocol::{Protocol, Reply, parse_integer},
     script::{
         host::{Deadline, OVER},
         stack::{Stack, Type},
@@ -22,9 +22,6 @@ const VALUES_PER_LEVEL: i32 = 6;
 /// Pushes the reply at the front of `bytes` and takes it from there; it comes from our own encoder, so a malformed one is a bug and
 /// becomes nil. May raise.
 pub(super) fn push(stack: Stack, bytes: &mut &[u8]) {
-    if !stack.reserve(VALUES_PER_LEVEL) {
-        stack.raise_text("ERR reached lua stack limit");
-    }
     let Some((kind, text)) = take_line(bytes) else { return stack.push_nil() };
     match kind {
         b'+' => push_field(stack, b"ok", text),
@@ -41,6 +38,7 @@ pub(super) fn push(stack: Stack, bytes: &mut &[u8]) {
         },
         b'*' | b'>' => match usize::try_from(integer(text)) {
             Ok(length) => {
+                reserve(stack);
                 stack.push_table(length, 0);
                 let table = stack.len();
                 for index in (1..).take(length) {
@@ -64,6 +62,7 @@ pub(super) fn push(stack: Stack, bytes: &mut &[u8]) {
 
 /// A set or a map: a table in a table that tells which. May raise.
 fn push_fields(stack: Stack, kind: u8, length: i64, bytes: &mut &[u8]) {
+    reserve(stack);
     stack.push_table(0, 1);
     stack.push_bytes(if kind == b'~' { b"set" } else { b"map" });
     stack.push_table(0, usize::try_from(length).unwrap_or(0));
@@ -78,6 +77,13 @@ fn push_fields(stack: Stack, kind: u8, length: i64, bytes: &mut &[u8]) {
         stack.set(table);
     }
     stack.set(-3);
+}
+
+/// Room for another level. May raise.
+fn reserve(stack: Stack) {
+    if !stack.reserve(VALUES_PER_LEVEL) {
+        stack.raise_text("ERR reached lua stack limit");
+    }
 }
 
 /// A table with one text. May raise.
@@ -97,7 +103,7 @@ fn take_line<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 }
 
 fn integer(text: &[u8]) -> i64 {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    parse_integer(text).unwrap_or(0)
 }
 
 /// How a result is written. `resp` is what the script chose with `redis.setresp`. A table that stands in itself many times over is small

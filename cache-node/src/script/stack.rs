@@ -20,6 +20,14 @@ pub(super) enum Type {
     Other,
 }
 
+/// A value that a command takes as an argument.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Bytes(&'a [u8]),
+    Number(f64),
+    Other,
+}
+
 /// A running Lua state. Positions count from 1 at the bottom of the running function, from -1 at the top.
 #[derive(Clone, Copy)]
 pub(super) struct Stack(*mut ffi::lua_State);
@@ -79,10 +87,12 @@ impl Stack {
         unsafe { ffi::lua_toboolean(self.0, position) != 0 }
     }
 
-    /// Looks at the string there; nothing at all for what is none.
-    pub(super) fn with_bytes<R>(self, position: c_int, look: impl FnOnce(&[u8]) -> R) -> R {
-        if self.type_of(position) != Type::String {
-            return look(&[]);
+    /// Looks at the value there, as far as commands take it.
+    pub(super) fn with_value<R>(self, position: c_int, look: impl FnOnce(Value<'_>) -> R) -> R {
+        match self.type_of(position) {
+            Type::String => {}
+            Type::Number => return look(Value::Number(self.number(position))),
+            _ => return look(Value::Other),
         }
         let mut length = 0;
         // SAFETY: of a string, this gives the string's own bytes: it neither converts nor allocates, so it cannot raise. They live as
@@ -91,7 +101,12 @@ impl Stack {
             let start = ffi::lua_tolstring(self.0, position, &raw mut length);
             std::slice::from_raw_parts(start.cast::<u8>(), length)
         };
-        look(bytes)
+        look(Value::Bytes(bytes))
+    }
+
+    /// Looks at the string there; nothing at all for what is none.
+    pub(super) fn with_bytes<R>(self, position: c_int, look: impl FnOnce(&[u8]) -> R) -> R {
+        self.with_value(position, |value| look(if let Value::Bytes(bytes) = value { bytes } else { &[] }))
     }
 
     pub(super) fn push_nil(self) {

@@ -57,7 +57,7 @@ impl From<io::Error> for End {
 }
 
 /// Why a batch came to its end.
-enum Stop {
+pub(super) enum Stop {
     /// Every byte was consumed, or what is left is an unfinished request.
     Drained,
     /// [`REPLY_BYTES_MAX`] are waiting to be sent; requests are left.
@@ -317,7 +317,7 @@ impl Connection {
 }
 
 /// Runs every complete request of `bytes`, up to [`REPLY_BYTES_MAX`] of replies. Gives the bytes consumed, and why it stopped.
-fn run_batch(
+pub(super) fn run_batch(
     worker: &Worker,
     client: &mut Client,
     parser: &mut RequestParser,

@@ -1,5 +1,7 @@
 //! Sockets: listeners, worker threads, connections. Nothing else in the node touches them.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod connection;
 mod listener;
 mod worker;
@@ -12,7 +14,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{config::Config, keyspace::Now, node::Shared, persistence};
+use crate::{
+    config::Config,
+    keyspace::Now,
+    node::{Hindrance, Shared},
+    persistence,
+};
 
 /// A running node. Dropping it asks it to end and waits for its threads; [`Node::shutdown`] does the same from async code.
 ///
@@ -21,7 +28,7 @@ use crate::{config::Config, keyspace::Now, node::Shared, persistence};
 /// # async fn main() -> std::io::Result<()> {
 /// let node = cache_node::Node::spawn(cache_node::Config::for_test()).await?;
 /// println!("redis://{}", node.addr());
-/// node.shutdown().await;
+/// node.shutdown().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -29,15 +36,19 @@ use crate::{config::Config, keyspace::Now, node::Shared, persistence};
 pub struct Node {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Keeps the log; ends after the others.
+    log: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Node {
-    /// Starts a node on threads of its own: it serves while the caller's runtime is busy, and needs none.
+    /// Starts a node on threads of its own: it serves while the caller's runtime is busy, and needs none. With `appendonly` it has its
+    /// data when this completes; whoever connects before that is told LOADING.
     ///
     /// # Errors
-    /// When an address cannot be bound (the text names it), the snapshot cannot be loaded, or the machine gives no threads.
+    /// When an address cannot be bound (the text names it), the machine gives no threads, or the snapshot or the log cannot be loaded
+    /// (the text says what to do).
     pub async fn spawn(config: Config) -> io::Result<Node> {
-        // Loading a snapshot takes its time: not on the caller's runtime.
+        // Loading takes its time: not on the caller's runtime.
         tokio::task::spawn_blocking(move || Node::start(config)).await.map_err(io::Error::other)?
     }
 
@@ -49,11 +60,22 @@ impl Node {
         let listeners = listener::bind_all(&config)?;
         let address = listeners[0].local_addr()?;
         let shared = Arc::new(Shared::new(config, address, now()));
-        // The port is taken, and clients that come already wait in its backlog.
-        persistence::load_at_start(&shared)?;
-        let mut threads = worker::start_all(&shared, listeners)?;
-        threads.push(persistence::start_saver(&shared)?);
-        Ok(Node { shared, threads })
+        shared.gate.set(Hindrance::Loading, shared.config().has_persistence());
+        let threads = worker::start_all(&shared, listeners)?;
+        let mut node = Node { shared, threads, log: None };
+        node.load().inspect_err(|_| {
+            // What was loaded until then must not take the place of what is there.
+            node.shared.end(false);
+        })?;
+        node.shared.gate.set(Hindrance::Loading, false);
+        Ok(node)
+    }
+
+    /// Loads what was kept, and starts to keep what comes.
+    fn load(&mut self) -> io::Result<()> {
+        self.log = Some(persistence::start_log(&self.shared, now())?);
+        self.threads.push(persistence::start_saver(&self.shared)?);
+        Ok(())
     }
 
     /// Where the node listens; the first address of several.
@@ -61,14 +83,36 @@ impl Node {
         self.shared.address
     }
 
-    /// Ends the node: what has arrived is answered, then connections are closed and the threads end.
-    pub async fn shutdown(mut self) {
-        self.ask_to_end();
-        let threads = std::mem::take(&mut self.threads);
+    /// Ends the node: what has arrived is answered, then connections are closed, the log is brought to disk and the threads end.
+    ///
+    /// # Errors
+    /// When the log could not be brought to disk: what was acknowledged last may be lost.
+    pub async fn shutdown(mut self) -> io::Result<()> {
         // Joining blocks: not on the caller's runtime.
-        let shared = Arc::clone(&self.shared);
-        let joined = tokio::task::spawn_blocking(move || finish(&shared, threads)).await;
-        drop(joined);
+        let ended = tokio::task::spawn_blocking(move || self.end()).await;
+        ended.map_err(io::Error::other)?
+    }
+
+    /// As [`Node::shutdown`], for callers without async. A node that was ended already does nothing.
+    fn end(&mut self) -> io::Result<()> {
+        self.ask_to_end();
+        if self.threads.is_empty() {
+            return Ok(());
+        }
+        std::mem::take(&mut self.threads).into_iter().for_each(join);
+        // Connections that end have their writes in the log before they are answered, so it ends behind them.
+        self.shared.log.stop();
+        self.shared.journal.call_log();
+        let outcome = match self.log.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(io::Error::other("the thread that keeps the log ended by a panic")),
+        };
+        // The last snapshot, when nothing writes any more.
+        if self.shared.saves_at_end.load(Ordering::Acquire) {
+            self.shared.saver.save_at_end(&self.shared);
+        }
+        outcome
     }
 
     #[cfg(test)]
@@ -90,19 +134,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.ask_to_end();
-        finish(&self.shared, std::mem::take(&mut self.threads));
-    }
-}
-
-/// Waits for the threads, and takes the last snapshot when nothing writes any more.
-fn finish(shared: &Shared, threads: Vec<JoinHandle<()>>) {
-    if threads.is_empty() {
-        return;
-    }
-    threads.into_iter().for_each(join);
-    if shared.saves_at_end.load(Ordering::Acquire) {
-        shared.saver.save_at_end(shared);
+        if let Err(error) = self.end() {
+            tracing::error!("{error}");
+        }
     }
 }
 

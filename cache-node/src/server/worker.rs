@@ -99,6 +99,24 @@ impl Drop for Admission {
 }
 
 impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Worker {
+        let config = (shared.config_version(), shared.config());
+        let scratch = Scratch {
+            input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            reply: Reply::default(),
+            parser: RequestParser::default(),
+            requests: Requests::default(),
+        };
+        Worker {
+            shared,
+            index,
+            scripts: Interpreter::default(),
+            scratch: RefCell::new(scratch),
+            config: RefCell::new(config),
+            connections: Cell::new(0),
+        }
+    }
+
     pub(super) fn stats(&self) -> &WorkerStats {
         &self.shared.workers[self.index]
     }
@@ -146,21 +164,7 @@ fn run(
     mut receiver: mpsc::Receiver<Accepted>,
     accepting: Option<Accepting>,
 ) {
-    let config = (shared.config_version(), shared.config());
-    let scratch = Scratch {
-        input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
-        reply: Reply::default(),
-        parser: RequestParser::default(),
-        requests: Requests::default(),
-    };
-    let worker = Rc::new(Worker {
-        shared,
-        index,
-        scripts: Interpreter::default(),
-        scratch: RefCell::new(scratch),
-        config: RefCell::new(config),
-        connections: Cell::new(0),
-    });
+    let worker = Rc::new(Worker::new(shared, index));
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         if let Some((listeners, senders)) = accepting {

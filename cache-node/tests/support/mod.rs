@@ -2,7 +2,9 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod cluster;
+pub mod content;
 pub mod process;
+pub mod random;
 pub mod redis_server;
 pub mod value;
 pub mod wire;

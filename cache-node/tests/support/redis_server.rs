@@ -9,7 +9,7 @@ use std::{
 
 use super::PATIENCE;
 
-/// A `redis-server` with nothing on disk; dropping it ends it.
+/// A `redis-server`, by default with nothing on disk; dropping it ends it.
 #[derive(Debug)]
 pub struct RedisServer {
     pub process: Child,

@@ -88,7 +88,7 @@ pub(crate) async fn run(
                 return Ok(change.change);
             }
             reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
-            reply::GONE => unit.cart_session_gone(&target)?,
+            reply::GONE => unit.cart_session_gone(&target).await?,
             reply::ENDED => {
                 unit.session_ended();
                 return Err(CartError::SessionEnded);
@@ -147,7 +147,11 @@ async fn call(
         Some(create) => {
             call.arg(create.policy.encode()).arg(&create.token);
             absolute(&mut call, settings.absolute_ms);
-            call.arg(along).arg(2).arg("@v").arg(VERSION);
+            let version = settings.data_version();
+            call.arg(along).arg(if version.is_some() { 4 } else { 2 }).arg("@v").arg(VERSION);
+            if let Some(version) = version {
+                call.arg("@d").arg(version);
+            }
         }
         None => {
             call.arg("").arg("");

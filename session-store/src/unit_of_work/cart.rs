@@ -127,6 +127,7 @@ impl UnitOfWork {
                 tag: target.cart,
                 policy: create.policy,
                 owner: None,
+                data_version: self.settings.data_version(),
                 fields: Vec::new().into(),
                 fresh: false,
             });
@@ -151,7 +152,10 @@ impl UnitOfWork {
     }
 
     /// A stale id is no reason to refuse: the visitor gets a session. One that this request has seen alive is.
-    pub(crate) fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
+    pub(crate) async fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
+        if self.find_elsewhere().await? {
+            return Ok(());
+        }
         let mut state = self.state.lock();
         match &state.base {
             Base::Unread { tag, .. } if Some(*tag) == target.session => {

@@ -61,7 +61,7 @@ impl UnitOfWork {
             let step = {
                 let mut state = self.state.lock();
                 state.touch(self.store.keys());
-                let write = Write::new(policy, self.settings.absolute_ms);
+                let write = Write::new(policy, &self.settings);
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
             match step {
@@ -112,6 +112,8 @@ impl UnitOfWork {
 
     /// Ends the session of this request.
     pub(super) async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
+        // What was never read may still be elsewhere, and would be found there by the next request.
+        self.find_elsewhere().await?;
         let user = match &self.state.lock().base {
             Base::Live(live) => live.owner,
             Base::Unread { owner, .. } => owner.or_else(|| self.store.owners().hint(tag)),
@@ -177,7 +179,9 @@ impl UnitOfWork {
         if owner.is_some() {
             self.store.owners().learn(&tag, owner);
         }
-        state.base = Base::Live(Live { id, tag, policy: write.policy, owner, fields: Arc::clone(fields), fresh: false });
+        let data_version = self.settings.data_version();
+        state.base =
+            Base::Live(Live { id, tag, policy: write.policy, owner, data_version, fields: Arc::clone(fields), fresh: false });
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
@@ -222,6 +226,12 @@ fn next_step(
         Base::Live(live) if policy.has_passed() => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;
+            if live.data_version == write.data_version {
+                write.data_version = None;
+            } else if write.data_version.is_none() {
+                // What this process writes is of the first version, whatever a newer one has made of the rest.
+                write.data_version = Some(0);
+            }
             if state.extended.is_some() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
                 write.along = state.along(settings);
             }

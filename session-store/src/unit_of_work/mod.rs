@@ -7,6 +7,7 @@ mod cart;
 mod commit;
 mod finish;
 mod outage;
+mod read;
 mod state;
 mod swap;
 
@@ -21,23 +22,13 @@ use tower_sessions::{
     session_store,
 };
 
-use self::state::{Base, Intent, Live, State};
+use self::state::{Base, Intent, State};
 pub(crate) use self::{
     cart::{CartSource, CartTarget, LoginView},
     finish::{CookieChange, Outcome},
     swap::{Swap, Swapped},
 };
-use crate::{
-    CacheStore, StoreError,
-    backend::Fate,
-    device::Client,
-    expiry::{ExpiryPolicy, not_chosen, unix_ms},
-    layer::Settings,
-    record::{StoredSession, decode},
-};
-
-/// New ids that are followed to see whether the session still lives. So many logins within the grace are none of a person.
-const SUCCESSORS_MAX: u32 = 8;
+use crate::{CacheStore, StoreError, device::Client, layer::Settings, record::decode};
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
@@ -73,6 +64,11 @@ impl UnitOfWork {
         self.state.lock().client = client;
     }
 
+    /// The session's id came in a cookie that is not as it would be written today.
+    pub(crate) fn renew_cookie(&self) {
+        self.state.lock().cookie_outdated = true;
+    }
+
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
     pub(crate) fn release(&self) {
         // Dropped after the lock: it may be the last handle.
@@ -82,85 +78,6 @@ impl UnitOfWork {
 
     fn attached(&self) -> Option<Session> {
         self.session.lock().clone()
-    }
-
-    /// Reads the session, and its cart with it when asked to, in one round trip.
-    pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
-        let tag = self.store.keys().session_tag(id);
-        let (mut stored, cart) = if with_cart {
-            let cart_tag = self.store.owners().hint(&tag).unwrap_or(tag);
-            let (stored, cart) = self.store.read_session_and_cart(&tag, &cart_tag).await?;
-            // A cart that is not this session's is dropped unseen.
-            let is_its_own = stored.owner.unwrap_or(tag) == cart_tag;
-            (stored, is_its_own.then_some(cart))
-        } else {
-            (self.store.read_session(&tag).await?, None)
-        };
-        self.follow(&mut stored).await?;
-        self.store.owners().learn(&tag, stored.owner);
-        let policy = stored.expiry;
-        {
-            let mut state = self.state.lock();
-            if state.base.session().is_none_or(|(known, _)| known != *id) {
-                // Another task of this request got a new id meanwhile.
-                return Ok(());
-            }
-            state.cart = cart.filter(|_| !stored.shut);
-            self.loaded(&mut state, *id, tag, stored);
-        }
-        self.adopt_policy(policy);
-        Ok(())
-    }
-
-    /// What a session was before it got a new id may be read as long as the new one lives. Costs a round trip only in the seconds
-    /// after a new id.
-    async fn follow(&self, stored: &mut StoredSession) -> Result<(), StoreError> {
-        for _ in 0..SUCCESSORS_MAX {
-            let Some(successor) = stored.successor else {
-                break;
-            };
-            match self.store.fate(&successor).await? {
-                Fate::Lives => return Ok(()),
-                Fate::Succeeded(by) => stored.successor = Some(by),
-                Fate::Ended => stored.successor = None,
-            }
-        }
-        stored.shut = stored.ended;
-        Ok(())
-    }
-
-    fn loaded(&self, state: &mut State, id: Id, tag: crate::keys::Tag, stored: StoredSession) {
-        let fields = Arc::new(stored.fields);
-        state.base = if stored.revision.is_some() {
-            let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
-            // Of a setting that is newer than the session the store learns with the next touch.
-            let latest_ms = self.settings.absolute_ms.zip(stored.created_ms).map(|(ms, created)| created.saturating_add(ms));
-            let is_news = latest_ms.is_some_and(|latest| stored.until_ms.is_none_or(|until| latest < until));
-            if is_news && latest_ms.is_some_and(|latest| latest <= unix_ms(OffsetDateTime::now_utc())) {
-                state.base = Base::None { stale: true };
-                return;
-            }
-            if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
-                state.extended = Some(policy);
-            }
-            state.kept_ms = stored.remaining_ms;
-            Base::Live(Live { id, tag, policy, owner: stored.owner, fields, fresh: true })
-        } else if stored.ended {
-            Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
-        } else {
-            Base::None { stale: true }
-        };
-    }
-
-    /// Lets the handle know the policy of the session, unless the handler has set one already.
-    fn adopt_policy(&self, stored: Option<ExpiryPolicy>) {
-        let not_chosen = not_chosen(self.settings.expiry);
-        if let (Some(stored), Some(session)) = (stored, self.attached())
-            && stored != ExpiryPolicy::of(not_chosen)
-            && session.expiry() == not_chosen
-        {
-            session.set_expiry(Some(stored.expiry()));
-        }
     }
 
     /// What `Session` gets to see, as far as it is known already.
@@ -212,8 +129,20 @@ impl SessionStore for UnitOfWork {
             state.cart_expected
         };
         self.read(id, with_cart).await?;
-        let mut state = self.state.lock();
-        Ok(Self::record(&mut state, id).unwrap_or(Ok(None))?)
+        let (record, tag) = {
+            let mut state = self.state.lock();
+            let record = Self::record(&mut state, id).unwrap_or(Ok(None));
+            (record, state.base.session().map(|(_, tag)| tag))
+        };
+        match (record, tag) {
+            (Err(error), Some(tag)) if error.is_corrupt() => {
+                self.quarantine(&tag, &error).await?;
+                self.read(id, false).await?;
+                let mut state = self.state.lock();
+                Ok(Self::record(&mut state, id).unwrap_or(Ok(None))?)
+            }
+            (record, _) => Ok(record?),
+        }
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {

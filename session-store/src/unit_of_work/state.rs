@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tower_sessions::session::Id;
 
 use crate::{
@@ -42,6 +41,8 @@ pub(super) struct State {
     /// Why the last write failed; `tower_sessions` passes on only its text.
     pub(super) failure: Option<StoreError>,
     pub(super) outage: OutagePolicy,
+    /// The id came in a cookie that is to be replaced by another one.
+    pub(super) cookie_outdated: bool,
 }
 
 impl State {
@@ -66,6 +67,7 @@ impl State {
             ended_here: false,
             failure: None,
             outage,
+            cookie_outdated: false,
         }
     }
 
@@ -137,7 +139,7 @@ impl Base {
         let fields = Arc::make_mut(&mut live.fields);
         fields.retain(|field| field.name != name);
         if let Some(value) = value {
-            fields.push(RawField { name: Bytes::copy_from_slice(name), value: Bytes::copy_from_slice(value) });
+            fields.push(RawField { name: name.to_vec(), value: value.to_vec() });
         }
     }
 
@@ -158,6 +160,8 @@ pub(super) struct Live {
     pub(super) tag: Tag,
     pub(super) policy: ExpiryPolicy,
     pub(super) owner: Option<Tag>,
+    /// The version of the application's data.
+    pub(super) data_version: Option<u32>,
     /// What the store held when it was last asked: the difference to this is what a commit sends.
     pub(super) fields: Arc<Vec<RawField>>,
     /// Read by somebody else than `Session`, which has not seen it yet.

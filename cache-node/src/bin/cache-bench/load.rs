@@ -383,7 +383,7 @@ mod tests {
         })
         .await
         .unwrap();
-        node.shutdown().await;
+        node.shutdown().await.unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod affinity;
 mod content;
 mod control;
+mod instructions;
 mod load;
 mod options;
 mod peer;
@@ -29,7 +30,8 @@ use serde_json::json;
 
 use crate::{
     affinity::Side,
-    options::Options,
+    instructions::CASE_ARGUMENT,
+    options::{Cli, Command, Options},
     peer::{NODE_ARGUMENT, Peer, SERVER_ARGUMENT},
     progress::Progress,
     report::Report,
@@ -53,8 +55,16 @@ fn main() -> ExitCode {
         peer::end_with_parent().map(|()| cache_node::cli::run([program].into_iter().chain(arguments.skip(1))))
     } else if first == SERVER_ARGUMENT {
         peer::become_server(arguments.skip(1))
+    } else if first == CASE_ARGUMENT {
+        let [name, operations] = [2, 3].map(|place| env::args().nth(place).unwrap_or_default());
+        instructions::run_case(&name, &operations).map(|()| ExitCode::SUCCESS)
     } else {
-        run(Options::parse()).map(|()| ExitCode::SUCCESS)
+        let Cli { command, options } = Cli::parse();
+        let done = match command {
+            None => run(options),
+            Some(Command::Instructions { write }) => instructions::run(write.as_deref()),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     };
     match done {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum as _};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::workload::Workload;
 
@@ -11,13 +11,34 @@ const EXAMPLES: &str = "Examples:
   cargo run --release -p cache-node --bin cache-bench -- --quick --workload string
   cargo run --release -p cache-node --bin cache-bench -- --peer ~/valkey/src/valkey-server --peer memcached
   cargo run --release -p cache-node --bin cache-bench -- --workload string --keys 100000 --keys 1000000 --threads 2
+  cargo run --release -p cache-node --bin cache-bench -- instructions
 
 Each server is started here, on a free loopback port, and ended afterwards. The servers take turns (A B A B ...), so that what slows the
 machine for a while slows them all. CPU per operation says more than throughput on a machine that is also busy with other things.";
 
 /// Compares cache-node with other servers on this machine.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cache-bench", version, after_help = EXAMPLES)]
+#[command(name = "cache-bench", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What else it does than to compare.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Count the instructions that an operation takes, under valgrind, and fail when they have become more
+    Instructions {
+        /// Write the counts to this file instead of comparing with those that were committed
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
+}
+
+/// What is compared, and how.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Program of a server to compare with, repeatable; the first is what ratios refer to. A name is looked up in PATH.
     /// [default: those of valkey-server, redis-server and memcached that are in PATH]
@@ -106,17 +127,17 @@ mod tests {
 
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Options, Workload};
+    use super::{Cli, Workload};
 
     #[test]
     fn options_hold_together() {
-        Options::command().debug_assert();
+        Cli::command().debug_assert();
         let options =
-            Options::try_parse_from(["cache-bench", "--quick", "--workload", "script", "--workload", "string"]).unwrap();
+            Cli::try_parse_from(["cache-bench", "--quick", "--workload", "script", "--workload", "string"]).unwrap().options;
         assert_eq!(options.workloads(), [Workload::String, Workload::Script]);
         assert_eq!((options.keys(), options.rounds()), (vec![100_000], 3));
         for wrong in [["--rounds", "0"], ["--duration", "0"], ["--duration", "NaN"], ["--keys", "1"], ["--workload", "none"]] {
-            assert!(Options::try_parse_from(["cache-bench", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
+            assert!(Cli::try_parse_from(["cache-bench", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }
     }
 }

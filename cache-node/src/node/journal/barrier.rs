@@ -2,14 +2,18 @@
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     task::{Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
 /// Bytes that may wait for the log before those who wrote them wait as well.
 const LOG_BYTES_WAITING_MAX: u64 = 64 * 1024 * 1024;
+
+/// How long the disk may take before those who write wait for it.
+const DISK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What must be true of a write before it is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub(crate) enum Durability {
 }
 
 /// Offsets up to which the stream is on disk and on replicas, and tasks that wait for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Barrier {
     durability: AtomicU8,
     /// Whether there is a log that `written` and `synced` follow.
@@ -32,9 +36,28 @@ pub(crate) struct Barrier {
     written: AtomicU64,
     synced: AtomicU64,
     replicated: AtomicU64,
-    /// Writes up to here wait until they are on disk, whatever was promised: the disk is too slow.
-    held_from: AtomicU64,
+    /// Replicas that are up to date: places where a write can be safe without a log.
+    replicas: AtomicUsize,
+    /// When the disk was asked to do its work, in milliseconds since `epoch`; 0: it has nothing to do.
+    disk_began_ms: AtomicU64,
+    epoch: Instant,
     waiting: Mutex<Vec<(u64, Waker)>>,
+}
+
+impl Default for Barrier {
+    fn default() -> Self {
+        Barrier {
+            durability: AtomicU8::new(Durability::Memory as u8),
+            has_log: AtomicU8::new(0),
+            written: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            replicated: AtomicU64::new(0),
+            replicas: AtomicUsize::new(0),
+            disk_began_ms: AtomicU64::new(0),
+            epoch: Instant::now(),
+            waiting: Mutex::default(),
+        }
+    }
 }
 
 impl Barrier {
@@ -50,7 +73,7 @@ impl Barrier {
             self.written.store(offset, Ordering::Release);
             self.synced.store(offset, Ordering::Release);
         }
-        self.held_from.store(0, Ordering::Release);
+        self.disk_began_ms.store(0, Ordering::Release);
         self.has_log.store(u8::from(begins_at.is_some()), Ordering::Release);
         self.wake();
     }
@@ -79,16 +102,41 @@ impl Barrier {
         self.synced.load(Ordering::Acquire)
     }
 
+    /// The offset before which everything was handed to the system.
+    pub(crate) fn written_offset(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// A replica has everything before `offset`.
     pub(crate) fn replicated(&self, offset: u64) {
         self.replicated.fetch_max(offset, Ordering::AcqRel);
         self.wake();
     }
 
-    /// Holds everyone who writes until the log has it on disk, or lets them go on: the disk has not finished for too long.
-    pub(crate) fn hold(&self, is_held: bool) {
-        self.held_from.store(u64::from(is_held), Ordering::Release);
+    /// So many replicas are up to date.
+    pub(crate) fn set_replicas(&self, count: usize) {
+        self.replicas.store(count, Ordering::Release);
+    }
+
+    pub(crate) fn has_replicas(&self) -> bool {
+        self.replicas.load(Ordering::Acquire) > 0
+    }
+
+    /// The disk is asked to do its work. When that takes longer than [`DISK_TIME_MAX`], everyone who writes waits for it, whatever was
+    /// promised: as in Redis, at most that much is lost.
+    pub(crate) fn disk_begins(&self) {
+        self.disk_began_ms.store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Release);
+    }
+
+    /// The disk has done its work.
+    pub(crate) fn disk_ended(&self) {
+        self.disk_began_ms.store(0, Ordering::Release);
         self.wake();
+    }
+
+    fn is_disk_stuck(&self) -> bool {
+        let began = self.disk_began_ms.load(Ordering::Acquire);
+        began != 0 && self.epoch.elapsed() > Duration::from_millis(began) + DISK_TIME_MAX
     }
 
     /// Whether what was written before `offset` may be acknowledged.
@@ -105,7 +153,7 @@ impl Barrier {
             return is_safe;
         }
         let has_room = self.written.load(Ordering::Acquire) + LOG_BYTES_WAITING_MAX >= offset;
-        has_room && (self.held_from.load(Ordering::Acquire) == 0 || is_synced())
+        has_room && (!self.is_disk_stuck() || is_synced())
     }
 
     /// Completes when what was written before `offset` may be acknowledged.

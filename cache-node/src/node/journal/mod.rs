@@ -46,6 +46,8 @@ struct Stream {
     db: Option<usize>,
     backlog: Option<Backlog>,
     log: Option<LogQueue>,
+    /// The log's thread is asked to look up, although there may be no bytes.
+    is_log_called: bool,
 }
 
 /// Bytes that the log has not taken yet. Bounded by the barrier: whoever wrote them waits when they are too many.
@@ -54,8 +56,6 @@ struct LogQueue {
     bytes: Vec<u8>,
     /// Where in `bytes` a new file begins.
     rotation: Option<usize>,
-    /// The log's thread is asked to look up, although there may be no bytes.
-    is_called: bool,
 }
 
 /// What the log takes at once.
@@ -222,31 +222,34 @@ impl Journal {
         stream.db = None;
         let Some(log) = stream.log.as_mut().filter(|log| log.rotation.is_none()) else { return false };
         log.rotation = Some(log.bytes.len());
-        log.is_called = true;
+        stream.is_log_called = true;
         self.log_filled.notify_one();
         true
     }
 
     /// Wakes the log's thread.
     pub(crate) fn call_log(&self) {
-        if let Some(log) = &mut self.stream.lock().log {
-            log.is_called = true;
-        }
+        self.stream.lock().is_log_called = true;
         self.log_filled.notify_all();
     }
 
-    /// Waits up to `patience` for bytes for the log and swaps them into `batch`, whose buffer is used again. `false` without a log.
+    /// Waits up to `patience` for bytes for the log, or for [`Journal::call_log`], and adds them to `batch`. Gives whether there is a log.
     pub(crate) fn take_for_log(&self, batch: &mut LogBatch, patience: Duration) -> bool {
-        batch.bytes.clear();
         let mut stream = self.stream.lock();
-        if stream.log.as_ref().is_some_and(|log| log.bytes.is_empty() && !log.is_called) {
+        let has_bytes = stream.log.as_ref().is_some_and(|log| !log.bytes.is_empty());
+        if !has_bytes && !stream.is_log_called {
             self.log_filled.wait_for(&mut stream, patience);
         }
+        stream.is_log_called = false;
         batch.offset = stream.offset;
         let Some(log) = stream.log.as_mut() else { return false };
-        log.is_called = false;
-        std::mem::swap(&mut log.bytes, &mut batch.bytes);
-        batch.rotation = log.rotation.take();
+        let before = batch.bytes.len();
+        if before == 0 {
+            std::mem::swap(&mut log.bytes, &mut batch.bytes);
+        } else {
+            batch.bytes.append(&mut log.bytes);
+        }
+        batch.rotation = log.rotation.take().map(|at| at + before).or(batch.rotation);
         true
     }
 }

@@ -3,10 +3,10 @@
 mod cart;
 mod connections;
 mod expiry;
-mod hash;
+pub(crate) mod hash;
 mod memory;
 mod mixed;
-mod script;
+pub(crate) mod script;
 pub(crate) mod string;
 
 use anyhow::Result;

@@ -17,11 +17,8 @@ use crate::{
     throughput::{Prepared, Variant, compare},
 };
 
-/// The very script: a copy would fall behind it.
-const COMMIT: &str = concat!(
-    include_str!("../../../../../session-store/src/scripts/in_parts.lua"),
-    include_str!("../../../../../session-store/src/scripts/commit.lua")
-);
+/// What is run: the library's script with all that it is put together from.
+pub(crate) const COMMIT: &str = include_str!("commit.lua");
 
 /// Bytes of a field's value.
 const VALUE_BYTES: usize = 60;
@@ -29,8 +26,9 @@ const VALUE_BYTES: usize = 60;
 const FIELDS: u8 = 9;
 /// Bytes of the token that makes a commit count once.
 const TOKEN_BYTES: usize = 8;
-/// Half an hour, as PEXPIRE takes it.
+/// Half an hour, as PEXPIRE takes it, and as a policy of the script: idle so long.
 const TTL_MS: &str = "1800000";
+const POLICY: &str = "i1800000";
 
 const CREATE: u8 = 0;
 const EXPIRE: u8 = 1;
@@ -87,16 +85,21 @@ impl<'a> Commits<'a> {
         let mut create = vec![Text("HSET"), Slot(KEY_BYTES), Text("@rev"), Text("1"), Text("@tok"), Text("creation ")];
         create.extend(names.iter().flat_map(|name| [Text(name), Slot(VALUE_BYTES)]));
         let expire = Template::command(&[Text("PEXPIRE"), Slot(KEY_BYTES), Text(TTL_MS)]);
-        // KEYS: session. ARGV: token, TTL, 'delta', grace, no cart, two arguments that set, those.
+        // KEYS: session. ARGV: token, policy, no absolute end, 'delta', grace, no cart, no field that must not have changed, nothing
+        // that goes along, two arguments that set, those.
         let commit = [
             Text("EVALSHA"),
             Text(sha),
             Text("1"),
             Slot(KEY_BYTES),
             Slot(TOKEN_BYTES),
-            Text(TTL_MS),
+            Text(POLICY),
+            Text(""),
             Text("delta"),
             Text("10000"),
+            Text(""),
+            Text(""),
+            Text(""),
             Text(""),
             Text("2"),
             Slot("field:0".len()),
@@ -160,8 +163,36 @@ impl Traffic for Commits<'_> {
         match expected.kind {
             CREATE => reply == format!(":{}\r\n", FIELDS + 2).as_bytes(),
             EXPIRE => reply == b":1\r\n",
-            // Done, and the revision after it: never the first.
-            _ => reply.strip_prefix(b"*2\r\n:1\r\n:").is_some_and(|rest| rest != b"1\r\n" && rest.ends_with(b"\r\n")),
+            // Done, the revision after it, which is never the first, the time to live, no quantities without room and no sessions too many.
+            _ => reply
+                .strip_prefix(b"*5\r\n:1\r\n:")
+                .and_then(|rest| rest.strip_suffix(format!("\r\n:{TTL_MS}\r\n:0\r\n:0\r\n").as_bytes()))
+                .is_some_and(|revision| revision != b"1" && !revision.contains(&b'\n')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
+
+    use super::{Commits, Content, Expected, Traffic as _};
+    use crate::instructions::{self, Engine};
+
+    #[test]
+    fn the_script_takes_what_is_sent_and_answers_what_is_expected() {
+        let content = Content::new("session", 3, 1);
+        let mut engine = Engine::new(cache_node::Config::for_test());
+        let sha = instructions::load_commit(&mut engine).unwrap();
+        let mut commits = Commits::fill(&content, &sha);
+        let mut create = Vec::new();
+        while commits.next(0, &mut create, &mut |_| {}) {}
+        engine.run(&create, |replies| assert!(!replies.contains(&b'-'), "{}", replies.escape_ascii()));
+        let mut commits = Commits::load(&content, &sha, 1);
+        for _ in 0..10 {
+            let (mut commit, mut expected) = (Vec::new(), None);
+            commits.next(0, &mut commit, &mut |reply: Expected| expected = Some(reply));
+            engine.run(&commit, |reply| assert!(commits.check(expected.unwrap(), reply), "{}", reply.escape_ascii()));
         }
     }
 }

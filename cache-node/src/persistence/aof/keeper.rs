@@ -1,0 +1,457 @@
+//! The thread that keeps the log: writes what was appended to the stream, brings it to disk, rewrites it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    config::Config,
+    keyspace::Now,
+    node::{LogBatch, Shared},
+    persistence::{
+        aof::{base, files::Folder, load, log::Log, manifest::Part},
+        load::load_at_start,
+    },
+    server::now,
+};
+
+/// Time between two times of bringing the log to disk with `appendfsync everysec`.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time after which a write that failed is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Time after which a rewrite that failed is tried again.
+const REWRITE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time for which the thread sleeps when there is nothing to do.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
+/// Pause between two writes that nobody waits for, so that bytes go out together.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// Time for which the end of the node waits for a disk that refuses what is left.
+const END_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Capacity that the batch's buffer keeps between writes.
+const BATCH_CAPACITY_KEPT: usize = 1024 * 1024;
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    log: Option<Log>,
+    /// What was taken from the stream and is not written yet.
+    batch: LogBatch,
+    /// The stream's offset up to which the file has everything, and up to which it is on disk.
+    written: u64,
+    synced: u64,
+    last_sync: Instant,
+    retry_at: Option<Instant>,
+    /// The disk could not keep what it had taken: only a new log helps.
+    is_disk_untrue: bool,
+    rewrite: Option<Rewrite>,
+    rewrite_retry_at: Option<Instant>,
+}
+
+/// A base that is being written.
+struct Rewrite {
+    base: Part,
+    began: Instant,
+    /// Set by the thread that writes it.
+    outcome: Arc<Mutex<Option<io::Result<()>>>>,
+    thread: JoinHandle<()>,
+    is_cancelled: Arc<AtomicBool>,
+    /// Whether the new increment could not be opened: the base then has no place.
+    has_no_increment: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>) -> Keeper {
+        Keeper {
+            shared,
+            log: None,
+            batch: LogBatch::default(),
+            written: 0,
+            synced: 0,
+            last_sync: Instant::now(),
+            retry_at: None,
+            is_disk_untrue: false,
+            rewrite: None,
+            rewrite_retry_at: None,
+        }
+    }
+
+    /// Loads the log and opens it for what is to come. Where there is none yet, the snapshot is loaded and becomes its base.
+    pub(super) fn load(&mut self, now: Now) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let config = shared.config();
+        let folder = Folder::open(&config)?;
+        let manifest = folder.manifest(&config)?;
+        let started = Instant::now();
+        if manifest.parts().next().is_none() {
+            load_at_start(&shared)?;
+            let mut log = Log::begin(folder, manifest)?;
+            let (part, path) = log.next_base(config.aof.has_rdb_preamble);
+            let is_cancelled = AtomicBool::new(false);
+            let offset = base::write(&shared, &path, config.aof.has_rdb_preamble, &is_cancelled, || shared.journal.open_log())?;
+            log.rebase(part)?;
+            self.log = Some(log);
+            self.begins_at(offset);
+            return Ok(());
+        }
+        shared.keyspace.follow(true);
+        let outcome = load::load(&shared, &folder, &manifest, now);
+        shared.keyspace.follow(false);
+        outcome?;
+        let log = Log::open(folder, manifest)?;
+        let took = started.elapsed();
+        tracing::info!(bytes = log.bytes(), ?took, "log loaded");
+        self.log = Some(log);
+        let keys = shared.keyspace.lock_all(0, now, &*shared);
+        self.begins_at(shared.journal.open_log());
+        drop(keys);
+        Ok(())
+    }
+
+    /// The log is whole, and goes on at this offset of the stream.
+    fn begins_at(&mut self, offset: u64) {
+        self.written = offset;
+        self.synced = offset;
+        let shared = &self.shared;
+        let bytes = self.log.as_ref().map_or(0, Log::bytes);
+        shared.log.bytes.store(bytes, Ordering::Relaxed);
+        shared.log.base_bytes.store(bytes, Ordering::Relaxed);
+        shared.journal.barrier.follow_log(Some(offset));
+        shared.log.is_kept.store(true, Ordering::Release);
+        shared.look_for_safety();
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let outcome = self.keep();
+        self.cancel_rewrite();
+        outcome
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        let mut ends_at = None;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let is_stopping = shared.log.is_stopping();
+            let patience = if is_stopping { Duration::ZERO } else { self.patience() };
+            shared.journal.take_for_log(&mut self.batch, patience);
+            let config = shared.config();
+            if !is_stopping {
+                self.follow(&config);
+            }
+            // A log that is not whole is of no use to the next start.
+            if !self.log.as_ref().is_some_and(|log| !is_stopping || log.is_whole()) {
+                self.batch = LogBatch::default();
+                if is_stopping {
+                    return Ok(());
+                }
+                continue;
+            }
+            let outcome = self.write_and_sync(&config, is_stopping);
+            self.finish_rewrite();
+            self.rewrite_if_due(&config);
+            if is_stopping {
+                let ends_at = *ends_at.get_or_insert_with(|| Instant::now() + END_TIME_MAX);
+                match outcome {
+                    Ok(()) if self.batch.bytes.is_empty() => return Ok(()),
+                    Err(error) if Instant::now() >= ends_at => {
+                        let lost = self.batch.bytes.len();
+                        let text = format!("the last {lost} bytes of the log could not be brought to disk: {error}");
+                        return Err(io::Error::new(error.kind(), text));
+                    }
+                    _ => thread::sleep(LINGER),
+                }
+            } else if !config.aof.syncs_each_batch() {
+                thread::sleep(LINGER);
+            }
+        }
+    }
+
+    /// How long nothing may come before the thread looks up by itself.
+    fn patience(&self) -> Duration {
+        if let Some(at) = self.retry_at {
+            return at.saturating_duration_since(Instant::now());
+        }
+        if self.log.is_some() && self.synced < self.written {
+            return SYNC_INTERVAL.saturating_sub(self.last_sync.elapsed());
+        }
+        IDLE_TIME
+    }
+
+    /// Begins a log, ends it or begins another one, as CONFIG SET and the rest of the node want it.
+    fn follow(&mut self, config: &Config) {
+        let is_renewed = self.shared.log.takes_renewal();
+        match &self.log {
+            Some(_) if !config.appendonly => {
+                // What was acknowledged until now is kept, as far as the disk goes along.
+                drop(self.write_and_sync(config, true));
+                self.close();
+                self.log = None;
+                tracing::info!("the log was ended; what is in it stays");
+            }
+            Some(_) if is_renewed => {
+                self.close();
+                self.begin_anew(config);
+            }
+            None if config.appendonly && self.rewrite_retry_at.is_none_or(|at| Instant::now() >= at) => self.begin_anew(config),
+            _ => {}
+        }
+    }
+
+    /// Nothing goes to the log any more.
+    fn close(&mut self) {
+        let shared = &self.shared;
+        shared.journal.close_log();
+        shared.journal.barrier.follow_log(None);
+        shared.log.is_kept.store(false, Ordering::Release);
+        shared.log.is_rewriting.store(false, Ordering::Release);
+        shared.log.was_last_write_good.store(true, Ordering::Release);
+        shared.gate.set_log_error(None);
+        shared.look_for_safety();
+        self.batch = LogBatch::default();
+        self.retry_at = None;
+        self.is_disk_untrue = false;
+        self.cancel_rewrite();
+    }
+
+    /// Has the base that is being written end, and waits for that: its number is given again.
+    fn cancel_rewrite(&mut self) {
+        let Some(rewrite) = self.rewrite.take() else { return };
+        rewrite.is_cancelled.store(true, Ordering::Release);
+        if rewrite.thread.join().is_err() {
+            tracing::error!("the thread that rewrites the log ended by a panic");
+        }
+    }
+
+    /// Begins a log of the data that is there: until its base is written, what is on disk stays as it is.
+    fn begin_anew(&mut self, config: &Config) {
+        let begun = match self.log.take() {
+            Some(log) => log.begin_again(),
+            None => Folder::open(config).and_then(|folder| {
+                let manifest = folder.manifest(config)?;
+                Log::begin(folder, manifest)
+            }),
+        };
+        match begun {
+            Ok(log) => {
+                self.log = Some(log);
+                let shared = Arc::clone(&self.shared);
+                self.begin_rewrite(config, move || {
+                    shared.journal.open_log();
+                    true
+                });
+            }
+            Err(error) => self.rewrite_failed(&error),
+        }
+    }
+
+    /// Writes what was taken, and brings it to disk when that is due.
+    fn write_and_sync(&mut self, config: &Config, is_stopping: bool) -> io::Result<()> {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) && !is_stopping {
+            // Bytes may come in meanwhile: keys that expire.
+            thread::sleep(LINGER);
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.journal.barrier.disk_begins();
+        let began = Instant::now();
+        let outcome = self.write().and_then(|()| self.sync(config, is_stopping));
+        shared.journal.barrier.disk_ended();
+        if began.elapsed() > 2 * SYNC_INTERVAL {
+            shared.log.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tell(outcome.as_ref().err());
+        outcome
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let bytes = self.batch.bytes.len();
+        if let Some(at) = self.batch.rotation {
+            log.append(&self.batch.bytes[..at])?;
+            self.batch.bytes.drain(..at);
+            self.batch.rotation = Some(0);
+            if let Err(error) = log.rotate() {
+                tracing::warn!("the log goes on in the same file, and is not rewritten: {error}");
+                self.rewrite.iter_mut().for_each(|rewrite| rewrite.has_no_increment = true);
+            }
+            self.batch.rotation = None;
+        }
+        log.append(&self.batch.bytes)?;
+        self.batch.bytes.clear();
+        self.batch.bytes.shrink_to(BATCH_CAPACITY_KEPT);
+        self.shared.log.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.written = self.batch.offset;
+        if log.is_whole() {
+            self.shared.journal.barrier.written(self.written);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, config: &Config, is_stopping: bool) -> io::Result<()> {
+        let Some(log) = self.log.as_ref().filter(|log| log.is_whole()) else { return Ok(()) };
+        let may_wait = self.rewrite.is_some() && config.aof.no_fsync_on_rewrite;
+        let is_due = is_stopping
+            || config.aof.syncs_each_batch()
+            || config.aof.syncs_every_second() && !may_wait && self.last_sync.elapsed() >= SYNC_INTERVAL;
+        if self.is_disk_untrue {
+            return Err(io::Error::other("what was written may not be on disk; the log is being rewritten"));
+        }
+        if !is_due || self.synced >= self.written {
+            return Ok(());
+        }
+        if let Err(error) = log.sync() {
+            // The system forgets what it could not write: the next time it would say that all is well.
+            self.is_disk_untrue = true;
+            self.shared.log.want_rewrite();
+            return Err(error);
+        }
+        self.last_sync = Instant::now();
+        self.synced = self.written;
+        self.shared.journal.barrier.synced(self.synced);
+        Ok(())
+    }
+
+    /// Says how the last write went: while it fails, others are refused.
+    fn tell(&mut self, error: Option<&io::Error>) {
+        if self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+            return;
+        }
+        let shared = &self.shared;
+        let was_good = shared.log.was_last_write_good.swap(error.is_none(), Ordering::AcqRel);
+        match error {
+            Some(error) => {
+                self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+                if was_good {
+                    tracing::error!("cannot write the log: {error}; writes are refused until it can be written again");
+                    shared.gate.set_log_error(Some(text(error)));
+                }
+            }
+            None => {
+                self.retry_at = None;
+                if !was_good {
+                    tracing::warn!("the log can be written again; writes are taken again");
+                    shared.gate.set_log_error(None);
+                }
+            }
+        }
+    }
+
+    /// Begins a rewrite that was asked for, or that the log's size asks for.
+    fn rewrite_if_due(&mut self, config: &Config) {
+        if self.rewrite.is_some() || self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+            return;
+        }
+        let log = &self.shared.log;
+        let (bytes, base_bytes) = (log.bytes.load(Ordering::Relaxed), log.base_bytes.load(Ordering::Relaxed).max(1));
+        let aof = &config.aof;
+        let has_grown = aof.rewrite_percentage > 0
+            && bytes > aof.rewrite_min_bytes
+            && bytes.saturating_sub(base_bytes) as u128 * 100 >= u128::from(aof.rewrite_percentage) * u128::from(base_bytes);
+        let may_retry = self.rewrite_retry_at.is_none_or(|at| Instant::now() >= at);
+        if log.takes_rewrite() || has_grown && may_retry {
+            let shared = Arc::clone(&self.shared);
+            self.begin_rewrite(config, move || shared.journal.rotate_log());
+        }
+    }
+
+    /// Has a thread write the next base. `cut` is called in its moment.
+    fn begin_rewrite(&mut self, config: &Config, cut: impl FnOnce() -> bool + Send + 'static) {
+        let Some(log) = &self.log else { return };
+        let is_rdb = config.aof.has_rdb_preamble;
+        let (base, path) = log.next_base(is_rdb);
+        let outcome = Arc::new(Mutex::new(None));
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let (shared, told, cancelled) = (Arc::clone(&self.shared), Arc::clone(&outcome), Arc::clone(&is_cancelled));
+        let spawned = thread::Builder::new().name("cache-node-rewrite".to_owned()).spawn(move || {
+            let written = base::write(&shared, &path, is_rdb, &cancelled, cut).and_then(|has_begun| match has_begun {
+                true => Ok(()),
+                false => Err(io::Error::other("the log was ended meanwhile")),
+            });
+            *told.lock() = Some(written);
+            shared.journal.call_log();
+        });
+        match spawned {
+            Ok(thread) => {
+                self.shared.log.rewrite_began_ms.store(now().unix_ms, Ordering::Relaxed);
+                self.shared.log.is_rewriting.store(true, Ordering::Release);
+                self.rewrite =
+                    Some(Rewrite { base, began: Instant::now(), outcome, thread, is_cancelled, has_no_increment: false });
+            }
+            Err(error) => self.rewrite_failed(&error),
+        }
+    }
+
+    /// Puts a base in its place when it is there.
+    fn finish_rewrite(&mut self) {
+        // The increment behind it must have begun.
+        if self.batch.rotation.is_some() {
+            return;
+        }
+        let Some(outcome) = self.rewrite.as_ref().and_then(|rewrite| rewrite.outcome.lock().take()) else { return };
+        let Some(Rewrite { base, began, has_no_increment, .. }) = self.rewrite.take() else { return };
+        let outcome = outcome.and_then(|()| match &mut self.log {
+            Some(_) if has_no_increment => Err(io::Error::other("there is no new increment")),
+            Some(log) => {
+                let was_whole = log.is_whole();
+                log.rebase(base).map(|()| was_whole)
+            }
+            None => Err(io::Error::other("the log was ended meanwhile")),
+        });
+        match outcome {
+            Ok(was_whole) => {
+                let log = &self.shared.log;
+                log.is_rewriting.store(false, Ordering::Release);
+                log.was_last_rewrite_good.store(true, Ordering::Release);
+                log.rewrites.fetch_add(1, Ordering::Relaxed);
+                log.failed_rewrites_in_a_row.store(0, Ordering::Relaxed);
+                log.last_rewrite_seconds.store(began.elapsed().as_secs() as i64, Ordering::Relaxed);
+                self.rewrite_retry_at = None;
+                self.is_disk_untrue = false;
+                // It is on disk as far as it was written.
+                self.synced = self.written;
+                if was_whole {
+                    let bytes = self.log.as_ref().map_or(0, Log::bytes);
+                    self.shared.log.bytes.store(bytes, Ordering::Relaxed);
+                    self.shared.log.base_bytes.store(bytes, Ordering::Relaxed);
+                    self.shared.journal.barrier.synced(self.synced);
+                } else {
+                    self.begins_at(self.written);
+                }
+                tracing::info!(bytes = self.shared.log.bytes.load(Ordering::Relaxed), took = ?began.elapsed(), "log rewritten");
+            }
+            Err(error) => self.rewrite_failed(&error),
+        }
+    }
+
+    fn rewrite_failed(&mut self, error: &io::Error) {
+        tracing::warn!("the log could not be rewritten: {error}");
+        let log = &self.shared.log;
+        log.is_rewriting.store(false, Ordering::Release);
+        log.was_last_rewrite_good.store(false, Ordering::Release);
+        log.failed_rewrites_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.rewrite_retry_at = Some(Instant::now() + REWRITE_RETRY_INTERVAL);
+        // A log without a base is none; one with a base goes on as it is.
+        if self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+            self.close();
+            self.log = None;
+        }
+    }
+}
+
+/// The system's words alone, as Redis has them.
+fn text(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}

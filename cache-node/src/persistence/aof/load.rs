@@ -1,0 +1,224 @@
+//! Loads a log into an empty keyspace.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _},
+    path::Path,
+    sync::atomic::Ordering,
+};
+
+use crate::{
+    command::apply::{Applied, Applier, ApplyError},
+    keyspace::Now,
+    node::Shared,
+    persistence::{
+        Expired,
+        aof::{
+            files::{Folder, told},
+            manifest::Manifest,
+        },
+        load_into,
+        rdb::Decoder,
+    },
+};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a cut-off end that are looked at for requests behind the place where they stop.
+const TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Loads every file of `manifest`, in order. A cut-off end of the last one is taken away, if the configuration says so.
+///
+/// # Errors
+/// When a file cannot be read, or is damaged: the text names the file, the byte and what to do. What was loaded until then is then of
+/// no use.
+pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: Now) -> io::Result<()> {
+    shared.loading.total_bytes.store(folder.bytes(manifest), Ordering::Relaxed);
+    let count = manifest.parts().count();
+    for (index, part) in manifest.parts().enumerate() {
+        let path = folder.path_of(part);
+        let file = File::open(&path).map_err(|error| told(&error, "open the log's", &path))?;
+        let reader = BufReader::with_capacity(CHUNK_BYTES, file);
+        Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new() }.load(reader, index + 1 == count)?;
+    }
+    Ok(())
+}
+
+struct Loader<'a> {
+    shared: &'a Shared,
+    path: &'a Path,
+    now: Now,
+    /// Where `bytes` begin in the file.
+    offset: u64,
+    /// Up to where the file holds whole requests and transactions.
+    whole: u64,
+    bytes: Vec<u8>,
+}
+
+impl Loader<'_> {
+    fn load(mut self, mut file: BufReader<File>, is_last: bool) -> io::Result<()> {
+        let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
+        if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
+            file = self.load_snapshot(file)?;
+        }
+        let mut applier = Applier::default();
+        loop {
+            let has_more = self.read(&mut file)?;
+            self.apply(&mut applier)?;
+            if !has_more {
+                break;
+            }
+        }
+        if self.bytes.is_empty() && !applier.is_in_transaction() {
+            return Ok(());
+        }
+        self.mend(is_last)
+    }
+
+    /// Loads the snapshot at the beginning of the file, and gives what is behind it.
+    fn load_snapshot(&mut self, file: BufReader<File>) -> io::Result<BufReader<File>> {
+        let path = self.path.display();
+        let damaged = |error: String| {
+            let text = format!(
+                "{path}: {error}. Nothing was changed. Restore the log's folder from a copy, or move it away to start empty"
+            );
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        let mut decoder = Decoder::new(file, self.shared.keyspace.databases()).map_err(|error| damaged(error.to_string()))?;
+        // Keys whose time has come stay: what is behind may have given them more time, or takes them away.
+        load_into(self.shared, &mut decoder, Expired::Keep, |_, _| ()).map_err(|error| damaged(error.to_string()))?;
+        let mut file = decoder.into_inner();
+        self.offset = file.stream_position()?;
+        self.whole = self.offset;
+        self.shared.loading.loaded_bytes.fetch_add(self.offset, Ordering::Relaxed);
+        Ok(file)
+    }
+
+    /// Appends the next chunk; `false` at the end of the file.
+    fn read(&mut self, file: &mut BufReader<File>) -> io::Result<bool> {
+        let read = file
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut self.bytes)
+            .map_err(|error| told(&error, "read the log's", self.path))?;
+        self.shared.loading.loaded_bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read > 0)
+    }
+
+    /// Applies the whole requests in `bytes` and leaves the rest there.
+    fn apply(&mut self, applier: &mut Applier) -> io::Result<()> {
+        let mut at = 0;
+        loop {
+            let rest = &self.bytes[at..];
+            let length = match applier.parse(rest) {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                // Blocks that were given to the file and never written, as a power failure leaves them.
+                Err(_) if rest.iter().all(|byte| *byte == 0) => break,
+                Err(error) => return Err(self.damaged(at, &error)),
+            };
+            match applier.apply(self.shared, rest, self.now) {
+                Ok(Applied::Yes) => {}
+                Ok(Applied::NotAboutKeys) => self.pass_over(at, applier)?,
+                Err(error) => return Err(self.damaged(at, &error)),
+            }
+            at += length;
+            if !applier.is_in_transaction() {
+                self.whole = self.offset + at as u64;
+            }
+        }
+        self.bytes.drain(..at);
+        self.offset += at as u64;
+        Ok(())
+    }
+
+    /// What changes no keys may stand in a log; what would, and is not applied here, must not be lost in silence.
+    fn pass_over(&self, at: usize, applier: &Applier) -> io::Result<()> {
+        let name = applier.args(&self.bytes[at..]).get(0).unwrap_or_default().to_ascii_uppercase();
+        if [&b"PING"[..], b"PUBLISH", b"SCRIPT"].contains(&name.as_slice()) {
+            return Ok(());
+        }
+        Err(self.damaged(at, &ApplyError::UnknownCommand(String::from_utf8_lossy(&name).into_owned())))
+    }
+
+    fn damaged(&self, at: usize, error: &ApplyError) -> io::Error {
+        let text = format!(
+            "{} is damaged at byte {}: {error}. Nothing was changed. Copy the folder, then cut the file there (truncate -s {} on the \
+             file, or redis-check-aof --fix on the manifest) and start again: what stands behind it is lost then",
+            self.path.display(),
+            self.offset + at as u64,
+            self.whole,
+        );
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+
+    /// The file ends within a request or a transaction.
+    fn mend(&self, is_last: bool) -> io::Result<()> {
+        let end = self.offset + self.bytes.len() as u64;
+        let path = self.path.display();
+        if let Some(behind) = request_behind(&self.bytes) {
+            return Err(self.damaged(0, &ApplyError::Behind(self.offset + behind as u64)));
+        }
+        if !is_last {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{path} ends within a request, at byte {end}, and is not the log's last file. Copy the folder, then cut the file \
+                     (truncate -s {} on it) and start again: what the request did is lost then",
+                    self.whole
+                ),
+            ));
+        }
+        if !self.shared.config().aof.loads_truncated {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!(
+                    "{path} ends within a request: its end was cut off, at byte {end}. Start with aof-load-truncated yes to drop its last \
+                     {} bytes, which were never acknowledged in 'sync' durability, or cut it yourself (truncate -s {})",
+                    end - self.whole,
+                    self.whole
+                ),
+            ));
+        }
+        let cut = || {
+            let file = OpenOptions::new().write(true).open(self.path)?;
+            file.set_len(self.whole)?;
+            file.sync_all()
+        };
+        cut().map_err(|error| told(&error, "cut the end off", self.path))?;
+        tracing::warn!(
+            "{path} ended within a request, as after a crash: its last {} bytes were taken away, and it now ends at byte {}",
+            end - self.whole,
+            self.whole
+        );
+        Ok(())
+    }
+}
+
+/// Where in the bytes of an unfinished request others begin that are whole, to the end: then the file was not cut off there, but a
+/// length in it was changed.
+fn request_behind(bytes: &[u8]) -> Option<usize> {
+    let bytes = &bytes[..bytes.len().min(TAIL_BYTES_MAX)];
+    let mut from = 1;
+    while let Some(found) = bytes.get(from..)?.windows(3).position(|three| three == b"\r\n*") {
+        let start = from + found + 2;
+        if begins_requests(&bytes[start..]) {
+            return Some(start);
+        }
+        from = start;
+    }
+    None
+}
+
+/// Whether there is at least one whole request, of a command that there is, and nothing else but requests behind it.
+fn begins_requests(bytes: &[u8]) -> bool {
+    let mut applier = Applier::default();
+    let mut at = 0;
+    loop {
+        match applier.parse(&bytes[at..]) {
+            Ok(Some(length)) if applier.is_known(&bytes[at..]) => at += length,
+            Ok(None) => return at > 0,
+            _ => return false,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The append-only log, in the multi-part form of Redis 7: a manifest names a base (all data at one moment) and increments (the writes
+//! since). One thread writes it: what all connections wrote while it brought the last bytes to disk goes there together.
+
+mod base;
+mod files;
+mod keeper;
+mod load;
+mod log;
+mod manifest;
+
+use std::{io, sync::Arc, thread::JoinHandle};
+
+use crate::{keyspace::Now, node::Shared, persistence::load::load_at_start};
+
+use keeper::Keeper;
+
+/// Loads the log, if the configuration wants one, and else the snapshot, if there is one; starts the thread that keeps it. The thread runs in any case: CONFIG SET may want
+/// a log later. It ends when [`crate::node::LogState::stop`] says so, with an error when the last bytes could not be brought to disk.
+///
+/// # Errors
+/// When the log or the snapshot cannot be read or opened, or is damaged. The text says what to do.
+pub(crate) fn start(shared: &Arc<Shared>, now: Now) -> io::Result<JoinHandle<io::Result<()>>> {
+    let mut keeper = Keeper::new(Arc::clone(shared));
+    if shared.config().appendonly {
+        keeper.load(now)?;
+    } else {
+        load_at_start(shared)?;
+    }
+    std::thread::Builder::new().name("cache-node-log".to_owned()).spawn(move || keeper.run())
+}

@@ -1,0 +1,54 @@
+//! A node without sockets, for benchmarks of what lies between them: bytes in, bytes out, on the caller's thread.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{
+    config::Config,
+    node::{Client, ClientEntry, Shared},
+    server::{
+        connection::{Stop, run_batch},
+        now,
+        worker::Worker,
+    },
+};
+
+/// A node and one connection to it. Nothing runs beside the caller: no key expires before it is met.
+pub struct Engine {
+    worker: Worker,
+    client: Client,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// A node with this configuration; addresses are ignored.
+    pub fn new(config: Config) -> Engine {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let is_authenticated = config.requirepass.is_none();
+        let shared = Arc::new(Shared::new(config, nowhere, now()));
+        let entry = Arc::new(ClientEntry::new(1, nowhere, nowhere, now()));
+        Engine { worker: Worker::new(shared, 0), client: Client::new(entry, is_authenticated) }
+    }
+
+    /// Runs whole requests as one batch that has arrived, and looks at the replies.
+    ///
+    /// # Panics
+    /// When the last request is not whole.
+    pub fn run<R>(&mut self, requests: &[u8], look: impl FnOnce(&[u8]) -> R) -> R {
+        let scratch = &mut *self.worker.scratch.borrow_mut();
+        let (consumed, stop) =
+            run_batch(&self.worker, &mut self.client, &mut scratch.parser, &mut scratch.requests, requests, &mut scratch.reply);
+        assert!(
+            matches!(stop, Stop::Drained) && consumed == requests.len(),
+            "a batch is whole, and its replies are below the bound"
+        );
+        look(scratch.reply.bytes())
+    }
+}

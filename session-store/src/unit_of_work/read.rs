@@ -1,0 +1,204 @@
+//! Reading the session, whatever state it is in.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tower_sessions::session::Id;
+
+use super::{
+    UnitOfWork,
+    state::{Base, Live, State},
+};
+use crate::{
+    StoreError,
+    backend::{Along, Committed, Expected, Fate, Write},
+    cart::CartSnapshot,
+    expiry::{ExpiryPolicy, not_chosen, unix_ms},
+    keys::Tag,
+    record::{Delta, StoredSession, decode, encode},
+};
+
+/// New ids that are followed to see whether the session still lives. So many logins within the grace are none of a person.
+const SUCCESSORS_MAX: u32 = 8;
+/// How often a session is read that is being taken over, migrated or put in quarantine, by this request or by others.
+const READS_MAX: u32 = 4;
+
+impl UnitOfWork {
+    /// Reads the session, and its cart with it when asked to, in one round trip.
+    pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
+        let tag = self.store.keys().session_tag(id);
+        let mut sought_elsewhere = false;
+        for _ in 0..READS_MAX {
+            let (mut stored, cart) = match self.fetch(&tag, with_cart).await {
+                Err(error) if error.is_corrupt() => {
+                    self.quarantine(&tag, &error).await?;
+                    continue;
+                }
+                read => read?,
+            };
+            if stored.revision.is_none() && !stored.ended && !sought_elsewhere {
+                sought_elsewhere = true;
+                if self.take_over(id, &tag).await? {
+                    continue;
+                }
+            }
+            self.follow(&mut stored).await?;
+            if !self.migrate(&tag, &mut stored).await? {
+                continue;
+            }
+            self.store.owners().learn(&tag, stored.owner);
+            let policy = stored.expiry;
+            {
+                let mut state = self.state.lock();
+                if state.base.session().is_none_or(|(known, _)| known != *id) {
+                    // Another task of this request got a new id meanwhile.
+                    return Ok(());
+                }
+                state.cart = cart.filter(|_| !stored.shut);
+                self.loaded(&mut state, *id, tag, stored);
+            }
+            self.adopt_policy(policy);
+            return Ok(());
+        }
+        Err(StoreError::Contended { attempts: READS_MAX })
+    }
+
+    async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
+        if with_cart {
+            let cart_tag = self.store.owners().hint(tag).unwrap_or(*tag);
+            match self.store.read_session_and_cart(tag, &cart_tag).await {
+                // Which of the two it is shows when the session is read alone.
+                Err(error) if error.is_corrupt() => {}
+                read => {
+                    let (stored, cart) = read?;
+                    // A cart that is not this session's is dropped unseen.
+                    let is_its_own = stored.owner.unwrap_or(*tag) == cart_tag;
+                    return Ok((stored, is_its_own.then_some(cart)));
+                }
+            }
+        }
+        Ok((self.store.read_session(tag).await?, None))
+    }
+
+    /// What a session of this layer begins with when this process makes it without being asked to.
+    fn unasked(&self) -> Write {
+        let policy = ExpiryPolicy::of(Some(self.settings.expiry));
+        Write::new(policy, &self.settings)
+    }
+
+    pub(super) async fn quarantine(&self, tag: &Tag, why: &StoreError) -> Result<(), StoreError> {
+        self.store.quarantine(tag, Some(&self.unasked()), why).await
+    }
+
+    /// Whether a session that other software has written is ours now.
+    async fn take_over(&self, id: &Id, tag: &Tag) -> Result<bool, StoreError> {
+        match &self.settings.taken_over {
+            Some(prefix) => self.store.take_over(prefix, id, tag, &self.unasked()).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Reads a session that nobody has looked for yet, where it may be something else than a session of ours under its own tag;
+    /// whether there is one.
+    pub(super) async fn find_elsewhere(&self) -> Result<bool, StoreError> {
+        let unread = match &self.state.lock().base {
+            Base::Unread { id, .. } if self.settings.taken_over.is_some() => Some(*id),
+            _ => None,
+        };
+        let Some(id) = unread else {
+            return Ok(false);
+        };
+        self.read(&id, false).await?;
+        Ok(matches!(self.state.lock().base, Base::Live(_)))
+    }
+
+    /// Brings the application's data to the version of this process, once for all; `false`: others changed it meanwhile.
+    async fn migrate(&self, tag: &Tag, stored: &mut StoredSession) -> Result<bool, StoreError> {
+        let (migrations, found) = (&self.settings.migrations, stored.data_version.unwrap_or(0));
+        if stored.revision.is_none() || found >= migrations.version() {
+            return Ok(true);
+        }
+        let mut data = match decode(&stored.fields) {
+            Err(error) => {
+                self.quarantine(tag, &error).await?;
+                return Ok(false);
+            }
+            data => data?,
+        };
+        migrations.apply(found, &mut data);
+        let after = encode(&data)?;
+        let mut write = self.unasked();
+        if let Some(policy) = stored.expiry {
+            write.policy = policy;
+        }
+        // The session is kept longer by this, and so is its place in the list of its user's.
+        write.along = Along { user: stored.owner, sessions_max: self.settings.user_sessions_max, ..Along::default() };
+        let version = stored.data_version.map(|version| version.to_string());
+        // Whoever sees the old version has seen the old data, and must not write over what others made of the new.
+        let expected = Expected { field: b"@d", value: version.as_deref().map(str::as_bytes) };
+        let delta = Delta::between(&stored.fields, &after);
+        let committed = self.store.commit_session(tag, &write, &delta, Some(expected)).await?;
+        let Committed::Done { kept_ms, .. } = committed else {
+            return Ok(false);
+        };
+        tracing::debug!(from = found, to = migrations.version(), "a session was migrated");
+        stored.fields = after;
+        stored.data_version = Some(migrations.version());
+        stored.remaining_ms = kept_ms;
+        let mut state = self.state.lock();
+        state.extended = Some(write.policy);
+        state.committed = true;
+        Ok(true)
+    }
+
+    /// What a session was before it got a new id may be read as long as the new one lives. Costs a round trip only in the seconds
+    /// after a new id.
+    async fn follow(&self, stored: &mut StoredSession) -> Result<(), StoreError> {
+        for _ in 0..SUCCESSORS_MAX {
+            let Some(successor) = stored.successor else {
+                break;
+            };
+            match self.store.fate(&successor).await? {
+                Fate::Lives => return Ok(()),
+                Fate::Succeeded(by) => stored.successor = Some(by),
+                Fate::Ended => stored.successor = None,
+            }
+        }
+        stored.shut = stored.ended;
+        Ok(())
+    }
+
+    fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession) {
+        let fields = Arc::new(stored.fields);
+        state.base = if stored.revision.is_some() {
+            let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
+            // Of a setting that is newer than the session the store learns with the next touch.
+            let latest_ms = self.settings.absolute_ms.zip(stored.created_ms).map(|(ms, created)| created.saturating_add(ms));
+            let is_news = latest_ms.is_some_and(|latest| stored.until_ms.is_none_or(|until| latest < until));
+            if is_news && latest_ms.is_some_and(|latest| latest <= unix_ms(OffsetDateTime::now_utc())) {
+                state.base = Base::None { stale: true };
+                return;
+            }
+            if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
+                state.extended = Some(policy);
+            }
+            state.kept_ms = stored.remaining_ms;
+            Base::Live(Live { id, tag, policy, owner: stored.owner, data_version: stored.data_version, fields, fresh: true })
+        } else if stored.ended {
+            Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
+        } else {
+            Base::None { stale: true }
+        };
+    }
+
+    /// Lets the handle know the policy of the session, unless the handler has set one already.
+    fn adopt_policy(&self, stored: Option<ExpiryPolicy>) {
+        let not_chosen = not_chosen(self.settings.expiry);
+        if let (Some(stored), Some(session)) = (stored, self.attached())
+            && stored != ExpiryPolicy::of(not_chosen)
+            && session.expiry() == not_chosen
+        {
+            session.set_expiry(Some(stored.expiry()));
+        }
+    }
+}
