@@ -43,7 +43,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     #[cfg(feature = "cluster")]
     if let Some(("cluster", matches)) = matches.subcommand() {
-        start_logging("notice");
         return crate::cluster::run(matches);
     }
     match config(&matches) {
@@ -153,7 +152,7 @@ pub(crate) fn signal() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
-fn start_logging(level: &str) {
+pub(crate) fn start_logging(level: &str) {
     let level = match level {
         "debug" => LevelFilter::DEBUG,
         "verbose" | "notice" => LevelFilter::INFO,

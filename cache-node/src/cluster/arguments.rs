@@ -1,24 +1,28 @@
 //! The command line of `cache-node cluster`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cluster::{
-    limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX},
-    settings::{AskedPorts, Durability, Settings},
+    caller,
+    operation::Operation,
     start,
+    start_arguments::{StartArguments, parse_size},
 };
 
 const EXAMPLES: &str = "Examples:
   cache-node cluster --replicas 2 --durability sync --dir ./cart-cluster
   cache-node cluster start --port 0 --reader-port 0 --sentinel-port 0 --http-port 0
   cache-node cluster start --maxmemory 512mb -- --maxmemory-policy volatile-lru
+  cache-node cluster status --watch --dir ./cart-cluster
   redis-cli -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME mymaster
   curl http://127.0.0.1:9379/v1/nodes
 
 The nodes are processes of their own: they go on when the controller dies, and the next start in the same folder takes them over.
 SIGTERM and Ctrl-C end the replicas first and the primary last, with their data saved.";
+
+const REACH: &str = "The controller is found through its folder (--dir), or at --address with the token of its folder in CACHE_CLUSTER_TOKEN_FILE.";
 
 /// The subcommand, for the command line of `cache-node`.
 pub(crate) fn command() -> Command {
@@ -30,17 +34,45 @@ pub(crate) fn command() -> Command {
 
 /// Runs what the command line says.
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    match ClusterArguments::from_arg_matches(matches) {
-        Ok(ClusterArguments { command: Some(ClusterCommand::Start(arguments)), .. })
-        | Ok(ClusterArguments { command: None, start: arguments }) => match arguments.settings() {
-            Ok((settings, is_with_parent)) => start::start(settings, is_with_parent),
-            Err(text) => {
-                eprintln!("cache-node cluster: {text}");
-                ExitCode::from(2)
-            }
-        },
+    let arguments = match ClusterArguments::from_arg_matches(matches) {
+        Ok(arguments) => arguments,
         Err(error) => error.exit(),
+    };
+    let outcome = match arguments.command.unwrap_or(ClusterCommand::Start(Box::new(arguments.start))) {
+        ClusterCommand::Start(arguments) => match arguments.settings() {
+            Ok((settings, is_with_parent)) => return start::start(settings, is_with_parent),
+            Err(text) => Err((text, ExitCode::from(2))),
+        },
+        command => ask(command).map_err(|text| (text, ExitCode::FAILURE)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((text, code)) => {
+            eprintln!("cache-node cluster: {text}");
+            code
+        }
     }
+}
+
+/// Runs a command against the controller.
+fn ask(command: ClusterCommand) -> Result<(), String> {
+    let (reach, operation) = match command {
+        ClusterCommand::Start(_) => unreachable!("it is no command to a controller"),
+        ClusterCommand::Status { reach, watch } => return caller::status(&reach, watch && std::io::stdout().is_terminal()),
+        ClusterCommand::Events { reach, follow } => return caller::events(&reach, follow),
+        ClusterCommand::Failover { reach } => (reach, Operation::Failover),
+        ClusterCommand::AddReplica { reach } => (reach, Operation::AddReplica),
+        ClusterCommand::RemoveReplica { reach, name } => (reach, Operation::RemoveReplica { name }),
+        ClusterCommand::RollingRestart { reach } => (reach, Operation::RollingRestart),
+        ClusterCommand::Backup { reach, keep } => (reach, Operation::Backup { keep: Some(usize::from(keep)) }),
+        ClusterCommand::Restore { reach, file } => {
+            // The controller has another working folder.
+            let file = file.canonicalize().map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            (reach, Operation::Restore { file })
+        }
+        ClusterCommand::ScaleMemory { reach, size } => (reach, Operation::ScaleMemory { size }),
+    };
+    caller::command(&reach, &operation)
 }
 
 #[derive(Debug, Parser)]
@@ -55,108 +87,100 @@ struct ClusterArguments {
 enum ClusterCommand {
     /// Starts the cluster, or takes over the one whose controller died.
     #[command(after_help = EXAMPLES)]
-    Start(StartArguments),
+    Start(Box<StartArguments>),
+
+    /// Shows the nodes and the endpoints.
+    #[command(after_help = REACH)]
+    Status {
+        #[command(flatten)]
+        reach: Reach,
+        /// Show it again each second, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+    },
+
+    /// Shows what has happened, oldest first.
+    #[command(after_help = REACH)]
+    Events {
+        #[command(flatten)]
+        reach: Reach,
+        /// Go on with what happens from now on, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+    },
+
+    /// Gives the primary's role to a replica that has everything. Nothing is lost, in any durability mode.
+    #[command(after_help = REACH)]
+    Failover {
+        #[command(flatten)]
+        reach: Reach,
+    },
+
+    /// Starts one more replica and waits until it has the data.
+    #[command(after_help = REACH)]
+    AddReplica {
+        #[command(flatten)]
+        reach: Reach,
+    },
+
+    /// Ends a replica for good and removes its folder.
+    #[command(after_help = REACH)]
+    RemoveReplica {
+        #[command(flatten)]
+        reach: Reach,
+        /// Which one, such as node-3; without a name, the last.
+        name: Option<String>,
+    },
+
+    /// Restarts every node, one at a time, the primary last and after it gave its role away.
+    #[command(after_help = REACH)]
+    RollingRestart {
+        #[command(flatten)]
+        reach: Reach,
+    },
+
+    /// Takes a snapshot of the data into the folder backups of the cluster's folder.
+    #[command(after_help = REACH)]
+    Backup {
+        #[command(flatten)]
+        reach: Reach,
+        /// Snapshots that stay; older ones are removed.
+        #[arg(long, value_name = "COUNT", default_value_t = crate::cluster::limits::SNAPSHOTS_KEPT as u16, value_parser = clap::value_parser!(u16).range(1..))]
+        keep: u16,
+    },
+
+    /// Replaces all data by that of a snapshot in Redis's format. A file that cannot be loaded changes nothing.
+    #[command(after_help = REACH)]
+    Restore {
+        #[command(flatten)]
+        reach: Reach,
+        /// The snapshot, such as cache-cluster/backups/snapshot-1732528800000.rdb.
+        file: PathBuf,
+    },
+
+    /// Changes maxmemory of every node, now and at later starts.
+    #[command(after_help = REACH)]
+    ScaleMemory {
+        #[command(flatten)]
+        reach: Reach,
+        /// Memory for keys and values of each node, such as 512mb; 0 for no limit.
+        #[arg(value_parser = parse_size)]
+        size: String,
+    },
 }
 
+/// Where the controller is.
 #[derive(Debug, clap::Args)]
-struct StartArguments {
-    /// Folder of the nodes' data, their logs and the cluster's state.
+pub(super) struct Reach {
+    /// The cluster's folder.
     #[arg(long, value_name = "PATH", default_value = "cache-cluster")]
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 
-    /// Replicas, from 0 to 5; when it is not given, as many as the cluster had, or 2.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=i64::from(REPLICAS_MAX)))]
-    replicas: Option<u8>,
+    /// The controller's HTTP address, in place of the folder.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) address: Option<SocketAddr>,
 
-    /// When a write is acknowledged.
-    #[arg(long, value_enum, default_value = "async")]
-    durability: Durability,
-
-    /// The cluster's name among Sentinel clients.
-    #[arg(long, value_name = "NAME", default_value = "mymaster", value_parser = parse_name)]
-    name: String,
-
-    /// Port of the primary endpoint [default: 6379]; 0 takes a free one and keeps it, here and below.
-    #[arg(long, value_name = "PORT")]
-    port: Option<u16>,
-
-    /// Port of the reader endpoint [default: 6380].
-    #[arg(long, value_name = "PORT")]
-    reader_port: Option<u16>,
-
-    /// Port of the Sentinel commands [default: 26379].
-    #[arg(long, value_name = "PORT")]
-    sentinel_port: Option<u16>,
-
-    /// Port of /v1/nodes and the like [default: 9379].
-    #[arg(long, value_name = "PORT")]
-    http_port: Option<u16>,
-
-    /// Memory for keys and values of each node, such as 256mb.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    maxmemory: Option<String>,
-
-    /// Milliseconds of silence after which an idle or stopped node is taken for hung. One that works may take 5 s.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = DOWN_AFTER_DEFAULT.as_millis() as u32, value_parser = clap::value_parser!(u32).range(200..=60_000))]
-    down_after: u32,
-
-    /// End the cluster when standard input closes, as it does at the end of the process that started this one.
-    #[arg(long)]
-    with_parent: bool,
-
-    /// The program started as a node; default: this one.
-    #[arg(long, value_name = "PATH")]
-    node_program: Option<PathBuf>,
-
-    /// What stands before the directives on a node's command line.
-    #[arg(long, value_name = "WORD", hide = true)]
-    node_argument: Vec<String>,
-
-    /// Further directives of redis.conf for every node, behind --.
-    #[arg(last = true, value_name = "DIRECTIVES", allow_hyphen_values = true)]
-    directives: Vec<String>,
-}
-
-impl StartArguments {
-    fn settings(self) -> Result<(Settings, bool), String> {
-        let is_own_program = self.node_program.is_none();
-        if !is_own_program && self.durability == Durability::Sync {
-            return Err("--durability sync needs nodes that hold an acknowledgement back until a second one has the write, which another \
-                        --node-program does not; take async and send WAIT 1 behind each write"
-                .to_owned());
-        }
-        let program = match self.node_program {
-            Some(program) => program,
-            None => std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?,
-        };
-        let settings = Settings {
-            name: self.name,
-            folder: self.dir,
-            replicas: self.replicas,
-            durability: self.durability,
-            ports: AskedPorts {
-                primary: self.port,
-                reader: self.reader_port,
-                sentinel: self.sentinel_port,
-                http: self.http_port,
-            },
-            maxmemory: self.maxmemory,
-            down_after: Duration::from_millis(u64::from(self.down_after)),
-            program,
-            program_arguments: self.node_argument,
-            is_own_program,
-            directives: self.directives,
-        };
-        Ok((settings, self.with_parent))
-    }
-}
-
-fn parse_name(text: &str) -> Result<String, &'static str> {
-    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    is_name.then(|| text.to_owned()).ok_or("expected letters, digits, '-', '_' and '.'")
-}
-
-fn parse_size(text: &str) -> Result<String, &'static str> {
-    let outcome = crate::Config::default().set("maxmemory", &[text]);
-    outcome.map(|()| text.to_owned()).map_err(|_| "expected a size such as 268435456, 256mb or 1gb")
+    /// The file with the controller's token, where the folder is not at hand.
+    #[arg(long, value_name = "PATH", env = "CACHE_CLUSTER_TOKEN_FILE")]
+    pub(super) token_file: Option<PathBuf>,
 }

@@ -6,16 +6,25 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::cluster::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
 
 /// What kind of thing happened; the names are those of ElastiCache's notifications, where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum EventKind {
     CreateReplicationGroupComplete,
     ControllerStarted,
+    RemoveCacheNodeComplete,
+    CacheNodesRebooted,
+    ReplicationGroupIncreaseReplicaCountStarted,
+    ReplicationGroupIncreaseReplicaCountFinished,
+    CacheClusterScalingComplete,
+    SnapshotComplete,
+    SnapshotFailed,
+    RestoreComplete,
+    RestoreFailed,
     NodeFailed,
     NodeStartFailed,
     CacheNodeReplaceStarted,
@@ -26,7 +35,7 @@ pub(super) enum EventKind {
 }
 
 /// One event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Event {
     /// Counts from 1 in the life of the controller.
     pub(super) id: u64,

@@ -86,3 +86,21 @@ pub(super) const DOWN_AFTER_DEFAULT: Duration = Duration::from_millis(600);
 
 /// How long a planned failover waits for a replica that has everything.
 pub(super) const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// How long a replica may take to serve after it was added or restarted, before the command gives up waiting for it.
+pub(super) const SYNC_MAX: Duration = Duration::from_secs(600);
+
+/// How long a snapshot may take.
+pub(super) const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+
+/// How often a command looks how far it is.
+pub(super) const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// Lines of progress that a slow client of a command may have waiting; more are left out.
+pub(super) const PROGRESS_LINES_MAX: usize = 64;
+
+/// Bytes of a command's body.
+pub(super) const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Snapshots that are kept in the cluster's folder, when nothing else is said.
+pub(super) const SNAPSHOTS_KEPT: usize = 7;

@@ -59,6 +59,15 @@ pub(super) struct Settings {
 const NOWHERE: &str = "0";
 
 impl Settings {
+    /// The arguments of the node that holds a snapshot to be restored: it serves what it loads, and writes nothing.
+    pub(super) fn source_arguments(&self, port: u16, folder: &str) -> Vec<String> {
+        let (host, port) = (Ipv4Addr::LOCALHOST.to_string(), port.to_string());
+        let words =
+            ["--bind", &host, "--port", &port, "--dir", folder, "--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no"];
+        let delay = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"];
+        self.program_arguments.iter().cloned().chain(words.into_iter().chain(delay).map(str::to_owned)).collect()
+    }
+
     /// The arguments of a node's process. Every node starts fenced, as a replica of nobody: it takes no write until the controller, which
     /// alone knows that no other primary lives, says `REPLICAOF NO ONE`.
     pub(super) fn node_arguments(&self, port: u16, folder: &str, maxmemory: Option<&str>) -> Vec<String> {

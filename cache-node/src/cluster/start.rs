@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
+    sync::Arc,
 };
 
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
@@ -12,10 +13,12 @@ use crate::cluster::{
     controller::Controller,
     http::{self, Endpoints, Http},
     limits::ORDERS_MAX,
+    operation::Desk,
     proxy::{self, Target},
     sentinel::{self, Sentinel},
     settings::Settings,
     state::{Folder, Ports},
+    token::Token,
 };
 
 /// Ports of the endpoints where nothing else is said or recorded.
@@ -23,6 +26,7 @@ const PORTS_DEFAULT: Ports = Ports { primary: 6379, reader: 6380, sentinel: 2637
 
 /// Runs the cluster. Prints one line when its endpoints are bound and its nodes are being started.
 pub(super) fn start(settings: Settings, is_with_parent: bool) -> ExitCode {
+    crate::cli::start_logging("notice");
     // One thread passes bytes on, while the other watches.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.and_then(|runtime| runtime.block_on(run(settings, is_with_parent)));
@@ -40,7 +44,9 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let folder = Folder::open(&settings.folder)?;
     let place = folder.path().display().to_string();
     let asked = settings.ports;
-    let mut controller = Controller::new(settings, folder)?;
+    let token = Token::of(folder.path())?;
+    let folder_path = folder.path().to_owned();
+    let mut controller = Controller::new(settings.clone(), folder)?;
 
     let recorded = controller.state().ports;
     let primary = bind("--port", asked.primary, recorded.primary, PORTS_DEFAULT.primary).await?;
@@ -65,9 +71,18 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let mut services = JoinSet::new();
     services.spawn(proxy::serve(primary, Target::Primary, view.clone()));
     services.spawn(proxy::serve(reader, Target::Reader, view.clone()));
-    let answering = Sentinel { view: view.clone(), events: events.clone(), orders: orders_sender, address: endpoints.sentinel };
+    let answering =
+        Sentinel { view: view.clone(), events: events.clone(), orders: orders_sender.clone(), address: endpoints.sentinel };
     services.spawn(sentinel::serve(sentinel, answering));
-    services.spawn(http::serve(http, Http { view: view.clone(), events, endpoints }));
+    let desk = Desk {
+        view: view.clone(),
+        orders: orders_sender,
+        events,
+        settings: Arc::new(settings),
+        folder: folder_path,
+        turn: Arc::default(),
+    };
+    services.spawn(http::serve(http, Http { desk, endpoints, token }));
 
     let mut ready = view;
     services.spawn(async move {

@@ -28,6 +28,8 @@ impl Controller {
     /// Replaces the primary. When this returns there is a new one, or the old one is being started again.
     pub(super) async fn fail_over(&mut self, why: &str) {
         let started = Instant::now();
+        // Its replicas have what it had before, or nothing; the data that it was taking over is with the one that asked for it.
+        self.source = None;
         let Some(mut old) = self.primary() else { return };
         let name = self.members[old].name.clone();
         self.events.add(EventKind::FailoverStarted, Some(&name), format!("{name} was lost as the primary: {why}"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::cluster::{
-    controller::{Controller, STEP, order::Outcome},
+    controller::{Controller, Outcome, STEP},
     limits::{CALL_MAX, HAND_OVER_MAX},
     link::{Link, LinkError},
     watch,

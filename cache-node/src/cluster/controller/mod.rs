@@ -12,13 +12,14 @@ mod reconcile;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, watch};
 
-pub(super) use crate::cluster::controller::order::Order;
+pub(super) use crate::cluster::controller::order::{Order, Outcome, Task};
 use crate::cluster::{
     controller::member::{Member, free_port},
     events::{EventKind, Events},
@@ -42,6 +43,8 @@ pub(super) struct Controller {
     floor: Floor,
     /// What is told when the primary serves; `None` when it was told.
     awaited: Option<EventKind>,
+    /// The node whose data the primary is taking over, while it does.
+    source: Option<SocketAddr>,
     view: watch::Sender<Arc<View>>,
     events: Arc<Events>,
     sights: mpsc::Receiver<Sight>,
@@ -84,7 +87,8 @@ impl Controller {
         let view = watch::Sender::new(Arc::new(publish::view(&settings, &state, &members)));
         let floor = Floor::UnknownSince(Instant::now());
         let awaited = is_new.then_some(EventKind::CreateReplicationGroupComplete);
-        let mut controller = Controller { settings, folder, state, members, floor, awaited, view, events, sights, sights_sender };
+        let mut controller =
+            Controller { settings, folder, state, members, floor, awaited, source: None, view, events, sights, sights_sender };
         if let Some(replicas) = controller.settings.replicas {
             controller.grow_to(replicas)?;
         }

@@ -23,7 +23,9 @@ impl Controller {
         }
         match (is_primary, report.is_primary) {
             (true, true) => self.primary_reported(index, &report, asked_at),
+            (true, false) if self.is_copying(&report) => {}
             (true, false) => {
+                self.source = None;
                 // When it does not work yet, its next report brings us here again.
                 let _is_done = self.make_primary(index).await;
             }
@@ -37,6 +39,11 @@ impl Controller {
             }
             (false, false) => self.replica_reported(index, &report).await,
         }
+    }
+
+    /// Whether the primary still takes over data from elsewhere. While it does, it must not serve what it has.
+    fn is_copying(&self, report: &Report) -> bool {
+        self.source.is_some_and(|source| report.primary_port == Some(source.port()) && (!report.is_link_up || report.is_syncing))
     }
 
     fn primary_reported(&mut self, index: usize, report: &Report, asked_at: Instant) {

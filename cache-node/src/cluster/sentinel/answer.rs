@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     cluster::{
-        controller::Order,
+        controller::{Order, Task},
         sentinel::{
             Sentinel,
             channel::Subscriptions,
@@ -142,7 +142,7 @@ impl Session {
 
     async fn fail_over(&self, reply: &mut Reply) {
         let (sender, outcome) = oneshot::channel();
-        if self.sentinel.orders.try_send(Order::FailOver { reply: sender }).is_err() {
+        if self.sentinel.orders.try_send(Order { task: Task::FailOver, reply: sender }).is_err() {
             return reply.error("INPROG Failover already in progress");
         }
         match outcome.await {

@@ -1,0 +1,112 @@
+//! The options of `cluster start`.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::cluster::{
+    limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX},
+    settings::{AskedPorts, Durability, Settings},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StartArguments {
+    /// Folder of the nodes' data, their logs and the cluster's state.
+    #[arg(long, value_name = "PATH", default_value = "cache-cluster")]
+    dir: PathBuf,
+
+    /// Replicas, from 0 to 5; when it is not given, as many as the cluster had, or 2.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=i64::from(REPLICAS_MAX)))]
+    replicas: Option<u8>,
+
+    /// When a write is acknowledged.
+    #[arg(long, value_enum, default_value = "async")]
+    durability: Durability,
+
+    /// The cluster's name among Sentinel clients.
+    #[arg(long, value_name = "NAME", default_value = "mymaster", value_parser = parse_name)]
+    name: String,
+
+    /// Port of the primary endpoint [default: 6379]; 0 takes a free one and keeps it, here and below.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// Port of the reader endpoint [default: 6380].
+    #[arg(long, value_name = "PORT")]
+    reader_port: Option<u16>,
+
+    /// Port of the Sentinel commands [default: 26379].
+    #[arg(long, value_name = "PORT")]
+    sentinel_port: Option<u16>,
+
+    /// Port of /v1/nodes and the like [default: 9379].
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+
+    /// Memory for keys and values of each node, such as 256mb.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    maxmemory: Option<String>,
+
+    /// Milliseconds of silence after which an idle or stopped node is taken for hung. One that works may take 5 s.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = DOWN_AFTER_DEFAULT.as_millis() as u32, value_parser = clap::value_parser!(u32).range(200..=60_000))]
+    down_after: u32,
+
+    /// End the cluster when standard input closes, as it does at the end of the process that started this one.
+    #[arg(long)]
+    with_parent: bool,
+
+    /// The program started as a node; default: this one.
+    #[arg(long, value_name = "PATH")]
+    node_program: Option<PathBuf>,
+
+    /// What stands before the directives on a node's command line.
+    #[arg(long, value_name = "WORD", hide = true)]
+    node_argument: Vec<String>,
+
+    /// Further directives of redis.conf for every node, behind --.
+    #[arg(last = true, value_name = "DIRECTIVES", allow_hyphen_values = true)]
+    directives: Vec<String>,
+}
+
+impl StartArguments {
+    /// What is to be started, and whether it ends with the process that started this one.
+    pub(super) fn settings(self) -> Result<(Settings, bool), String> {
+        let is_own_program = self.node_program.is_none();
+        if !is_own_program && self.durability == Durability::Sync {
+            return Err("--durability sync needs nodes that hold an acknowledgement back until a second one has the write, which another \
+                        --node-program does not; take async and send WAIT 1 behind each write"
+                .to_owned());
+        }
+        let program = match self.node_program {
+            Some(program) => program,
+            None => std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?,
+        };
+        let settings = Settings {
+            name: self.name,
+            folder: self.dir,
+            replicas: self.replicas,
+            durability: self.durability,
+            ports: AskedPorts {
+                primary: self.port,
+                reader: self.reader_port,
+                sentinel: self.sentinel_port,
+                http: self.http_port,
+            },
+            maxmemory: self.maxmemory,
+            down_after: Duration::from_millis(u64::from(self.down_after)),
+            program,
+            program_arguments: self.node_argument,
+            is_own_program,
+            directives: self.directives,
+        };
+        Ok((settings, self.with_parent))
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, &'static str> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    is_name.then(|| text.to_owned()).ok_or("expected letters, digits, '-', '_' and '.'")
+}
+
+pub(super) fn parse_size(text: &str) -> Result<String, &'static str> {
+    let outcome = crate::Config::default().set("maxmemory", &[text]);
+    outcome.map(|()| text.to_owned()).map_err(|_| "expected a size such as 268435456, 256mb or 1gb")
+}

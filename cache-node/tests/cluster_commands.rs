@@ -1,0 +1,185 @@
+//! Commands to a running cluster: what they do, and what they say.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Output,
+    thread,
+    time::Duration,
+};
+
+use support::{
+    Cluster, PATIENCE, Value, Wire, wait_until,
+    writers::{Acknowledged, Writers},
+};
+
+/// Runs `cache-node cluster NAME …` in the cluster's folder.
+fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cache-node"));
+    command.args(["cluster", arguments[0], "--dir"]).arg(cluster.folder()).args(&arguments[1..]).output().unwrap()
+}
+
+fn succeed(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = run(cluster, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fail(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = run(cluster, arguments);
+    assert!(!output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_planned_failover_loses_nothing_even_without_waiting_for_replicas() {
+    let cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    let before = cluster.node("primary");
+    let writers = Writers::start(cluster.primary, 4, 400, Acknowledged::ByOk);
+    thread::sleep(Duration::from_millis(300));
+    let said = succeed(&cluster, &["failover"]);
+    thread::sleep(Duration::from_millis(300));
+    let written = writers.end();
+    let after = cluster.node("primary");
+    assert_ne!(after.name, before.name);
+    assert_eq!(said, format!("{} is the primary in place of {}\n", after.name, before.name));
+    assert_eq!(written.lost(cluster.primary), Vec::<String>::new());
+    cluster.wait_whole();
+
+    let page = succeed(&cluster, &["status"]);
+    assert!(page.starts_with("mymaster takes writes (durability async, epoch 1)"), "{page}");
+    assert!(page.contains(&format!("redis://{}", cluster.primary)) && page.matches(" serving ").count() == 3, "{page}");
+    let events = succeed(&cluster, &["events"]);
+    assert!(events.contains("FailoverComplete"), "{events}");
+}
+
+#[test]
+fn a_failover_without_a_replica_changes_nothing() {
+    let cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let before = cluster.node("primary");
+    assert!(fail(&cluster, &["failover"]).contains("nothing was done"));
+    assert_eq!(cluster.node("primary").pid, before.pid);
+    assert!(fail(&cluster, &["rolling-restart"]).contains("cluster add-replica"));
+    assert!(fail(&cluster, &["remove-replica"]).contains("no replica"));
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok(), "writes go on");
+}
+
+#[test]
+fn replicas_come_and_go() {
+    let cluster = Cluster::start_redis(&["--replicas", "1"]);
+    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    assert!(succeed(&cluster, &["add-replica"]).contains("node-3 follows"));
+    cluster.wait_whole();
+    let added = cluster.nodes().into_iter().find(|node| node.name == "node-3").unwrap();
+    assert_eq!(Wire::connect(added.address).run("GET cart"), Value::bulk("mugs"));
+    let primary = cluster.node("primary").name;
+    assert!(fail(&cluster, &["remove-replica", &primary]).contains("is the primary"));
+    assert!(fail(&cluster, &["remove-replica", "node-9"]).contains("node-1, node-2, node-3"));
+    succeed(&cluster, &["remove-replica", "node-2"]);
+    let names: Vec<String> = cluster.nodes().into_iter().map(|node| node.name).collect();
+    assert_eq!(names, ["node-1", "node-3"]);
+    assert!(!cluster.folder().join("node-2").exists());
+}
+
+#[test]
+fn a_rolling_restart_under_writes_loses_none_of_them() {
+    let cluster = Cluster::start_redis(&[]);
+    cluster.wait_whole();
+    let before = cluster.recorded_pids();
+    let writers = Writers::start(cluster.primary, 4, 200, Acknowledged::ByWait);
+    assert!(succeed(&cluster, &["rolling-restart"]).contains("every node was restarted"));
+    let written = writers.end();
+    assert_eq!(written.lost(cluster.primary), Vec::<String>::new());
+    let after = cluster.recorded_pids();
+    assert!(after.len() == 3 && !after.iter().any(|pid| before.contains(pid)), "{before:?} {after:?}");
+}
+
+#[test]
+fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
+    let cluster = Cluster::start_redis(&["--replicas", "1"]);
+    cluster.wait_whole();
+    let mut wire = cluster.connect();
+    assert_eq!(wire.run("SET cart mugs"), Value::ok());
+    assert_eq!(wire.run("WAIT 1 5000"), Value::Integer(1));
+    let said = succeed(&cluster, &["backup", "--keep", "2"]);
+    let snapshot = said.trim_end().split(' ').next_back().unwrap().to_owned();
+    for _ in 0..2 {
+        succeed(&cluster, &["backup", "--keep", "2"]);
+    }
+    assert_eq!(std::fs::read_dir(cluster.folder().join("backups")).unwrap().count(), 2, "the oldest went");
+    assert!(!std::path::Path::new(&snapshot).exists());
+    let kept = std::fs::read_dir(cluster.folder().join("backups")).unwrap().next().unwrap().unwrap().path();
+
+    assert_eq!(wire.run("SET cart changed"), Value::ok());
+    assert_eq!(wire.run("SET later 1"), Value::ok());
+    let text = cluster.folder().join("note.rdb");
+    std::fs::write(&text, "no snapshot").unwrap();
+    assert!(fail(&cluster, &["restore", text.to_str().unwrap()]).contains("not a snapshot"));
+    let mut broken = std::fs::read(&kept).unwrap();
+    let middle = broken.len() / 2;
+    broken[middle..].fill(0xee);
+    std::fs::write(&text, broken).unwrap();
+    assert!(fail(&cluster, &["restore", text.to_str().unwrap()]).contains("nothing was changed"));
+    assert_eq!(cluster.connect().run("GET cart"), Value::bulk("changed"));
+
+    succeed(&cluster, &["restore", kept.to_str().unwrap()]);
+    assert!(wire.is_closed(), "what a client had seen is no longer so");
+    assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+    assert_eq!(cluster.connect().run("EXISTS later"), Value::Integer(0));
+    cluster.wait_whole();
+    assert_eq!(Wire::connect(cluster.node("replica").address).run("GET cart"), Value::bulk("mugs"));
+    assert_eq!(cluster.connect().run("SET cart again"), Value::ok());
+}
+
+#[test]
+fn memory_is_scaled_on_every_node_and_stays_so() {
+    let cluster = Cluster::start_redis(&["--replicas", "1", "--maxmemory", "32mb"]);
+    cluster.wait_whole();
+    let sizes = || -> Vec<String> {
+        let size = |address| Wire::connect(address).run("CONFIG GET maxmemory").elements()[1].text();
+        cluster.nodes().iter().map(|node| size(node.address)).collect()
+    };
+    let (small, large) = ((32 << 20).to_string(), (64 << 20).to_string());
+    assert_eq!(sizes(), [small.clone(), small]);
+    succeed(&cluster, &["scale-memory", "64mb"]);
+    assert_eq!(sizes(), [large.clone(), large.clone()]);
+    assert!(fail(&cluster, &["scale-memory", "much"]).contains("256mb"));
+    let replica = cluster.node("replica");
+    replica.signal("KILL");
+    wait_until("the replacement", || cluster.node("replica").pid != replica.pid);
+    cluster.wait_whole();
+    assert_eq!(sizes(), [large.clone(), large]);
+}
+
+#[test]
+fn commands_need_the_folders_token_and_a_controller() {
+    let mut cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let post = |header: &str| {
+        let mut stream = TcpStream::connect(cluster.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = "{\"command\":\"failover\"}";
+        write!(
+            stream,
+            "POST /v1/commands HTTP/1.1\r\nHost: cluster\r\nConnection: close\r\n{header}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(post("").starts_with("HTTP/1.1 401 "));
+    assert!(post("Authorization: Bearer 00\r\n").starts_with("HTTP/1.1 401 "));
+    let token = std::fs::read_to_string(cluster.folder().join("control.token")).unwrap();
+    assert!(post(&format!("Authorization: Bearer {token}\r\n")).contains("nothing was done"));
+
+    assert!(cluster.terminate().success());
+    assert!(fail(&cluster, &["status"]).contains("no controller answers"));
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cache-node"));
+    let output = { output }.args(["cluster", "status", "--dir", "/nowhere/at/all"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no cluster in /nowhere/at/all"), "{output:?}");
+}
