@@ -1,5 +1,6 @@
 //! What is asked of the store, one function for each script or pipeline, with typed answers.
 
+use bytes::Bytes;
 use rand::RngExt as _;
 use redis::{Cmd, Pipeline, Value};
 use tower_sessions::session::Id;
@@ -11,8 +12,9 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     layer::Settings,
-    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
+    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
+    wire::{self, Item, Packed},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -143,8 +145,8 @@ pub(crate) fn commit_token() -> String {
 
 impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
-        let pipeline = session_pipeline(&self.keys().session(tag), None);
-        Ok(parse_session(self.pipeline(&pipeline).await?)?.0)
+        let session = self.keys().session(tag);
+        StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)
     }
 
     /// The session, and a cart that is probably the one that goes with it, in one round trip.
@@ -153,28 +155,31 @@ impl CacheStore {
         session: &Tag,
         cart: &Tag,
     ) -> Result<(StoredSession, CartSnapshot), StoreError> {
-        let pipeline = session_pipeline(&self.keys().session(session), Some(&self.keys().cart(cart)));
-        let (session, cart) = parse_session(self.pipeline(&pipeline).await?)?;
-        Ok((session, cart.ok_or_else(|| unreadable("the answer for the cart is missing"))?))
+        let (session, cart) = (self.keys().session(session), self.keys().cart(cart));
+        let mut reply = self.ask(&SessionRead { session: &session, cart: Some(&cart) }).await?;
+        let session = StoredSession::parse(&mut reply)?;
+        Ok((session, CartSnapshot::parse(&mut reply)?))
     }
 
     pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.keys().cart(tag));
-        CartSnapshot::parse(self.command(&command).await?)
+        CartSnapshot::parse(&mut self.ask(&command).await?)
     }
 
     /// A cart, and the tokens that it remembers.
-    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Vec<u8>), StoreError> {
+    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Bytes), StoreError> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("HGETALL").arg(self.keys().cart(tag));
         pipeline.cmd("GET").arg(self.keys().cart_tokens(tag));
-        let mut answers = self.pipeline(&pipeline).await?.into_iter();
-        let (Some(cart), Some(tokens)) = (answers.next(), answers.next()) else {
-            return Err(unreadable("the answer for the cart is missing"));
+        let mut reply = self.ask(&pipeline).await?;
+        let cart = CartSnapshot::parse(&mut reply)?;
+        let tokens = match next(&mut reply)? {
+            Item::Null => Bytes::new(),
+            Item::String(tokens) => tokens,
+            _ => return Err(unreadable("the tokens of a cart are no string")),
         };
-        let tokens = if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? };
-        Ok((CartSnapshot::parse(cart)?, tokens))
+        Ok((cart, tokens))
     }
 
     /// Extends the time that a session is kept, and tells it in ms; `None` when there is none any more.
@@ -423,23 +428,24 @@ pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
     keys.iter().map(String::as_str).collect()
 }
 
-fn session_pipeline(session: &str, cart: Option<&str>) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(3);
-    pipeline.cmd("HGETALL").arg(session);
-    pipeline.cmd("PTTL").arg(session);
-    if let Some(cart) = cart {
-        pipeline.cmd("HGETALL").arg(cart);
-    }
-    pipeline
+/// HGETALL and PTTL of a session, and HGETALL of a cart: written straight into the buffer that is sent.
+struct SessionRead<'a> {
+    session: &'a str,
+    cart: Option<&'a str>,
 }
 
-fn parse_session(answers: Vec<Value>) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
-    let mut answers = answers.into_iter();
-    let (Some(hash), Some(pttl)) = (answers.next(), answers.next()) else {
-        return Err(unreadable("the answer for the session is missing"));
-    };
-    let cart = answers.next().map(CartSnapshot::parse).transpose()?;
-    Ok((StoredSession::parse(hash, &pttl)?, cart))
+impl Packed for SessionRead<'_> {
+    fn pack(&self, out: &mut Vec<u8>) {
+        wire::pack(out, &[b"HGETALL", self.session.as_bytes()]);
+        wire::pack(out, &[b"PTTL", self.session.as_bytes()]);
+        if let Some(cart) = self.cart {
+            wire::pack(out, &[b"HGETALL", cart.as_bytes()]);
+        }
+    }
+
+    fn replies(&self) -> u32 {
+        2 + u32::from(self.cart.is_some())
+    }
 }
 
 /// What the scripts of a write begin with.

@@ -78,7 +78,7 @@ impl CacheStore {
         absolute(&mut call, write.absolute_ms);
         call.arg("@v").arg(VERSION);
         for field in encode(&record.data)? {
-            call.arg(field.name).arg(field.value);
+            call.arg(&field.name[..]).arg(&field.value[..]);
         }
         let answer = self.script(&TAKE_OVER, &call).await?;
         // Taken or gone: another request was faster, and did the same.

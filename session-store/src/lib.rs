@@ -28,6 +28,7 @@ mod unavailable;
 mod unit_of_work;
 mod users;
 mod whole_records;
+mod wire;
 
 pub use ::cookie::SameSite;
 pub use tower_sessions::{Expiry, Session};

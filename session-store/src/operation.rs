@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use crate::{
     CacheStore, Stage, StoreError,
     nodes::{Failure, Node, Origin, is_broken, is_wrong_node},
+    record::malformed,
     scripts::Source,
+    wire::{Packed, Reply},
 };
 
 /// Attempts of an operation whose connection broke: the first, and two on fresh ones. All within the deadline.
@@ -63,34 +65,38 @@ impl fmt::Debug for Patience {
 impl CacheStore {
     /// One script call in one round trip; in two when the store does not know the script yet.
     pub(crate) async fn script(&self, script: &Source, call: &Cmd) -> Result<Vec<Value>, StoreError> {
-        let answer = match self.send_raw(Request::One(call)).await {
+        let mut answer = match self.send(call).await {
             Err(Problem::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.send(Request::One(&script.call_with_code(call))).await?
+                self.ask(&script.call_with_code(call)).await?
             }
             answer => answer.map_err(Problem::into_error)?,
         };
-        match answer {
+        match answer.value().map_err(malformed)? {
             Value::Array(values) if !values.is_empty() => Ok(values),
             _ => Err(StoreError::Unreadable { reason: "a script answered with no list".to_owned() }),
         }
     }
 
     pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        match self.send(Request::Many(pipeline)).await? {
-            Value::Array(values) if values.len() == pipeline.len() => Ok(values),
-            _ => Err(StoreError::Unreadable { reason: "a pipeline has another number of answers".to_owned() }),
-        }
+        let mut reply = self.ask(pipeline).await?;
+        let values = (0..pipeline.len()).map(|_| {
+            let value = reply.value().map_err(malformed)?;
+            // It may be one after the first, which is none.
+            value.extract_error().map_err(|error| Problem::Refused(error).into_error())
+        });
+        values.collect()
     }
 
     pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.send(Request::One(command)).await
+        self.ask(command).await?.value().map_err(malformed)
     }
 
-    async fn send(&self, request: Request<'_>) -> Result<Value, StoreError> {
-        self.send_raw(request).await.map_err(Problem::into_error)
+    /// The replies as they came: for those who read them in place.
+    pub(crate) async fn ask(&self, request: &dyn Packed) -> Result<Reply, StoreError> {
+        self.send(request).await.map_err(Problem::into_error)
     }
 
-    async fn send_raw(&self, request: Request<'_>) -> Result<Value, Problem> {
+    async fn send(&self, request: &dyn Packed) -> Result<Reply, Problem> {
         let began = Instant::now();
         match self.within(request, began + self.inner.deadline).await {
             Err(problem) if problem.is_outage() => {
@@ -107,7 +113,7 @@ impl CacheStore {
 
     /// Repeats the operation whenever the store may be back, until the request's patience is at its end. Every operation
     /// may be repeated: reads, touches, and scripts that carry a token.
-    async fn wait_through(&self, request: Request<'_>, mut problem: Problem, until: Instant) -> Result<Value, Problem> {
+    async fn wait_through(&self, request: &dyn Packed, mut problem: Problem, until: Instant) -> Result<Reply, Problem> {
         let began = Instant::now();
         let outcome = loop {
             let pause = sleep_until(until.min(Instant::now() + WAIT_PAUSE));
@@ -128,7 +134,7 @@ impl CacheStore {
         outcome
     }
 
-    async fn within(&self, request: Request<'_>, deadline: Instant) -> Result<Value, Problem> {
+    async fn within(&self, request: &dyn Packed, deadline: Instant) -> Result<Reply, Problem> {
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
         if let Ok(answer) = timeout_at(deadline, self.attempts(request, &mut origin)).await {
@@ -147,7 +153,7 @@ impl CacheStore {
         Err(Problem::Store(StoreError::Timeout { deadline: waited, stage }))
     }
 
-    async fn attempts(&self, request: Request<'_>, origin: &mut Option<Origin>) -> Result<Value, Problem> {
+    async fn attempts(&self, request: &dyn Packed, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
         let pool = &self.inner.pool;
         if pool.status().waiting >= self.inner.waiting_max {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
@@ -167,16 +173,14 @@ impl CacheStore {
                 }
             };
             let origin = origin.insert(handle.origin());
-            let connection = &mut handle.connection.multiplexed;
-            let answer = match request {
-                Request::One(command) => command.query_async(connection).await,
-                Request::Many(pipeline) => pipeline.query_async(connection).await,
-            };
-            let error = match answer {
-                Ok(answer) => {
-                    origin.answered();
-                    return Ok(answer);
-                }
+            let error = match handle.connection.wire.ask(request).await {
+                Ok(reply) => match reply.error() {
+                    None => {
+                        origin.answered();
+                        return Ok(reply);
+                    }
+                    Some(error) => error,
+                },
                 Err(error) => error,
             };
             if is_broken(&error) {
@@ -202,12 +206,6 @@ impl CacheStore {
             sleep(RETRY_PAUSE).await;
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Request<'a> {
-    One(&'a Cmd),
-    Many(&'a Pipeline),
 }
 
 enum Problem {

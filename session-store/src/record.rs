@@ -21,10 +21,16 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
+use bytes::Bytes;
 use redis::Value;
 use serde_json::Value as Json;
 
-use crate::{StoreError, expiry::ExpiryPolicy, keys::Tag};
+use crate::{
+    StoreError,
+    expiry::ExpiryPolicy,
+    keys::Tag,
+    wire::{Item, Malformed, Reply},
+};
 
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
@@ -57,32 +63,42 @@ pub(crate) struct StoredSession {
 /// A field of the application, its name escaped and its value as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawField {
-    pub(crate) name: Vec<u8>,
-    pub(crate) value: Vec<u8>,
+    // Slices of the answer that they came in, so that reading a session copies nothing.
+    pub(crate) name: Bytes,
+    pub(crate) value: Bytes,
 }
 
 impl StoredSession {
+    /// The answers to HGETALL and PTTL.
+    ///
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] for what nobody will ever be able to read.
-    pub(crate) fn parse(hash: Value, pttl: &Value) -> Result<Self, StoreError> {
-        let mut session = Self { remaining_ms: integer(pttl)?, ..Self::default() };
+    pub(crate) fn parse(reply: &mut Reply) -> Result<Self, StoreError> {
+        let pairs = match next(reply)? {
+            Item::List(length) => length / 2,
+            Item::Map(pairs) => pairs,
+            _ => return Err(unreadable("a session is not a hash")),
+        };
+        let mut session = Self { fields: Vec::with_capacity(pairs), ..Self::default() };
         let (mut version, mut corrupt) = (Ok(()), Ok(()));
-        for (name, value) in hash.into_map_iter().map_err(|_| unreadable("a session is not a hash"))? {
-            let (name, value) = (bytes(name)?, bytes(value)?);
-            if name == b"@v" {
+        for _ in 0..pairs {
+            let (name, value) = (next_string(reply)?, next_string(reply)?);
+            if name == b"@v"[..] {
                 version = check_version(&value);
             } else if corrupt.is_ok() {
                 corrupt = session.take_field(name, value);
             }
         }
+        let Item::Integer(remaining_ms) = next(reply)? else { return Err(unreadable("an answer is not an integer")) };
+        session.remaining_ms = remaining_ms;
         // First the version: a later one may write everything else in another way.
         version?;
         corrupt.map_err(StoreError::into_corrupt)?;
         Ok(session)
     }
 
-    fn take_field(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+    fn take_field(&mut self, name: Bytes, value: Bytes) -> Result<(), StoreError> {
         if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
             self.fields.push(RawField { name, value });
             return Ok(());
@@ -103,6 +119,21 @@ impl StoredSession {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// The next value of an answer; an error of the server is one.
+pub(crate) fn next(reply: &mut Reply) -> Result<Item, StoreError> {
+    match reply.next().map_err(malformed)? {
+        Item::Error(line) => Err(unreadable(&format!("the store answered {}", String::from_utf8_lossy(&line).trim()))),
+        item => Ok(item),
+    }
+}
+
+pub(crate) fn next_string(reply: &mut Reply) -> Result<Bytes, StoreError> {
+    match next(reply)? {
+        Item::String(bytes) => Ok(bytes),
+        _ => Err(unreadable("a field is not a string")),
     }
 }
 
@@ -139,7 +170,7 @@ pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, Stor
     data.iter()
         .map(|(key, value)| {
             let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
-            Ok(RawField { name: field_name(key).into_owned().into_bytes(), value })
+            Ok(RawField { name: field_name(key).into_owned().into(), value: value.into() })
         })
         .collect()
 }
@@ -174,6 +205,11 @@ pub(crate) fn unreadable(reason: &str) -> StoreError {
     StoreError::Unreadable { reason: reason.to_owned() }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "map_err hands it over")]
+pub(crate) fn malformed(error: Malformed) -> StoreError {
+    unreadable(&error.to_string())
+}
+
 pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
@@ -202,14 +238,15 @@ mod tests {
 
     use std::collections::HashMap;
 
-    use redis::Value;
     use serde_json::json;
 
     use super::{Delta, StoredSession, decode, encode};
+    use crate::wire::Reply;
 
-    fn hash(pairs: &[(&str, &str)]) -> Value {
-        let strings = pairs.iter().flat_map(|(k, v)| [k, v]);
-        Value::Array(strings.map(|s| Value::BulkString(s.as_bytes().to_vec())).collect())
+    fn answer(pairs: &[(&str, &str)], pttl: i64) -> Reply {
+        let strings = pairs.iter().flat_map(|(k, v)| [k, v]).map(|s| format!("${}\r\n{s}\r\n", s.len()));
+        let answer = format!("*{}\r\n{}:{pttl}\r\n", 2 * pairs.len(), strings.collect::<String>());
+        Reply::new(answer.into())
     }
 
     #[test]
@@ -222,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_layout_of_the_future_is_refused() {
-        let error = StoredSession::parse(hash(&[("@v", "2"), ("@rev", "1")]), &Value::Int(1)).unwrap_err();
+        let error = StoredSession::parse(&mut answer(&[("@v", "2"), ("@rev", "1")], 1)).unwrap_err();
         assert!(error.to_string().contains("update this process"), "{error}");
     }
 
@@ -232,7 +269,7 @@ mod tests {
         let after = encode(&HashMap::from([("a".into(), json!(1)), ("c".into(), json!(3))])).unwrap();
         let delta = Delta::between(&before, &after);
         assert_eq!(delta.set.len(), 1);
-        assert_eq!(delta.set[0].name, b"c");
+        assert_eq!(delta.set[0].name, b"c"[..]);
         assert_eq!(delta.removed, [b"b"]);
         assert!(Delta::between(&after, &after).is_empty());
     }

@@ -1,9 +1,11 @@
 //! The handlers on `SessionLayer`.
 
 use axum::{Json, Router, extract::Query, routing::get};
-use session_store::{Cart, Session, Unavailable};
+use session_store::{Cart, Key, Session, SessionExt as _, Unavailable};
 
 use crate::content::{Line, READ_KEY, Sku, WRITE_KEY, seed};
+
+const COUNT: Key<u64> = Key::new(WRITE_KEY);
 
 pub(crate) fn routes() -> Router {
     Router::new()
@@ -27,8 +29,8 @@ async fn read(session: Session) -> Result<String, Unavailable> {
 }
 
 async fn write(session: Session) -> Result<String, Unavailable> {
-    let count = session.get::<u64>(WRITE_KEY).await?.unwrap_or(0) + 1;
-    session.insert(WRITE_KEY, count).await?;
+    // Right also when others count at the same time.
+    let count = session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?;
     Ok(count.to_string())
 }
 

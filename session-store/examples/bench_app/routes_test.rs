@@ -42,7 +42,7 @@ async fn start(mode: Mode, store: &str) -> SocketAddr {
     addr
 }
 
-/// The routes in one mode; `exact`: nothing is lost when many change the cart at once.
+/// The routes in one mode; `exact`: nothing is lost when many change the same at once.
 async fn check(mode: Mode, exact: bool) {
     let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.expect("a node starts");
     let addr = start(mode, &format!("redis://{}", node.addr())).await;
@@ -60,8 +60,10 @@ async fn check(mode: Mode, exact: bool) {
         at_once(addr, "/cart/add?sku=7", &cookie).await;
         let expected = format!(r#"[{{"sku":"7","quantity":{}}}]"#, 2 + CONCURRENT);
         assert_eq!(body(addr, "/cart", &cookie).await, expected);
+        at_once(addr, "/write", &cookie).await;
+        assert_eq!(body(addr, "/write", &cookie).await, (2 + CONCURRENT + 1).to_string());
     }
-    node.shutdown().await;
+    node.shutdown().await.expect("the node ends");
 }
 
 #[tokio::test]

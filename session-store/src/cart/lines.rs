@@ -1,10 +1,9 @@
 //! What is in a cart, and what a change made of it.
 
-use redis::Value;
-
 use crate::{
     StoreError,
-    record::{bytes, number, unreadable},
+    record::{next, next_string, number, unreadable},
+    wire::{Item, Reply},
 };
 
 /// One line of a cart.
@@ -49,18 +48,24 @@ impl CartSnapshot {
         self.lines.iter().map(|line| u64::from(line.quantity)).sum()
     }
 
-    pub(crate) fn parse(hash: Value) -> Result<Self, StoreError> {
-        let mut cart = Self::default();
-        for (name, value) in hash.into_map_iter().map_err(|_| unreadable("a cart is not a hash"))? {
-            let (name, value) = (bytes(name)?, bytes(value)?);
+    /// The answer to HGETALL.
+    pub(crate) fn parse(reply: &mut Reply) -> Result<Self, StoreError> {
+        let pairs = match next(reply)? {
+            Item::List(length) => length / 2,
+            Item::Map(pairs) => pairs,
+            _ => return Err(unreadable("a cart is not a hash")),
+        };
+        let mut cart = Self { revision: 0, lines: Vec::with_capacity(pairs.saturating_sub(1)) };
+        for _ in 0..pairs {
+            let (name, value) = (next_string(reply)?, next_string(reply)?);
             if name.first() == Some(&b'@') {
-                if name == b"@" {
+                if name == b"@"[..] {
                     let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();
                     cart.revision = number(revision)?;
                 }
                 continue;
             }
-            let sku = String::from_utf8(name).map_err(|_| unreadable("a SKU is not UTF-8"))?;
+            let sku = std::str::from_utf8(&name).map_err(|_| unreadable("a SKU is not UTF-8"))?.to_owned();
             cart.lines.push(CartLine { sku, quantity: number(&value)? });
         }
         // The store orders fields as it likes; a page should not shuffle its lines.

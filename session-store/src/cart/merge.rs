@@ -101,7 +101,7 @@ pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag, policy: Mer
     }
     let keys = unit.store.keys();
     let mut call = MERGE.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
-    call.arg(from.as_str()).arg(policy.instructions(&unit.settings)).arg(tokens);
+    call.arg(from.as_str()).arg(policy.instructions(&unit.settings)).arg(&tokens[..]);
     for line in &anonymous.lines {
         call.arg(&line.sku).arg(line.quantity);
     }

@@ -2,28 +2,28 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
+use redis::{RedisConnectionInfo, RedisError, Value};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    task::AbortHandle,
     time::timeout,
 };
 
 use super::{Address, is_broken, reason};
-use crate::StoreError;
+use crate::{StoreError, wire::Wire};
 
 /// After a minute without traffic the system asks whether the peer is still there, so that routers do not forget the
 /// connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Requests without a reply that one connection takes, for each operation that may be in flight, and at least: the replies
+/// that nobody waits for any more are among them.
+const REQUESTS_PER_PLACE: usize = 4;
+const REQUESTS_MIN: usize = 1_024;
 
 /// What all connections to the nodes of one store have in common.
 #[derive(Debug)]
@@ -37,22 +37,11 @@ pub(crate) struct Transport {
     pub(crate) primary_only: bool,
 }
 
-/// A connection, and the task that drives it.
+/// A connection. What drives it ends with its last user.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    pub(crate) multiplexed: MultiplexedConnection,
+    pub(crate) wire: Wire,
     pub(crate) made: Instant,
-    _driver: Arc<Driver>,
-}
-
-/// Ends with its last user. The driver itself would wait for the answers of a peer that has none.
-#[derive(Debug)]
-struct Driver(AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Transport {
@@ -98,27 +87,31 @@ impl Transport {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // The deadline of the operation bounds the answer; a second timer for each request would only cost.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(self.queue_max);
-        let (multiplexed, driver) = MultiplexedConnection::new_with_config(&self.login, stream, config).await?;
-        let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
-        let mut connection = Connection { multiplexed, made: Instant::now(), _driver: driver };
-        // The handshake ignores errors, also that of a socket which is closed already. This shows it, and a server that
-        // wants a password or is still loading.
-        redis::cmd("PING").exec_async(&mut connection.multiplexed).await?;
-        if self.primary_only && is_replica(&mut connection.multiplexed).await? {
+        // Requests that ran out of time still have their replies to come.
+        let (mut wire, driver) = Wire::new(stream, (REQUESTS_PER_PLACE * self.queue_max).max(REQUESTS_MIN), None);
+        tokio::spawn(driver);
+        if let Some(password) = self.login.password() {
+            let mut auth = redis::cmd("AUTH");
+            if let Some(user) = self.login.username() {
+                auth.arg(user);
+            }
+            auth.arg(password).exec_async(&mut wire).await?;
+        }
+        if self.login.db() != 0 {
+            redis::cmd("SELECT").arg(self.login.db()).exec_async(&mut wire).await?;
+        }
+        // Shows a server that wants a password or is still loading.
+        redis::cmd("PING").exec_async(&mut wire).await?;
+        if self.primary_only && is_replica(&mut wire).await? {
             return Err(io::Error::other("it is a replica, and does not take writes").into());
         }
-        Ok(connection)
+        Ok(Connection { wire, made: Instant::now() })
     }
 }
 
 /// A node that does not tell its role, because its user may not ask, is taken for a primary.
-async fn is_replica(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
-    match redis::cmd("ROLE").query_async::<Value>(connection).await {
+async fn is_replica(wire: &mut Wire) -> Result<bool, RedisError> {
+    match redis::cmd("ROLE").query_async::<Value>(wire).await {
         Ok(Value::Array(role)) => Ok(role.first().is_some_and(|role| *role == Value::BulkString(b"slave".to_vec()))),
         Err(error) if is_broken(&error) => Err(error),
         Ok(_) | Err(_) => Ok(false),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tower_sessions::session::Id;
 
 use crate::{
@@ -139,7 +140,7 @@ impl Base {
         let fields = Arc::make_mut(&mut live.fields);
         fields.retain(|field| field.name != name);
         if let Some(value) = value {
-            fields.push(RawField { name: name.to_vec(), value: value.to_vec() });
+            fields.push(RawField { name: Bytes::copy_from_slice(name), value: Bytes::copy_from_slice(value) });
         }
     }
 

@@ -65,7 +65,7 @@ impl Swap {
     /// The session's fields with the new value among them.
     pub(super) fn put_into(&self, fields: &[RawField]) -> Vec<RawField> {
         let mut fields: Vec<_> = fields.iter().filter(|field| field.name != self.field).cloned().collect();
-        fields.push(RawField { name: self.field.clone(), value: self.state.lock().value.clone() });
+        fields.push(RawField { name: self.field.clone().into(), value: self.state.lock().value.clone().into() });
         fields
     }
 }

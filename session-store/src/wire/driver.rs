@@ -1,0 +1,194 @@
+//! What moves the bytes of a connection.
+
+use std::{
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    Closed, InFlight, OnPush, Shared, Slot,
+    frame::{REPLY_BYTES_MAX, Reply, Scan},
+};
+
+/// Room for what is read at once, and the least that a read is begun with.
+const READ_BYTES: usize = 32 << 10;
+const READ_BYTES_MIN: usize = 2 << 10;
+/// A buffer for writing that grew beyond this is not kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+pub(super) struct Driver<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    on_push: Option<OnPush>,
+    read: BytesMut,
+    scan: Scan,
+    in_flight: InFlight,
+    /// What is being written, and how much of it has been.
+    sending: Vec<u8>,
+    sent: usize,
+    /// The others had their turn since there was something to send.
+    has_yielded: bool,
+    answered: Vec<(u32, Reply)>,
+    to_wake: Vec<Waker>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(super) fn new(stream: S, shared: Arc<Shared>, on_push: Option<OnPush>) -> Self {
+        Self {
+            stream,
+            shared,
+            on_push,
+            read: BytesMut::new(),
+            scan: Scan::default(),
+            in_flight: InFlight::new(),
+            sending: Vec::new(),
+            sent: 0,
+            has_yielded: false,
+            answered: Vec::new(),
+            to_wake: Vec::new(),
+        }
+    }
+
+    /// Reads until nothing more has arrived. Ready when the connection has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            if self.read.capacity() - self.read.len() < READ_BYTES_MIN {
+                // Its own memory again when all replies in it are done with.
+                self.read.reserve(READ_BYTES);
+            }
+            match ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read)) {
+                Ok(0) => return Poll::Ready(closed(io::ErrorKind::UnexpectedEof, "the store closed it")),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(closed(error.kind(), "it broke while reading")),
+            }
+            let taken = self.take_replies();
+            self.wake();
+            if let Err(closed) = taken {
+                return Poll::Ready(closed);
+            }
+        }
+    }
+
+    /// Gives every complete reply to whom it belongs.
+    fn take_replies(&mut self) -> Result<(), Closed> {
+        while !self.read.is_empty() {
+            // Only where it was asked for: on a connection whose requests have one reply each, so that it stands between two.
+            let is_push = self.on_push.is_some() && self.read[0] == b'>' && self.scan.is_fresh();
+            let values = match self.in_flight.front() {
+                _ if is_push => 1,
+                Some(&(_, replies)) => replies,
+                None => return Err(closed(io::ErrorKind::InvalidData, "the store answered what was not asked")),
+            };
+            let end =
+                self.scan.end(&self.read, values).map_err(|_| closed(io::ErrorKind::InvalidData, "the answer is not RESP"))?;
+            let Some(end) = end else {
+                if self.read.len() > REPLY_BYTES_MAX {
+                    return Err(closed(io::ErrorKind::InvalidData, "an answer is too long"));
+                }
+                break;
+            };
+            let reply = Reply::new(self.read.split_to(end).freeze());
+            if is_push {
+                if let Some(on_push) = &mut self.on_push {
+                    on_push(reply);
+                }
+            } else if let Some((slot, _)) = self.in_flight.pop_front() {
+                self.answered.push((slot, reply));
+            }
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self) {
+        if self.answered.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        for (slot, reply) in self.answered.drain(..) {
+            match std::mem::replace(&mut state.slots[slot as usize], Slot::Answered(reply)) {
+                Slot::Waiting(waker) => self.to_wake.push(waker),
+                _ => drop(state.release(slot)),
+            }
+        }
+        drop(state);
+        self.to_wake.drain(..).for_each(Waker::wake);
+    }
+
+    /// Writes what is to be sent, after everybody who is about to ask has had a turn to: requests that are ready at the same
+    /// time travel together. Ready when the connection has ended.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            while self.sent < self.sending.len() {
+                match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.sending[self.sent..])) {
+                    Ok(0) => return Poll::Ready(closed(io::ErrorKind::WriteZero, "it takes no more")),
+                    Ok(count) => self.sent += count,
+                    Err(error) => return Poll::Ready(closed(error.kind(), "it broke while writing")),
+                }
+            }
+            if self.sent > 0 {
+                match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+                    Ok(()) => self.sent = 0,
+                    Err(error) => return Poll::Ready(closed(error.kind(), "it broke while writing")),
+                }
+                self.sending.clear();
+                if self.sending.capacity() > KEPT_BYTES_MAX {
+                    self.sending = Vec::new();
+                }
+            }
+            let mut state = self.shared.state.lock();
+            if let Some(closed) = state.closed {
+                return Poll::Ready(closed);
+            }
+            if state.unsent.is_empty() {
+                state.is_driver_told = false;
+                return Poll::Pending;
+            }
+            if !self.has_yielded {
+                drop(state);
+                self.has_yielded = true;
+                // Wakes this task when the runtime has run what is ready, and has asked the system for more.
+                if pin!(tokio::task::yield_now()).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            self.has_yielded = false;
+            std::mem::swap(&mut state.unsent, &mut self.sending);
+            self.in_flight.extend(state.asked.drain(..));
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shared.driver.register(cx.waker());
+        let ended = match this.poll_read(cx) {
+            Poll::Ready(closed) => Poll::Ready(closed),
+            Poll::Pending => this.poll_write(cx),
+        };
+        let closed = ready!(ended);
+        this.shared.close(closed);
+        Poll::Ready(())
+    }
+}
+
+/// Also when the runtime drops the task: nobody may wait for ever.
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.shared.close(closed(io::ErrorKind::NotConnected, "the runtime that drove it has shut down"));
+    }
+}
+
+fn closed(kind: io::ErrorKind, reason: &'static str) -> Closed {
+    Closed { kind, reason }
+}

@@ -1,0 +1,250 @@
+//! Where a reply ends, and what is in it: RESP2 and RESP3 over byte slices, without a socket and without a copy.
+
+use bytes::Bytes;
+
+/// Bytes of the longest reply that is accepted: more than a session or a cart can have.
+pub(super) const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the longest line: a simple string, an error, a number, a length.
+const LINE_BYTES_MAX: usize = 64 << 10;
+/// Lists within lists at most.
+const DEPTH_MAX: u32 = 16;
+
+/// The peer does not speak RESP, or says more than is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not RESP: {0}")]
+pub(crate) struct Malformed(&'static str);
+
+/// How far the reply at the front of a buffer was looked at: kept between reads, so that each byte is looked at once.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    position: usize,
+    /// Values that are still to come; 0 before the first.
+    missing: u64,
+}
+
+impl Scan {
+    /// Whether the buffer begins with what nobody has looked at.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// The length of `values` values in a row, once all of them have arrived.
+    pub(super) fn end(&mut self, buffer: &[u8], values: u32) -> Result<Option<usize>, Malformed> {
+        if self.missing == 0 {
+            self.missing = u64::from(values);
+        }
+        while self.missing > 0 {
+            let Some(Line { kind, text: line, after }) = line(buffer, self.position)? else { return Ok(None) };
+            let mut next = after;
+            let more = match kind {
+                b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => 0,
+                b'$' | b'=' | b'!' => {
+                    if let Some(length) = length(line)? {
+                        next = after + length + 2;
+                        if next > REPLY_BYTES_MAX {
+                            return Err(Malformed("it is too long"));
+                        }
+                        if buffer.len() < next {
+                            return Ok(None);
+                        }
+                    }
+                    0
+                }
+                b'*' | b'~' | b'>' => length(line)?.unwrap_or(0) as u64,
+                b'%' => 2 * length(line)?.unwrap_or(0) as u64,
+                // An attribute stands before a value, and is not counted as one.
+                b'|' => 2 * length(line)?.unwrap_or(0) as u64 + 1,
+                _ => return Err(Malformed("a value has no known type")),
+            };
+            self.position = next;
+            self.missing = self.missing - 1 + more;
+        }
+        let end = std::mem::take(self).position;
+        Ok(Some(end))
+    }
+}
+
+struct Line<'a> {
+    kind: u8,
+    text: &'a [u8],
+    /// Where the next one begins.
+    after: usize,
+}
+
+/// The line at `position`, if it is complete.
+fn line(buffer: &[u8], position: usize) -> Result<Option<Line<'_>>, Malformed> {
+    let Some((&kind, rest)) = buffer.get(position..).and_then(<[u8]>::split_first) else { return Ok(None) };
+    match memchr::memchr(b'\r', rest) {
+        Some(end) if end > LINE_BYTES_MAX => Err(Malformed("a line is too long")),
+        Some(end) => match rest.get(end + 1) {
+            Some(b'\n') => Ok(Some(Line { kind, text: &rest[..end], after: position + end + 3 })),
+            Some(_) => Err(Malformed("a line has no end")),
+            None => Ok(None),
+        },
+        None if rest.len() > LINE_BYTES_MAX => Err(Malformed("a line is too long")),
+        None => Ok(None),
+    }
+}
+
+/// `None` for the null of RESP2.
+fn length(line: &[u8]) -> Result<Option<usize>, Malformed> {
+    match line {
+        b"-1" => Ok(None),
+        _ => match number(line) {
+            Some(length) if (0..=REPLY_BYTES_MAX as i64).contains(&length) => Ok(Some(length as usize)),
+            _ => Err(Malformed("a length is no length")),
+        },
+    }
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The values of one request, in place.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    bytes: Bytes,
+    position: usize,
+}
+
+/// One value; the elements of a list follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    String(Bytes),
+    Integer(i64),
+    Null,
+    /// A list, a set or a push of so many values.
+    List(usize),
+    /// A map of so many pairs.
+    Map(usize),
+    /// The whole line, with the `-` in front.
+    Error(Bytes),
+}
+
+impl Reply {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self { bytes, position: 0 }
+    }
+
+    /// What the server refused the request with, if it did so with the first reply.
+    pub(crate) fn error(&self) -> Option<redis::RedisError> {
+        if self.bytes.first() != Some(&b'-') {
+            return None;
+        }
+        // The client library knows the kinds of errors.
+        self.clone().value().ok().and_then(|value| value.extract_error().err())
+    }
+
+    /// The next value. After the last one it is malformed.
+    pub(crate) fn next(&mut self) -> Result<Item, Malformed> {
+        let Some(Line { kind, text, after }) = line(&self.bytes, self.position)? else {
+            return Err(Malformed("a value is missing"));
+        };
+        let begin = self.position + 1;
+        let (item, next) = match kind {
+            b'+' | b',' | b'(' => (Item::String(self.bytes.slice(begin..begin + text.len())), after),
+            b'#' => (Item::Integer(i64::from(text == b"t")), after),
+            b':' => (Item::Integer(number(text).ok_or(Malformed("a number is no number"))?), after),
+            b'_' => (Item::Null, after),
+            b'-' => (Item::Error(self.bytes.slice(self.position..after)), after),
+            b'$' | b'=' | b'!' => match length(text)? {
+                None => (Item::Null, after),
+                Some(length) if after + length + 2 > self.bytes.len() => return Err(Malformed("a string is cut off")),
+                Some(length) => (Item::String(self.bytes.slice(after..after + length)), after + length + 2),
+            },
+            b'*' | b'~' | b'>' => (length(text)?.map_or(Item::Null, Item::List), after),
+            b'%' => (length(text)?.map_or(Item::Null, Item::Map), after),
+            b'|' => return Err(Malformed("an attribute was not asked for")),
+            _ => return Err(Malformed("a value has no known type")),
+        };
+        self.position = next;
+        Ok(item)
+    }
+
+    /// The next value with all that belongs to it, for those who need no speed.
+    pub(crate) fn value(&mut self) -> Result<redis::Value, Malformed> {
+        self.value_within(DEPTH_MAX)
+    }
+
+    fn value_within(&mut self, depth: u32) -> Result<redis::Value, Malformed> {
+        let depth = depth.checked_sub(1).ok_or(Malformed("lists are nested too deeply"))?;
+        Ok(match self.next()? {
+            Item::Null => redis::Value::Nil,
+            Item::Integer(number) => redis::Value::Int(number),
+            Item::String(bytes) => redis::Value::BulkString(bytes.to_vec()),
+            Item::List(length) => {
+                let values = (0..length).map(|_| self.value_within(depth));
+                redis::Value::Array(values.collect::<Result<_, _>>()?)
+            }
+            Item::Map(length) => {
+                let pairs = (0..length).map(|_| Ok((self.value_within(depth)?, self.value_within(depth)?)));
+                redis::Value::Map(pairs.collect::<Result<_, _>>()?)
+            }
+            Item::Error(line) => redis::parse_redis_value(&line).map_err(|_| Malformed("an error is no error"))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use bytes::Bytes;
+    use redis::Value;
+
+    use super::{Item, Malformed, Reply, Scan};
+
+    const REPLIES: [&str; 9] = [
+        "+OK\r\n",
+        "-ERR no\r\n",
+        ":-42\r\n",
+        "$5\r\na\r\nbc\r\n",
+        "$-1\r\n",
+        "*-1\r\n",
+        "*2\r\n*1\r\n:1\r\n$0\r\n\r\n",
+        "%1\r\n+k\r\n~2\r\n#t\r\n_\r\n",
+        ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n",
+    ];
+
+    #[test]
+    fn a_reply_ends_where_it_ends_however_it_arrives() {
+        for reply in REPLIES {
+            let (mut whole, mut part) = (Scan::default(), Scan::default());
+            let followed = format!("{reply}:7\r\n");
+            assert_eq!(whole.end(followed.as_bytes(), 1).unwrap(), Some(reply.len()), "{reply:?}");
+            for arrived in 0..reply.len() {
+                assert_eq!(part.end(&reply.as_bytes()[..arrived], 1).unwrap(), None, "{reply:?} {arrived}");
+            }
+            assert_eq!(part.end(followed.as_bytes(), 1).unwrap(), Some(reply.len()));
+        }
+        let all = REPLIES.concat();
+        assert_eq!(Scan::default().end(all.as_bytes(), REPLIES.len() as u32).unwrap(), Some(all.len()));
+    }
+
+    #[test]
+    fn values_are_as_the_client_library_reads_them() {
+        for reply in REPLIES.into_iter().take(7).skip(1) {
+            let value = Reply::new(Bytes::from_static(reply.as_bytes())).value().unwrap();
+            assert_eq!(value, redis::parse_redis_value(reply.as_bytes()).unwrap(), "{reply:?}");
+        }
+        let mut reply = Reply::new(Bytes::from_static(b"%1\r\n+k\r\n:1\r\n"));
+        assert_eq!(reply.value().unwrap(), Value::Map(vec![(Value::BulkString(b"k".to_vec()), Value::Int(1))]));
+        assert!(matches!(reply.next(), Err(Malformed(_))), "there is nothing more");
+        assert_eq!(Reply::new(Bytes::from_static(b"+OK\r\n")).next().unwrap(), Item::String(Bytes::from_static(b"OK")));
+    }
+
+    #[test]
+    fn what_is_not_resp_is_refused() {
+        let deep = format!("{}:1\r\n", "*1\r\n".repeat(64));
+        for bad in ["HTTP/1.1 400\r\n", "$x\r\n", "$-2\r\n", "*99999999999\r\n", ":1\rx", "$68000000\r\n", ""] {
+            let mut reply = Reply::new(Bytes::copy_from_slice(bad.as_bytes()));
+            let scanned = Scan::default().end(bad.as_bytes(), 1);
+            assert!(reply.value().is_err(), "{bad:?}");
+            assert!(bad.is_empty() || scanned.is_err(), "{bad:?}: {scanned:?}");
+        }
+        assert!(Reply::new(Bytes::from(deep)).value().is_err());
+        let endless = vec![b'+'; 100 << 10];
+        assert!(Scan::default().end(&endless, 1).is_err());
+    }
+}

@@ -1,0 +1,393 @@
+//! A connection that requests share: the requests that are there when the runtime has nothing else to do travel in one
+//! write, their replies are found in the buffer that they arrived in, and whoever waits is woken.
+//!
+//! Why it is here and not taken from the client library (figures of one read, 64 connections): there the task that drives
+//! a connection runs as soon as the first request has woken it, so that each request is a write of its own; each reply is
+//! parsed into a tree with an allocation for every string; and a request is packed, sent through a channel, and answered
+//! through another.
+
+mod driver;
+mod frame;
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value, aio::ConnectionLike};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::driver::Driver;
+pub(crate) use self::frame::{Item, Malformed, Reply};
+
+/// What is written before anybody waits for more room: above it, requests are refused.
+const UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// Told of every push of the server.
+pub(crate) type OnPush = Box<dyn FnMut(Reply) + Send>;
+
+/// What can be sent.
+pub(crate) trait Packed: Sync {
+    /// Appends the request as it is sent.
+    fn pack(&self, out: &mut Vec<u8>);
+    /// Replies that it gets.
+    fn replies(&self) -> u32;
+}
+
+impl Packed for Cmd {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.write_packed_command(out);
+    }
+
+    fn replies(&self) -> u32 {
+        1
+    }
+}
+
+impl Packed for Pipeline {
+    fn pack(&self, out: &mut Vec<u8>) {
+        for command in self.cmd_iter() {
+            command.write_packed_command(out);
+        }
+    }
+
+    fn replies(&self) -> u32 {
+        self.len() as u32
+    }
+}
+
+/// Appends a command as it is sent.
+pub(crate) fn pack(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    length(out, b'*', arguments.len());
+    for argument in arguments {
+        length(out, b'$', argument.len());
+        out.extend_from_slice(argument);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    let mut rest = length;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[first..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A handle on the connection. The last one closes it.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    owner: Arc<Owner>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.state.lock().closed.get_or_insert(Closed { kind: io::ErrorKind::NotConnected, reason: "it was closed" });
+        self.0.driver.wake();
+    }
+}
+
+struct Shared {
+    // Held for a few instructions only, or for the copy of a request.
+    state: Mutex<State>,
+    driver: AtomicWaker,
+    requests_max: usize,
+}
+
+impl Shared {
+    /// Tells all who wait.
+    fn close(&self, closed: Closed) {
+        let mut state = self.state.lock();
+        state.closed.get_or_insert(closed);
+        state.unsent = Vec::new();
+        let mut wakers = Vec::new();
+        for index in 0..state.slots.len() {
+            match std::mem::replace(&mut state.slots[index], Slot::Free) {
+                Slot::Waiting(waker) => {
+                    state.slots[index] = Slot::Failed;
+                    wakers.push(waker);
+                }
+                Slot::Abandoned => state.free.push(index as u32),
+                other => state.slots[index] = other,
+            }
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Requests that the driver has not taken yet.
+    unsent: Vec<u8>,
+    /// Who waits for their replies, and for how many.
+    asked: Vec<(u32, u32)>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The driver knows that there is something to send.
+    is_driver_told: bool,
+    closed: Option<Closed>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    kind: io::ErrorKind,
+    reason: &'static str,
+}
+
+impl From<Closed> for RedisError {
+    fn from(closed: Closed) -> Self {
+        io::Error::new(closed.kind, closed.reason).into()
+    }
+}
+
+enum Slot {
+    Free,
+    Waiting(Waker),
+    /// Nobody waits any more, and the reply is still to come.
+    Abandoned,
+    Answered(Reply),
+    Failed,
+}
+
+impl State {
+    /// Makes a slot free again; what was in it.
+    fn release(&mut self, slot: u32) -> Slot {
+        self.free.push(slot);
+        std::mem::replace(&mut self.slots[slot as usize], Slot::Free)
+    }
+
+    fn send(&mut self, request: &dyn Packed, waker: Waker, requests_max: usize) -> Result<u32, Closed> {
+        if let Some(closed) = self.closed {
+            return Err(closed);
+        }
+        let full = Closed { kind: io::ErrorKind::TimedOut, reason: "too many requests wait for an answer on one connection" };
+        if self.unsent.len() > UNSENT_BYTES_MAX {
+            return Err(full);
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() >= requests_max => return Err(full),
+            None => {
+                self.slots.push(Slot::Free);
+                self.slots.len() as u32 - 1
+            }
+        };
+        request.pack(&mut self.unsent);
+        self.asked.push((slot, request.replies()));
+        self.slots[slot as usize] = Slot::Waiting(waker);
+        Ok(slot)
+    }
+}
+
+impl Wire {
+    /// A connection over a stream, and what drives it: to be spawned. It ends with the connection.
+    ///
+    /// `requests_max`: requests without a reply at most, those included that nobody waits for any more.
+    pub(crate) fn new<S>(stream: S, requests_max: usize, on_push: Option<OnPush>) -> (Self, impl Future<Output = ()> + Send)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shared = Arc::new(Shared { state: Mutex::default(), driver: AtomicWaker::new(), requests_max });
+        let driver = Driver::new(stream, Arc::clone(&shared), on_push);
+        (Self { owner: Arc::new(Owner(shared)) }, driver)
+    }
+
+    /// Sends a request when it is first polled, and waits for its replies.
+    pub(crate) fn ask<'a>(&'a self, request: &'a dyn Packed) -> Ask<'a> {
+        Ask { shared: &self.owner.0, request, slot: None }
+    }
+
+    /// The value of a single reply; an error of the server is an error.
+    async fn value(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let mut reply = self.ask(command).await?;
+        reply.value().map_err(malformed)?.extract_error()
+    }
+
+    async fn values(&self, pipeline: &Pipeline, offset: usize, count: usize) -> Result<Vec<Value>, RedisError> {
+        let mut reply = self.ask(pipeline).await?;
+        let values = (0..offset + count).map(|_| reply.value().map_err(malformed));
+        values.skip(offset).collect()
+    }
+}
+
+/// What the peer sent cannot be understood: nothing after it can, either.
+pub(crate) fn malformed(error: Malformed) -> RedisError {
+    io::Error::new(io::ErrorKind::InvalidData, error).into()
+}
+
+/// For the client library's commands, where speed does not matter.
+impl ConnectionLike for Wire {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(self.value(cmd))
+    }
+
+    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(self.values(pipeline, offset, count))
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+/// A request under way. When it is dropped its replies are read and dropped.
+pub(crate) struct Ask<'a> {
+    shared: &'a Shared,
+    request: &'a dyn Packed,
+    slot: Option<u32>,
+}
+
+impl Future for Ask<'_> {
+    type Output = Result<Reply, RedisError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let shared = self.shared;
+        let mut state = shared.state.lock();
+        let Some(slot) = self.slot else {
+            self.slot = Some(state.send(self.request, cx.waker().clone(), shared.requests_max)?);
+            let is_driver_told = std::mem::replace(&mut state.is_driver_told, true);
+            drop(state);
+            if !is_driver_told {
+                shared.driver.wake();
+            }
+            return Poll::Pending;
+        };
+        match &mut state.slots[slot as usize] {
+            Slot::Waiting(waker) => {
+                waker.clone_from(cx.waker());
+                return Poll::Pending;
+            }
+            Slot::Answered(_) | Slot::Failed => {}
+            Slot::Free | Slot::Abandoned => unreachable!("a request under way has its slot"),
+        }
+        self.slot = None;
+        match state.release(slot) {
+            Slot::Answered(reply) => Poll::Ready(Ok(reply)),
+            _ => {
+                let closed = state.closed.unwrap_or(Closed { kind: io::ErrorKind::BrokenPipe, reason: "it was closed" });
+                Poll::Ready(Err(closed.into()))
+            }
+        }
+    }
+}
+
+impl Drop for Ask<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut state = self.shared.state.lock();
+        if let Slot::Waiting(_) = &state.slots[slot as usize] {
+            // The slot is free again when the reply has come.
+            state.slots[slot as usize] = Slot::Abandoned;
+        } else {
+            state.release(slot);
+        }
+    }
+}
+
+/// Those who wait for the replies of what was sent, in order.
+type InFlight = VecDeque<(u32, u32)>;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use futures_util::{FutureExt as _, future::join_all};
+    use redis::{Pipeline, cmd};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        net::TcpStream,
+    };
+
+    use super::{Item, Wire};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_request_gets_its_own_reply_also_when_others_are_dropped() {
+        let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+        let (wire, driver) = Wire::new(TcpStream::connect(node.addr()).await.unwrap(), 100_000, None);
+        let driver = tokio::spawn(driver);
+        let tasks = (0..64_usize).map(|task| {
+            let wire = wire.clone();
+            tokio::spawn(async move {
+                for turn in 0..200 {
+                    let value = vec![b'x'; (task * turn * 7) % 5_000];
+                    let mut set = cmd("SET");
+                    set.arg(task).arg(&value);
+                    if turn % 3 == 0 {
+                        // Sent, and never waited for.
+                        wire.ask(&set).now_or_never();
+                        continue;
+                    }
+                    let mut pipeline = Pipeline::new();
+                    pipeline.add_command(set).cmd("GET").arg(task);
+                    let mut reply = wire.ask(&pipeline).await.unwrap();
+                    assert_eq!(reply.next().unwrap(), Item::String("OK".into()));
+                    assert_eq!(reply.next().unwrap(), Item::String(value.into()));
+                }
+            })
+        });
+        for task in join_all(tasks).await {
+            task.unwrap();
+        }
+        drop(wire);
+        driver.await.unwrap();
+        node.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_told_when_the_connection_ends() {
+        for (answer, answered) in [(&b""[..], 0), (b"HTTP/1.1 400 Bad Request\r\n", 0), (b"+OK\r\n*2\r\n:1\r\n", 1)] {
+            let (here, mut there) = duplex(64);
+            let (wire, driver) = Wire::new(here, 100, None);
+            tokio::spawn(driver);
+            let ping = cmd("PING");
+            let asked = join_all((0..10).map(|_| wire.ask(&ping)));
+            let serve = async {
+                let mut request = [0; 14];
+                there.read_exact(&mut request).await.unwrap();
+                there.write_all(answer).await.unwrap();
+                drop(there);
+            };
+            let (answers, ()) = futures_util::future::join(asked, serve).await;
+            assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), answered);
+            assert!(answers.last().unwrap().as_ref().unwrap_err().is_io_error());
+            assert!(wire.ask(&ping).await.unwrap_err().is_io_error(), "and so is who comes later");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_answers_is_not_asked_without_end() {
+        let (here, _there) = duplex(1 << 20);
+        let (wire, driver) = Wire::new(here, 100, None);
+        tokio::spawn(driver);
+        let ping = cmd("PING");
+        for _ in 0..100 {
+            assert!(wire.ask(&ping).now_or_never().is_none());
+        }
+        let error = wire.ask(&ping).await.unwrap_err();
+        assert!(error.to_string().contains("too many requests"), "{error}");
+    }
+}
