@@ -50,7 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn run_node(node: cli::NodeArgs) -> ExitCode {
     if node.with_parent {
-        process::exit_with_parent();
+        process::terminate_with_parent();
     }
     // The node's command line begins with a program's name, as every process's does.
     cache_node::cli::run(std::iter::once("demo-shop node".into()).chain(node.directives))

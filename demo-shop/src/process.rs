@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Raises the limit of open files as far as the system allows: many shells start programs with 1,024, and a connection
@@ -34,9 +34,23 @@ pub(crate) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()> + Sen
     })
 }
 
-/// Ends this process when its standard input reaches its end: the parent holds the other end of that pipe, so a
+/// Ends this process at once when its standard input reaches its end: the parent holds the other end of that pipe, so a
 /// parent that was killed leaves nothing behind.
 pub(crate) fn exit_with_parent() {
+    at_end_of_parent(|| std::process::exit(0));
+}
+
+/// As [`exit_with_parent`], in order: as by SIGTERM, which this process hears itself. For what has bytes to bring to disk.
+pub(crate) fn terminate_with_parent() {
+    at_end_of_parent(|| {
+        if let Err(error) = kill_process(getpid(), Signal::TERM) {
+            eprintln!("demo-shop: cannot end in order: {error}");
+            std::process::exit(1);
+        }
+    });
+}
+
+fn at_end_of_parent(end: impl FnOnce() + Send + 'static) {
     // A thread and not a task: a blocking read must not hold up the runtime's shutdown.
     std::thread::spawn(|| {
         let mut byte = [0_u8; 64];
@@ -49,6 +63,6 @@ pub(crate) fn exit_with_parent() {
                 Err(_) => break,
             }
         }
-        std::process::exit(0);
+        end();
     });
 }

@@ -2,18 +2,25 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking, and nobody reads its docs")]
 
 mod fleet_support;
+#[path = "shop/support.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod shop_support;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use end_to_end::visitor::Visitor;
+
 use crate::fleet_support::{Http, PATIENCE, Process, ask, get, http, post, start};
+use crate::shop_support::{register, text_of};
 
 /// A shop of three replicas with its own cache node and a data folder that is thrown away.
 struct Shop {
@@ -23,9 +30,11 @@ struct Shop {
 
 async fn shop() -> Shop {
     let data = tempfile::tempdir().unwrap();
-    let folder = data.path().to_str().unwrap();
-    let process = start(&["up", "--listen", "127.0.0.1:0", "--data", folder]).await;
-    Shop { process, _data: data }
+    Shop { process: shop_in(data.path()).await, _data: data }
+}
+
+async fn shop_in(folder: &Path) -> Process {
+    start(&["up", "--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()]).await
 }
 
 async fn fleet(client: &Http, address: SocketAddr) -> Value {
@@ -122,10 +131,12 @@ async fn a_cart_lives_through_the_death_of_every_replica() {
 }
 
 #[tokio::test]
-async fn a_killed_cache_node_comes_back_at_its_address() {
+async fn a_killed_cache_node_comes_back_at_its_address_with_what_it_held() {
     let shop = shop().await;
     let client = http();
     let address = shop.process.address;
+    let answer = post(&client, address, "/api/cart/lines", r#"{"sku":"tide-mug","quantity":2}"#).await.unwrap();
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
     let before = fleet(&client, address).await["nodes"][0].clone();
     assert_eq!((before["name"].as_str(), before["role"].as_str()), (Some("node-1"), Some("primary")));
     let pid = before["pid"].as_u64().unwrap();
@@ -138,6 +149,63 @@ async fn a_killed_cache_node_comes_back_at_its_address() {
             && get(&client, address, "/readyz").await.unwrap().status == StatusCode::OK
     })
     .await;
+    let request = Request::get(format!("http://{address}/api/cart")).header("cookie", &cookie);
+    let cart = ask(&client, request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(cart.json()["lines"], serde_json::json!([{ "sku": "tide-mug", "quantity": 2 }]), "with what it held");
+}
+
+/// Adds lines until the shop is gone; gives the visitor and what it was told is in its cart.
+async fn shop_until_gone(address: SocketAddr, email: Option<String>) -> (Visitor, Option<u32>) {
+    let visitor = Visitor::new();
+    let shop = format!("http://{address}");
+    if let Some(email) = email {
+        register(&visitor, &shop, &email).await;
+    }
+    let mut told = None;
+    loop {
+        let body = serde_json::json!({ "sku": "tide-mug", "quantity": told.unwrap_or(0) + 1 });
+        match visitor.json(Method::PUT, &format!("{shop}/api/cart/lines/tide-mug"), &[], &body).await {
+            Ok(answer) if answer.status == StatusCode::OK => told = Some(told.unwrap_or(0) + 1),
+            Ok(_) | Err(_) => return (visitor, told),
+        }
+        // A line holds a hundred: not so fast that a visitor is done before the end.
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_killed_at_once_keeps_every_acknowledged_cart_and_login() {
+    const VISITORS: usize = 6;
+    let data = tempfile::tempdir().unwrap();
+    let mut visitors: Vec<(Visitor, Option<u32>)> = Vec::new();
+    for round in 0..3 {
+        let shop = shop_in(data.path()).await;
+        let url = format!("http://{}", shop.address);
+        for (visitor, told) in &visitors {
+            let lines = visitor.cart(&url).await.unwrap().lines;
+            let found = lines.get("tide-mug").copied().unwrap_or(0);
+            assert!(found >= told.unwrap_or(0), "{told:?} was acknowledged, {found} is there");
+        }
+        for (visitor, _) in visitors.iter().skip(1).step_by(2) {
+            let account = visitor.get(&format!("{url}/account")).await.unwrap();
+            assert_eq!(text_of(&account, "session-state"), "signed in");
+        }
+        visitors.clear();
+        let shoppers: Vec<_> = (0..VISITORS)
+            .map(|number| {
+                let email = (number % 2 == 1).then(|| format!("visitor-{round}-{number}@example.com"));
+                tokio::spawn(shop_until_gone(shop.address, email))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(3_000)).await;
+        let mut pids = pids(&fleet(&http(), shop.address).await);
+        pids.push(shop.pid);
+        pids.iter().for_each(|pid| send(*pid, Signal::KILL));
+        for shopper in shoppers {
+            visitors.push(shopper.await.unwrap());
+        }
+        assert!(visitors.iter().filter(|(_, told)| told.is_some()).count() > VISITORS / 2, "nobody was told anything");
+    }
 }
 
 #[tokio::test]

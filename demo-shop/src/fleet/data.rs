@@ -1,4 +1,4 @@
-//! The folder where a fleet keeps its database, its secret and its logs.
+//! The folder where a fleet keeps its database, its carts, its secret and what its processes say.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -54,6 +54,19 @@ impl DataDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder where the cache node of that name keeps its log. Made when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made, or its name is not UTF-8, which a command line of directives cannot say.
+    pub(crate) fn node_folder(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make the folder {}: give another one with --data", path.display()))?;
+        path.to_str().map(str::to_owned).with_context(|| {
+            format!("the data folder {} has a name that is not UTF-8: give another one with --data", self.path.display())
+        })
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

@@ -16,8 +16,8 @@ pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const PORT_TRIES_MAX: u32 = 3;
 /// Longest wait for a replica that was told to end, before it is killed.
 pub(crate) const REPLICA_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Longest wait for a cache node that was told to end, before it is killed.
-pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Longest wait for a cache node that was told to end, before it is killed. What it acknowledged is on disk by then.
+pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// Longest line of a child's output that is kept together, in bytes.
 pub(crate) const LOG_LINE_MAX: u64 = 8 * 1024;
 /// Size at which a log file becomes `NAME.log.1` and a new one is begun, in bytes.

@@ -21,8 +21,8 @@ use crate::fleet::output::{Log, Output};
 pub(crate) enum Role {
     /// A replica of the shop, with what its command line needs.
     Replica { replica: Arc<Replica>, cache: String, database: String, session_key: String },
-    /// The cache node of that name.
-    Node { name: String, board: Arc<NodeBoard> },
+    /// The cache node of that name, and the folder of its log.
+    Node { name: String, board: Arc<NodeBoard>, folder: String },
 }
 
 impl Role {
@@ -76,9 +76,12 @@ impl Role {
                 .map(str::to_owned)
                 .into()
             }
-            Self::Node { .. } => {
+            Self::Node { folder, .. } => {
                 let (ip, port) = (listen.ip().to_string(), listen.port().to_string());
-                ["node", "--with-parent", "--bind", &ip, "--port", &port].map(str::to_owned).into()
+                // What a visitor was told is kept: it is on disk before the answer goes out.
+                let kept = ["--dir", folder, "--appendonly", "yes", "--durability", "sync"];
+                let node = ["node", "--with-parent", "--bind", &ip, "--port", &port];
+                node.into_iter().chain(kept).map(str::to_owned).collect()
             }
         };
         ChildCommand { program, arguments: arguments.into_iter().map(OsString::from).collect(), environment }
@@ -87,7 +90,7 @@ impl Role {
     fn note_ready(&self, child: &RunningChild) {
         match self {
             Self::Replica { replica, .. } => replica.set_ready(child.address, child.pid),
-            Self::Node { name, board } => {
+            Self::Node { name, board, .. } => {
                 board.set(node_status(name, child.address, Some(child.pid), State::Up));
             }
         }
@@ -96,7 +99,7 @@ impl Role {
     fn note_gone(&self, address: SocketAddr) {
         match self {
             Self::Replica { replica, .. } => replica.set_gone(),
-            Self::Node { name, board } => board.set(node_status(name, address, None, State::Down)),
+            Self::Node { name, board, .. } => board.set(node_status(name, address, None, State::Down)),
         }
     }
 }

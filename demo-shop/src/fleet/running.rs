@@ -57,7 +57,9 @@ impl Fleet {
         let (cache, node) = match config.cache {
             Some(url) => (url, None),
             None => {
-                let role = Role::Node { name: "node-1".to_owned(), board: Arc::clone(&board) };
+                let name = "node-1".to_owned();
+                let folder = data.node_folder(&name)?;
+                let role = Role::Node { name, board: Arc::clone(&board), folder };
                 let node = Member::start(role, &config.output, config.announces).await?;
                 (format!("redis://{}", node.address), Some(node))
             }

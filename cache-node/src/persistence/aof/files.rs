@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -13,6 +15,12 @@ use crate::{
         file::remove_temporaries,
     },
 };
+
+/// How long a folder may still belong to a node that ends.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How often the folder is asked for until then.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The folder of a log. While it is open no other node can open it.
 #[derive(Debug)]
@@ -34,7 +42,14 @@ impl Folder {
         let path = config.folder().join(&config.aof.dirname);
         fs::create_dir_all(&path).map_err(|error| told(&error, "make the folder", &path))?;
         let lock = File::open(&path).map_err(|error| told(&error, "open the folder", &path))?;
-        match lock.try_lock() {
+        let asked = Instant::now();
+        let mut outcome = lock.try_lock();
+        // A node that is just ending still holds it.
+        while matches!(outcome, Err(TryLockError::WouldBlock)) && asked.elapsed() < LOCK_TIME_MAX {
+            thread::sleep(LOCK_INTERVAL);
+            outcome = lock.try_lock();
+        }
+        match outcome {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::new(
