@@ -10,6 +10,7 @@ use crate::{
     command::{Context, table::TABLE},
     keyspace::Keys,
     node::Hindrance,
+    replication::{LinkState, ReplicaState},
     stats::CommandStats,
 };
 
@@ -203,6 +204,9 @@ fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
         ("total_net_input_bytes", bytes_in.to_string()),
         ("total_net_output_bytes", bytes_out.to_string()),
         ("rejected_connections", ctx.shared.counters.rejected_connections.load(Ordering::Relaxed).to_string()),
+        ("sync_full", ctx.shared.replication.counters.sync_full.load(Ordering::Relaxed).to_string()),
+        ("sync_partial_ok", ctx.shared.replication.counters.sync_partial_ok.load(Ordering::Relaxed).to_string()),
+        ("sync_partial_err", ctx.shared.replication.counters.sync_partial_err.load(Ordering::Relaxed).to_string()),
         ("expired_keys", counters.expired.to_string()),
         ("evicted_keys", counters.evicted.to_string()),
         ("keyspace_hits", counters.hits.to_string()),
@@ -215,12 +219,82 @@ fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
 }
 
 fn replication(ctx: &Context<'_>) -> String {
-    let fields = [
-        ("role", "master".to_owned()),
-        ("connected_slaves", "0".to_owned()),
-        ("master_replid", ctx.shared.run_id.clone()),
-        ("master_repl_offset", "0".to_owned()),
-    ];
+    let shared = ctx.shared;
+    let replication = &shared.replication;
+    let now = ctx.now;
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    let offset = shared.journal.offset();
+    let seconds_since = |at_ms: u64| (now.unix_ms.saturating_sub(at_ms) / 1000).to_string();
+    match replication.primary() {
+        None => fields.push(("role", "master".to_owned())),
+        Some(primary) => {
+            let link = replication.link();
+            let is_up = link.state == LinkState::Connected;
+            let is_syncing = link.state == LinkState::Sync;
+            fields.extend([
+                ("role", "slave".to_owned()),
+                ("master_host", primary.host),
+                ("master_port", primary.port.to_string()),
+                ("master_link_status", if is_up { "up" } else { "down" }.to_owned()),
+                ("master_last_io_seconds_ago", if is_up { seconds_since(link.last_io_ms) } else { "-1".to_owned() }),
+                ("master_sync_in_progress", u8::from(is_syncing).to_string()),
+                ("slave_read_repl_offset", offset.to_string()),
+                ("slave_repl_offset", offset.to_string()),
+            ]);
+            if is_syncing {
+                fields.push(("master_sync_read_bytes", link.sync_bytes.to_string()));
+                fields.push(("master_sync_last_io_seconds_ago", seconds_since(link.last_io_ms)));
+            }
+            if !is_up {
+                fields.push(("master_link_down_since_seconds", seconds_since(link.down_since_ms)));
+            }
+            fields.extend([
+                ("slave_priority", ctx.config.replica_priority.to_string()),
+                ("slave_read_only", "1".to_owned()),
+                ("replica_announced", "1".to_owned()),
+            ]);
+        }
+    }
+    let replicas = replication.replicas.all();
+    fields.push(("connected_slaves", replicas.len().to_string()));
+    if ctx.config.min_replicas_to_write > 0 && ctx.config.min_replicas_max_lag > 0 {
+        let lag_max = Duration::from_secs(ctx.config.min_replicas_max_lag);
+        fields.push(("min_slaves_good_slaves", replication.replicas.good_count(now, lag_max).to_string()));
+    }
+    let names: Vec<String> = (0..replicas.len()).map(|number| format!("slave{number}")).collect();
+    for (name, replica) in names.iter().zip(&replicas) {
+        let state = match replica.state() {
+            ReplicaState::Online => "online",
+            ReplicaState::Sync => "send_bulk",
+        };
+        let value = format!(
+            "ip={},port={},state={state},offset={},lag={}",
+            replica.hints.address(replica.client.address.ip()),
+            replica.hints.listening_port,
+            replica.confirmed(),
+            replica.lag(now).as_secs()
+        );
+        fields.push((name, value));
+    }
+    let ids = replication.ids();
+    let (former, second_offset) = match ids.former {
+        // The first offset that does not hold under that name: they count from 1.
+        Some((former, end)) => (former, (end + 1).to_string()),
+        None => ("0".repeat(40), "-1".to_owned()),
+    };
+    let backlog = shared.journal.backlog();
+    let (size, start) = backlog.unwrap_or((ctx.config.repl_backlog_size, offset));
+    fields.extend([
+        ("master_failover_state", "no-failover".to_owned()),
+        ("master_replid", ids.id),
+        ("master_replid2", former),
+        ("master_repl_offset", offset.to_string()),
+        ("second_repl_offset", second_offset),
+        ("repl_backlog_active", u8::from(backlog.is_some()).to_string()),
+        ("repl_backlog_size", size.to_string()),
+        ("repl_backlog_first_byte_offset", backlog.map_or(0, |_| start + 1).to_string()),
+        ("repl_backlog_histlen", (offset - start).to_string()),
+    ]);
     lines("Replication", &fields)
 }
 

@@ -24,6 +24,7 @@ mod keyspace;
 mod node;
 mod persistence;
 mod protocol;
+mod replication;
 mod script;
 mod server;
 mod stats;

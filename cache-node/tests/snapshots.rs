@@ -15,7 +15,12 @@ use std::{
     thread,
 };
 
-use support::{RedisServer, Value, Wire, process::Binary, wait_until};
+use support::{
+    RedisServer, Value, Wire,
+    content::{Content, assert_same, info},
+    process::Binary,
+    wait_until,
+};
 use tempfile::TempDir;
 
 /// One key of every type in every form that Redis keeps it in, databases and times to live included.
@@ -61,59 +66,12 @@ fn fill(address: SocketAddr) {
     wire.run(&format!("RPUSH list:plain before {} behind", "y".repeat(20_000)));
 }
 
-/// Everything that is there, in words.
-fn content(address: SocketAddr) -> Vec<String> {
-    let mut wire = Wire::connect(address);
-    let mut found = Vec::new();
-    for db in 0..16 {
-        wire.run(&format!("SELECT {db}"));
-        for key in wire.run("KEYS *").elements() {
-            let Value::Bulk(key) = key else { panic!("{key:?} is no key") };
-            let kind = wire.call(&[b"TYPE", key.as_slice()]).text();
-            let mut value = match kind.as_str() {
-                "string" => wire.call(&[b"GET", key.as_slice()]),
-                "hash" => wire.call(&[b"HGETALL", key.as_slice()]),
-                "set" => wire.call(&[b"SMEMBERS", key.as_slice()]),
-                "list" => wire.call(&[b"LRANGE".as_slice(), key, b"0", b"-1"]),
-                "zset" => wire.call(&[b"ZRANGE".as_slice(), key, b"0", b"-1", b"WITHSCORES"]),
-                other => panic!("no type {other}"),
-            };
-            match (kind.as_str(), value.elements_mut()) {
-                ("set", Some(elements)) => elements.sort(),
-                ("hash", Some(elements)) => {
-                    let mut pairs: Vec<Vec<Value>> = elements.chunks(2).map(<[Value]>::to_vec).collect();
-                    pairs.sort();
-                    *elements = pairs.concat();
-                }
-                // Redis 7.0 prints doubles with %.17g.
-                ("zset", Some(elements)) => {
-                    for score in elements.iter_mut().skip(1).step_by(2) {
-                        *score = Value::bulk(&format!("{:?}", score.text().parse::<f64>().unwrap()));
-                    }
-                }
-                _ => {}
-            }
-            let expires = wire.call(&[b"PEXPIRETIME", key.as_slice()]).integer();
-            found.push(format!("{db} {} {kind} {expires} {value:?}", key.escape_ascii()));
-        }
-    }
-    found.sort();
-    found
+fn content(address: SocketAddr) -> Content {
+    support::content::content(&mut Wire::connect(address), 16)
 }
 
 fn node(folder: &Path, more: &[&str]) -> Binary {
     Binary::start(&[&["--port", "0", "--dir", folder.to_str().unwrap()], more].concat())
-}
-
-fn assert_same(left: &[String], right: &[String]) {
-    assert!(left.len() > 700, "{}", left.len());
-    let differing = left.iter().zip(right).find(|(left, right)| left != right);
-    assert!(
-        differing.is_none() && left.len() == right.len(),
-        "{} and {} keys; first difference {differing:?}",
-        left.len(),
-        right.len()
-    );
 }
 
 #[test]
@@ -132,7 +90,7 @@ fn what_redis_saved_is_loaded_in_every_form_that_it_writes() {
         assert_eq!(Wire::connect(redis.address).run("SAVE"), Value::ok());
         let expected = content(redis.address);
         drop(redis);
-        assert_same(&expected, &content(node(folder.path(), &[]).address));
+        assert_same("loaded", &expected, &content(node(folder.path(), &[]).address));
     }
 }
 
@@ -149,8 +107,8 @@ fn what_a_node_saved_is_loaded_by_redis_and_by_itself() {
         let checked = Command::new("redis-check-rdb").arg(&file).output().unwrap();
         let words = String::from_utf8_lossy(&checked.stdout).into_owned();
         assert!(checked.status.success() && words.contains("RDB looks OK"), "{words}");
-        assert_same(&expected, &content(RedisServer::start_with(&["--dir", folder.path().to_str().unwrap()]).address));
-        assert_same(&expected, &content(node(folder.path(), &[]).address));
+        assert_same("loaded", &expected, &content(RedisServer::start_with(&["--dir", folder.path().to_str().unwrap()]).address));
+        assert_same("loaded", &expected, &content(node(folder.path(), &[]).address));
     }
 }
 
@@ -229,12 +187,6 @@ fn a_snapshot_is_one_point_in_time_while_clients_write() {
     writers.into_iter().for_each(|writer| writer.join().unwrap());
 }
 
-fn info(wire: &mut Wire, field: &str) -> String {
-    let text = wire.run("INFO").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {field} in INFO")).to_owned()
-}
-
 #[test]
 fn a_flush_in_the_middle_of_a_snapshot_takes_nothing_out_of_it() {
     const KEYS: usize = 60_000;
@@ -264,7 +216,10 @@ fn a_flush_in_the_middle_of_a_snapshot_takes_nothing_out_of_it() {
     assert!([KEYS, 0, 1].contains(&loaded), "{loaded} keys");
     assert_eq!(wire.run("SAVE"), Value::ok());
     drop(saving);
-    assert_eq!(content(node(folder.path(), &[]).address), ["0 after string -1 \"flush\""]);
+    assert_eq!(
+        content(node(folder.path(), &[]).address),
+        Content::from([((0, "after".to_owned()), "string \"flush\" until :-1".to_owned())])
+    );
 }
 
 #[test]

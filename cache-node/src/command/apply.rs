@@ -30,6 +30,8 @@ pub(crate) enum ApplyError {
     Behind(u64),
     #[error("there is no database {0}; raise 'databases'")]
     Database(String),
+    #[error("another primary is followed, or none")]
+    Superseded,
 }
 
 /// What became of a request.
@@ -39,6 +41,32 @@ pub(crate) enum Applied {
     Yes,
     /// It is none about keys (PING, REPLCONF, PUBLISH): left to the caller.
     NotAboutKeys,
+}
+
+/// Where a request comes from, when it is the stream of a primary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// What is handed on to this node's own stream under the same locks: the request, or the whole transaction that it ends. So a
+    /// snapshot has a request if and only if its offset is behind it.
+    pub(crate) raw: &'a [u8],
+    /// The epoch of the link: nothing is applied after it.
+    pub(crate) epoch: u64,
+}
+
+impl Origin<'_> {
+    fn check(origin: Option<Origin<'_>>, shared: &Shared) -> Result<(), ApplyError> {
+        match origin {
+            Some(origin) if origin.epoch != shared.replication.epoch() => Err(ApplyError::Superseded),
+            _ => Ok(()),
+        }
+    }
+
+    fn hand_on(origin: Option<Origin<'_>>, shared: &Shared, db: usize) {
+        if let Some(origin) = origin {
+            shared.journal.append_raw(origin.raw, true);
+            shared.replication.set_stream_db(db);
+        }
+    }
 }
 
 /// Where a stream stands: its database and its open transaction.
@@ -90,6 +118,17 @@ impl Applier {
     /// Applies the request that [`Applier::parse`] found in the same bytes. What a command answers, errors too, is dropped: it is what
     /// the writer's own clients were told.
     pub(crate) fn apply(&mut self, shared: &Shared, bytes: &[u8], now: Now) -> Result<Applied, ApplyError> {
+        self.apply_from(shared, bytes, now, None)
+    }
+
+    /// As [`Applier::apply`], for the stream of a primary.
+    pub(crate) fn apply_from(
+        &mut self,
+        shared: &Shared,
+        bytes: &[u8],
+        now: Now,
+        origin: Option<Origin<'_>>,
+    ) -> Result<Applied, ApplyError> {
         let Applier { db, transaction, parser, reply } = self;
         let args = parser.args(bytes);
         let Some(name) = args.get(0) else { return Ok(Applied::Yes) };
@@ -102,11 +141,13 @@ impl Applier {
             "EXEC" => {
                 let queue = transaction.take().ok_or(ApplyError::Nesting)?;
                 let mut keys = shared.keyspace.lock_all(*db, now, shared);
+                Origin::check(origin, shared)?;
                 keys.apply_only();
                 for (index, request) in &queue {
                     run(&mut keys, *index, request.args(), reply)?;
                 }
                 *db = keys.db();
+                Origin::hand_on(origin, shared, *db);
             }
             "MULTI" | "DISCARD" => return Err(ApplyError::Nesting),
             _ => {
@@ -120,9 +161,11 @@ impl Applier {
                 } else {
                     shared.keyspace.lock(spec.keys.keys(args), *db, now, shared)
                 };
+                Origin::check(origin, shared)?;
                 keys.apply_only();
                 run(&mut keys, index, args, reply)?;
                 *db = keys.db();
+                Origin::hand_on(origin, shared, *db);
             }
         }
         Ok(Applied::Yes)

@@ -282,8 +282,9 @@ struct Filter {
 enum ClientKind {
     Normal,
     PubSub,
-    /// Replicas and primaries: connections of those kinds do not exist yet.
-    Replication,
+    Replica,
+    /// The link to the primary is no connection of this list.
+    Primary,
 }
 
 impl Filter {
@@ -292,7 +293,17 @@ impl Filter {
             && self.address.as_ref().is_none_or(|address| *address == entry.address.to_string())
             && self.local_address.as_ref().is_none_or(|address| *address == entry.local_address.to_string())
             && self.user.as_ref().is_none_or(|user| user == b"default")
-            && self.kind.is_none_or(|kind| kind == if entry.is_subscriber() { ClientKind::PubSub } else { ClientKind::Normal })
+            && self.kind.is_none_or(|kind| kind == kind_of(entry))
+    }
+}
+
+fn kind_of(entry: &ClientEntry) -> ClientKind {
+    if entry.is_replica.load(Ordering::Relaxed) {
+        ClientKind::Replica
+    } else if entry.is_subscriber() {
+        ClientKind::PubSub
+    } else {
+        ClientKind::Normal
     }
 }
 
@@ -300,7 +311,8 @@ fn kind(word: &[u8]) -> Result<ClientKind, CommandError> {
     match word.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(ClientKind::Normal),
         b"pubsub" => Ok(ClientKind::PubSub),
-        b"master" | b"replica" | b"slave" => Ok(ClientKind::Replication),
+        b"replica" | b"slave" => Ok(ClientKind::Replica),
+        b"master" => Ok(ClientKind::Primary),
         _ => Err(CommandError::new(format!("ERR Unknown client type '{}'", printable(word)))),
     }
 }

@@ -18,6 +18,8 @@ impl CommandError {
     pub(crate) const NOT_POSITIVE: CommandError = CommandError::fixed("ERR value is out of range, must be positive");
     pub(crate) const INVALID_CURSOR: CommandError = CommandError::fixed("ERR invalid cursor");
     pub(crate) const NO_AUTH: CommandError = CommandError::fixed("NOAUTH Authentication required.");
+    pub(crate) const MASTER_DOWN: CommandError =
+        CommandError::fixed("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     pub(crate) const WRONG_PASS: CommandError =
         CommandError::fixed("WRONGPASS invalid username-password pair or user is disabled.");
     pub(crate) const LOADING: CommandError = CommandError::fixed("LOADING Redis is loading the dataset in memory");

@@ -11,6 +11,7 @@ mod list;
 pub(crate) mod parse;
 mod pubsub;
 mod random;
+mod replication;
 mod scripting;
 mod server;
 mod set;
@@ -53,6 +54,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Now,
     /// Whether eviction could make no room before this request: its scripts may then add nothing.
     pub(crate) is_full: bool,
+    /// Whether EXEC runs this request: nothing may wait then.
+    pub(crate) is_in_exec: bool,
 }
 
 /// Bytes of replies after which a batch pauses until they are sent: a pipeline of reads of large values must not pile up.
@@ -63,7 +66,7 @@ pub(crate) const REPLY_BYTES_MAX: usize = 256 * 1024;
 pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Requests, reply: &mut Reply) -> usize {
     let mut next = 0;
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
-    while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply {
+    while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply && ctx.client.wait.is_none() {
         plain.clear();
         if ctx.shared.gate.is_open() {
             let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
@@ -210,6 +213,9 @@ fn pass_gate(ctx: &Context<'_>, spec: &Spec) -> Outcome {
     let gate = &ctx.shared.gate;
     if gate.has(Hindrance::Loading) && !spec.flags.has(Flags::LOADING) {
         return Err(CommandError::LOADING);
+    }
+    if gate.has(Hindrance::Stale) && !spec.flags.has(Flags::STALE) {
+        return Err(CommandError::MASTER_DOWN);
     }
     if spec.flags.has(Flags::WRITE) { may_write(ctx) } else { Ok(()) }
 }

@@ -1,10 +1,9 @@
-//! Commands on the node: CONFIG, COMMAND, INFO, TIME, WAIT.
+//! Commands on the node: CONFIG, COMMAND, INFO, TIME.
 
 use crate::{
     command::{
         CommandError, Context, Flags, KeyPositions, Outcome, Spec,
         error::printable,
-        parse::integer,
         subcommand::{self, Subcommand, subcommands},
         table::{self, TABLE, rows},
     },
@@ -22,7 +21,6 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "CONFIG" -2 ADMIN, "server" NONE Both(config) "2.0.0" "A container for server configuration commands.";
     "INFO" -1 Flags::LOADING.and(Flags::STALE), "server" NONE Both(info) "1.0.0" "Returns information and statistics about the server.";
     "TIME" 1 Flags::LOADING.and(Flags::STALE).and(Flags::FAST), "server" NONE Client(time) "2.6.0" "Returns the server time.";
-    "WAIT" 3 Flags::NOSCRIPT, "keyspace" NONE Client(wait) "3.0.0" "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.";
     "LOLWUT" -1 Flags::READONLY.and(Flags::FAST), "server" NONE Client(lolwut) "5.0.0" "Displays computer art and the Redis version";
 };
 
@@ -32,17 +30,6 @@ fn time(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     reply.array(2);
     reply.bulk_integer(now.as_secs() as i64);
     reply.bulk_integer(i64::from(now.subsec_micros()));
-    Ok(())
-}
-
-fn wait(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let replicas = integer(args.at(1))?;
-    let timeout = integer(args.at(2))?;
-    if replicas < 0 || timeout < 0 {
-        return Err(CommandError::fixed("ERR timeout is negative"));
-    }
-    // A node without replicas has nothing to wait for: Redis would sleep through the time-out and answer 0 as well.
-    reply.integer(0);
     Ok(())
 }
 

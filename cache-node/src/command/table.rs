@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::{
     command::{
-        CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, scripting, server, set, snapshot,
-        sorted_set, string, transaction,
+        CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, replication, scripting, server, set,
+        snapshot, sorted_set, string, transaction,
     },
     keyspace::Keys,
     protocol::{Args, Reply},
@@ -169,7 +169,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 13] = [
+    let families: [&[Spec]; 14] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -183,6 +183,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         aof::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
+        replication::COMMANDS,
     ];
     families.concat()
 });

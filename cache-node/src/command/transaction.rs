@@ -124,10 +124,12 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     }
     keys.begin_atomic();
     reply.array(transaction.queue.len());
+    ctx.is_in_exec = true;
     for (index, request) in &transaction.queue {
         call_locked(ctx, &mut keys, *index, request.args(), reply);
         ctx.client.set_db(keys.db());
     }
+    ctx.is_in_exec = false;
     ctx.client.wrote(keys.commit());
     Ok(())
 }

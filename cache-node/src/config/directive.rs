@@ -6,6 +6,7 @@ use crate::{
     config::{AppendFsync, Config, DurabilityMode, size},
     keyspace::{Classes, EvictionPolicy},
     persistence::{SaveRule, Schedule},
+    replication::PrimaryAddress,
 };
 
 /// What a setter expected, for the error.
@@ -27,7 +28,19 @@ pub(crate) struct Directive {
 /// A directive by its name in any case, or by its older name.
 pub(crate) fn find(name: &str) -> Option<&'static Directive> {
     let name = name.to_ascii_lowercase();
-    let name = if name == "busy-reply-threshold" { "lua-time-limit" } else { &name };
+    let name = match name.as_str() {
+        "busy-reply-threshold" => "lua-time-limit",
+        "slaveof" => "replicaof",
+        "slave-read-only" => "replica-read-only",
+        "slave-serve-stale-data" => "replica-serve-stale-data",
+        "slave-priority" => "replica-priority",
+        "slave-announce-ip" => "replica-announce-ip",
+        "slave-announce-port" => "replica-announce-port",
+        "repl-ping-slave-period" => "repl-ping-replica-period",
+        "min-slaves-to-write" => "min-replicas-to-write",
+        "min-slaves-max-lag" => "min-replicas-max-lag",
+        name => name,
+    };
     DIRECTIVES.iter().find(|directive| directive.name == name)
 }
 
@@ -230,6 +243,68 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.aof.no_fsync_on_rewrite = boolean(values)?;
         Ok(())
     };
+    "replicaof" "HOST PORT" AT_START "Follow another node; REPLICAOF changes it while the node runs", |config| {
+        config.replicaof.as_ref().map(|address| format!("{} {}", address.host, address.port)).unwrap_or_default()
+    }, |config, values| {
+        let words: Vec<&str> = values.iter().flat_map(|value| value.split_whitespace()).collect();
+        config.replicaof = match words[..] {
+            [] | ["no" | "NO", "one" | "ONE"] => None,
+            [host, port] => Some(PrimaryAddress { host: host.to_owned(), port: port.parse().map_err(|_| "a host and its port")? }),
+            _ => return Err("a host and its port, such as 10.0.0.5 6379".to_owned()),
+        };
+        Ok(())
+    };
+    "masterauth" "PASSWORD" LIVE "Password that the primary wants", |config| config.masterauth.clone().unwrap_or_default(), |config, values| {
+        config.masterauth = text(values)?;
+        Ok(())
+    };
+    "masteruser" "NAME" LIVE "User that the primary knows this node by", |config| config.masteruser.clone().unwrap_or_default(), |config, values| {
+        config.masteruser = text(values)?;
+        Ok(())
+    };
+    "replica-read-only" "yes" LIVE "Only yes: a replica's data is its primary's", |_| yes_no(true), |_, values| {
+        if boolean(values)? { Ok(()) } else { Err("yes: what is written to a replica alone would be lost with the next sync".to_owned()) }
+    };
+    "replica-serve-stale-data" "yes|no" LIVE "Answer from what there is while the primary is away", |config| yes_no(config.replica_serve_stale_data), |config, values| {
+        config.replica_serve_stale_data = boolean(values)?;
+        Ok(())
+    };
+    "replica-priority" "NUMBER" LIVE "Sentinel promotes the lowest; 0 for never", |config| config.replica_priority.to_string(), |config, values| {
+        config.replica_priority = number(values, 0, i64::from(i32::MAX))? as u32;
+        Ok(())
+    };
+    "replica-announce-ip" "ADDRESS" LIVE "Address under which others reach this replica", |config| config.replica_announce_ip.clone().unwrap_or_default(), |config, values| {
+        config.replica_announce_ip = text(values)?;
+        Ok(())
+    };
+    "replica-announce-port" "PORT" LIVE "Port under which others reach this replica; 0 for its own", |config| config.replica_announce_port.unwrap_or(0).to_string(), |config, values| {
+        config.replica_announce_port = Some(number(values, 0, 65_535)? as u16).filter(|port| *port > 0);
+        Ok(())
+    };
+    "repl-diskless-sync" "yes|no" LIVE "Send snapshots to replicas as they are made; no: from a file", |config| yes_no(config.repl_diskless_sync), |config, values| {
+        config.repl_diskless_sync = boolean(values)?;
+        Ok(())
+    };
+    "repl-backlog-size" "SIZE" AT_START "Bytes of the stream kept for replicas that come back", |config| config.repl_backlog_size.to_string(), |config, values| {
+        config.repl_backlog_size = bytes(values).ok().filter(|size| *size >= 16 * 1024).ok_or("a size of at least 16kb")?;
+        Ok(())
+    };
+    "repl-timeout" "SECONDS" LIVE "A primary or replica silent for so long is given up", |config| config.repl_timeout.as_secs().to_string(), |config, values| {
+        config.repl_timeout = Duration::from_secs(number(values, 1, i64::from(i32::MAX))? as u64);
+        Ok(())
+    };
+    "repl-ping-replica-period" "SECONDS" LIVE "How often replicas are pinged", |config| config.repl_ping_replica_period.as_secs().to_string(), |config, values| {
+        config.repl_ping_replica_period = Duration::from_secs(number(values, 1, i64::from(i32::MAX))? as u64);
+        Ok(())
+    };
+    "min-replicas-to-write" "COUNT" LIVE "Refuse writes with fewer replicas; 0 for never", |config| config.min_replicas_to_write.to_string(), |config, values| {
+        config.min_replicas_to_write = number(values, 0, 1_000)? as usize;
+        Ok(())
+    };
+    "min-replicas-max-lag" "SECONDS" LIVE "A replica silent for longer does not count; 0 for any", |config| config.min_replicas_max_lag.to_string(), |config, values| {
+        config.min_replicas_max_lag = number(values, 0, i64::from(i32::MAX))? as u64;
+        Ok(())
+    };
     "daemonize" "no" AT_START "Only no: a supervisor keeps the node running", |_| yes_no(false), |_, values| {
         if boolean(values)? { Err("no: run it under systemd or another supervisor".to_owned()) } else { Ok(()) }
     };
@@ -244,6 +319,12 @@ fn one<'a>(values: &[&'a str], expected: &str) -> Result<&'a str, Expected> {
         [value] => Ok(value),
         _ => Err(expected.to_owned()),
     }
+}
+
+/// A text, or none.
+fn text(values: &[&str]) -> Result<Option<String>, Expected> {
+    let text = one(values, "a text, or \"\" for none")?;
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 fn number(values: &[&str], min: i64, max: i64) -> Result<i64, Expected> {

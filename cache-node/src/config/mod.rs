@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::{
     keyspace::{Classes, EvictionPolicy},
     persistence::{SaveRule, Schedule},
+    replication::PrimaryAddress,
 };
 
 /// A directive or its value is wrong. The text names the directive, what was wrong and what is taken.
@@ -73,6 +74,19 @@ pub struct Config {
     pub(crate) stop_writes_on_bgsave_error: bool,
     pub(crate) snapshot_schedule: Schedule,
     pub(crate) snapshot_retention: usize,
+    pub(crate) replicaof: Option<PrimaryAddress>,
+    pub(crate) masterauth: Option<String>,
+    pub(crate) masteruser: Option<String>,
+    pub(crate) replica_serve_stale_data: bool,
+    pub(crate) replica_priority: u32,
+    pub(crate) replica_announce_ip: Option<String>,
+    pub(crate) replica_announce_port: Option<u16>,
+    pub(crate) repl_diskless_sync: bool,
+    pub(crate) repl_backlog_size: usize,
+    pub(crate) repl_timeout: Duration,
+    pub(crate) repl_ping_replica_period: Duration,
+    pub(crate) min_replicas_to_write: usize,
+    pub(crate) min_replicas_max_lag: u64,
 }
 
 impl Default for Config {
@@ -109,6 +123,19 @@ impl Default for Config {
             stop_writes_on_bgsave_error: true,
             snapshot_schedule: Schedule::Never,
             snapshot_retention: 0,
+            replicaof: None,
+            masterauth: None,
+            masteruser: None,
+            replica_serve_stale_data: true,
+            replica_priority: 100,
+            replica_announce_ip: None,
+            replica_announce_port: None,
+            repl_diskless_sync: true,
+            repl_backlog_size: 1024 * 1024,
+            repl_timeout: Duration::from_secs(60),
+            repl_ping_replica_period: Duration::from_secs(10),
+            min_replicas_to_write: 0,
+            min_replicas_max_lag: 10,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     command::{Transaction, Watch},
     node::ClientEntry,
     protocol::Protocol,
+    replication::{Hints, SyncRequest, Wait},
 };
 
 /// The state of one connection. Lives on its thread; what others may see is in [`ClientEntry`].
@@ -26,6 +27,12 @@ pub(crate) struct Client {
     pub(crate) written_offset: u64,
     /// QUIT, a protocol error: the reply goes out, then the connection ends.
     pub(crate) closes_after_reply: bool,
+    /// What REPLCONF told: `None` for all that are no replicas.
+    pub(crate) sync_hints: Option<Box<Hints>>,
+    /// PSYNC: the connection becomes a replica's.
+    pub(crate) sync: Option<Box<SyncRequest>>,
+    /// WAIT: nothing more runs until that is over.
+    pub(crate) wait: Option<Box<Wait>>,
 }
 
 /// What a connection subscribes to.
@@ -46,6 +53,9 @@ impl Client {
             subscribed: None,
             written_offset: 0,
             closes_after_reply: false,
+            sync_hints: None,
+            sync: None,
+            wait: None,
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) struct ClientEntry {
     pub(crate) channels: AtomicUsize,
     pub(crate) patterns: AtomicUsize,
     pub(crate) is_in_transaction: AtomicBool,
+    pub(crate) is_replica: AtomicBool,
 }
 
 /// What a client says of itself.
@@ -59,6 +60,7 @@ impl ClientEntry {
             channels: AtomicUsize::new(0),
             patterns: AtomicUsize::new(0),
             is_in_transaction: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
         }
     }
 
@@ -79,6 +81,9 @@ impl ClientEntry {
             .get(self.last_command.load(Ordering::Relaxed) as usize)
             .map_or("NULL".to_owned(), |spec| spec.name.to_ascii_lowercase());
         let mut flags = String::new();
+        if self.is_replica.load(Ordering::Relaxed) {
+            flags.push('S');
+        }
         if self.is_in_transaction.load(Ordering::Relaxed) {
             flags.push('x');
         }

@@ -15,6 +15,12 @@ pub(crate) enum Hindrance {
     NowhereSafe = 1 << 2,
     /// The last snapshot by rule failed, and `stop-writes-on-bgsave-error` is set.
     SnapshotFailed = 1 << 3,
+    /// This node is a replica.
+    ReadOnly = 1 << 4,
+    /// This node is a replica without its primary, and `replica-serve-stale-data` is no.
+    Stale = 1 << 5,
+    /// `min-replicas-to-write` are not there.
+    TooFewReplicas = 1 << 6,
 }
 
 /// The reasons in force. Costs one atomic load per batch while there are none.
@@ -49,7 +55,11 @@ impl Gate {
 
     /// What a write is told while it may not run.
     pub(crate) fn refusal_of_write(&self) -> Option<String> {
-        if self.has(Hindrance::LogFailed) {
+        if self.has(Hindrance::ReadOnly) {
+            Some("READONLY You can't write against a read only replica.".to_owned())
+        } else if self.has(Hindrance::TooFewReplicas) {
+            Some("NOREPLICAS Not enough good replicas to write.".to_owned())
+        } else if self.has(Hindrance::LogFailed) {
             Some(format!("MISCONF Errors writing to the AOF file: {}", self.log_error.lock()))
         } else if self.has(Hindrance::NowhereSafe) {
             Some(

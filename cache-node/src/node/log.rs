@@ -65,7 +65,6 @@ impl LogState {
 
     /// Has the log begin anew from the data that is there now: it was replaced by that of another node, which is not in the stream. What
     /// is on disk stays until the new log is whole. Wake the log's thread behind it.
-    #[allow(dead_code, reason = "replication is built on it")]
     pub(crate) fn want_renewal(&self) {
         self.is_renewal_wanted.store(true, Ordering::Release);
     }

@@ -16,6 +16,7 @@ use crate::{
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub},
     persistence::Saver,
+    replication::Replication,
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
 };
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) saver: Saver,
     pub(crate) log: LogState,
     pub(crate) loading: Loading,
+    pub(crate) replication: Replication,
     pub(crate) scripts: ScriptCache,
     pub(crate) errors: ErrorStats,
     pub(crate) counters: Counters,
@@ -71,6 +73,7 @@ impl Shared {
             saver: Saver::new(now),
             log: LogState::default(),
             loading: Loading::default(),
+            replication: Replication::new(config.replicaof.clone(), now),
             scripts: ScriptCache::default(),
             errors: ErrorStats::default(),
             counters: Counters::default(),
@@ -115,6 +118,7 @@ impl Shared {
         self.is_stopping.store(true, Ordering::Release);
         self.clients.close_all();
         self.saver.end();
+        self.replication.end();
         self.asked_to_end.notify_one();
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek as _, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -20,10 +20,8 @@ const TEMPORARY_PREFIX: &str = "temp-";
 /// # Errors
 /// Those of the system and of `write`; the old file is there as before then.
 pub(super) fn write_whole<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let folder = folder_of(path);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{number}.rdb", std::process::id()));
+    let temporary = temporary_path(&folder);
     let outcome = write_to(&temporary, write).and_then(|result| {
         fs::rename(&temporary, path)?;
         sync_folder(&folder)?;
@@ -43,6 +41,28 @@ fn write_to<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>)
     let syncing = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     syncing.file.sync_all()?;
     Ok(result)
+}
+
+/// Has `write` write a file that no one else sees, and gives it to be read from its start.
+///
+/// # Errors
+/// Those of the system and of `write`.
+pub(super) fn write_nameless<T>(folder: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<(T, File)> {
+    let path = temporary_path(folder);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    // It goes with the last one who holds it, whatever happens.
+    fs::remove_file(&path)?;
+    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let result = write(&mut buffered)?;
+    let mut file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok((result, file))
+}
+
+fn temporary_path(folder: &Path) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!("{TEMPORARY_PREFIX}{}-{number}.rdb", std::process::id()))
 }
 
 struct Syncing {

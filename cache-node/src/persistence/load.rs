@@ -62,7 +62,6 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
 
 /// What becomes of keys whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "replication is built on it")]
 pub(crate) enum Expired {
     /// They are gone.
     LeaveOut,
@@ -79,6 +78,20 @@ pub(crate) fn load_into(
     shared: &Shared,
     decoder: &mut Decoder<impl Read>,
     expired: Expired,
+    aux: impl FnMut(&[u8], &[u8]),
+) -> Result<Loaded, RdbError> {
+    load_while(shared, decoder, expired, || true, aux)
+}
+
+/// As [`load_into`], and ends as soon as `is_wanted` does not hold, which is asked with every shard locked.
+///
+/// # Errors
+/// As [`load_into`], and when it ended so.
+pub(crate) fn load_while(
+    shared: &Shared,
+    decoder: &mut Decoder<impl Read>,
+    expired: Expired,
+    is_wanted: impl Fn() -> bool,
     mut aux: impl FnMut(&[u8], &[u8]),
 ) -> Result<Loaded, RdbError> {
     let now = now();
@@ -89,7 +102,7 @@ pub(crate) fn load_into(
         let item = decoder.next()?;
         let is_full = batch.len() == BATCH_KEYS_MAX;
         if is_full || matches!(item, Item::Db(_) | Item::End) {
-            put(shared, db, &mut batch, now);
+            put(shared, db, &mut batch, now, &is_wanted)?;
         }
         match item {
             Item::Db(next) => db = next,
@@ -108,13 +121,17 @@ pub(crate) fn load_into(
     }
 }
 
-fn put(shared: &Shared, db: usize, batch: &mut Vec<Entry>, now: Now) {
+fn put(shared: &Shared, db: usize, batch: &mut Vec<Entry>, now: Now, is_wanted: &impl Fn() -> bool) -> Result<(), RdbError> {
     if batch.is_empty() {
-        return;
+        return Ok(());
     }
     let mut keys = shared.keyspace.lock_all(db, now, shared);
+    if !is_wanted() {
+        return Err(RdbError::NotWanted);
+    }
     keys.apply_only();
     for Entry { key, value, expires_at_ms, usage } in batch.drain(..) {
         keys.restore(&key, value, expires_at_ms, usage);
     }
+    Ok(())
 }

@@ -9,9 +9,22 @@ mod schedule;
 mod snapshot;
 
 pub(crate) use aof::start as start_log;
-#[allow(unused_imports, reason = "replication is built on it")]
-pub(crate) use load::{Expired, Loaded, load_into};
+pub(crate) use load::{Expired, load_into, load_while};
 pub(crate) use saver::{Saver, start as start_saver};
 pub(crate) use schedule::{SaveRule, Schedule};
-#[allow(unused_imports, reason = "replication is built on it")]
-pub(crate) use snapshot::{Aux, Written, write_snapshot};
+pub(crate) use snapshot::{replication_aux, write_snapshot};
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+use crate::config::Config;
+
+/// Has `write` write a file without a name in the node's folder, and gives it to be read from its start.
+///
+/// # Errors
+/// Those of the system and of `write`.
+pub(crate) fn with_temporary<T>(config: &Config, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<(T, File)> {
+    file::write_nameless(config.folder(), write)
+}

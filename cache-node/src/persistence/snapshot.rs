@@ -27,6 +27,11 @@ pub(crate) struct Written {
     pub(crate) changes: u64,
 }
 
+/// What a snapshot says of the stream, so that whoever loads it can go on with that.
+pub(crate) fn replication_aux(id: &str, offset: u64, db: usize) -> Aux {
+    vec![("repl-stream-db", db.to_string()), ("repl-id", id.to_owned()), ("repl-offset", offset.to_string())]
+}
+
 /// Writes a point-in-time RDB, while commands go on. `cut` is called in the moment of the snapshot, with every shard locked, and gives
 /// what belongs to that moment, such as the journal's offset; `aux` makes further fields of it. `progress` follows the bytes written.
 ///

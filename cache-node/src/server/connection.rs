@@ -5,7 +5,7 @@ use std::{
     io,
     pin::{Pin, pin},
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
@@ -23,6 +23,7 @@ use crate::{
     command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
     node::Client,
     protocol::{Limits, ProtocolError, Reply, RequestParser, Requests},
+    replication::{self, Wait, serve_replica},
     server::{
         now,
         worker::{READ_BUFFER_BYTES, Worker, stamp},
@@ -83,6 +84,10 @@ pub(super) fn serve(worker: Rc<Worker>, stream: TcpStream, client: Client) -> im
     async move {
         // How it ended makes no difference to what is left to do.
         let _end = connection.run().await;
+        if let Some(request) = connection.client.sync.take() {
+            let shared = Arc::clone(&connection.worker.shared);
+            Box::pin(serve_replica(shared, &connection.stream, &connection.client.entry, *request)).await;
+        }
         let worker = &connection.worker;
         command::leave(&worker.shared, &mut connection.client, now());
         worker.shared.clients.remove(connection.client.entry.id);
@@ -257,6 +262,10 @@ impl Connection {
                 let outgoing = std::mem::take(&mut self.outgoing);
                 self.send(&outgoing).await?;
             }
+            if let Some(wait) = self.client.wait.take() {
+                self.wait_for(*wait).await?;
+                continue;
+            }
             match stop {
                 Stop::Drained => return Ok(()),
                 Stop::End => return Err(End::Ours),
@@ -269,9 +278,28 @@ impl Connection {
         }
     }
 
+    /// WAIT: answers when it is over.
+    async fn wait_for(&mut self, wait: Wait) -> Result<(), End> {
+        let shared = &self.worker.shared;
+        let outbox = &self.client.entry.outbox;
+        let closing = poll_fn(|cx| {
+            outbox.register(cx.waker());
+            if outbox.is_closing() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = replication::wait(shared, wait) => {}
+            () = closing => return Err(End::Ours),
+        }
+        let mut reply = Reply::new(self.client.protocol());
+        wait.answer(shared, &mut reply);
+        self.outgoing.extend_from_slice(reply.bytes());
+        Ok(())
+    }
+
     /// Waits until what was written before `offset` may be acknowledged.
     async fn wait_until_safe(&self, offset: u64) -> Result<(), End> {
         let shared = &self.worker.shared;
+        shared.replication.ask_to_confirm(shared);
         let mut reached = pin!(shared.journal.barrier.reached(offset));
         let outcome = poll_fn(|cx| {
             let outbox = &self.client.entry.outbox;
@@ -341,10 +369,11 @@ pub(super) fn run_batch(
         let (found, next) = gather(parser, requests, &bytes[consumed..], limits, is_authenticated, count_max);
         let stats = worker.stats();
         let scripts = &worker.scripts;
-        let mut context = Context { shared: &worker.shared, config, client, scripts, stats, now, is_full: false };
+        let mut context =
+            Context { shared: &worker.shared, config, client, scripts, stats, now, is_full: false, is_in_exec: false };
         let done = command::execute_all(&mut context, &bytes[consumed..], requests, reply);
         let is_ending = context.client.closes_after_reply;
-        if done < requests.len() || is_ending {
+        if done < requests.len() || is_ending || context.client.wait.is_some() {
             let stop = if is_ending { Stop::End } else { Stop::Paused };
             // What was found behind is found again: the parser starts anew.
             *parser = RequestParser::default();
@@ -368,6 +397,9 @@ pub(super) fn run_batch(
         }
         if client.closes_after_reply {
             return (consumed, Stop::End);
+        }
+        if client.wait.is_some() {
+            return (consumed, Stop::Paused);
         }
         if reply.len() >= REPLY_BYTES_MAX && consumed < bytes.len() {
             return (consumed, Stop::Paused);

@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     keyspace::Now,
     node::{Hindrance, Shared},
-    persistence,
+    persistence, replication,
 };
 
 /// A running node. Dropping it asks it to end and waits for its threads; [`Node::shutdown`] does the same from async code.
@@ -75,6 +75,9 @@ impl Node {
     fn load(&mut self) -> io::Result<()> {
         self.log = Some(persistence::start_log(&self.shared, now())?);
         self.threads.push(persistence::start_saver(&self.shared)?);
+        // What is loaded is as old as it is: a primary is asked for what came since.
+        replication::begin(&self.shared, now());
+        self.threads.push(replication::start_link(&self.shared)?);
         Ok(())
     }
 

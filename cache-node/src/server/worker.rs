@@ -210,6 +210,9 @@ async fn upkeep(worker: &Worker) {
         }
     }
     let config = worker.config();
+    if worker.index == 0 {
+        shared.replication.tick(shared, now());
+    }
     if worker.index == 0 && config.maxmemory > 0 && !is_follower {
         shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, now(), &**shared);
     }

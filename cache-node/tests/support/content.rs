@@ -20,6 +20,8 @@ pub fn content(wire: &mut Wire, databases: usize) -> Content {
                 "hash" => ("HGETALL KEY", false),
                 "set" => ("SMEMBERS KEY", false),
                 "zset" => ("ZRANGE KEY 0 -1 WITHSCORES", true),
+                // Its time came between.
+                "none" => continue,
                 _ => ("LRANGE KEY 0 -1", true),
             };
             let request: Vec<Vec<u8>> =
@@ -31,6 +33,14 @@ pub fn content(wire: &mut Wire, databases: usize) -> Content {
                 let mut groups: Vec<Vec<Value>> = elements.chunks(width).map(<[Value]>::to_vec).collect();
                 groups.sort();
                 *elements = groups.concat();
+            }
+            if kind == "zset"
+                && let Some(elements) = value.elements_mut()
+            {
+                // Redis 7.0 prints doubles with %.17g.
+                for score in elements.iter_mut().skip(1).step_by(2) {
+                    *score = Value::bulk(&format!("{:?}", score.text().parse::<f64>().unwrap()));
+                }
             }
             let goes_at = wire.call(&[b"PEXPIRETIME", &key[..]]);
             content.insert((db, key.escape_ascii().to_string()), format!("{kind} {value:?} until {goes_at:?}"));
@@ -49,4 +59,11 @@ pub fn assert_same(what: &str, expected: &Content, found: &Content) {
         .map(|key| format!("{key:?}\n  expected {:?}\n  found    {:?}", expected.get(key), found.get(key)))
         .collect();
     assert!(differing.is_empty(), "{what}: {} keys differ:\n{}", differing.len(), differing[..differing.len().min(5)].join("\n"));
+}
+
+/// A field of INFO.
+pub fn info(wire: &mut Wire, field: &str) -> String {
+    let text = wire.run("INFO everything").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {field} in INFO")).to_owned()
 }

@@ -1,19 +1,33 @@
-//! The last bytes of the stream, for replicas that come back.
+//! The last bytes of the stream, for replicas: those that come back, and those that are sent it right now.
 
-/// A ring of bytes with the stream's offsets. Its memory is taken as bytes come in, up to the capacity.
+use std::collections::VecDeque;
+
+/// Bytes of a block: what is given back at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Bytes that are kept beyond the capacity for a replica that takes them slowly (Redis: `client-output-buffer-limit replica`, 256 MB).
+/// One that falls further behind begins anew.
+pub(super) const HELD_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Bytes with the stream's offsets, in blocks. Memory is taken as bytes come in.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    ring: Vec<u8>,
+    blocks: VecDeque<Block>,
     capacity: usize,
-    /// Where the next byte goes.
-    head: usize,
     start: u64,
     end: u64,
 }
 
+#[derive(Debug)]
+struct Block {
+    /// The offset of its first byte.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
 impl Backlog {
     pub(super) fn new(capacity: usize, offset: u64) -> Backlog {
-        Backlog { ring: Vec::new(), capacity: capacity.max(1), head: 0, start: offset, end: offset }
+        Backlog { blocks: VecDeque::new(), capacity: capacity.max(1), start: offset, end: offset }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -25,74 +39,86 @@ impl Backlog {
         self.start
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.end += bytes.len() as u64;
-        let mut rest = &bytes[bytes.len().saturating_sub(self.capacity)..];
-        if bytes.len() > rest.len() {
-            // All that was there is overwritten: the ring begins anew.
-            self.ring.clear();
-            self.head = 0;
-        }
+    /// Adds bytes, and forgets those before the last [`Backlog::capacity`], but none from `held_from` on: someone is still to read them.
+    pub(super) fn push(&mut self, bytes: &[u8], held_from: u64) {
+        let mut rest = bytes;
         while !rest.is_empty() {
-            let part = rest.len().min(self.capacity - self.head);
-            let end = self.head + part;
-            if self.ring.len() < end {
-                let overwritten = self.ring.len() - self.head;
-                self.ring[self.head..].copy_from_slice(&rest[..overwritten]);
-                self.ring.extend_from_slice(&rest[overwritten..part]);
-            } else {
-                self.ring[self.head..end].copy_from_slice(&rest[..part]);
+            if self.blocks.back().is_none_or(|block| block.bytes.len() == BLOCK_BYTES) {
+                self.blocks.push_back(Block { start: self.end, bytes: Vec::new() });
             }
-            self.head = end % self.capacity;
-            rest = &rest[part..];
+            let Some(block) = self.blocks.back_mut() else { return };
+            let (part, behind) = rest.split_at(rest.len().min(BLOCK_BYTES - block.bytes.len()));
+            block.bytes.extend_from_slice(part);
+            self.end += part.len() as u64;
+            rest = behind;
         }
-        self.start = self.start.max(self.end - self.ring.len() as u64);
+        let wanted = self.end.saturating_sub(self.capacity as u64);
+        let held = held_from.max(wanted.saturating_sub(HELD_BYTES_MAX));
+        self.start = self.start.max(wanted.min(held));
+        while self.blocks.front().is_some_and(|block| block.start + block.bytes.len() as u64 <= self.start) {
+            self.blocks.pop_front();
+        }
     }
 
-    /// Up to `bytes_max` bytes from `offset` on; `None` when it is not in the ring.
+    /// Up to `bytes_max` bytes from `offset` on; `None` when they are not there.
     pub(super) fn read(&self, offset: u64, bytes_max: usize) -> Option<Vec<u8>> {
         if offset < self.start || offset > self.end {
             return None;
         }
         let length = usize::try_from(self.end - offset).unwrap_or(usize::MAX).min(bytes_max);
-        if length == 0 {
-            return Some(Vec::new());
+        let mut bytes = Vec::with_capacity(length);
+        let first = self.blocks.partition_point(|block| block.start + block.bytes.len() as u64 <= offset);
+        for block in self.blocks.range(first..) {
+            let from = offset.saturating_sub(block.start) as usize;
+            let part = &block.bytes[from..];
+            bytes.extend_from_slice(&part[..part.len().min(length - bytes.len())]);
+            if bytes.len() == length {
+                break;
+            }
         }
-        // The byte before `head` has the offset `end - 1`.
-        let behind = (self.end - offset) as usize;
-        let at = (self.head + self.ring.len() - behind) % self.ring.len();
-        let first = length.min(self.ring.len() - at);
-        let mut bytes = self.ring[at..at + first].to_vec();
-        bytes.extend_from_slice(&self.ring[..length - first]);
         Some(bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Backlog;
+    use super::{BLOCK_BYTES, Backlog};
+
+    const NOBODY: u64 = u64::MAX;
 
     #[test]
     fn every_offset_of_the_last_bytes_reads_what_was_pushed_there() {
         const START: u64 = 1_000;
-        for capacity in [1, 2, 7, 16, 100] {
+        for (capacity, scale) in [(1, 1), (7, 1), (16, 1), (100, 1), (BLOCK_BYTES - 1, 2_000), (3 * BLOCK_BYTES, 9_000)] {
             let mut backlog = Backlog::new(capacity, START);
             let mut stream: Vec<u8> = Vec::new();
             for round in 0..200_usize {
-                let piece: Vec<u8> = (0..round * 7 % 23).map(|index| (round * 31 + index) as u8).collect();
+                let piece: Vec<u8> = (0..round * 7 % 23 * scale).map(|index| (round * 31 + index) as u8).collect();
                 stream.extend_from_slice(&piece);
-                backlog.push(&piece);
+                backlog.push(&piece, NOBODY);
                 let end = START + stream.len() as u64;
                 let kept = stream.len().min(capacity);
                 assert!(backlog.start() >= START && end - backlog.start() == kept as u64, "{capacity} {round}");
-                for behind in 0..=kept {
+                for behind in (0..=kept).step_by(scale) {
                     let from = &stream[stream.len() - behind..];
                     assert_eq!(backlog.read(end - behind as u64, usize::MAX).as_deref(), Some(from));
                     assert_eq!(backlog.read(end - behind as u64, 3).as_deref(), Some(&from[..behind.min(3)]));
                 }
                 assert_eq!(backlog.read(end + 1, 1), None, "not written yet");
-                assert_eq!(backlog.read(backlog.start() - 1, 1), None, "overwritten, or before the beginning");
+                assert_eq!(backlog.read(backlog.start() - 1, 1), None, "forgotten, or before the beginning");
             }
         }
+    }
+
+    #[test]
+    fn what_someone_is_still_to_read_stays() {
+        let mut backlog = Backlog::new(100, 0);
+        for _ in 0..50 {
+            backlog.push(&[7; 10_000], 20_000);
+        }
+        assert_eq!(backlog.start(), 20_000);
+        assert_eq!(backlog.read(20_000, usize::MAX).map(|bytes| bytes.len()), Some(480_000));
+        backlog.push(b"x", NOBODY);
+        assert_eq!(backlog.start(), 500_001 - 100);
     }
 }

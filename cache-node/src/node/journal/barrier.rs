@@ -78,6 +78,11 @@ impl Barrier {
         self.wake();
     }
 
+    /// Whether there is a log.
+    pub(crate) fn has_log(&self) -> bool {
+        self.has_log.load(Ordering::Acquire) != 0
+    }
+
     pub(super) fn restart_at(&self, offset: u64) {
         self.written.store(offset, Ordering::Release);
         self.synced.store(offset, Ordering::Release);

@@ -45,6 +45,8 @@ struct Stream {
     /// The database that the stream has selected; `None`: the next request says it anew.
     db: Option<usize>,
     backlog: Option<Backlog>,
+    /// The offset that the slowest replica is to be sent next.
+    held_from: Option<u64>,
     log: Option<LogQueue>,
     /// The log's thread is asked to look up, although there may be no bytes.
     is_log_called: bool,
@@ -72,7 +74,7 @@ impl Stream {
     fn push(&mut self, bytes: &[u8], is_for_log: bool) {
         self.offset += bytes.len() as u64;
         if let Some(backlog) = &mut self.backlog {
-            backlog.push(bytes);
+            backlog.push(bytes, self.held_from.unwrap_or(u64::MAX));
         }
         if let Some(log) = self.log.as_mut().filter(|_| is_for_log) {
             log.bytes.extend_from_slice(bytes);
@@ -124,8 +126,10 @@ impl Journal {
     /// without where they only keep the link alive (PING, REPLCONF GETACK). Gives the offset behind them.
     pub(crate) fn append_raw(&self, bytes: &[u8], is_for_log: bool) -> u64 {
         let mut stream = self.stream.lock();
-        // What they select is not looked at.
-        stream.db = None;
+        if is_for_log {
+            // What they select is not looked at.
+            stream.db = None;
+        }
         stream.push(bytes, is_for_log);
         self.appended(&stream)
     }
@@ -184,9 +188,15 @@ impl Journal {
         self.barrier.restart_at(offset);
     }
 
-    /// The oldest offset from which replicas can go on; `None` without a backlog.
-    pub(crate) fn backlog_start(&self) -> Option<u64> {
-        self.stream.lock().backlog.as_ref().map(Backlog::start)
+    /// Capacity of the backlog, and the oldest offset from which replicas can go on; `None` without one.
+    pub(crate) fn backlog(&self) -> Option<(usize, u64)> {
+        self.stream.lock().backlog.as_ref().map(|backlog| (backlog.capacity(), backlog.start()))
+    }
+
+    /// Keeps everything from this offset on, within a bound, although it is more than the backlog's capacity: a replica is still to be
+    /// sent it. `None`: there is no such replica.
+    pub(crate) fn hold_from(&self, offset: Option<u64>) {
+        self.stream.lock().held_from = offset;
     }
 
     /// Up to `bytes_max` bytes from `offset` on; none when the stream ends there. `None`: they are not in the backlog (any more).

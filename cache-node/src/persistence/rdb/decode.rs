@@ -39,6 +39,8 @@ pub(crate) enum RdbError {
     Unsupported { key: String, what: &'static str },
     #[error("it has a database {db}, and this node has {databases}: raise 'databases'")]
     Database { db: u64, databases: usize },
+    #[error("it is not wanted any more")]
+    NotWanted,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -156,7 +158,6 @@ impl<R: Read> Decoder<R> {
     }
 
     /// What is read from, behind what was read.
-    #[allow(dead_code, reason = "replication is built on it")]
     pub(crate) fn into_inner(self) -> R {
         self.inner
     }

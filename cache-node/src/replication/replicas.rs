@@ -1,0 +1,153 @@
+//! The replicas of a node.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    keyspace::Now,
+    node::{ClientEntry, Journal},
+    replication::Hints,
+};
+
+/// How far a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplicaState {
+    /// It waits for its snapshot, or is being sent it.
+    Sync,
+    Online,
+}
+
+/// One replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) client: Arc<ClientEntry>,
+    pub(crate) hints: Hints,
+    is_online: AtomicBool,
+    /// The offset that it is sent next; `u64::MAX` before its snapshot has one.
+    position: AtomicU64,
+    confirmed: AtomicU64,
+    /// What it has on its own disk.
+    synced: AtomicU64,
+    /// When it last confirmed something, Unix milliseconds.
+    confirmed_ms: AtomicU64,
+}
+
+impl Replica {
+    pub(crate) fn new(client: Arc<ClientEntry>, hints: Hints, now: Now) -> Replica {
+        Replica {
+            client,
+            hints,
+            is_online: AtomicBool::new(false),
+            position: AtomicU64::new(u64::MAX),
+            confirmed: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            confirmed_ms: AtomicU64::new(now.unix_ms),
+        }
+    }
+
+    pub(crate) fn state(&self) -> ReplicaState {
+        if self.is_online.load(Ordering::Acquire) { ReplicaState::Online } else { ReplicaState::Sync }
+    }
+
+    pub(super) fn come_online(&self, now: Now) {
+        self.confirmed_ms.store(now.unix_ms, Ordering::Relaxed);
+        self.is_online.store(true, Ordering::Release);
+    }
+
+    /// Stream's offset up to which it has applied everything.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn confirm(&self, offset: u64, synced: Option<u64>, now: Now) {
+        self.confirmed.fetch_max(offset, Ordering::AcqRel);
+        if let Some(synced) = synced {
+            self.synced.fetch_max(synced, Ordering::AcqRel);
+        }
+        self.confirmed_ms.store(now.unix_ms, Ordering::Relaxed);
+    }
+
+    /// Seconds since it last confirmed something.
+    pub(crate) fn lag(&self, now: Now) -> Duration {
+        Duration::from_millis(now.unix_ms.saturating_sub(self.confirmed_ms.load(Ordering::Relaxed)))
+    }
+}
+
+/// All of them, by the number of their connection.
+#[derive(Debug, Default)]
+pub(crate) struct Replicas(Mutex<BTreeMap<u64, Arc<Replica>>>);
+
+impl Replicas {
+    pub(super) fn add(&self, replica: &Arc<Replica>) {
+        self.0.lock().insert(replica.client.id, Arc::clone(replica));
+    }
+
+    pub(super) fn remove(&self, replica: &Replica, journal: &Journal) {
+        self.0.lock().remove(&replica.client.id);
+        self.hold(journal);
+    }
+
+    /// The replica is sent everything from `offset` on; the stream keeps what the slowest one needs.
+    pub(super) fn moved(&self, replica: &Replica, offset: u64, journal: &Journal) {
+        replica.position.store(offset, Ordering::Release);
+        self.hold(journal);
+    }
+
+    fn hold(&self, journal: &Journal) {
+        let replicas = self.0.lock();
+        let positions = replicas.values().map(|replica| replica.position.load(Ordering::Acquire));
+        journal.hold_from(positions.min().filter(|position| *position != u64::MAX));
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// How many have applied everything before `offset`.
+    pub(crate) fn count_at(&self, offset: u64) -> usize {
+        self.0.lock().values().filter(|replica| replica.confirmed() >= offset).count()
+    }
+
+    /// How many have everything before `offset` on disk.
+    pub(crate) fn count_synced_at(&self, offset: u64) -> usize {
+        self.0.lock().values().filter(|replica| replica.synced.load(Ordering::Acquire) >= offset).count()
+    }
+
+    /// How many are online and confirmed something within `lag_max`, when that is not 0.
+    pub(crate) fn good_count(&self, now: Now, lag_max: Duration) -> usize {
+        let is_good = |replica: &&Arc<Replica>| {
+            replica.state() == ReplicaState::Online && (lag_max.is_zero() || replica.lag(now).as_secs() <= lag_max.as_secs())
+        };
+        self.0.lock().values().filter(is_good).count()
+    }
+
+    pub(super) fn any_must_be_asked(&self) -> bool {
+        self.0.lock().values().any(|replica| !replica.hints.confirms)
+    }
+
+    pub(super) fn close_all(&self) {
+        self.0.lock().values().for_each(|replica| replica.client.outbox.close());
+    }
+
+    /// Closes those from which nothing came for too long.
+    pub(super) fn close_silent(&self, now: Now, silence_max: Duration) {
+        for replica in self.0.lock().values() {
+            if replica.state() == ReplicaState::Online && replica.lag(now) > silence_max {
+                tracing::warn!(replica = %replica.client.address, "closing a replica that is silent for longer than repl-timeout");
+                replica.client.outbox.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! Replication between nodes and real Redis servers in both directions: under load, over broken links, through chains and promotions.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use support::{
+    RedisServer, Value, Wire,
+    content::{Content, assert_same, content, info},
+    process::Binary,
+    wait_until,
+};
+use tempfile::TempDir;
+
+/// Either kind of server.
+enum Server {
+    Node(Binary, #[allow(dead_code, reason = "kept until the server has ended")] TempDir),
+    Redis(RedisServer, #[allow(dead_code, reason = "kept until the server has ended")] TempDir),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Node,
+    Redis,
+}
+
+impl Server {
+    fn start(kind: Kind, more: &[&str]) -> Server {
+        let folder = TempDir::new().unwrap();
+        let dir = folder.path().to_str().unwrap().to_owned();
+        match kind {
+            Kind::Node => {
+                let directives = [&["--port", "0", "--dir", &dir], more].concat();
+                Server::Node(Binary::start(&directives), folder)
+            }
+            Kind::Redis => {
+                let directives = [&["--dir", &dir, "--repl-diskless-sync-delay", "0"], more].concat();
+                Server::Redis(RedisServer::start_with(&directives), folder)
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Server::Node(node, _) => node.address,
+            Server::Redis(redis, _) => redis.address,
+        }
+    }
+
+    fn wire(&self) -> Wire {
+        Wire::connect(self.address())
+    }
+
+    fn info(&self, field: &str) -> String {
+        info(&mut self.wire(), field)
+    }
+
+    fn number(&self, field: &str) -> u64 {
+        self.info(field).parse().unwrap()
+    }
+
+    fn follow(&self, primary: &Server) {
+        assert_eq!(self.wire().run(&format!("REPLICAOF 127.0.0.1 {}", primary.address().port())), Value::ok());
+    }
+
+    fn wait_for_link(&self) {
+        wait_until("the link is up", || self.info("master_link_status") == "up");
+    }
+}
+
+/// A client that writes everything that changes keys, until it is told to stop.
+struct Writer {
+    is_over: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(address: SocketAddr, seed: u64) -> Writer {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicU64::new(0));
+        let thread = thread::spawn({
+            let (is_over, written) = (Arc::clone(&is_over), Arc::clone(&written));
+            move || {
+                let mut random = StdRng::seed_from_u64(seed);
+                let mut wire = Wire::connect(address);
+                while !is_over.load(Ordering::Relaxed) {
+                    write_something(&mut wire, &mut random);
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Writer { is_over, written, thread }
+    }
+
+    fn wait_for_more(&self, count: u64) {
+        let target = self.written.load(Ordering::Relaxed) + count;
+        wait_until("the writer writes", || self.written.load(Ordering::Relaxed) >= target || self.thread.is_finished());
+    }
+
+    fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+fn write_something(wire: &mut Wire, random: &mut StdRng) {
+    let key = random.random_range(0..300);
+    let text = "v".repeat(random.random_range(0..200));
+    let number = random.random_range(-1_000..1_000);
+    let commands: Vec<String> = match random.random_range(0..22) {
+        0 => vec![format!("SET string:{key} x{text}")],
+        1 => vec![format!("SET string:{key} x{text} EX 100000")],
+        2 => vec![format!("SET passing:{key} x{text} PX {}", random.random_range(1..300))],
+        3 => vec![format!("INCRBY counter:{key} {number}")],
+        4 => vec![format!("INCRBYFLOAT float:{key} 0.25")],
+        5 => vec![format!("HSET hash:{key} f{number} x{text} g x")],
+        6 => vec![format!("HINCRBY hash:counts:{key} f {number}")],
+        7 => vec![format!("HDEL hash:{key} f{number} g")],
+        8 => vec![format!("SADD set:{key} {number} m{number}")],
+        9 => vec![format!("SPOP set:{key} 2")],
+        10 => vec![format!("ZADD zset:{key} {number}.5 m{number}")],
+        11 => vec![format!("ZPOPMIN zset:{key}")],
+        12 => vec![format!("RPUSH list:{key} x{text} {number}")],
+        13 => vec![format!("LPOP list:{key}")],
+        14 => vec![format!("LTRIM list:{key} -50 -1")],
+        15 => vec![format!("PEXPIRE hash:{key} {}", random.random_range(50..100_000))],
+        16 => vec![format!("DEL string:{key} set:{key}")],
+        17 => vec![format!("RENAME string:{key} string:{}", key + 1)],
+        18 => vec![
+            "MULTI".to_owned(),
+            format!("SET pair:a:{key} {number}"),
+            format!("SELECT {}", key % 4),
+            format!("SET pair:b:{key} {number}"),
+            "SELECT 0".to_owned(),
+            "EXEC".to_owned(),
+        ],
+        19 => vec![format!(
+            "EVAL \"redis.call('HSET', KEYS[1], 'n', ARGV[1]) redis.call('PEXPIRE', KEYS[1], 90000) return redis.call('INCR', KEYS[2])\" 2 script:{key} script:count:{key} {number}"
+        )],
+        20 => vec![format!("SELECT {}", key % 3), format!("APPEND log:{key} {number}"), "SELECT 0".to_owned()],
+        _ => vec![format!("GETDEL string:{key}")],
+    };
+    commands.iter().for_each(|command| {
+        wire.run(command);
+    });
+}
+
+/// Waits until the replica has all that the primary wrote, and compares everything.
+fn assert_converged(primary: &Server, replica: &Server) {
+    // Keys that are about to go would differ by the moment of the look.
+    thread::sleep(Duration::from_millis(400));
+    // What has expired is removed when it is met, and told so.
+    drop(content(&mut primary.wire(), 16));
+    wait_until("the offsets are the same", || primary.number("master_repl_offset") == replica.number("master_repl_offset"));
+    assert_same("replica", &steady(primary), &steady(replica));
+}
+
+/// Without keys whose time comes while it is looked.
+fn steady(server: &Server) -> Content {
+    let mut content = content(&mut server.wire(), 16);
+    content.retain(|(_, key), _| !key.starts_with("passing:") && !key.starts_with("hash:"));
+    assert!(!content.is_empty());
+    content
+}
+
+fn replicates_under_load(primary: Kind, replica: Kind, directives: [&[&str]; 2]) {
+    // While the link is down the writers do not stop.
+    let primary = Server::start(primary, &[&["--repl-backlog-size", "64mb"], directives[0]].concat());
+    let replica = Server::start(replica, directives[1]);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut wire = primary.wire();
+    for _ in 0..2_000 {
+        write_something(&mut wire, &mut random);
+    }
+    replica.wire().run("SET own value");
+    let writers: Vec<Writer> = (0..2).map(|seed| Writer::start(primary.address(), seed)).collect();
+    replica.follow(&primary);
+    replica.wait_for_link();
+    writers[0].wait_for_more(500);
+    // The link breaks, and the stream goes on where it was.
+    for round in 0..3 {
+        let before = primary.number("sync_partial_ok");
+        let killed = primary.wire().run("CLIENT KILL TYPE replica");
+        assert_eq!(killed, Value::Integer(1), "round {round}");
+        wait_until("the replica went on", || primary.number("sync_partial_ok") > before);
+        replica.wait_for_link();
+        writers[1].wait_for_more(300);
+    }
+    writers.into_iter().for_each(Writer::stop);
+    assert_eq!(primary.number("sync_full"), 1);
+    assert_converged(&primary, &replica);
+    assert!(replica.wire().run("SET own value").is_error("READONLY"));
+    let line = primary.info("slave0");
+    assert!(line.starts_with(&format!("ip=127.0.0.1,port={},state=online,offset=", replica.address().port())), "{line}");
+}
+
+#[test]
+fn a_node_replicates_from_redis() {
+    replicates_under_load(Kind::Redis, Kind::Node, [&["--repl-diskless-sync", "yes"], &[]]);
+}
+
+#[test]
+fn a_node_replicates_from_redis_by_a_file() {
+    replicates_under_load(Kind::Redis, Kind::Node, [&["--repl-diskless-sync", "no"], &[]]);
+}
+
+#[test]
+fn redis_replicates_from_a_node() {
+    replicates_under_load(Kind::Node, Kind::Redis, [&[], &[]]);
+}
+
+#[test]
+fn redis_replicates_from_a_node_by_a_file() {
+    replicates_under_load(Kind::Node, Kind::Redis, [&["--repl-diskless-sync", "no"], &["--repl-diskless-load", "disabled"]]);
+}
+
+#[test]
+fn a_node_replicates_from_a_node() {
+    replicates_under_load(Kind::Node, Kind::Node, [&[], &[]]);
+    replicates_under_load(Kind::Node, Kind::Node, [&["--repl-diskless-sync", "no"], &[]]);
+}
+
+/// redis → node → redis and node; then the node in the middle is promoted.
+#[test]
+fn chains_hand_the_stream_on_and_a_promotion_keeps_it() {
+    let first = Server::start(Kind::Redis, &[]);
+    let middle = Server::start(Kind::Node, &[]);
+    let lasts = [Server::start(Kind::Redis, &[]), Server::start(Kind::Node, &[])];
+    let writer = Writer::start(first.address(), 5);
+    middle.follow(&first);
+    middle.wait_for_link();
+    for last in &lasts {
+        last.follow(&middle);
+        last.wait_for_link();
+    }
+    writer.wait_for_more(500);
+    writer.stop();
+    for last in &lasts {
+        assert_converged(&first, last);
+        assert_eq!(last.info("master_replid"), first.info("master_replid"));
+    }
+    // Written to the one in the middle from here on.
+    let full = middle.number("sync_full");
+    assert_eq!(full, 2);
+    assert_eq!(middle.wire().run("REPLICAOF NO ONE"), Value::ok());
+    assert_eq!(middle.info("role"), "master");
+    assert_eq!(middle.info("master_replid2"), first.info("master_replid"));
+    let writer = Writer::start(middle.address(), 6);
+    for last in &lasts {
+        last.wait_for_link();
+    }
+    writer.wait_for_more(300);
+    // The old primary comes back as a replica, without a snapshot: it wrote nothing more.
+    first.follow(&middle);
+    first.wait_for_link();
+    writer.wait_for_more(300);
+    writer.stop();
+    for replica in lasts.iter().chain([&first]) {
+        assert_converged(&middle, replica);
+    }
+    assert_eq!(middle.number("sync_full"), full, "everyone went on with the stream");
+    assert!(middle.number("sync_partial_ok") >= 3);
+}
+
+/// A former primary that wrote what nobody has begins anew, with a snapshot.
+#[test]
+fn what_a_deposed_primary_wrote_alone_is_replaced() {
+    let [one, other] = [Server::start(Kind::Node, &[]), Server::start(Kind::Node, &[])];
+    other.follow(&one);
+    other.wait_for_link();
+    let mut wire = one.wire();
+    assert_eq!(wire.run("SET shared 1"), Value::ok());
+    assert_eq!(wire.run("WAIT 1 5000"), Value::Integer(1));
+    assert_eq!(other.wire().run("REPLICAOF NO ONE"), Value::ok());
+    assert_eq!(wire.run("SET alone 1"), Value::ok());
+    assert_eq!(other.wire().run("SET new 1"), Value::ok());
+    one.follow(&other);
+    one.wait_for_link();
+    assert_converged(&other, &one);
+    assert_eq!(one.wire().run("EXISTS alone new shared"), Value::Integer(2));
+}
+
+#[test]
+fn wait_counts_who_has_it() {
+    let primary = Server::start(Kind::Node, &[]);
+    let replicas = [Server::start(Kind::Node, &[]), Server::start(Kind::Redis, &[])];
+    let mut wire = primary.wire();
+    assert_eq!(wire.run("WAIT 0 0"), Value::Integer(0));
+    let started = Instant::now();
+    assert_eq!(wire.run("WAIT 1 100"), Value::Integer(0));
+    assert!(started.elapsed() >= Duration::from_millis(95));
+    for replica in &replicas {
+        replica.follow(&primary);
+        replica.wait_for_link();
+    }
+    for round in 0..20 {
+        assert_eq!(wire.run(&format!("SET key {round}")), Value::ok());
+        assert_eq!(wire.run("WAIT 2 10000"), Value::Integer(2));
+        for replica in &replicas {
+            assert_eq!(replica.wire().run("GET key"), Value::bulk(&round.to_string()));
+        }
+    }
+    // What comes behind it in the pipeline waits, and is answered in order.
+    wire.send_raw(b"SET key pipelined\r\nWAIT 2 10000\r\nGET key\r\n");
+    assert_eq!([wire.read(), wire.read(), wire.read()], [Value::ok(), Value::Integer(2), Value::bulk("pipelined")]);
+    wire.send_raw(b"MULTI\r\nSET key queued\r\nWAIT 5 0\r\nEXEC\r\n");
+    (0..3).for_each(|_| drop(wire.read()));
+    assert_eq!(wire.read().elements().len(), 2, "EXEC waits for nobody");
+    assert!(wire.run("WAITAOF 1 0 0").is_error("ERR"));
+    assert!(replicas[0].wire().run("WAIT 1 0").is_error("ERR"));
+    // One that does not answer.
+    let before = Instant::now();
+    wire.run("SET key last");
+    assert_eq!(wire.run("WAIT 3 200"), Value::Integer(2));
+    assert!(before.elapsed() >= Duration::from_millis(190));
+}
+
+#[test]
+fn writes_need_as_many_replicas_as_they_are_told() {
+    let primary = Server::start(Kind::Node, &["--min-replicas-to-write", "1", "--min-replicas-max-lag", "3"]);
+    let mut wire = primary.wire();
+    assert!(wire.run("SET key value").is_error("NOREPLICAS"));
+    assert!(wire.run("EVAL \"return redis.call('SET', 'key', 'value')\" 0").text().contains("NOREPLICAS"));
+    assert_eq!(wire.run("GET key"), Value::NullBulk);
+    let replica = Server::start(Kind::Node, &[]);
+    replica.follow(&primary);
+    replica.wait_for_link();
+    wait_until("writes are taken", || wire.run("SET key value") == Value::ok());
+    assert_eq!(primary.info("min_slaves_good_slaves"), "1");
+    drop(replica);
+    wait_until("writes are refused", || wire.run("SET key value").is_error("NOREPLICAS"));
+}
+
+#[test]
+fn a_replica_without_its_primary_says_so() {
+    let primary = Server::start(Kind::Node, &["--requirepass", "secret"]);
+    let mut wire = primary.wire();
+    wire.run("AUTH secret");
+    wire.run("SET key value");
+    let address = primary.address();
+    let replicaof = format!("127.0.0.1 {}", address.port());
+    let replica = Server::start(
+        Kind::Node,
+        &[
+            "--replicaof",
+            "127.0.0.1",
+            &address.port().to_string(),
+            "--masterauth",
+            "wrong",
+            "--replica-serve-stale-data",
+            "no",
+            "--replica-announce-ip",
+            "shop-7",
+            "--replica-announce-port",
+            "7777",
+            "--replica-priority",
+            "10",
+        ],
+    );
+    let mut reader = replica.wire();
+    assert_eq!(reader.run("CONFIG GET replicaof").elements()[1], Value::bulk(&replicaof));
+    thread::sleep(Duration::from_millis(300));
+    assert!(reader.run("GET key").is_error("MASTERDOWN"));
+    assert_eq!(replica.info("master_link_status"), "down");
+    reader.run("CONFIG SET masterauth secret");
+    replica.wait_for_link();
+    wait_until("it is read", || reader.run("GET key") == Value::bulk("value"));
+    assert!(info(&mut wire, "slave0").starts_with("ip=shop-7,port=7777,state=online"));
+    assert_eq!(replica.info("slave_priority"), "10");
+    let role = wire.run("ROLE");
+    assert_eq!(role.elements()[0], Value::bulk("master"));
+    assert_eq!(role.elements()[2].elements()[0].elements()[..2], [Value::bulk("shop-7"), Value::bulk("7777")]);
+    assert_eq!(reader.run("ROLE").elements()[3], Value::bulk("connected"));
+    drop(primary);
+    wait_until("the link is down", || replica.info("master_link_status") == "down");
+    wait_until("it says so", || reader.run("GET key").is_error("MASTERDOWN"));
+    reader.run("CONFIG SET replica-serve-stale-data yes");
+    wait_until("it answers with what it has", || reader.run("GET key") == Value::bulk("value"));
+    assert_eq!(reader.run("REPLICAOF NO ONE"), Value::ok());
+    assert_eq!(reader.run("SET key mine"), Value::ok());
+    assert!(reader.run("REPLICAOF host port").is_error("ERR"));
+}
+
+/// A replica keeps what has expired until its primary says so, and does not show it.
+#[test]
+fn keys_go_on_a_replica_when_they_go_on_its_primary() {
+    let [primary, replica] = [Server::start(Kind::Node, &[]), Server::start(Kind::Node, &[])];
+    replica.follow(&primary);
+    replica.wait_for_link();
+    let mut wire = primary.wire();
+    for number in 0..200 {
+        wire.run(&format!("SET key-{number} v PX 300"));
+    }
+    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    let mut reader = replica.wire();
+    assert_eq!(reader.run("DBSIZE"), Value::Integer(200));
+    thread::sleep(Duration::from_millis(320));
+    assert_eq!(reader.run("GET key-7"), Value::NullBulk);
+    wait_until("they are gone", || reader.run("DBSIZE") == Value::Integer(0));
+    assert_eq!(replica.info("expired_keys"), "0", "the primary said so");
+}
+
+/// Much more than the backlog's size is written while a snapshot is on its way.
+#[test]
+fn what_is_written_during_a_sync_arrives() {
+    let primary = Server::start(Kind::Node, &["--repl-backlog-size", "16kb"]);
+    let mut wire = primary.wire();
+    let text = "x".repeat(1_000);
+    for number in 0..20_000 {
+        wire.send(&["SET", &format!("key-{number}"), &text]);
+    }
+    (0..20_000).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    let replica = Server::start(Kind::Node, &[]);
+    replica.follow(&primary);
+    for number in 0..20_000 {
+        wire.send(&["SET", &format!("key-{number}"), &format!("{number}-{text}")]);
+    }
+    (0..20_000).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    replica.wait_for_link();
+    assert_converged(&primary, &replica);
+    assert_eq!(primary.number("sync_full"), 1);
+    // A single value larger than the backlog.
+    wire.send(&["SET", "large", &"y".repeat(3_000_000)]);
+    assert_eq!(wire.read(), Value::ok());
+    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    assert_eq!(primary.number("sync_full"), 1);
+    // With the next write the stream is cut to its size again.
+    wire.run("SET small value");
+    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    assert!(primary.number("repl_backlog_histlen") <= 16 * 1024);
+}
