@@ -1,5 +1,7 @@
 //! What is asked of the store, one function for each script or pipeline, with typed answers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand::RngExt as _;
 use redis::{Cmd, Pipeline, Value};
@@ -9,6 +11,7 @@ use crate::{
     CacheStore, StoreError,
     cart::{lines::CartSnapshot, merge::Merge},
     device::Device,
+    encryption::BIND_FIELD,
     expiry::ExpiryPolicy,
     keys::Tag,
     layer::Settings,
@@ -40,6 +43,8 @@ pub(crate) struct Write {
     pub(crate) along: Along,
     /// Set when the application's data has another version than the stored one.
     pub(crate) data_version: Option<u32>,
+    /// What the values of a session are bound to that gets another tag.
+    pub(crate) bind_field: Option<Vec<u8>>,
 }
 
 impl Write {
@@ -60,6 +65,7 @@ impl Write {
             merge: Merge::Nothing,
             along: Along::default(),
             data_version: None,
+            bind_field: None,
         }
     }
 
@@ -71,6 +77,9 @@ impl Write {
             cmd.arg("@owner").arg(owner.as_str());
             cmd.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
         }
+        if let Some(bind) = &self.bind_field {
+            cmd.arg(BIND_FIELD).arg(&bind[..]);
+        }
         self.version_field(cmd);
     }
 
@@ -81,7 +90,10 @@ impl Write {
     }
 
     fn count_reserved(&self) -> usize {
-        2 * (usize::from(self.policy_changed) + 3 * usize::from(self.owner.is_some()) + usize::from(self.data_version.is_some()))
+        2 * (usize::from(self.policy_changed)
+            + 3 * usize::from(self.owner.is_some())
+            + usize::from(self.bind_field.is_some())
+            + usize::from(self.data_version.is_some()))
     }
 }
 
@@ -146,7 +158,9 @@ pub(crate) fn commit_token() -> String {
 impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
         let session = self.keys().session(tag);
-        StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)
+        let mut stored = StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)?;
+        self.open(tag, &mut stored)?;
+        Ok(stored)
     }
 
     /// The session, and a cart that is probably the one that goes with it, in one round trip.
@@ -155,10 +169,20 @@ impl CacheStore {
         session: &Tag,
         cart: &Tag,
     ) -> Result<(StoredSession, CartSnapshot), StoreError> {
-        let (session, cart) = (self.keys().session(session), self.keys().cart(cart));
-        let mut reply = self.ask(&SessionRead { session: &session, cart: Some(&cart) }).await?;
-        let session = StoredSession::parse(&mut reply)?;
-        Ok((session, CartSnapshot::parse(&mut reply)?))
+        let (key, cart) = (self.keys().session(session), self.keys().cart(cart));
+        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart) }).await?;
+        let mut stored = StoredSession::parse(&mut reply)?;
+        self.open(session, &mut stored)?;
+        Ok((stored, CartSnapshot::parse(&mut reply)?))
+    }
+
+    fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
+        let binding = self.vault().binding(tag, session.bind_field.as_deref())?;
+        for field in &mut session.fields {
+            self.vault().open(&binding, field)?;
+        }
+        session.binding = Some(binding);
+        Ok(())
     }
 
     pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
@@ -208,16 +232,16 @@ impl CacheStore {
         Ok(Some(kept_ms))
     }
 
-    /// Creates a session under a fresh id, and tells for how many ms it is kept. `planned` is tried first.
+    /// Creates a session under a fresh id. The fields come back as they are in the store.
     pub(crate) async fn create_session(
         &self,
         write: &Write,
-        fields: &[RawField],
-        planned: Option<Id>,
-    ) -> Result<(Id, Committed), StoreError> {
-        let mut id = planned.unwrap_or_default();
+        fields: &Arc<Vec<RawField>>,
+    ) -> Result<(Id, Committed, Arc<Vec<RawField>>), StoreError> {
+        let mut id = Id::default();
         for _ in 0..ID_ATTEMPTS {
             let tag = self.keys().session_tag(&id);
+            let fields = self.vault().seal(&tag, &[], Arc::clone(fields))?;
             let mut keys = vec![self.keys().session(&tag)];
             let how = self.along(&write.along, &tag, &mut keys);
             let mut call = CREATE.call(&borrowed(&keys));
@@ -228,12 +252,12 @@ impl CacheStore {
                 call.arg("@device").arg(&write.device.class).arg("@network").arg(&write.device.network);
             }
             write.version_field(&mut call);
-            for field in fields {
-                call.arg(&field.name[..]).arg(&field.value[..]);
+            for field in &*fields {
+                call.arg(&field.name[..]).arg(field.stored());
             }
             let answer = self.script(&CREATE, &call).await?;
             if integer(&answer[0])? == reply::OK {
-                return Ok((id, self.committed(&answer, write, &tag, None).await?));
+                return Ok((id, self.committed(&answer, write, &tag, None).await?, fields));
             }
             id = Id::default();
         }
@@ -252,6 +276,21 @@ impl CacheStore {
             (Value::Nil, ended) => Tag::from_bytes(&bytes(ended)?).map_or(Fate::Ended, Fate::Succeeded),
             (_, _) => Fate::Lives,
         })
+    }
+
+    /// The first of these under which there is something. One round trip.
+    pub(crate) async fn which_exists(&self, tags: &[Tag]) -> Result<Option<Tag>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(tags.len());
+        for tag in tags {
+            pipeline.cmd("EXISTS").arg(self.keys().session(tag));
+        }
+        let answers = self.pipeline(&pipeline).await?;
+        for (tag, there) in tags.iter().zip(&answers) {
+            if integer(there)? == 1 {
+                return Ok(Some(*tag));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) async fn read_field(&self, tag: &Tag, field: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -309,6 +348,7 @@ impl CacheStore {
     pub(crate) async fn rotate_session(
         &self,
         old: &Tag,
+        binding: &Tag,
         write: &Write,
         delta: &Delta<'_>,
     ) -> Result<(Id, Committed), StoreError> {
@@ -316,6 +356,7 @@ impl CacheStore {
         for _ in 0..ID_ATTEMPTS {
             let id = Id::default();
             let new = keys.session_tag(&id);
+            let write = &Write { bind_field: self.vault().bind_field(&new, binding)?, ..write.clone() };
             let mut named = vec![
                 keys.session(old),
                 keys.session(&new),
@@ -482,7 +523,7 @@ fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) 
     call.arg(write.count_reserved() + 2 * set.len());
     write.reserved_fields(call);
     for field in set {
-        call.arg(&field.name[..]).arg(&field.value[..]);
+        call.arg(&field.name[..]).arg(field.stored());
     }
     for name in removed {
         call.arg(name);

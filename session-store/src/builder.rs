@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 
 use crate::{
-    CacheStore, StoreError,
-    keys::Keys,
+    CacheStore, EncryptionKeys, StoreError,
+    encryption::Vault,
+    keys::{FORMER_KEYS_MAX, Keys},
     nodes::{Address, Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
@@ -84,6 +85,9 @@ pub struct CacheStoreBuilder {
     deadline: Duration,
     connect_timeout: Duration,
     key: Option<Vec<u8>>,
+    former_keys: Vec<Vec<u8>>,
+    user_key: Option<Vec<u8>>,
+    encryption: Option<EncryptionKeys>,
 }
 
 impl fmt::Debug for CacheStoreBuilder {
@@ -111,6 +115,9 @@ impl CacheStoreBuilder {
             deadline: DEADLINE_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             key: None,
+            former_keys: Vec::new(),
+            user_key: None,
+            encryption: None,
         }
     }
 
@@ -201,7 +208,7 @@ impl CacheStoreBuilder {
     /// The secret of the keyed hash that stands for an id in the store; at least 16 bytes, the same on all replicas.
     ///
     /// Without one, a public constant is used. A dump of the store then still reveals no session id, since an id has 128
-    /// random bits, but names of users can be tried one by one. Changing the key ends all sessions.
+    /// random bits, but names of users can be tried one by one. To change it, see [`former_key`](Self::former_key).
     ///
     /// ```
     /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
@@ -209,6 +216,49 @@ impl CacheStoreBuilder {
     /// ```
     pub fn key(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.key = Some(secret.into());
+        self
+    }
+
+    /// A key of the hash under which sessions are looked for when there is none under [`key`](Self::key), up to four.
+    ///
+    /// To change the key without anybody being logged out: first give all replicas the new one as a `former_key`, so that they
+    /// find what the others will write; then make it the `key` and the former one the `former_key`, and
+    /// [`user_key`](Self::user_key) what `key` was; and leave the former one out when the sessions of its time have ended. A session
+    /// moves to the new key when it gets a new id. Only what is not found under the key costs a round trip more, and a process
+    /// remembers what it has found.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder
+    ///     .key(*b"32 bytes that are new this month")
+    ///     .former_key(*b"32 bytes that only replicas know")
+    ///     .user_key(*b"32 bytes that only replicas know");
+    /// ```
+    pub fn former_key(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.former_keys.push(secret.into());
+        self
+    }
+
+    /// The secret of the keyed hash that stands for a user and for an idempotency token. Default: [`key`](Self::key). When it
+    /// changes, the carts of users are not found any more.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.user_key(*b"32 bytes that only replicas know");
+    /// ```
+    pub fn user_key(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.user_key = Some(secret.into());
+        self
+    }
+
+    /// Encrypts the values of sessions. Default: they are in the store as JSON.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.encryption(session_store::EncryptionKeys::new([7; 32]));
+    /// ```
+    pub fn encryption(mut self, keys: EncryptionKeys) -> Self {
+        self.encryption = Some(keys);
         self
     }
 
@@ -259,13 +309,15 @@ impl CacheStoreBuilder {
             .max_size(self.pool_size)
             .build()
             .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
-        let keys = Keys::new(&self.prefix, self.key.as_deref().unwrap_or(PUBLIC_KEY));
+        let key = self.key.as_deref().unwrap_or(PUBLIC_KEY);
+        let keys = Keys::new(&self.prefix, key, &self.former_keys, self.user_key.as_deref().unwrap_or(key));
         Ok(CacheStore::new(Arc::new(Inner {
             pool,
             topology,
             keys,
             owners: Owners::default(),
             turns: Arc::default(),
+            vault: Vault(self.encryption),
             quarantined: 0.into(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,
@@ -289,8 +341,10 @@ impl CacheStoreBuilder {
             "the deadline must be 1 ms to 60 s"
         } else if !times.contains(&self.connect_timeout) {
             "the connect timeout must be 1 ms to 60 s"
-        } else if self.key.as_ref().is_some_and(|key| key.len() < 16) {
-            "the key must have at least 16 bytes"
+        } else if self.key.iter().chain(&self.former_keys).chain(&self.user_key).any(|key| key.len() < 16) {
+            "each key must have at least 16 bytes"
+        } else if self.former_keys.len() > FORMER_KEYS_MAX {
+            "there may be four former keys at most"
         } else {
             return Ok(());
         };

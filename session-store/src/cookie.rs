@@ -10,7 +10,10 @@ use http::{
 use time::Duration;
 use tower_sessions::session::Id;
 
-use crate::expiry::ExpiryPolicy;
+use crate::{
+    cookie_keys::{Found, Protection},
+    expiry::ExpiryPolicy,
+};
 
 /// The attributes of the cookie.
 #[derive(Debug, Clone)]
@@ -21,12 +24,21 @@ pub(crate) struct CookieSettings {
     pub(crate) same_site: SameSite,
     pub(crate) path: Cow<'static, str>,
     pub(crate) domain: Option<Cow<'static, str>>,
+    pub(crate) protection: Protection,
 }
 
 impl Default for CookieSettings {
     fn default() -> Self {
         // The name says nothing of the software: see OWASP's Session Management Cheat Sheet.
-        Self { name: "id".into(), secure: true, http_only: true, same_site: SameSite::Lax, path: "/".into(), domain: None }
+        Self {
+            name: "id".into(),
+            secure: true,
+            http_only: true,
+            same_site: SameSite::Lax,
+            path: "/".into(),
+            domain: None,
+            protection: Protection::None,
+        }
     }
 }
 
@@ -40,7 +52,7 @@ impl CookieSettings {
 
     /// The header for a session that the store keeps for so many ms: `Max-Age` is in step.
     pub(crate) fn set(&self, full_name: &str, id: &Id, policy: ExpiryPolicy, kept_ms: i64) -> HeaderValue {
-        let mut cookie = self.cookie(full_name, id.to_string());
+        let mut cookie = self.cookie(full_name, self.protection.write(full_name, id));
         match policy {
             ExpiryPolicy::Idle(_) | ExpiryPolicy::At(_) => {
                 cookie.set_max_age(Duration::milliseconds(kept_ms.max(0)));
@@ -70,14 +82,14 @@ impl CookieSettings {
 }
 
 /// The id that the client sent. What is no id counts as none.
-pub(crate) fn find(headers: &HeaderMap, full_name: &str) -> Option<Id> {
+pub(crate) fn find(headers: &HeaderMap, full_name: &str, protection: &Protection) -> Option<Found> {
     headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|header| header.to_str().ok())
         .flat_map(|header| Cookie::split_parse(header).filter_map(Result::ok))
         .filter(|cookie| cookie.name() == full_name)
-        .find_map(|cookie| cookie.value().parse().ok())
+        .find_map(|cookie| protection.read(full_name, cookie.value()))
 }
 
 /// Adds the cookie, and sees to it that no shared cache hands it to somebody else.
@@ -109,7 +121,7 @@ mod tests {
     use tower_sessions::session::Id;
 
     use super::{CookieSettings, find};
-    use crate::expiry::ExpiryPolicy;
+    use crate::{cookie_keys::Protection, expiry::ExpiryPolicy};
 
     #[test]
     fn the_default_cookie_is_bound_to_its_host() {
@@ -136,9 +148,9 @@ mod tests {
     fn garbage_is_no_id() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, "a=1; id=not-an-id; b=2".parse().unwrap());
-        assert_eq!(find(&headers, "id"), None);
+        assert_eq!(find(&headers, "id", &Protection::None), None);
         headers.append(COOKIE, format!("id={}", Id(7)).parse().unwrap());
-        assert_eq!(find(&headers, "id"), Some(Id(7)));
-        assert_eq!(find(&headers, "__Host-id"), None);
+        assert_eq!(find(&headers, "id", &Protection::None).map(|found| found.id), Some(Id(7)));
+        assert_eq!(find(&headers, "__Host-id", &Protection::None), None);
     }
 }

@@ -77,8 +77,8 @@ impl CacheStore {
         call.arg(there).arg(write.policy.encode());
         absolute(&mut call, write.absolute_ms);
         call.arg("@v").arg(VERSION);
-        for field in encode(&record.data)? {
-            call.arg(&field.name[..]).arg(&field.value[..]);
+        for field in &*self.vault().seal(tag, &[], encode(&record.data)?.into())? {
+            call.arg(&field.name[..]).arg(field.stored());
         }
         let answer = self.script(&TAKE_OVER, &call).await?;
         // Taken or gone: another request was faster, and did the same.

@@ -4,8 +4,11 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use parking_lot::Mutex;
 use sha2::Sha256;
 use tower_sessions::session::Id;
+
+use crate::generations::Generations;
 
 /// Bytes of the hash that are kept: 128 bits, as many as the id has.
 const TAG_BYTES: usize = 16;
@@ -39,10 +42,19 @@ impl fmt::Debug for Tag {
     }
 }
 
+/// Keys of the hash under which sessions are looked for beside the current one. Each is one read more for an unknown id.
+pub(crate) const FORMER_KEYS_MAX: usize = 4;
+/// Sessions under former keys that a process remembers at least; twice as many at most.
+const FOUND_REMEMBERED: usize = 16_384;
+
 /// Makes the names of keys.
 pub(crate) struct Keys {
     prefix: Box<str>,
-    mac: Hmac<Sha256>,
+    /// Of ids of sessions: the current one first.
+    ids: Vec<Hmac<Sha256>>,
+    /// Of names of users and of tokens, which must be found for much longer.
+    names: Hmac<Sha256>,
+    found: Mutex<Generations<Tag>>,
 }
 
 impl fmt::Debug for Keys {
@@ -52,17 +64,40 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(prefix: &str, secret: &[u8]) -> Self {
-        let mac = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
-        Self { prefix: prefix.into(), mac }
+    pub(crate) fn new(prefix: &str, secret: &[u8], former: &[Vec<u8>], user_secret: &[u8]) -> Self {
+        let mac = |secret: &[u8]| Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
+        let ids = std::iter::once(secret).chain(former.iter().map(Vec::as_slice)).map(mac).collect();
+        Self { prefix: prefix.into(), ids, names: mac(user_secret), found: Mutex::default() }
     }
 
+    /// Where the session of this id is: under the current key, unless it was found under a former one.
     pub(crate) fn session_tag(&self, id: &Id) -> Tag {
-        self.tag(b"session:", &id.0.to_le_bytes())
+        let tag = tag(&self.ids[0], b"session:", &id.0.to_le_bytes());
+        if !self.has_former() {
+            return tag;
+        }
+        self.found.lock().get(&tag).unwrap_or(tag)
+    }
+
+    pub(crate) fn has_former(&self) -> bool {
+        self.ids.len() > 1
+    }
+
+    /// Everywhere where it may be.
+    pub(crate) fn session_tags(&self, id: &Id) -> impl Iterator<Item = Tag> {
+        let id = id.0.to_le_bytes();
+        self.ids.iter().map(move |mac| tag(mac, b"session:", &id))
+    }
+
+    /// The session of this id was found under this tag.
+    pub(crate) fn found(&self, id: &Id, at: Tag) {
+        let current = tag(&self.ids[0], b"session:", &id.0.to_le_bytes());
+        let mut found = self.found.lock();
+        if at == current { found.remove(&current) } else { found.insert(current, at, FOUND_REMEMBERED) }
     }
 
     pub(crate) fn user_tag(&self, user_id: &str) -> Tag {
-        self.tag(b"user:", user_id.as_bytes())
+        tag(&self.names, b"user:", user_id.as_bytes())
     }
 
     /// An idempotency token as it is remembered: fixed in length whatever the client sent.
@@ -120,33 +155,35 @@ impl Keys {
         key
     }
 
-    fn tag(&self, domain: &[u8], secret: &[u8]) -> Tag {
-        let mut mac = self.mac.clone();
-        mac.update(domain);
-        mac.update(secret);
-        let hash = mac.finalize().into_bytes();
-        let mut tag = [0; TAG_CHARS];
-        URL_SAFE_NO_PAD.encode_slice(&hash[..TAG_BYTES], &mut tag).expect("16 bytes are 22 characters of base64");
-        Tag(tag)
-    }
-
     fn hash(&self, domain: &[u8], secret: &[u8]) -> String {
-        let mut mac = self.mac.clone();
+        let mut mac = self.names.clone();
         mac.update(domain);
         mac.update(secret);
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 }
 
+fn tag(mac: &Hmac<Sha256>, domain: &[u8], secret: &[u8]) -> Tag {
+    let mut mac = mac.clone();
+    mac.update(domain);
+    mac.update(secret);
+    let hash = mac.finalize().into_bytes();
+    let mut tag = [0; TAG_CHARS];
+    URL_SAFE_NO_PAD.encode_slice(&hash[..TAG_BYTES], &mut tag).expect("16 bytes are 22 characters of base64");
+    Tag(tag)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use tower_sessions::session::Id;
 
     use super::{Keys, TAG_CHARS, TOKEN_CHARS};
 
     #[test]
     fn keys_hide_the_id_and_share_a_slot() {
-        let keys = Keys::new("shop", b"secret");
+        let keys = Keys::new("shop", b"secret", &[], b"secret");
         let id = Id(42);
         let tag = keys.session_tag(&id);
         let session = keys.session(&tag);
@@ -159,8 +196,15 @@ mod tests {
 
     #[test]
     fn another_secret_gives_other_keys() {
-        let (a, b) = (Keys::new("shop", b"one"), Keys::new("shop", b"two"));
+        let (a, b) = (Keys::new("shop", b"one", &[], b"one"), Keys::new("shop", b"two", &[b"one".to_vec()], b"one"));
         assert_ne!(a.session_tag(&Id(42)), b.session_tag(&Id(42)));
         assert_ne!(a.user_tag("7"), a.user_tag("8"));
+        assert_eq!(a.user_tag("7"), b.user_tag("7"));
+        let former = b.session_tags(&Id(42)).last().unwrap();
+        assert_eq!(former, a.session_tag(&Id(42)));
+        b.found(&Id(42), former);
+        assert_eq!(b.session_tag(&Id(42)), former);
+        b.found(&Id(42), b.session_tags(&Id(42)).next().unwrap());
+        assert_ne!(b.session_tag(&Id(42)), former);
     }
 }

@@ -8,7 +8,12 @@ use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
 
-use crate::{CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService, cookie::CookieSettings, migration::Migrations};
+use crate::{
+    CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService,
+    cookie::CookieSettings,
+    cookie_keys::{CookieKeys, Protection},
+    migration::Migrations,
+};
 
 /// How long a session without requests is kept when nothing else is said.
 ///
@@ -222,6 +227,30 @@ impl SessionLayer {
         let domain = domain.into();
         assert!(!domain.is_empty() && is_attribute(&domain), "`{domain}` cannot be the domain of a cookie");
         self.cookie(|cookie| cookie.domain = Some(domain))
+    }
+
+    /// Signs the cookie, so that an id that this application has not given out does not reach the store. Default: it is not.
+    ///
+    /// ```
+    /// use session_store::CookieKeys;
+    /// # fn example(layer: session_store::SessionLayer, secret: &[u8; 32]) {
+    /// let layer = layer.with_signed_cookie(CookieKeys::new(secret));
+    /// # }
+    /// ```
+    pub fn with_signed_cookie(self, keys: CookieKeys) -> Self {
+        self.cookie(|cookie| cookie.protection = Protection::Signed(keys))
+    }
+
+    /// Encrypts the cookie, so that it shows no id either. Default: it is not.
+    ///
+    /// ```
+    /// use session_store::CookieKeys;
+    /// # fn example(layer: session_store::SessionLayer, secret: &[u8; 32]) {
+    /// let layer = layer.with_encrypted_cookie(CookieKeys::new(secret));
+    /// # }
+    /// ```
+    pub fn with_encrypted_cookie(self, keys: CookieKeys) -> Self {
+        self.cookie(|cookie| cookie.protection = Protection::Encrypted(keys))
     }
 
     /// When sessions end. Default: [`EXPIRY_DEFAULT`]. A session can have its own with `Session::set_expiry`, which lasts.

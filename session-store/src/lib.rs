@@ -5,10 +5,13 @@ mod backend;
 mod builder;
 pub mod cart;
 mod cookie;
+mod cookie_keys;
 mod device;
+mod encryption;
 mod error;
 mod expiry;
 mod foreign;
+mod generations;
 mod keys;
 mod layer;
 mod migration;
@@ -39,6 +42,8 @@ pub use crate::{
         PREFIX_DEFAULT, SOCKETS_DEFAULT, WAITING_MAX_DEFAULT,
     },
     cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
+    cookie_keys::CookieKeys,
+    encryption::EncryptionKeys,
     error::{Stage, StoreError},
     foreign::QUARANTINE_TTL,
     layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer, USER_SESSIONS_MAX_DEFAULT},

@@ -4,44 +4,26 @@
 //! A hint is only ever used in a step that also tells whose session it is, and what it led to is dropped when it was
 //! wrong.
 
-use std::{collections::HashMap, mem};
-
 use parking_lot::Mutex;
 
-use crate::keys::Tag;
+use crate::{generations::Generations, keys::Tag};
 
 /// Sessions that are remembered at least; twice as many at most, about 6 MiB.
 const SESSIONS_REMEMBERED: usize = 32_768;
 
-/// A bounded map in two generations: the older one is dropped when the younger one is full.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Mutex<Generations>);
-
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<Tag, Tag>,
-    old: HashMap<Tag, Tag>,
-}
+pub(crate) struct Owners(Mutex<Generations<Tag>>);
 
 impl Owners {
     pub(crate) fn hint(&self, session: &Tag) -> Option<Tag> {
-        let generations = self.0.lock();
-        generations.young.get(session).or_else(|| generations.old.get(session)).copied()
+        self.0.lock().get(session)
     }
 
     pub(crate) fn learn(&self, session: &Tag, owner: Option<Tag>) {
-        let mut generations = self.0.lock();
-        let Some(owner) = owner else {
-            // Most sessions are anonymous, in many applications all of them.
-            if generations.young.is_empty() && generations.old.is_empty() {
-                return;
-            }
-            generations.young.remove(session);
-            generations.old.remove(session);
-            return;
-        };
-        if generations.young.insert(*session, owner).is_none() && generations.young.len() >= SESSIONS_REMEMBERED {
-            generations.old = mem::take(&mut generations.young);
+        let mut sessions = self.0.lock();
+        match owner {
+            Some(owner) => sessions.insert(*session, owner, SESSIONS_REMEMBERED),
+            None => sessions.remove(session),
         }
     }
 }
@@ -55,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_and_keeps_what_is_recent() {
-        let (keys, owners) = (Keys::new("shop", b"0123456789abcdef"), Owners::default());
+        let (keys, owners) = (Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef"), Owners::default());
         let user = keys.user_tag("ada");
         let session = |i: usize| keys.session_tag(&Id(i as i128));
         for i in 0..3 * SESSIONS_REMEMBERED {

@@ -11,6 +11,7 @@
 //! | `@until` | when it ends at the latest, likewise |
 //! | `@capped` | the time to live reaches to `@until` already |
 //! | `@expiry` | the policy: `i` idle, `a` at a time, `s` for a browser session; then ms |
+//! | `@bind` | what encrypted values are bound to, once the session got a new id; encrypted itself |
 //! | `@d` | version of the application's data, see `SessionLayer::with_migration` |
 //! | `@clean` | when this session took the place of one that could not be read |
 //! | `@owner` | the tag of the user whose cart this session uses |
@@ -52,6 +53,10 @@ pub(crate) struct StoredSession {
     /// No touch can extend it any more.
     pub(crate) capped: bool,
     pub(crate) owner: Option<Tag>,
+    /// As it is stored; see `encryption`.
+    pub(crate) bind_field: Option<Bytes>,
+    /// What the values are bound to when they are encrypted; `None` until they were looked at.
+    pub(crate) binding: Option<Tag>,
     /// The version of the application's data; `None` before its first migration.
     pub(crate) data_version: Option<u32>,
     /// The fields of the application, as stored.
@@ -66,6 +71,18 @@ pub(crate) struct RawField {
     // Slices of the answer that they came in, so that reading a session copies nothing.
     pub(crate) name: Bytes,
     pub(crate) value: Bytes,
+    /// What the store holds, when that is not the value itself, since it is encrypted.
+    pub(crate) stored: Option<Bytes>,
+}
+
+impl RawField {
+    pub(crate) fn new(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self { name: name.into(), value: value.into(), stored: None }
+    }
+
+    pub(crate) fn stored(&self) -> &[u8] {
+        self.stored.as_deref().unwrap_or(&self.value)
+    }
 }
 
 impl StoredSession {
@@ -100,7 +117,7 @@ impl StoredSession {
 
     fn take_field(&mut self, name: Bytes, value: Bytes) -> Result<(), StoreError> {
         if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
-            self.fields.push(RawField { name, value });
+            self.fields.push(RawField::new(name, value));
             return Ok(());
         }
         match &*name {
@@ -110,6 +127,7 @@ impl StoredSession {
             b"@until" => self.until_ms = Some(number(&value)?),
             b"@capped" => self.capped = true,
             b"@owner" => self.owner = Tag::from_bytes(&value),
+            b"@bind" => self.bind_field = Some(value),
             b"@d" => self.data_version = Some(number(&value)?),
             b"@ended" => {
                 self.ended = true;
@@ -170,7 +188,7 @@ pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, Stor
     data.iter()
         .map(|(key, value)| {
             let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
-            Ok(RawField { name: field_name(key).into_owned().into(), value: value.into() })
+            Ok(RawField::new(field_name(key).into_owned(), value))
         })
         .collect()
 }

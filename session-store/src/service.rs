@@ -17,6 +17,7 @@ use tower_sessions::Session;
 
 use crate::{
     CacheStore, Cart, StoreError, cookie,
+    cookie_keys::{Found, Protection},
     device::Client,
     expiry::not_chosen,
     layer::Settings,
@@ -70,12 +71,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let own = cookie::find(request.headers(), &self.settings.cookie_name);
-        let former = || cookie::find(request.headers(), self.settings.former_cookie.as_deref()?);
-        let (sent, is_former) = match own {
-            Some(own) => (Some(own), false),
-            None => former().map_or((None, false), |former| (Some(former), true)),
-        };
+        let settings = &self.settings;
+        let found = cookie::find(request.headers(), &settings.cookie_name, &settings.cookie.protection).or_else(|| {
+            let found = cookie::find(request.headers(), settings.former_cookie.as_deref()?, &Protection::None)?;
+            Some(Found { is_outdated: true, ..found })
+        });
+        let sent = found.map(|found| found.id);
         let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
         unit.attach(&session);
@@ -83,7 +84,7 @@ where
             user_agent: request.headers().get(USER_AGENT).cloned(),
             address: self.settings.client_address.as_ref().and_then(|find| find.of(&request)),
         });
-        if is_former {
+        if found.is_some_and(|found| found.is_outdated) {
             unit.renew_cookie();
         }
         let is_safe = request.method().is_safe();

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    CacheStoreBuilder, NodeStatus, PoolStatus, StoreError, keys::Keys, operation::Patience, owners::Owners, pool::Pool,
-    topology::Topology, turns::Turns,
+    CacheStoreBuilder, NodeStatus, PoolStatus, StoreError, encryption::Vault, keys::Keys, operation::Patience, owners::Owners,
+    pool::Pool, topology::Topology, turns::Turns,
 };
 
 /// Sessions and carts in a cache node, Redis or Valkey. Cheap to clone: all clones share one pool.
@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) topology: Topology,
     pub(crate) keys: Keys,
     pub(crate) owners: Owners,
+    pub(crate) vault: Vault,
     pub(crate) turns: Arc<Turns>,
     pub(crate) quarantined: AtomicU64,
     pub(crate) deadline: Duration,
@@ -207,6 +208,10 @@ impl CacheStore {
 
     pub(crate) fn note_quarantined(&self) {
         self.inner.quarantined.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.inner.vault
     }
 
     pub(crate) fn turns(&self) -> &Arc<Turns> {

@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn one_at_a_time_and_nothing_stays_behind() {
         let turns = Arc::new(Turns::default());
-        let keys = Keys::new("shop", b"0123456789abcdef");
+        let keys = Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef");
         let (a, b) = (keys.session_tag(&Id(1)), keys.session_tag(&Id(2)));
         let first = turns.take(a).await.unwrap();
         let other = turns.take(b).await.unwrap();

@@ -199,7 +199,7 @@ impl UserSessions {
     /// # }
     /// ```
     pub async fn end_all(&self) -> Result<u32, StoreError> {
-        self.end_others(None).await
+        self.end_others(&[]).await
     }
 
     /// As [`end_all`](Self::end_all), without the session of this request: after a change of the password, for instance.
@@ -215,14 +215,15 @@ impl UserSessions {
     /// # }
     /// ```
     pub async fn end_all_but(&self, session: &Session) -> Result<u32, StoreError> {
-        self.end_others(session.id().map(|id| self.store.keys().session_tag(&id))).await
+        let kept = session.id().map_or_else(Vec::new, |id| self.store.keys().session_tags(&id).collect());
+        self.end_others(&kept).await
     }
 
-    async fn end_others(&self, kept: Option<Tag>) -> Result<u32, StoreError> {
+    async fn end_others(&self, kept: &[Tag]) -> Result<u32, StoreError> {
         let mut ended = 0;
         for _ in 0..ROUNDS_MAX {
             let mut tags = self.tags().await?;
-            tags.retain(|tag| Some(*tag) != kept);
+            tags.retain(|tag| !kept.contains(tag));
             if tags.is_empty() {
                 return Ok(ended);
             }

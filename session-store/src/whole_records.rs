@@ -11,9 +11,23 @@ use tower_sessions::{
 use crate::{
     CacheStore, StoreError,
     backend::{Committed, Write},
+    encryption::BIND_FIELD,
     expiry::{ExpiryPolicy, from_unix_ms, unix_ms},
+    keys::Tag,
     record::{decode, encode},
 };
+
+impl CacheStore {
+    /// Where the session of this id is. A round trip only while there are former keys.
+    async fn locate(&self, id: &Id) -> Result<Tag, StoreError> {
+        let keys = self.keys();
+        let found = match keys.has_former() {
+            true => self.which_exists(&keys.session_tags(id).collect::<Vec<_>>()).await?,
+            false => None,
+        };
+        Ok(found.unwrap_or_else(|| keys.session_tag(id)))
+    }
+}
 
 /// For those who stay with `tower_sessions::SessionManagerLayer`: whole records instead of differences, and reads that
 /// do not extend the idle timeout, because that layer does not tell the store of its policy.
@@ -35,7 +49,7 @@ impl SessionStore for CacheStore {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
         let write = Write::bare(policy);
-        record.id = self.create_session(&write, &fields, None).await?.0;
+        record.id = self.create_session(&write, &fields.into()).await?.0;
         Ok(())
     }
 
@@ -43,7 +57,13 @@ impl SessionStore for CacheStore {
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let policy = ExpiryPolicy::At(unix_ms(record.expiry_date));
         let fields = encode(&record.data)?;
-        let tag = self.keys().session_tag(&record.id);
+        let tag = self.locate(&record.id).await?;
+        let bind_field = match self.vault().is_on() {
+            true => self.read_field(&tag, BIND_FIELD).await?,
+            false => None,
+        };
+        let binding = self.vault().binding(&tag, bind_field.as_deref())?;
+        let fields = self.vault().seal(&binding, &[], fields.into())?;
         match self.replace_session(&tag, &Write::bare(policy), &fields).await? {
             Committed::Done { .. } => Ok(()),
             Committed::Gone | Committed::Ended | Committed::CartChanged | Committed::FieldChanged(_) => {
@@ -53,7 +73,7 @@ impl SessionStore for CacheStore {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let tag = self.keys().session_tag(id);
+        let tag = self.locate(id).await?;
         let read = self.read_session(&tag).await;
         let read = read.and_then(|stored| Ok((decode(&stored.fields)?, stored)));
         let (data, stored) = match read {
@@ -71,7 +91,7 @@ impl SessionStore for CacheStore {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.end_session(&self.keys().session_tag(id), None).await?;
+        self.end_session(&self.locate(id).await?, None).await?;
         Ok(())
     }
 }

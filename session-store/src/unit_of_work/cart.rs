@@ -125,6 +125,7 @@ impl UnitOfWork {
             state.base = Base::Live(Live {
                 id: create.id,
                 tag: target.cart,
+                binding: target.cart,
                 policy: create.policy,
                 owner: None,
                 data_version: self.settings.data_version(),

@@ -30,8 +30,21 @@ enum Step {
     Read(Id),
     End(Tag),
     Create(Write),
-    Update(Tag, Write, Arc<Vec<RawField>>),
-    Rotate(Tag, Write, Arc<Vec<RawField>>),
+    Update(Known, Write),
+    Rotate(Known, Write),
+}
+
+/// The session as the store had it when it was last asked.
+pub(super) struct Known {
+    pub(super) tag: Tag,
+    pub(super) binding: Tag,
+    fields: Arc<Vec<RawField>>,
+}
+
+impl Known {
+    fn of(live: &Live) -> Self {
+        Self { tag: live.tag, binding: live.binding, fields: Arc::clone(&live.fields) }
+    }
 }
 
 impl UnitOfWork {
@@ -70,7 +83,7 @@ impl UnitOfWork {
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
-                    let (id, answer) = self.store.create_session(&write, &fields, None).await?;
+                    let (id, answer, fields) = self.store.create_session(&write, &fields).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
                         if let Some(swap) = swap {
                             swap.settle(Swapped::Done);
@@ -78,15 +91,16 @@ impl UnitOfWork {
                         return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                     }
                 }
-                Step::Update(tag, write, before) => {
-                    let delta = Delta::between(&before, &fields);
-                    let expected = swap.map(|swap| expected(swap, &before));
-                    let answer = self.store.commit_session(&tag, &write, &delta, expected).await?;
+                Step::Update(known, write) => {
+                    let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&fields))?;
+                    let delta = Delta::between(&known.fields, &fields);
+                    let expected = swap.map(|swap| expected(swap, &known.fields));
+                    let answer = self.store.commit_session(&known.tag, &write, &delta, expected).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
-                        self.lost_swap(swap, &tag, now.clone()).await?;
+                        self.lost_swap(swap, &known, now.clone()).await?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
-                    if let Some(kept_ms) = self.settle(answer, &write, Some(&tag)).await? {
+                    if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         if let Some(swap) = swap {
                             swap.settle(Swapped::Done);
                         }
@@ -94,12 +108,13 @@ impl UnitOfWork {
                         return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
                     }
                 }
-                Step::Rotate(tag, write, before) => {
+                Step::Rotate(known, write) => {
                     // The value that is to be compared is set under the new id, in the next step.
-                    let delta = Delta::between(&before, &before_swap);
-                    let (id, answer) = self.store.rotate_session(&tag, &write, &delta).await?;
-                    if let Some(kept_ms) = self.settle(answer, &write, Some(&tag)).await? {
-                        let id = self.committed(id, &write, &before_swap, kept_ms);
+                    let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&before_swap))?;
+                    let delta = Delta::between(&known.fields, &fields);
+                    let (id, answer) = self.store.rotate_session(&known.tag, &known.binding, &write, &delta).await?;
+                    if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
+                        let id = self.committed(id, &write, &fields, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
                         }
@@ -113,7 +128,11 @@ impl UnitOfWork {
     /// Ends the session of this request.
     pub(super) async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
         // What was never read may still be elsewhere, and would be found there by the next request.
-        self.find_elsewhere().await?;
+        let tag = match self.find_elsewhere().await? {
+            true => self.state.lock().base.session().map_or(*tag, |(_, tag)| tag),
+            false => *tag,
+        };
+        let tag = &tag;
         let user = match &self.state.lock().base {
             Base::Live(live) => live.owner,
             Base::Unread { owner, .. } => owner.or_else(|| self.store.owners().hint(tag)),
@@ -168,20 +187,36 @@ impl UnitOfWork {
 
     fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>, kept_ms: i64) -> Id {
         let mut state = self.state.lock();
-        let (known, owner) = match &state.base {
-            Base::Live(live) => (Some(live.policy), live.owner),
-            _ => (None, None),
+        let (known, owner, place) = match &state.base {
+            Base::Live(live) => (Some(live.policy), live.owner, Some((live.id, live.tag, live.binding))),
+            _ => (None, None, None),
+        };
+        // A new id is under a new tag, and its values are bound to what they were.
+        let (tag, binding) = match place {
+            Some((known, tag, binding)) if known == id => (tag, binding),
+            _ => {
+                let tag = self.store.keys().session_tag(&id);
+                (tag, place.map_or(tag, |(_, _, binding)| binding))
+            }
         };
         if known.is_some_and(|known| known != write.policy) {
             state.extended = Some(write.policy);
         }
-        let (tag, owner) = (self.store.keys().session_tag(&id), write.owner.or(owner));
+        let owner = write.owner.or(owner);
         if owner.is_some() {
             self.store.owners().learn(&tag, owner);
         }
         let data_version = self.settings.data_version();
-        state.base =
-            Base::Live(Live { id, tag, policy: write.policy, owner, data_version, fields: Arc::clone(fields), fresh: false });
+        state.base = Base::Live(Live {
+            id,
+            tag,
+            binding,
+            policy: write.policy,
+            owner,
+            data_version,
+            fields: Arc::clone(fields),
+            fresh: false,
+        });
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
@@ -195,7 +230,7 @@ impl UnitOfWork {
 }
 
 fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {
-    let value = before.iter().find(|field| field.name == swap.field).map(|field| &*field.value);
+    let value = before.iter().find(|field| field.name == swap.field).map(RawField::stored);
     Expected { field: &swap.field, value }
 }
 
@@ -236,7 +271,7 @@ fn next_step(
                 write.along = state.along(settings);
             }
             if state.intent == Intent::Rotate {
-                return Step::Rotate(live.tag, write, Arc::clone(&live.fields));
+                return Step::Rotate(Known::of(live), write);
             }
             let unchanged = !swapping
                 && !write.policy_changed
@@ -245,7 +280,7 @@ fn next_step(
             if unchanged {
                 return Step::Done(Some(live.id));
             }
-            Step::Update(live.tag, write, Arc::clone(&live.fields))
+            Step::Update(Known::of(live), write)
         }
         Base::None { .. } if policy.has_passed() => Step::Done(None),
         // `clear` on an id that leads nowhere leaves nothing to store.

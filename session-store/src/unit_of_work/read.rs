@@ -26,7 +26,7 @@ const READS_MAX: u32 = 4;
 impl UnitOfWork {
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
-        let tag = self.store.keys().session_tag(id);
+        let mut tag = self.store.keys().session_tag(id);
         let mut sought_elsewhere = false;
         for _ in 0..READS_MAX {
             let (mut stored, cart) = match self.fetch(&tag, with_cart).await {
@@ -38,6 +38,11 @@ impl UnitOfWork {
             };
             if stored.revision.is_none() && !stored.ended && !sought_elsewhere {
                 sought_elsewhere = true;
+                if let Some(found) = self.under_another_key(id, &tag).await? {
+                    tag = found;
+                    continue;
+                }
+                tag = self.store.keys().session_tag(id);
                 if self.take_over(id, &tag).await? {
                     continue;
                 }
@@ -90,6 +95,19 @@ impl UnitOfWork {
         self.store.quarantine(tag, Some(&self.unasked()), why).await
     }
 
+    /// The tag of a session that was written with another key of the hash than the current one.
+    async fn under_another_key(&self, id: &Id, tried: &Tag) -> Result<Option<Tag>, StoreError> {
+        let keys = self.store.keys();
+        if !keys.has_former() {
+            return Ok(None);
+        }
+        let others: Vec<_> = keys.session_tags(id).filter(|tag| tag != tried).collect();
+        let found = self.store.which_exists(&others).await?;
+        // What is remembered of it is as good as what was last seen.
+        keys.found(id, found.unwrap_or_else(|| keys.session_tags(id).next().unwrap_or(*tried)));
+        Ok(found)
+    }
+
     /// Whether a session that other software has written is ours now.
     async fn take_over(&self, id: &Id, tag: &Tag) -> Result<bool, StoreError> {
         match &self.settings.taken_over {
@@ -102,7 +120,7 @@ impl UnitOfWork {
     /// whether there is one.
     pub(super) async fn find_elsewhere(&self) -> Result<bool, StoreError> {
         let unread = match &self.state.lock().base {
-            Base::Unread { id, .. } if self.settings.taken_over.is_some() => Some(*id),
+            Base::Unread { id, .. } if self.settings.taken_over.is_some() || self.store.keys().has_former() => Some(*id),
             _ => None,
         };
         let Some(id) = unread else {
@@ -126,7 +144,8 @@ impl UnitOfWork {
             data => data?,
         };
         migrations.apply(found, &mut data);
-        let after = encode(&data)?;
+        let binding = stored.binding.unwrap_or(*tag);
+        let after = self.store.vault().seal(&binding, &stored.fields, encode(&data)?.into())?;
         let mut write = self.unasked();
         if let Some(policy) = stored.expiry {
             write.policy = policy;
@@ -142,7 +161,7 @@ impl UnitOfWork {
             return Ok(false);
         };
         tracing::debug!(from = found, to = migrations.version(), "a session was migrated");
-        stored.fields = after;
+        stored.fields = Arc::unwrap_or_clone(after);
         stored.data_version = Some(migrations.version());
         stored.remaining_ms = kept_ms;
         let mut state = self.state.lock();
@@ -171,6 +190,7 @@ impl UnitOfWork {
     fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession) {
         let fields = Arc::new(stored.fields);
         state.base = if stored.revision.is_some() {
+            let binding = stored.binding.unwrap_or(tag);
             let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));
             // Of a setting that is newer than the session the store learns with the next touch.
             let latest_ms = self.settings.absolute_ms.zip(stored.created_ms).map(|(ms, created)| created.saturating_add(ms));
@@ -183,7 +203,16 @@ impl UnitOfWork {
                 state.extended = Some(policy);
             }
             state.kept_ms = stored.remaining_ms;
-            Base::Live(Live { id, tag, policy, owner: stored.owner, data_version: stored.data_version, fields, fresh: true })
+            Base::Live(Live {
+                id,
+                tag,
+                binding,
+                policy,
+                owner: stored.owner,
+                data_version: stored.data_version,
+                fields,
+                fresh: true,
+            })
         } else if stored.ended {
             Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
         } else {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tower_sessions::session::Id;
 
 use crate::{
@@ -133,15 +132,13 @@ impl Base {
     }
 
     /// The value that the store has in a field now.
-    pub(super) fn learn_field(&mut self, name: &[u8], value: Option<&[u8]>) {
+    pub(super) fn learn_field(&mut self, name: &[u8], now: Option<RawField>) {
         let Self::Live(live) = self else {
             return;
         };
         let fields = Arc::make_mut(&mut live.fields);
         fields.retain(|field| field.name != name);
-        if let Some(value) = value {
-            fields.push(RawField { name: Bytes::copy_from_slice(name), value: Bytes::copy_from_slice(value) });
-        }
+        fields.extend(now);
     }
 
     /// After the store has said that the session ended.
@@ -159,6 +156,8 @@ impl Base {
 pub(super) struct Live {
     pub(super) id: Id,
     pub(super) tag: Tag,
+    /// What its values are bound to when they are encrypted.
+    pub(super) binding: Tag,
     pub(super) policy: ExpiryPolicy,
     pub(super) owner: Option<Tag>,
     /// The version of the application's data.

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::UnitOfWork;
+use super::{UnitOfWork, commit::Known};
 use crate::{
     StoreError,
-    keys::Tag,
     record::{RawField, field_name},
     turns::Turn,
 };
@@ -38,7 +38,7 @@ struct SwapState {
 pub(crate) enum Swapped {
     Done,
     /// The value that the store holds instead, as JSON.
-    Changed(Option<Vec<u8>>),
+    Changed(Option<Bytes>),
     Failed(StoreError),
 }
 
@@ -65,7 +65,7 @@ impl Swap {
     /// The session's fields with the new value among them.
     pub(super) fn put_into(&self, fields: &[RawField]) -> Vec<RawField> {
         let mut fields: Vec<_> = fields.iter().filter(|field| field.name != self.field).cloned().collect();
-        fields.push(RawField { name: self.field.clone().into(), value: self.state.lock().value.clone().into() });
+        fields.push(RawField::new(self.field.clone(), self.state.lock().value.clone()));
         fields
     }
 }
@@ -76,15 +76,26 @@ pub(super) fn current() -> Option<Arc<Swap>> {
 
 impl UnitOfWork {
     /// Another request was faster. The next attempt starts from what the store holds, in turn with others of this process.
-    pub(super) async fn lost_swap(&self, swap: &Swap, tag: &Tag, mut now: Option<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) async fn lost_swap(
+        &self,
+        swap: &Swap,
+        Known { tag, binding, .. }: &Known,
+        mut now: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         if swap.state.lock().turn.is_none() {
             let turn = self.store.turns().take(*tag).await.ok_or(StoreError::Contended { attempts: 1 })?;
             swap.state.lock().turn = Some(turn);
             // Others have changed it while this one waited.
             now = self.store.read_field(tag, &swap.field).await?;
         }
-        self.state.lock().base.learn_field(&swap.field, now.as_deref());
-        swap.settle(Swapped::Changed(now));
+        let now = now.map(|stored| {
+            let mut field = RawField::new(swap.field.clone(), stored);
+            self.store.vault().open(binding, &mut field).map(|()| field)
+        });
+        let now = now.transpose()?;
+        let value = now.as_ref().map(|field| field.value.clone());
+        self.state.lock().base.learn_field(&swap.field, now);
+        swap.settle(Swapped::Changed(value));
         Ok(())
     }
 }

@@ -1,0 +1,233 @@
+//! Values that only the replicas can read.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    StoreError,
+    keys::Tag,
+    record::{RawField, corrupt, unreadable},
+};
+
+/// What a sealed value begins with. JSON never does.
+const SEALED: u8 = 1;
+/// Bytes that tell which key of the ring it was.
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 24;
+/// The reserved field that says what the values of a session are bound to, when that is not its own tag.
+pub(crate) const BIND_FIELD: &[u8] = b"@bind";
+
+/// The keys with which the values of sessions are encrypted (XChaCha20-Poly1305): one that is written with, and others that
+/// are read as well.
+///
+/// Each value is bound to its session and to its key in it, so that whoever can write to the store can neither read a value nor
+/// put it in another place. What is not encrypted: the names of the keys, times, and carts, whose quantities the store
+/// reckons with.
+///
+/// To change the key without anybody being logged out: give all replicas the new one with [`and_read`](Self::and_read), then
+/// make it the first one and the former one `and_read`, and leave the former one out when the sessions of its time have ended.
+/// A value is encrypted anew when it changes.
+///
+/// ```
+/// use session_store::{CacheStore, EncryptionKeys};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), session_store::StoreError> {
+/// let (new, former) = ([1; 32], [2; 32]); // of a secret manager
+/// let store = CacheStore::builder("redis://127.0.0.1:6379")
+///     .encryption(EncryptionKeys::new(new).and_read(former))
+///     .connect_lazy()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct EncryptionKeys {
+    /// The first one writes.
+    ring: Vec<Sealer>,
+    only_sealed: bool,
+}
+
+#[derive(Clone)]
+struct Sealer {
+    id: [u8; KEY_ID_BYTES],
+    cipher: XChaCha20Poly1305,
+}
+
+impl fmt::Debug for EncryptionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptionKeys").field("keys", &self.ring.len()).finish_non_exhaustive()
+    }
+}
+
+impl EncryptionKeys {
+    /// Values are written with this key.
+    ///
+    /// ```
+    /// let keys = session_store::EncryptionKeys::new([7; 32]);
+    /// ```
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self { ring: vec![Sealer::new(&key)], only_sealed: false }
+    }
+
+    /// Values that were written with this key are read too.
+    ///
+    /// ```
+    /// let keys = session_store::EncryptionKeys::new([7; 32]).and_read([6; 32]);
+    /// ```
+    #[must_use]
+    pub fn and_read(mut self, key: [u8; 32]) -> Self {
+        self.ring.push(Sealer::new(&key));
+        self
+    }
+
+    /// Refuses values that are not encrypted. For when no session is left from before encryption was turned on: until then they
+    /// are read, and whoever can write to the store can put one there.
+    ///
+    /// ```
+    /// let keys = session_store::EncryptionKeys::new([7; 32]).only_encrypted();
+    /// ```
+    #[must_use]
+    pub fn only_encrypted(mut self) -> Self {
+        self.only_sealed = true;
+        self
+    }
+
+    fn seal(&self, binding: &[u8], name: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let Some(sealer) = self.ring.first() else {
+            return Err(StoreError::Unwritable { reason: "there is no key to encrypt with".to_owned() });
+        };
+        let nonce: [u8; NONCE_BYTES] = rand::rng().random();
+        let aad = associated(binding, name);
+        let sealed = sealer.cipher.encrypt(&XNonce::from(nonce), Payload { msg: value, aad: &aad });
+        let sealed = sealed.map_err(|_| StoreError::Unwritable { reason: "it is too long to be encrypted".to_owned() })?;
+        Ok([&[SEALED], &sealer.id[..], &nonce[..], &sealed].concat())
+    }
+
+    fn open(&self, binding: &[u8], name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let cut = || corrupt("an encrypted value is cut off");
+        let (id, rest) = sealed.get(1..).and_then(|rest| rest.split_at_checked(KEY_ID_BYTES)).ok_or_else(cut)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_BYTES).ok_or_else(cut)?;
+        let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| cut())?;
+        let Some(sealer) = self.ring.iter().find(|sealer| sealer.id == id) else {
+            // Perhaps a key that is being rolled out, so that nothing is put away.
+            return Err(unreadable(
+                "a value is encrypted with a key that this process does not have; give it to all replicas first",
+            ));
+        };
+        let aad = associated(binding, name);
+        let opened = sealer.cipher.decrypt(&XNonce::from(nonce), Payload { msg: text, aad: &aad });
+        opened.map_err(|_| corrupt("an encrypted value is not what was written in its place"))
+    }
+}
+
+impl Sealer {
+    fn new(key: &[u8; 32]) -> Self {
+        let hash = Sha256::new().chain_update(b"session-store key id").chain_update(key).finalize();
+        let mut id = [0; KEY_ID_BYTES];
+        id.copy_from_slice(&hash[..KEY_ID_BYTES]);
+        Self { id, cipher: XChaCha20Poly1305::new(&(*key).into()) }
+    }
+}
+
+/// Where a value belongs: neither part can be moved into the other.
+fn associated(binding: &[u8], name: &[u8]) -> Vec<u8> {
+    [binding, b"\0", name].concat()
+}
+
+/// Encrypts and decrypts, or does nothing when there are no keys.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Vault(pub(crate) Option<EncryptionKeys>);
+
+impl Vault {
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What the values of a session are bound to: the tag that it was created under, however often it got a new id since.
+    pub(crate) fn binding(&self, tag: &Tag, bind_field: Option<&[u8]>) -> Result<Tag, StoreError> {
+        match (&self.0, bind_field) {
+            (Some(keys), Some(sealed)) => {
+                let binding = keys.open(tag.as_str().as_bytes(), BIND_FIELD, sealed)?;
+                Tag::from_bytes(&binding).ok_or_else(|| corrupt("the binding of a session is no tag"))
+            }
+            _ => Ok(*tag),
+        }
+    }
+
+    /// The field with which a session under a new tag tells what its values are bound to.
+    pub(crate) fn bind_field(&self, new: &Tag, binding: &Tag) -> Result<Option<Vec<u8>>, StoreError> {
+        let seal = |keys: &EncryptionKeys| keys.seal(new.as_str().as_bytes(), BIND_FIELD, binding.as_str().as_bytes());
+        self.0.as_ref().map(seal).transpose()
+    }
+
+    pub(crate) fn open(&self, binding: &Tag, field: &mut RawField) -> Result<(), StoreError> {
+        let is_sealed = field.value.first() == Some(&SEALED);
+        match &self.0 {
+            None if is_sealed => {
+                Err(unreadable("a value is encrypted, and this process has no keys; see CacheStoreBuilder::encryption"))
+            }
+            None => Ok(()),
+            Some(keys) if !is_sealed && keys.only_sealed => Err(corrupt("a value is not encrypted")),
+            Some(_) if !is_sealed => Ok(()),
+            Some(keys) => {
+                let value = keys.open(binding.as_str().as_bytes(), &field.name, &field.value)?;
+                field.stored = Some(std::mem::replace(&mut field.value, value.into()));
+                Ok(())
+            }
+        }
+    }
+
+    /// The fields as they go to the store. What has not changed stays as it is there.
+    pub(crate) fn seal(
+        &self,
+        binding: &Tag,
+        before: &[RawField],
+        mut fields: Arc<Vec<RawField>>,
+    ) -> Result<Arc<Vec<RawField>>, StoreError> {
+        let Some(keys) = &self.0 else {
+            return Ok(fields);
+        };
+        let before: HashMap<&[u8], &RawField> = before.iter().map(|field| (&*field.name, field)).collect();
+        for field in Arc::make_mut(&mut fields) {
+            field.stored = match before.get(&*field.name).filter(|old| old.value == field.value) {
+                Some(old) => old.stored.clone(),
+                None => Some(keys.seal(binding.as_str().as_bytes(), &field.name, &field.value)?.into()),
+            };
+        }
+        Ok(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{EncryptionKeys, SEALED};
+    use crate::StoreError;
+
+    #[test]
+    fn a_value_opens_in_its_place_only_and_with_its_key_only() {
+        let keys = EncryptionKeys::new([1; 32]);
+        let sealed = keys.seal(b"session", b"name", b"\"ada\"").unwrap();
+        assert_eq!(sealed[0], SEALED);
+        assert!(!sealed.windows(3).any(|part| part == b"ada"));
+        assert_ne!(sealed, keys.seal(b"session", b"name", b"\"ada\"").unwrap());
+        assert_eq!(keys.open(b"session", b"name", &sealed).unwrap(), b"\"ada\"");
+        for (binding, name) in [(&b"other"[..], &b"name"[..]), (b"session", b"role"), (b"sessio", b"nname")] {
+            assert!(matches!(keys.open(binding, name, &sealed), Err(StoreError::Corrupt { .. })));
+        }
+        for cut in 0..sealed.len() {
+            assert!(keys.open(b"session", b"name", &sealed[..cut]).is_err());
+        }
+        let rotated = EncryptionKeys::new([2; 32]);
+        assert!(matches!(rotated.open(b"session", b"name", &sealed), Err(StoreError::Unreadable { .. })));
+        assert_eq!(rotated.and_read([1; 32]).open(b"session", b"name", &sealed).unwrap(), b"\"ada\"");
+    }
+}

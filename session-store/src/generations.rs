@@ -1,0 +1,38 @@
+//! A bounded map in two generations: the older one is dropped when the younger one is full.
+
+use std::{collections::HashMap, mem};
+
+use crate::keys::Tag;
+
+#[derive(Debug)]
+pub(crate) struct Generations<V> {
+    young: HashMap<Tag, V>,
+    old: HashMap<Tag, V>,
+}
+
+impl<V> Default for Generations<V> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<V: Copy> Generations<V> {
+    pub(crate) fn get(&self, key: &Tag) -> Option<V> {
+        self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    /// `remembered`: how many are kept at least; twice as many at most.
+    pub(crate) fn insert(&mut self, key: Tag, value: V, remembered: usize) {
+        if self.young.insert(key, value).is_none() && self.young.len() >= remembered {
+            self.old = mem::take(&mut self.young);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &Tag) {
+        // Most of the time there is nothing at all.
+        if !(self.young.is_empty() && self.old.is_empty()) {
+            self.young.remove(key);
+            self.old.remove(key);
+        }
+    }
+}
