@@ -68,6 +68,8 @@ impl Role {
                     &listen,
                     "--name",
                     replica.name(),
+                    "--trusted-proxies",
+                    "1",
                     "--cache",
                     cache,
                     "--database",

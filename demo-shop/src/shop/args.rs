@@ -22,6 +22,10 @@ pub(crate) struct ServeArgs {
     /// End when standard input is closed, so that nothing outlives the supervisor
     #[arg(long)]
     pub(crate) with_parent: bool,
+    /// Proxies in front of this replica: the address of a client is the one that the first of them wrote into
+    /// X-Forwarded-For, counted from its end. With 0 it is that of the connection
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub(crate) trusted_proxies: u8,
     /// Set the cookie's Secure flag and its __Host- prefix: for every shop that is reached over https
     #[arg(long)]
     pub(crate) secure_cookies: bool,

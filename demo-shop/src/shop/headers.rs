@@ -1,10 +1,11 @@
 //! What every answer carries, and what an unsafe request must.
 
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -56,6 +57,17 @@ pub(crate) async fn every_answer(State(app): State<App>, request: Request, next:
     response
 }
 
+/// The address of a client behind so many proxies, each of which adds the one that it sees at the end of X-Forwarded-For.
+/// What stands before those is the client's own word.
+pub(crate) fn client_address(headers: &HeaderMap, extensions: &Extensions, proxies: u8) -> Option<IpAddr> {
+    let Some(place) = proxies.checked_sub(1) else {
+        return extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    };
+    let fields = headers.get_all("x-forwarded-for").iter().filter_map(|field| field.to_str().ok());
+    let addresses: Vec<&str> = fields.flat_map(|field| field.split(',')).map(str::trim).collect();
+    addresses.iter().rev().nth(place.into())?.parse().ok()
+}
+
 /// Refuses a change that another site's page asks for.
 ///
 /// Beside the cookie's SameSite=Lax. Clients that are no browsers send neither header and pass: they have no
@@ -86,9 +98,10 @@ fn comes_from_here(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderMap, HeaderName, HeaderValue};
+    use axum::extract::ConnectInfo;
+    use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
-    use super::comes_from_here;
+    use super::{client_address, comes_from_here};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
@@ -100,6 +113,19 @@ mod tests {
         assert!(!comes_from_here(&headers(&[("sec-fetch-site", "same-site")])));
         assert!(!comes_from_here(&headers(&[("origin", "https://evil.example"), ("host", "shop")])));
         assert!(!comes_from_here(&headers(&[("origin", "null"), ("host", "shop")])));
+    }
+
+    #[test]
+    fn a_client_cannot_choose_its_address() {
+        let mut connection = Extensions::new();
+        connection.insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 9], 50_000))));
+        let sent = headers(&[("x-forwarded-for", "10.9.8.7, 203.0.113.5 , 198.51.100.2")]);
+        for (proxies, address) in [(0, "192.0.2.9"), (1, "198.51.100.2"), (2, "203.0.113.5")] {
+            let found = client_address(&sent, &connection, proxies).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(address), "{proxies}");
+        }
+        assert_eq!(client_address(&sent, &connection, 4), None);
+        assert_eq!(client_address(&headers(&[("x-forwarded-for", "?")]), &connection, 1), None);
     }
 
     #[test]

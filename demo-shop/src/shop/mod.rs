@@ -25,6 +25,7 @@ mod test_hooks;
 mod visitor;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -63,9 +64,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
 
     let app = App::new(args.name.clone(), store.clone(), database.clone());
+    let proxies = args.trusted_proxies;
     let sessions = SessionLayer::new(store)
         .with_secure(args.secure_cookies)
         .with_expiry(Expiry::OnInactivity(IDLE_TIMEOUT))
+        .with_client_address(move |headers, extensions| headers::client_address(headers, extensions, proxies))
         // Every page knows what it can say without the store; `failure` gives the rest a face.
         .with_outage_policy(OutagePolicy::WithoutSession);
     let routes = routes::all(app, sessions, args.test_hooks);
@@ -83,11 +86,12 @@ async fn serve_until(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (asked, mut was_asked) = tokio::sync::watch::channel(false);
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
-        shutdown.await;
-        info!("ending: no new connections, requests under way are finished");
-        asked.send_replace(true);
-    });
+    let server =
+        axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(async move {
+            shutdown.await;
+            info!("ending: no new connections, requests under way are finished");
+            asked.send_replace(true);
+        });
     let overdue = async move {
         // The sender lives as long as the server; its end without a signal is the server's own end.
         if was_asked.wait_for(|asked| *asked).await.is_ok() {
@@ -133,7 +137,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 }
 
 /// The one line that supervisors and scripts wait for.
-fn say_ready(name: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
+fn say_ready(name: &str, address: SocketAddr) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "replica {name} ready on {address} (pid {})", std::process::id())
         .and_then(|()| stdout.flush())

@@ -28,6 +28,8 @@ pub(crate) fn all(app: App, sessions: SessionLayer, with_test_hooks: bool) -> Ro
         .route("/login", get(pages::account::show_login).post(pages::account::log_in))
         .route("/logout", post(pages::account::log_out))
         .route("/account", get(pages::account::show))
+        .route("/account/devices/log-out", post(pages::devices::log_out))
+        .route("/account/devices/log-out-others", post(pages::devices::log_out_others))
         .route("/api/cart", get(api::cart::show))
         .route("/api/cart/lines", post(api::cart::add))
         .route("/api/cart/lines/{sku}", put(api::cart::set).delete(api::cart::remove));

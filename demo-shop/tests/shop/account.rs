@@ -51,6 +51,55 @@ async fn logging_out_ends_the_session_everywhere() {
 }
 
 #[tokio::test]
+async fn the_account_shows_its_devices_and_logs_them_out() {
+    let shop = Shop::start(2).await;
+    let (home, phone, tablet) = (Visitor::new(), Visitor::new(), Visitor::new());
+    register(&home, shop.url(0), "ada@example.com").await;
+    let account = |visitor: &Visitor, replica: usize| {
+        let (visitor, url) = (visitor.clone(), format!("{}/account", shop.url(replica)));
+        async move { visitor.get(&url).await.unwrap() }
+    };
+    assert!(!account(&home, 1).await.text().contains("Log out everywhere else"), "there is nowhere else");
+    for device in [&phone, &tablet] {
+        log_in(device, shop.url(1), "ada@example.com", "correct horse battery").await.success().unwrap();
+    }
+    let page = account(&home, 0).await;
+    assert_eq!(page.text().matches("action=\"/account/devices/log-out\"").count(), 3);
+    assert_eq!(page.text().matches("this device</span>").count(), 1);
+    assert!(page.text().contains("Network 127.0.0.0/24"), "{}", page.text());
+    for (_, id) in home.cookies().into_iter().chain(phone.cookies()) {
+        assert!(!page.text().contains(&id), "no session id is on the page");
+    }
+
+    // One of the others, by the form of its line.
+    let other = page.text().split("<li>").filter(|line| line.contains("/account/devices/log-out\"")).last().unwrap().to_owned();
+    let handle = other.split_once("name=\"device\" value=\"").unwrap().1.split('"').next().unwrap().to_owned();
+    let form = Form { action: "/account/devices/log-out".into(), fields: vec![("device".into(), handle)] };
+    for message in ["That device is logged out.", "That device was not logged in any more."] {
+        form.send(&home, shop.url(1)).await.success().unwrap();
+        assert!(account(&home, 0).await.text().contains(message), "{message}");
+    }
+    let mut logged_in = Vec::new();
+    for device in [&phone, &tablet] {
+        logged_in.push(account(device, 0).await.status == StatusCode::OK);
+    }
+    logged_in.sort_unstable();
+    assert_eq!(logged_in, [false, true]);
+
+    let page = account(&home, 1).await;
+    Form::on(&page, "/account/devices/log-out-others", "everywhere else").send(&home, shop.url(0)).await.success().unwrap();
+    assert!(account(&home, 1).await.text().contains("One other device is logged out."));
+    for device in [&phone, &tablet] {
+        assert_eq!(account(device, 1).await.header("location"), "/login?next=/account");
+    }
+
+    // The device that asks.
+    let page = account(&home, 0).await;
+    Form::on(&page, "/account/devices/log-out", "device").send(&home, shop.url(0)).await.success().unwrap();
+    assert_eq!(account(&home, 1).await.header("location"), "/login?next=/account");
+}
+
+#[tokio::test]
 async fn a_wrong_password_and_an_unknown_address_sound_the_same() {
     let shop = Shop::start(1).await;
     register(&Visitor::new(), shop.url(0), "ada@example.com").await;

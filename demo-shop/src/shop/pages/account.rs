@@ -15,6 +15,7 @@ use crate::shop::filters;
 use crate::shop::html;
 use crate::shop::ids;
 use crate::shop::pages::checkout::is_email;
+use crate::shop::pages::devices::{self, Device};
 use crate::shop::pages::form;
 use crate::shop::passwords::Busy;
 use crate::shop::shell::Shell;
@@ -73,6 +74,7 @@ struct AccountPage {
     shell: Shell,
     user: User,
     orders: Vec<Order>,
+    devices: Vec<Device>,
 }
 
 /// Orders that the account page shows; the history has the rest.
@@ -84,7 +86,8 @@ pub(crate) async fn show(State(app): State<App>, session: Session, shell: Shell)
     };
     let mut orders = app.database.orders_of(&user.owner()).await?;
     orders.truncate(RECENT_ORDERS);
-    Ok(html::render(&AccountPage { shell, user, orders })?)
+    let devices = devices::of_user(&app, &session, &user).await?;
+    Ok(html::render(&AccountPage { shell, user, orders, devices })?)
 }
 
 pub(crate) async fn show_login(shell: Shell, next: Result<Query<Next>, QueryRejection>) -> Result<Response, Failure> {

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod cart;
 pub(crate) mod checkout;
+pub(crate) mod devices;
 mod form;
 pub(crate) mod home;
 pub(crate) mod orders;
