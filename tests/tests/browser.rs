@@ -8,6 +8,7 @@ use end_to_end::browser::Browser;
 use end_to_end::server::{Signal, kill};
 use end_to_end::shop::{Shop, ShopOptions};
 use end_to_end::site::{Balancer, Database, Site, Store};
+use end_to_end::visitor::Visitor;
 use end_to_end::{site, wait};
 
 const DESK: (u32, u32) = (1280, 900);
@@ -201,6 +202,19 @@ async fn look(browser: &Browser, name: &str) -> Vec<String> {
     faults
 }
 
+/// The same account on a phone.
+async fn log_in_elsewhere(shop: &str) -> Visitor {
+    let phone = Visitor::new();
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("user-agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) Version/26.0 Mobile/15E148 Safari/604.1"),
+    ];
+    let body = format!("email={EMAIL}&password={}", PASSWORD.replace(' ', "+"));
+    let answer = phone.send(http::Method::POST, &format!("{shop}/login"), &headers, body.into()).await.unwrap();
+    assert_eq!(answer.header("location"), "/account", "{}", answer.text());
+    phone
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_fits_a_desk_and_a_phone() {
     let site = Site::start(Store::Redis, Database::Sqlite, Balancer::Own).await.unwrap();
@@ -263,10 +277,20 @@ async fn every_page_fits_a_desk_and_a_phone() {
     browser.follow("form.address button[type=submit]").await.unwrap();
     browser.says("Thank you, Ada Lovelace.").await.unwrap();
     faults.extend(look(&browser, "order").await);
+    let phone = log_in_elsewhere(url).await;
     for (name, path) in [("orders", "/orders"), ("account", "/account")] {
         browser.open(&format!("{url}{path}")).await.unwrap();
         faults.extend(look(&browser, name).await);
     }
+    assert_eq!(browser.count(".devices li").await.unwrap(), 2);
+    browser.says("Safari on iPhone").await.unwrap();
+    assert_eq!(phone.get(&format!("{url}/account")).await.unwrap().status, http::StatusCode::OK);
+    browser.follow("form[action='/account/devices/log-out-others'] button").await.unwrap();
+    browser.says("One other device is logged out.").await.unwrap();
+    assert_eq!(browser.count(".devices li").await.unwrap(), 1);
+    assert_eq!(phone.get(&format!("{url}/account")).await.unwrap().header("location"), "/login?next=/account");
+    browser.open(&format!("{url}/orders")).await.unwrap();
+    browser.says("Ada Lovelace").await.unwrap();
 
     // The store does not answer: pages say so.
     add_product(&browser, url, &skus[1], 1).await;

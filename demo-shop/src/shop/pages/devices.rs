@@ -29,7 +29,7 @@ pub(crate) struct Device {
 pub(crate) async fn of_user(app: &App, session: &Session, user: &User) -> Result<Vec<Device>, Failure> {
     let sessions = app.store.sessions_of(&user.id);
     let here = sessions.handle_of(session);
-    let listed = sessions.list().await.map_err(out_of_reach)?;
+    let listed = sessions.list().await.map_err(|error| out_of_reach(&error))?;
     let now = OffsetDateTime::now_utc();
     let mut devices: Vec<Device> = listed.into_iter().map(|session| Device::of(session, here.as_ref(), now)).collect();
     devices.sort_by_key(|device| !device.is_here);
@@ -86,7 +86,7 @@ pub(crate) async fn log_out(
         return Ok(Redirect::to("/").into_response());
     }
     let ended = match &handle {
-        Some(handle) => sessions.end(handle).await.map_err(out_of_reach)?,
+        Some(handle) => sessions.end(handle).await.map_err(|error| out_of_reach(&error))?,
         None => false,
     };
     let message = if ended { "That device is logged out." } else { "That device was not logged in any more." };
@@ -99,7 +99,7 @@ pub(crate) async fn log_out_others(State(app): State<App>, session: Session) -> 
     let Some(user) = visitor::user(&session).await? else {
         return Ok(Redirect::to("/login?next=/account").into_response());
     };
-    let ended = app.store.sessions_of(&user.id).end_all_but(&session).await.map_err(out_of_reach)?;
+    let ended = app.store.sessions_of(&user.id).end_all_but(&session).await.map_err(|error| out_of_reach(&error))?;
     let message = match ended {
         0 => "You were logged in nowhere else.".to_owned(),
         1 => "One other device is logged out.".to_owned(),
@@ -109,7 +109,7 @@ pub(crate) async fn log_out_others(State(app): State<App>, session: Session) -> 
     Ok(Redirect::to("/account").into_response())
 }
 
-fn out_of_reach(error: StoreError) -> Failure {
+fn out_of_reach(error: &StoreError) -> Failure {
     tracing::debug!(%error, "the sessions of a user are out of reach");
     Failure::Busy(
         "The place where we keep sessions does not answer right now, so we cannot say where you are logged in. Please try \
