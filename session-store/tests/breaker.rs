@@ -166,7 +166,7 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
     let node = cache_node::Node::spawn(config).await.unwrap();
     until(BreakerState::Closed, &store, BACK_WITHIN).await;
     store.ping().await.unwrap();
-    node.shutdown().await;
+    node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
