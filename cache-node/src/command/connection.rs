@@ -13,7 +13,7 @@ use crate::{
         transaction,
     },
     keyspace::Keys,
-    node::{ClientEntry, Shared},
+    node::{ClientEntry, ClientNames, Shared},
     protocol::{Args, Protocol, Reply},
 };
 
@@ -128,7 +128,7 @@ fn hello(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         ));
     }
     if let Some(name) = name {
-        ctx.client.entry.names.lock().name = name;
+        ctx.client.entry.change_names(|names| names.name = name);
     }
     if let Some(protocol) = protocol {
         ctx.client.set_protocol(protocol);
@@ -165,7 +165,7 @@ fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     ctx.client.set_db(0);
     ctx.client.set_protocol(Protocol::Resp2);
     ctx.client.is_authenticated = ctx.config.requirepass.is_none();
-    ctx.client.entry.names.lock().name.clear();
+    ctx.client.entry.change_names(|names| names.name.clear());
     reply.set_protocol(Protocol::Resp2);
     reply.simple("RESET");
     Ok(())
@@ -190,11 +190,12 @@ fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     match subcommand {
         "ID" => reply.integer(entry.id as i64),
         "GETNAME" => {
-            let name = entry.names.lock().name.clone();
+            let name = entry.names().name;
             reply.bulk_or_null((!name.is_empty()).then_some(name.as_bytes()));
         }
         "SETNAME" => {
-            entry.names.lock().name = client_name(args.at(2))?;
+            let name = client_name(args.at(2))?;
+            entry.change_names(|names| names.name = name);
             reply.ok();
         }
         "SETINFO" => {
@@ -227,11 +228,10 @@ fn client_name(name: &[u8]) -> Result<String, CommandError> {
 }
 
 fn set_info(entry: &ClientEntry, attribute: &[u8], value: &[u8]) -> Outcome {
-    let mut names = entry.names.lock();
-    let target = if is_word(attribute, "LIB-NAME") {
-        &mut names.library
+    let target: fn(&mut ClientNames) -> &mut String = if is_word(attribute, "LIB-NAME") {
+        |names| &mut names.library
     } else if is_word(attribute, "LIB-VER") {
-        &mut names.library_version
+        |names| &mut names.library_version
     } else {
         return Err(CommandError::new(format!("ERR Unrecognized option '{}'", printable(attribute))));
     };
@@ -241,7 +241,7 @@ fn set_info(entry: &ClientEntry, attribute: &[u8], value: &[u8]) -> Outcome {
             printable(attribute).to_ascii_lowercase()
         ))
     })?;
-    *target = text;
+    entry.change_names(|names| *target(names) = text);
     Ok(())
 }
 

@@ -136,8 +136,8 @@ fn count(client: &mut Client) {
     let (channels, patterns) =
         client.subscribed.as_ref().map_or((0, 0), |subscribed| (subscribed.channels.len(), subscribed.patterns.len()));
     client.subscriptions = channels + patterns;
-    client.entry.channels.store(channels, Ordering::Relaxed);
-    client.entry.patterns.store(patterns, Ordering::Relaxed);
+    client.entry.channels.store(channels as u32, Ordering::Relaxed);
+    client.entry.patterns.store(patterns as u32, Ordering::Relaxed);
 }
 
 fn confirm(reply: &mut Reply, word: &str, name: Option<&[u8]>, subscriptions: usize) {

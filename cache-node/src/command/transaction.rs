@@ -113,7 +113,7 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     if let Some(watch) = watch {
         // With the watched shards locked nothing can change between this look and the commands.
         let is_dirty = has_changed(&mut keys, &watch);
-        let Watch { flag, keys: names } = watch;
+        let Watch { flag, keys: names } = *watch;
         drop(flag);
         names.iter().for_each(|(db, key)| keys.unwatch_dead(*db, key));
         keys.select(ctx.client.db());

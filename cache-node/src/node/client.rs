@@ -17,8 +17,9 @@ use crate::{
 pub(crate) struct Client {
     pub(crate) entry: Arc<ClientEntry>,
     pub(crate) is_authenticated: bool,
-    pub(crate) transaction: Option<Transaction>,
-    pub(crate) watch: Option<Watch>,
+    /// Boxed, as is the next: an idle connection has neither.
+    pub(crate) transaction: Option<Box<Transaction>>,
+    pub(crate) watch: Option<Box<Watch>>,
     /// Channels and patterns together.
     pub(crate) subscriptions: usize,
     /// `None` until the first SUBSCRIBE: most connections never do.
@@ -60,11 +61,11 @@ impl Client {
     }
 
     pub(crate) fn db(&self) -> usize {
-        self.entry.db.load(Ordering::Relaxed)
+        self.entry.db.load(Ordering::Relaxed) as usize
     }
 
     pub(crate) fn set_db(&mut self, db: usize) {
-        self.entry.db.store(db, Ordering::Relaxed);
+        self.entry.db.store(db as u32, Ordering::Relaxed);
     }
 
     /// A command of this connection wrote, and the stream ends there now.
@@ -81,11 +82,11 @@ impl Client {
     }
 
     pub(crate) fn begin_transaction(&mut self) {
-        self.transaction = Some(Transaction::default());
+        self.transaction = Some(Box::default());
         self.entry.is_in_transaction.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn end_transaction(&mut self) -> Option<Transaction> {
+    pub(crate) fn end_transaction(&mut self) -> Option<Box<Transaction>> {
         self.entry.is_in_transaction.store(false, Ordering::Relaxed);
         self.transaction.take()
     }

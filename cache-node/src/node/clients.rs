@@ -25,13 +25,14 @@ pub(crate) struct ClientEntry {
     pub(crate) local_address: SocketAddr,
     pub(crate) created: Now,
     pub(crate) outbox: Outbox,
-    pub(crate) names: Mutex<ClientNames>,
+    /// `None` until it says something: [`ClientEntry::names`].
+    names: Mutex<Option<Box<ClientNames>>>,
     pub(crate) last_command: AtomicU32,
     pub(crate) last_active_ms: AtomicU64,
-    pub(crate) db: AtomicUsize,
+    pub(crate) db: AtomicU32,
     pub(crate) is_resp3: AtomicBool,
-    pub(crate) channels: AtomicUsize,
-    pub(crate) patterns: AtomicUsize,
+    pub(crate) channels: AtomicU32,
+    pub(crate) patterns: AtomicU32,
     pub(crate) is_in_transaction: AtomicBool,
     pub(crate) is_replica: AtomicBool,
 }
@@ -55,10 +56,10 @@ impl ClientEntry {
             names: Mutex::default(),
             last_command: AtomicU32::new(NO_COMMAND),
             last_active_ms: AtomicU64::new(now.unix_ms),
-            db: AtomicUsize::new(0),
+            db: AtomicU32::new(0),
             is_resp3: AtomicBool::new(false),
-            channels: AtomicUsize::new(0),
-            patterns: AtomicUsize::new(0),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
             is_in_transaction: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
         }
@@ -72,9 +73,19 @@ impl ClientEntry {
         self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
     }
 
+    /// What the client has said of itself so far.
+    pub(crate) fn names(&self) -> ClientNames {
+        self.names.lock().as_deref().cloned().unwrap_or_default()
+    }
+
+    /// The client says something of itself.
+    pub(crate) fn change_names(&self, change: impl FnOnce(&mut ClientNames)) {
+        change(self.names.lock().get_or_insert_default());
+    }
+
     /// The line of CLIENT LIST and CLIENT INFO.
     pub(crate) fn line(&self, now: Now) -> String {
-        let names = self.names.lock().clone();
+        let names = self.names();
         let age = now.unix_ms.saturating_sub(self.created.unix_ms) / 1000;
         let idle = now.unix_ms.saturating_sub(self.last_active_ms.load(Ordering::Relaxed)) / 1000;
         let command = TABLE

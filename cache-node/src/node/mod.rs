@@ -13,7 +13,7 @@ mod pubsub;
 mod shared;
 
 pub(crate) use client::{Client, Subscribed};
-pub(crate) use clients::{ClientEntry, Clients};
+pub(crate) use clients::{ClientEntry, ClientNames, Clients};
 pub(crate) use gate::{Gate, Hindrance};
 #[allow(unused_imports, reason = "the log and replication are built on it")]
 pub(crate) use journal::{Durability, Journal, LogBatch};
