@@ -12,7 +12,12 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::{command::table::TABLE, keyspace::Now, node::Outbox, protocol::Protocol};
+use crate::{
+    command::table::TABLE,
+    keyspace::Now,
+    node::{Outbox, address::Address},
+    protocol::Protocol,
+};
 
 /// `last_command` of a connection that has not sent any.
 const NO_COMMAND: u32 = u32::MAX;
@@ -21,8 +26,8 @@ const NO_COMMAND: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct ClientEntry {
     pub(crate) id: u64,
-    pub(crate) address: SocketAddr,
-    pub(crate) local_address: SocketAddr,
+    pub(crate) address: Address,
+    pub(crate) local_address: Address,
     pub(crate) created: Now,
     pub(crate) outbox: Outbox,
     /// `None` until it says something: [`ClientEntry::names`].
@@ -49,8 +54,8 @@ impl ClientEntry {
     pub(crate) fn new(id: u64, address: SocketAddr, local_address: SocketAddr, now: Now) -> ClientEntry {
         ClientEntry {
             id,
-            address,
-            local_address,
+            address: address.into(),
+            local_address: local_address.into(),
             created: now,
             outbox: Outbox::default(),
             names: Mutex::default(),

@@ -1,5 +1,6 @@
 //! What all connections of a node share, and what each connection is to the commands.
 
+mod address;
 mod client;
 mod clients;
 #[allow(dead_code, reason = "the log and replication are built on it")]

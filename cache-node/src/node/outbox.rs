@@ -11,35 +11,43 @@ use parking_lot::Mutex;
 /// A bounded buffer that any thread fills and the connection's own task empties.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    bytes: Mutex<Vec<u8>>,
-    /// Whether `bytes` has any: looked at once per batch, where the lock would cost more.
+    /// `None` until a message comes: most connections never get one.
+    waiting: Mutex<Option<Box<Waiting>>>,
+    /// Whether any wait: looked at once per batch, where the lock would cost more.
     has_bytes: AtomicBool,
     is_closing: AtomicBool,
     waker: AtomicWaker,
+}
+
+/// Messages that wait.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
 }
 
 impl Outbox {
     /// Adds a message. A connection that lets more than `bytes_max` pile up is closed: dropping messages silently would be worse,
     /// and keeping them would let one slow subscriber take the node's memory.
     pub(crate) fn push(&self, message: &[u8], bytes_max: usize) {
-        let mut bytes = self.bytes.lock();
+        let mut waiting = self.waiting.lock();
+        let Waiting { bytes } = &mut **waiting.get_or_insert_default();
         if bytes.len() + message.len() > bytes_max {
-            *bytes = Vec::new();
-            drop(bytes);
+            *waiting = None;
+            drop(waiting);
             self.close();
             return;
         }
         bytes.extend_from_slice(message);
         self.has_bytes.store(true, Ordering::Release);
-        drop(bytes);
+        drop(waiting);
         self.waker.wake();
     }
 
     /// Takes what has come in.
     pub(crate) fn take(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.lock();
+        let mut waiting = self.waiting.lock();
         self.has_bytes.store(false, Ordering::Release);
-        std::mem::take(&mut *bytes)
+        waiting.take().map(|waiting| waiting.bytes).unwrap_or_default()
     }
 
     /// Asks the connection's task to end.
