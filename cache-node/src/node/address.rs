@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
 };
 
 /// An address in half the bytes of a [`SocketAddr`], where it is one of IPv4: each connection keeps two.
@@ -10,6 +10,15 @@ use std::{
 pub(crate) enum Address {
     V4(SocketAddrV4),
     V6(Box<SocketAddrV6>),
+}
+
+impl Address {
+    pub(crate) fn ip(&self) -> IpAddr {
+        match self {
+            Address::V4(address) => IpAddr::V4(*address.ip()),
+            Address::V6(address) => IpAddr::V6(*address.ip()),
+        }
+    }
 }
 
 impl From<SocketAddr> for Address {
