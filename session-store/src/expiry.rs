@@ -57,6 +57,14 @@ impl ExpiryPolicy {
         }
     }
 
+    /// How often the time of a session is extended that is used all the time; `None` for one that no use extends.
+    pub(crate) fn touch_interval_ms(self) -> Option<i64> {
+        match self {
+            Self::Idle(ms) | Self::Browser(ms) => Some(ms / TOUCH_PARTS),
+            Self::At(_) => None,
+        }
+    }
+
     /// Whether a request should extend the time that the store still keeps the session.
     pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
         match self {

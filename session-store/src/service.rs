@@ -21,6 +21,8 @@ use crate::{
     device::Client,
     expiry::not_chosen,
     layer::Settings,
+    scope::{Detached, RequestScope},
+    streaming::follow,
     unit_of_work::{CookieChange, Outcome, UnitOfWork},
 };
 
@@ -60,7 +62,7 @@ impl<S> SessionService<S> {
 impl<ReqBody, ResBody, S> Service<Request<ReqBody>> for SessionService<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: From<&'static str>,
+    ResBody: From<&'static str> + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -91,18 +93,6 @@ where
         request.extensions_mut().insert(session.clone());
         request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));
         ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(RequestScope { session, unit }), is_safe }
-    }
-}
-
-/// The handle and the unit of a request. They hold each other; the end of the scope takes them apart.
-struct RequestScope {
-    session: Session,
-    unit: Arc<UnitOfWork>,
-}
-
-impl Drop for RequestScope {
-    fn drop(&mut self) {
-        self.unit.release();
     }
 }
 
@@ -138,14 +128,14 @@ impl<F, B> std::fmt::Debug for ResponseFuture<F, B> {
 
 enum Stage<B> {
     Handler(RequestScope),
-    Commit { commit: Commit, response: Response<B>, settings: Arc<Settings> },
+    Commit { commit: Detached<(Outcome, RequestScope)>, response: Response<B>, settings: Arc<Settings> },
     Done,
 }
 
 impl<F, B, E> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: From<&'static str>,
+    B: From<&'static str> + 'static,
 {
     type Output = F::Output;
 
@@ -157,55 +147,37 @@ where
                 unreachable!("the stage was looked at above");
             };
             if scope.unit.is_untouched(&scope.session) {
-                return Poll::Ready(Ok(response));
+                return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
             }
             let settings = Arc::clone(&scope.unit.settings);
             if scope.unit.is_settled(&scope.session) {
                 let outcome = scope.unit.outcome(None);
-                return Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)));
+                let response = apply(outcome, response, *this.is_safe, &settings);
+                return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
             }
-            let commit = Commit::new(scope, response.status().is_server_error());
+            let server_error = response.status().is_server_error();
+            let commit = Detached::new(async move {
+                let outcome = Arc::clone(&scope.unit).finish(scope.session.clone(), server_error).await;
+                // The scope lives as long as the commit, which needs the handle's expiry.
+                (outcome, scope)
+            });
             *this.stage = Stage::Commit { commit, response, settings };
         }
         let Stage::Commit { commit, .. } = this.stage else {
             panic!("the future of an answer was polled after it was ready");
         };
-        let outcome = ready!(commit.poll(cx));
+        let (outcome, scope) = ready!(commit.poll(cx));
         let Stage::Commit { response, settings, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
-        Poll::Ready(Ok(apply(outcome, response, *this.is_safe, &settings)))
+        let response = apply(outcome, response, *this.is_safe, &settings);
+        Poll::Ready(Ok(followed(response, scope, *this.is_safe)))
     }
 }
 
-/// The commit of a request, which goes on in a task of its own when nobody waits for it any more. Its length is bounded
-/// by the deadline of the store's operations.
-struct Commit(Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>);
-
-impl Commit {
-    fn new(scope: RequestScope, server_error: bool) -> Self {
-        Self(Some(Box::pin(async move {
-            // The scope lives as long as the commit, which needs the handle's expiry.
-            Arc::clone(&scope.unit).finish(scope.session.clone(), server_error).await
-        })))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let future = self.0.as_mut().expect("a commit is polled until it is done");
-        let outcome = ready!(future.as_mut().poll(cx));
-        self.0 = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Drop for Commit {
-    fn drop(&mut self) {
-        if let Some(commit) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(commit);
-        }
-    }
+/// The body is looked at only when somebody has a handle who may change something while it is sent.
+fn followed<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool) -> Response<B> {
+    if scope.is_shared() { follow(response, scope, is_safe) } else { response }
 }
 
 /// The answer as the client gets it.

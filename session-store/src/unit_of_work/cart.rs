@@ -133,11 +133,11 @@ impl UnitOfWork {
                 fresh: false,
             });
             state.committed = true;
-            state.kept_ms = kept_ms;
+            state.keeps(kept_ms);
         }
         if let Some(policy) = extended {
             state.extended = Some(policy);
-            state.kept_ms = kept_ms;
+            state.keeps(kept_ms);
         }
     }
 

@@ -78,7 +78,10 @@ impl UnitOfWork {
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
             match step {
-                Step::Done(id) => return Ok(id),
+                Step::Done(id) => {
+                    self.keep_alive().await?;
+                    return Ok(id);
+                }
                 Step::Conflict => return Err(StoreError::SessionEnded),
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
@@ -220,7 +223,7 @@ impl UnitOfWork {
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
-        state.kept_ms = kept_ms;
+        state.keeps(kept_ms);
         if kept_ms <= 0 {
             // Its absolute time is over, and the store has dropped it.
             state.base = Base::None { stale: true };
@@ -248,6 +251,10 @@ fn next_step(
             Some((_, tag)) => return Step::End(tag),
             None => state.intent = Intent::Keep,
         }
+    }
+    if state.answered && state.intent == Intent::Rotate {
+        tracing::warn!("a session cannot get a new id once its answer is on the way; it keeps the one that it has");
+        state.intent = Intent::Keep;
     }
     let pending = state.pending_owner.as_ref();
     if let Some(pending) = pending {
@@ -283,6 +290,10 @@ fn next_step(
             Step::Update(Known::of(live), write)
         }
         Base::None { .. } if policy.has_passed() => Step::Done(None),
+        Base::None { .. } if state.answered => {
+            tracing::debug!("a visitor cannot get a session once the answer is on the way");
+            Step::Done(None)
+        }
         // `clear` on an id that leads nowhere leaves nothing to store.
         Base::None { .. } if !creating && fields.is_empty() && pending.is_none() => Step::Done(None),
         Base::None { .. } => {

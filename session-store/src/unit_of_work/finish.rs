@@ -48,6 +48,47 @@ impl UnitOfWork {
         Outcome { met_outage, ..self.outcome(failure) }
     }
 
+    /// The head of the answer leaves, and somebody still has the session.
+    pub(crate) fn answered(&self) {
+        self.state.lock().answered = true;
+    }
+
+    /// Commits what was changed after the head of the answer was sent; an error if the client must not believe that it was
+    /// done.
+    pub(crate) async fn finish_late(self: Arc<Self>, session: &Session, is_safe: bool) -> Option<StoreError> {
+        let error = self.write(session, false).await.err()?;
+        if error.is_outage() || error.is_conflict() {
+            tracing::debug!(%error, "what was changed while the body was sent is not committed");
+        } else {
+            tracing::warn!(%error, "what was changed while the body was sent is not committed");
+        }
+        let is_kept = if error.is_conflict() { is_safe } else { self.outage_policy().keeps_answer(true, is_safe) };
+        (!is_kept).then_some(error)
+    }
+
+    /// Extends the session of an upgraded connection that saves it now and then. An error when it has ended.
+    pub(super) async fn keep_alive(&self) -> Result<(), StoreError> {
+        let (due, along) = {
+            let state = self.state.lock();
+            (state.due_long_after(), state.along(&self.settings))
+        };
+        let Some((tag, policy)) = due else {
+            return Ok(());
+        };
+        let kept = self.store.touch_session(&tag, policy, self.settings.absolute_ms, &along).await?;
+        let mut state = self.state.lock();
+        match kept {
+            Some(kept_ms) => {
+                state.keeps(kept_ms);
+                Ok(())
+            }
+            None => {
+                state.base.end();
+                Err(StoreError::SessionEnded)
+            }
+        }
+    }
+
     /// What becomes of the cookie, after everything was written.
     pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
@@ -118,7 +159,7 @@ impl UnitOfWork {
         };
         let mut state = self.state.lock();
         match touched {
-            Ok(Some(kept_ms)) => state.kept_ms = kept_ms,
+            Ok(Some(kept_ms)) => state.keeps(kept_ms),
             Ok(None) if store_answers => state.base.end(),
             // The next request finds it due again.
             Ok(None) => state.extended = None,

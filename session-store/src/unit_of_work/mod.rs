@@ -167,8 +167,6 @@ impl SessionStore for UnitOfWork {
             }
         };
         // The request is over: there is no commit to come.
-        self.noted(self.store.end_session(&tag, None).await)?;
-        self.state.lock().base = Base::None { stale: false };
-        Ok(())
+        self.noted(self.end(&tag).await)
     }
 }

@@ -202,7 +202,7 @@ impl UnitOfWork {
             if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
                 state.extended = Some(policy);
             }
-            state.kept_ms = stored.remaining_ms;
+            state.keeps(stored.remaining_ms);
             Base::Live(Live {
                 id,
                 tag,

@@ -1,6 +1,6 @@
 //! What a request knows of its session, and what it intends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tower_sessions::session::Id;
 
@@ -34,8 +34,11 @@ pub(super) struct State {
     pub(super) committed: bool,
     /// The policy of a session whose time the store has extended, or is about to.
     pub(super) extended: Option<ExpiryPolicy>,
-    /// Ms for which the store keeps the session, when it last told.
+    /// Ms for which the store keeps the session, when it last told, and when that was.
     pub(super) kept_ms: i64,
+    kept_since: Instant,
+    /// The head of the answer is gone: no cookie can be given any more.
+    pub(super) answered: bool,
     /// The request itself ended its session.
     pub(super) ended_here: bool,
     /// Why the last write failed; `tower_sessions` passes on only its text.
@@ -64,6 +67,8 @@ impl State {
             committed: false,
             extended: None,
             kept_ms: 0,
+            kept_since: Instant::now(),
+            answered: false,
             ended_here: false,
             failure: None,
             outage,
@@ -77,6 +82,21 @@ impl State {
         if let Base::Sent(id) = self.base {
             self.base = Base::Unread { id, tag: keys.session_tag(&id), owner: None };
         }
+    }
+
+    pub(super) fn keeps(&mut self, kept_ms: i64) {
+        self.kept_ms = kept_ms;
+        self.kept_since = Instant::now();
+    }
+
+    /// The session of an upgraded connection, when so much time has passed that it should be extended.
+    pub(super) fn due_long_after(&self) -> Option<(Tag, ExpiryPolicy)> {
+        let Base::Live(live) = &self.base else {
+            return None;
+        };
+        let passed_ms = i64::try_from(self.kept_since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let is_due = live.policy.touch_interval_ms().is_some_and(|interval| passed_ms >= interval);
+        (self.answered && is_due).then_some((live.tag, live.policy))
     }
 
     /// The session whose time is to be extended, unless a commit has done so.

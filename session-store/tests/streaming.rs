@@ -1,0 +1,234 @@
+//! Changes after the head of the answer has left: streamed bodies, WebSockets, clients that go away.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, WebSocketUpgrade, ws::Message},
+    response::Response,
+    routing::{any, get, post},
+};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
+use http::{Method, Request, header};
+use http_body_util::BodyExt as _;
+use session_store::{Expiry, Key, Session, SessionExt as _, SessionLayer};
+use support::{Server, Visitor, each_backend, patient_store, send};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest as _};
+use tower::ServiceExt as _;
+
+fn router() -> Router {
+    support::app::router()
+        .route("/stream/{key}/{chunks}", get(streamed).post(streamed))
+        .route("/stream-then/{what}", post(streamed_then))
+        .route("/ws", any(socket))
+}
+
+async fn replica(server: &Server) -> Router {
+    router().layer(SessionLayer::new(patient_store(server).await))
+}
+
+/// Changes the session with each chunk.
+async fn streamed(session: Session, Path((key, chunks)): Path<(String, usize)>) -> Body {
+    Body::from_stream(stream::unfold((session, key, 0), move |(session, key, sent)| async move {
+        if sent == chunks {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        session.insert(&key, format!("chunk {sent}")).await.unwrap();
+        Some((Ok::<_, std::io::Error>(Bytes::from("chunk\n")), (session, key, sent + 1)))
+    }))
+}
+
+async fn streamed_then(session: Session, Path(what): Path<String>) -> Body {
+    session.insert("before", "answer").await.unwrap();
+    Body::from_stream(stream::once(async move {
+        session.insert("while", "streaming").await.unwrap();
+        match &*what {
+            "cycle" => session.cycle_id().await.unwrap(),
+            "flush" => session.flush().await.unwrap(),
+            "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+            _ => {}
+        }
+        Ok::<_, std::io::Error>(Bytes::from("done"))
+    }))
+}
+
+/// A connection that lives as long as it likes: "set KEY VALUE", "get KEY", "count KEY", "save", "logout".
+async fn socket(session: Session, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async move |mut socket| {
+        while let Some(Ok(Message::Text(text))) = socket.recv().await {
+            let words: Vec<_> = text.split(' ').collect();
+            let answer = match &*words {
+                ["set", key, value] => {
+                    session.insert(key, value).await.unwrap();
+                    session.save().await.map_or_else(|error| error.to_string(), |()| "saved".to_owned())
+                }
+                ["get", key] => {
+                    session.load().await.unwrap();
+                    session.get::<String>(key).await.unwrap().unwrap_or_else(|| "-".to_owned())
+                }
+                ["count", key] => {
+                    let key = Key::<u64>::named(*key);
+                    let count = session.update(&key, |count| count.unwrap_or(0) + 1).await;
+                    count.map_or_else(|error| error.to_string(), |count| count.to_string())
+                }
+                ["logout"] => session.flush().await.map_or_else(|error| error.to_string(), |()| "bye".to_owned()),
+                _ => session.save().await.map_or_else(|error| error.to_string(), |()| "saved".to_owned()),
+            };
+            socket.send(Message::text(answer)).await.unwrap();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_made_while_a_body_streams_are_saved() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        for first in ["/set/name/ada", "/stream-then/nothing"] {
+            let mut visitor = Visitor::default();
+            visitor.post(&a, first).await.ok();
+            for method in [Method::GET, Method::POST] {
+                let answer = send(&a, method, "/stream/progress/3", visitor.cookie.as_deref()).await.ok();
+                assert_eq!(answer.body, "chunk\n".repeat(3));
+                assert_eq!(visitor.get(&b, "/get/progress").await.ok().body, "chunk 2", "when the client has all of it");
+                visitor.post(&b, "/remove/progress").await.ok();
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_a_cookie_is_not_done_while_a_body_streams() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        // A visitor without a session cannot get one any more.
+        let answer = send(&a, Method::GET, "/stream/progress/2", None).await.ok();
+        assert_eq!((answer.set_cookie(), server.keys("*").await), (None, vec![]));
+        // What was changed before the answer can.
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/stream-then/nothing").await.ok();
+        assert_eq!(visitor.get(&b, "/get/before").await.ok().body, "answer");
+        assert_eq!(visitor.get(&b, "/get/while").await.ok().body, "streaming");
+        // No new id that nobody would learn of, and nothing is lost.
+        visitor.post(&a, "/remove/while").await.ok();
+        visitor.post(&a, "/stream-then/cycle").await.ok();
+        assert_eq!(visitor.get(&b, "/get/while").await.ok().body, "streaming");
+        // A logout counts at once, although the cookie stays.
+        visitor.post(&a, "/stream-then/flush").await.ok();
+        assert_eq!(visitor.clone().get(&b, "/get/while").await.ok().body, "-");
+    })
+    .await;
+}
+
+/// A change of a session that ended meanwhile is not saved, and who meant to change something does not get a whole answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_answer_that_cannot_be_committed_breaks_off() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set/name/ada").await.ok();
+        let cookie = visitor.cookie.clone().unwrap();
+        let request = Request::post("/stream-then/slow").header(header::COOKIE, &cookie).body(Body::empty()).unwrap();
+        let response = a.clone().oneshot(request).await.unwrap();
+        let body = tokio::spawn(response.into_body().collect());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        visitor.post(&b, "/logout").await.ok();
+        let error = body.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("session ended"), "{error}");
+        assert_eq!(send(&b, Method::GET, "/get/while", Some(&cookie)).await.ok().body, "-");
+    })
+    .await;
+}
+
+async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_until_the_client_went_away_is_saved() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let address = serve(app.clone()).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let cookie = visitor.cookie.clone().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /stream/progress/1000 HTTP/1.1\r\nHost: shop\r\nCookie: {cookie}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        // The head and a chunk.
+        let mut some = [0; 1024];
+        while !String::from_utf8_lossy(&some).contains("chunk\n") {
+            assert_ne!(client.read(&mut some).await.unwrap(), 0);
+        }
+        drop(client);
+        let began = Instant::now();
+        while !visitor.get(&app, "/get/progress").await.ok().body.starts_with("chunk") {
+            assert!(began.elapsed() < Duration::from_secs(10), "it is not saved");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>;
+
+async fn open(address: SocketAddr, cookie: &str) -> Socket {
+    let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+    request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+    tokio_tungstenite::connect_async(request).await.unwrap().0
+}
+
+async fn say(socket: &mut Socket, text: &str) -> String {
+    socket.send(tungstenite::Message::text(text)).await.unwrap();
+    socket.next().await.unwrap().unwrap().into_text().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_saves_as_long_as_it_lives() {
+    each_backend(async |server| {
+        let idle = Expiry::OnInactivity(time::Duration::seconds(2));
+        let app: Router = router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(idle));
+        let other = replica(&server).await;
+        let address = serve(app.clone()).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let cookie = visitor.cookie.clone().unwrap();
+        let (mut first, mut second) = (open(address, &cookie).await, open(address, &cookie).await);
+        assert_eq!(say(&mut first, "set a 1").await, "saved");
+        assert_eq!(say(&mut second, "set b 2").await, "saved");
+        for round in 1..=5 {
+            assert_eq!(say(&mut first, "count n").await, (2 * round - 1).to_string());
+            assert_eq!(say(&mut second, "count n").await, (2 * round).to_string());
+        }
+        // Longer than the idle timeout, with nothing to save: the session lives as long as the connection uses it.
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(say(&mut first, "save").await, "saved");
+        }
+        for (key, value) in [("a", "1"), ("b", "2"), ("name", "ada")] {
+            assert_eq!(say(&mut second, &format!("get {key}")).await, value);
+            assert_eq!(send(&other, Method::GET, &format!("/get/{key}"), Some(&cookie)).await.ok().body, value);
+        }
+        // It ends for the connection as for everybody else.
+        assert_eq!(say(&mut first, "logout").await, "bye");
+        assert!(say(&mut second, "set c 3").await.contains("session ended"));
+        assert!(say(&mut second, "count n").await.contains("session ended"));
+        assert_eq!(send(&other, Method::GET, "/get/name", Some(&cookie)).await.ok().body, "-");
+    })
+    .await;
+}
