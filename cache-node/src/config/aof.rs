@@ -81,17 +81,18 @@ impl Default for AofConfig {
 }
 
 impl AofConfig {
-    /// Whether every batch is brought to disk before its replies.
-    pub(crate) fn syncs_each_batch(&self) -> bool {
+    /// Whether every batch is brought to disk before its replies. `has_second_node`: `durability sync` has another place to be safe.
+    pub(crate) fn syncs_each_batch(&self, has_second_node: bool) -> bool {
         match self.durability {
             DurabilityMode::None => false,
-            DurabilityMode::Async => self.fsync == AppendFsync::Always,
-            DurabilityMode::Sync => true,
+            DurabilityMode::Sync if !has_second_node => true,
+            DurabilityMode::Async | DurabilityMode::Sync => self.fsync == AppendFsync::Always,
         }
     }
 
     /// Whether it is brought to disk once a second.
-    pub(crate) fn syncs_every_second(&self) -> bool {
-        self.durability == DurabilityMode::Async && self.fsync == AppendFsync::EverySecond
+    pub(crate) fn syncs_every_second(&self, has_second_node: bool) -> bool {
+        let follows_directive = self.durability != DurabilityMode::None && !self.syncs_each_batch(has_second_node);
+        follows_directive && self.fsync == AppendFsync::EverySecond
     }
 }

@@ -29,6 +29,9 @@ use crate::{
     protocol::encode_request,
 };
 
+/// How long a replica may confirm nothing and still be one that `durability sync` counts on. Then the log takes its place, if there is one.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
 /// Where a primary is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PrimaryAddress {
@@ -307,7 +310,7 @@ impl Replication {
         let has_too_few =
             wanted > 0 && !is_replica && self.replicas.good_count(now, Duration::from_secs(config.min_replicas_max_lag)) < wanted;
         gate.set(Hindrance::TooFewReplicas, has_too_few);
-        shared.journal.barrier.set_replicas(self.replicas.good_count(now, Duration::ZERO));
+        shared.journal.set_replicas(self.replicas.good_count(now, SILENCE_MAX));
         shared.look_for_safety();
     }
 

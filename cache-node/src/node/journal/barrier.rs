@@ -23,8 +23,9 @@ pub(crate) enum Durability {
     Memory = 0,
     /// It is on disk.
     Disk = 1,
-    /// It is on disk or in the memory of a replica.
-    DiskOrReplica = 2,
+    /// It is in the memory of a replica; on disk while there is none. With a replica the disk alone is not enough: that replica is who
+    /// takes over.
+    ReplicaOrDisk = 2,
 }
 
 /// Offsets up to which the stream is on disk and on replicas, and tasks that wait for them.
@@ -118,9 +119,13 @@ impl Barrier {
         self.wake();
     }
 
-    /// So many replicas are up to date.
-    pub(crate) fn set_replicas(&self, count: usize) {
-        self.replicas.store(count, Ordering::Release);
+    /// So many replicas are up to date. `true` when their number is another one.
+    pub(super) fn set_replicas(&self, count: usize) -> bool {
+        let is_changed = self.replicas.swap(count, Ordering::AcqRel) != count;
+        if is_changed {
+            self.wake();
+        }
+        is_changed
     }
 
     pub(crate) fn has_replicas(&self) -> bool {
@@ -152,7 +157,8 @@ impl Barrier {
         let is_safe = match self.durability.load(Ordering::Acquire) {
             0 => true,
             1 => !has_log || is_synced(),
-            _ => is_replicated() || is_synced(),
+            _ if self.has_replicas() => is_replicated(),
+            _ => is_synced(),
         };
         if !is_safe || !has_log {
             return is_safe;

@@ -237,6 +237,13 @@ impl Journal {
         true
     }
 
+    /// So many replicas are up to date: with none of them, `durability sync` needs the log.
+    pub(crate) fn set_replicas(&self, count: usize) {
+        if self.barrier.set_replicas(count) {
+            self.call_log();
+        }
+    }
+
     /// Wakes the log's thread.
     pub(crate) fn call_log(&self) {
         self.stream.lock().is_log_called = true;

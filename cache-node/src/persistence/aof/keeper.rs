@@ -172,7 +172,7 @@ impl Keeper {
                     }
                     _ => thread::sleep(LINGER),
                 }
-            } else if !config.aof.syncs_each_batch() {
+            } else if !config.aof.syncs_each_batch(self.has_second_node()) {
                 thread::sleep(LINGER);
             }
         }
@@ -303,8 +303,8 @@ impl Keeper {
         let Some(log) = self.log.as_ref().filter(|log| log.is_whole()) else { return Ok(()) };
         let may_wait = self.rewrite.is_some() && config.aof.no_fsync_on_rewrite;
         let is_due = is_stopping
-            || config.aof.syncs_each_batch()
-            || config.aof.syncs_every_second() && !may_wait && self.last_sync.elapsed() >= SYNC_INTERVAL;
+            || config.aof.syncs_each_batch(self.has_second_node())
+            || config.aof.syncs_every_second(self.has_second_node()) && !may_wait && self.last_sync.elapsed() >= SYNC_INTERVAL;
         if self.is_disk_untrue {
             return Err(io::Error::other("what was written may not be on disk; the log is being rewritten"));
         }
@@ -321,6 +321,11 @@ impl Keeper {
         self.synced = self.written;
         self.shared.journal.barrier.synced(self.synced);
         Ok(())
+    }
+
+    /// Whether what is written is safe elsewhere: on a replica, or on the primary that it came from.
+    fn has_second_node(&self) -> bool {
+        self.shared.journal.barrier.has_replicas() || self.shared.keyspace.is_follower()
     }
 
     /// Says how the last write went: while it fails, others are refused.
