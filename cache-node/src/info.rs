@@ -175,6 +175,7 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
             ("aof_pending_rewrite", "0".to_owned()),
             ("aof_buffer_length", waiting.to_string()),
             ("aof_pending_bio_fsync", u8::from(pending > 0).to_string()),
+            ("aof_fsyncs", number(&log.syncs)),
             ("aof_delayed_fsync", number(&log.delayed_syncs)),
         ]);
     }

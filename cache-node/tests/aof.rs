@@ -559,3 +559,20 @@ fn a_snapshot_becomes_the_base_of_the_first_log() {
         drop(fs::remove_file(dir.path().join("dump.rdb")));
     }
 }
+
+#[test]
+fn a_batch_of_many_writes_is_brought_to_disk_once() {
+    const BATCHES: u64 = 40;
+    let dir = folder();
+    let node = node(dir.path(), &["--appendfsync", "always"]);
+    let mut wire = Wire::connect(node.address);
+    let batch: Vec<u8> = (0..64).flat_map(|number| encode(&["SET", &format!("key-{number}"), "value"])).collect();
+    for _ in 0..BATCHES {
+        wire.send_raw(&batch);
+        (0..64).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    }
+    let info = wire.run("INFO persistence").text();
+    let syncs: u64 = info.lines().find_map(|line| line.strip_prefix("aof_fsyncs:")).unwrap().parse().unwrap();
+    // The kernel may hand a batch over in two parts.
+    assert!((BATCHES..=2 * BATCHES).contains(&syncs), "{} writes were brought to disk in {syncs} goes", 64 * BATCHES);
+}

@@ -24,6 +24,8 @@ pub(crate) struct LogState {
     pub(crate) rewrite_began_ms: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) base_bytes: AtomicU64,
+    /// Times that it was brought to disk.
+    pub(crate) syncs: AtomicU64,
     /// Times when bringing the log to disk took more than two seconds.
     pub(crate) delayed_syncs: AtomicU64,
 }
@@ -44,6 +46,7 @@ impl Default for LogState {
             rewrite_began_ms: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             base_bytes: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
             delayed_syncs: AtomicU64::new(0),
         }
     }

@@ -317,6 +317,7 @@ impl Keeper {
             self.shared.log.want_rewrite();
             return Err(error);
         }
+        self.shared.log.syncs.fetch_add(1, Ordering::Relaxed);
         self.last_sync = Instant::now();
         self.synced = self.written;
         self.shared.journal.barrier.synced(self.synced);
