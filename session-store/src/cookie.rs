@@ -92,11 +92,19 @@ pub(crate) fn find(headers: &HeaderMap, full_name: &str, protection: &Protection
         .find_map(|cookie| protection.read(full_name, cookie.value()))
 }
 
-/// Adds the cookie, and sees to it that no shared cache hands it to somebody else.
+/// Adds the cookie. A cache that stores the answer must not hand the cookie to somebody else.
 pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
     headers.append(SET_COOKIE, cookie);
+    // Beside what the application says, unless that is strict enough already.
+    if !has_directive(headers, &["private", "no-store", "no-cache"]) {
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"set-cookie\""));
+    }
+}
+
+/// The answer depends on whose session it is: no shared cache may give it to somebody else, unless the application allows it.
+pub(crate) fn vary(headers: &mut HeaderMap) {
     if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"set-cookie\""));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     let varies = headers
         .get_all(VARY)
@@ -106,6 +114,12 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
     if !varies {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }
+}
+
+fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
+    directives.any(|directive| names.iter().any(|name| directive.eq_ignore_ascii_case(name)))
 }
 
 fn header_value(cookie: &Cookie<'_>) -> HeaderValue {

@@ -35,6 +35,17 @@ mod users;
 mod whole_records;
 mod wire;
 
+/// A directive for the `EnvFilter` of `tracing-subscriber`: without it, `tower_sessions::Session` warns of each cookie whose
+/// session has ended, which is what happens to every visitor who comes back late.
+///
+/// ```
+/// use tracing_subscriber::EnvFilter;
+///
+/// let filter = EnvFilter::new("info").add_directive(session_store::QUIET_LOGS.parse()?);
+/// # Ok::<(), tracing_subscriber::filter::ParseError>(())
+/// ```
+pub const QUIET_LOGS: &str = "tower_sessions_core::session=error";
+
 pub use ::cookie::SameSite;
 pub use tower_sessions::{Expiry, Session};
 

@@ -207,6 +207,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
     if response.status() == StatusCode::SERVICE_UNAVAILABLE && outcome.met_outage {
         response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
     }
+    cookie::vary(response.headers_mut());
     let header = match outcome.cookie {
         CookieChange::Keep => return response,
         CookieChange::Set { id, policy, kept_ms } => settings.cookie.set(&settings.cookie_name, &id, policy, kept_ms),

@@ -1,0 +1,386 @@
+//! The 21 faults that a user of tower-sessions 0.15 can hit, in order. Where it takes a few requests, the fault is shown with
+//! its own layer and memory store first; ours must not have it on any backend. Those that need more are tested in other files, and
+//! the list at the end sees to it that these tests are there.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, routing::get};
+use futures_util::stream;
+use http::{Method, StatusCode, header};
+use session_store::{CacheStore, Expiry, QUIET_LOGS, Session, SessionLayer};
+use support::{Server, Visitor, each_backend, meter::Meter, patient_store, send};
+use time::Duration as Time;
+use tower_sessions::{MemoryStore, SessionManagerLayer};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+fn router() -> Router {
+    support::app::router().route("/stream", get(streamed)).route("/first-login", get(first_login))
+}
+
+async fn streamed(session: Session) -> Body {
+    Body::from_stream(stream::once(async move {
+        session.insert("while", "streaming").await.unwrap();
+        Ok::<_, io::Error>("done")
+    }))
+}
+
+async fn first_login(session: Session) {
+    session.cycle_id().await.unwrap();
+    session.insert("user", "ada").await.unwrap();
+}
+
+/// Two replicas over one store.
+struct Replicas([Router; 2]);
+
+impl Replicas {
+    /// As its documentation sets it up.
+    fn theirs() -> Self {
+        let layer = SessionManagerLayer::new(MemoryStore::default()).with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+        Self([router().layer(layer.clone()), router().layer(layer)])
+    }
+
+    async fn ours(server: &Server) -> Self {
+        let layer = async || {
+            let layer = SessionLayer::new(patient_store(server).await).with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+            router().layer(layer)
+        };
+        Self([layer().await, layer().await])
+    }
+}
+
+/// Whether the fault shows: with theirs it must, with ours it must not.
+async fn shows_with_theirs_alone(fault: impl AsyncFn(&Replicas) -> bool) {
+    assert!(fault(&Replicas::theirs()).await, "it does not show with tower-sessions: the test is of no use");
+    each_backend(async |server| assert!(!fault(&Replicas::ours(&server).await).await, "it shows")).await;
+}
+
+/// A request while another one runs that was sent 100 ms before, and the answer of that one.
+async fn during(slow: (&Router, Method, &'static str), cookie: Option<String>, other: impl AsyncFnOnce()) -> support::Answer {
+    let (app, method, path) = (slow.0.clone(), slow.1, slow.2);
+    let slow = tokio::spawn(async move { send(&app, method, path, cookie.as_deref()).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    other().await;
+    slow.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_01_two_requests_both_answer_200_and_one_change_is_gone() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/start/now").await.ok();
+        let cookie = visitor.cookie.clone();
+        let slow = during((a, Method::POST, "/slow-set/300/first/1"), cookie, async || {
+            visitor.clone().post(b, "/set/second/2").await.ok();
+        });
+        slow.await.ok();
+        visitor.get(a, "/get/first").await.body != "1" || visitor.get(a, "/get/second").await.body != "2"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_02_a_save_after_a_logout_brings_a_cookie_or_the_session_back() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        let cookie = visitor.cookie.clone();
+        let late = during((a, Method::POST, "/slow-set/300/name/eve"), cookie.clone(), async || {
+            visitor.clone().post(b, "/logout").await.ok();
+        })
+        .await;
+        let alive = send(b, Method::GET, "/get/name", cookie.as_deref()).await.body != "-";
+        late.set_cookie().is_some() || alive || late.status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_03_a_request_in_flight_during_a_login_logs_the_user_out() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        let old = visitor.cookie.clone();
+        visitor.post(b, "/cycle").await.ok();
+        let late = send(a, Method::GET, "/get/name", old.as_deref()).await;
+        late.removes_cookie() || late.body != "ada"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_04_an_error_after_cycle_id_loses_the_session() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        visitor.post(a, "/cycle-and-fail").await;
+        visitor.get(b, "/get/name").await.body != "ada"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_05_flush_and_insert_keep_the_old_id() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        let old = visitor.cookie.clone();
+        visitor.post(b, "/relogin/eve").await.ok();
+        send(a, Method::GET, "/get/user", old.as_deref()).await.body == "eve"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_06_set_expiry_does_not_last() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/remember/2592000").await.ok();
+        let next = visitor.post(b, "/set/name/ada").await.ok();
+        // No cookie is as good as the one that there is.
+        next.set_cookie().is_some_and(|cookie| !cookie.contains("Max-Age=2592000"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fault_11_the_first_login_deletes_what_was_never_there() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let app = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        // After this the server knows the script.
+        Visitor::default().get(&app, "/first-login").await.ok();
+        server.reset_commands().await;
+        meter.take();
+        Visitor::default().get(&app, "/first-login").await.ok();
+        assert_eq!(meter.take(), 1);
+        let commands = server.commands().await;
+        assert!(!commands.iter().any(|(name, _)| ["del", "unlink", "hgetall"].contains(&&**name)), "{commands:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_16_changes_made_while_a_body_streams_are_lost() {
+    shows_with_theirs_alone(async |Replicas([a, b])| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        visitor.get(a, "/stream").await.ok();
+        visitor.get(b, "/get/while").await.body != "streaming"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_18_no_vary_and_no_cache_control() {
+    shows_with_theirs_alone(async |Replicas([a, _])| {
+        let mut visitor = Visitor::default();
+        let changed = visitor.post(a, "/set/name/ada").await.ok();
+        let read = visitor.get(a, "/get/name").await.ok();
+        let is_safe = |answer: &support::Answer| {
+            answer.headers.get(header::VARY).is_some_and(|vary| vary == "Cookie")
+                && answer.headers.get(header::CACHE_CONTROL).is_some_and(|cache| cache == "private")
+        };
+        ![changed, read].iter().all(is_safe)
+    })
+    .await;
+}
+
+/// What the application says of caching stands, except that the cookie is never stored with it.
+#[tokio::test]
+async fn fault_18_what_the_application_says_of_caching_stands() {
+    each_backend(async |server| {
+        let app: Router = Router::new()
+            .route(
+                "/{cache}",
+                get(async |session: Session, axum::extract::Path(cache): axum::extract::Path<String>| {
+                    session.insert("page", &cache).await.unwrap();
+                    [(header::CACHE_CONTROL, cache), (header::VARY, "Accept, cookie".to_owned())]
+                }),
+            )
+            .route("/untouched", get(async |_: Session| ""))
+            .layer(SessionLayer::new(patient_store(&server).await));
+        for (path, expected) in [
+            ("/no-store", vec!["no-store"]),
+            ("/public,max-age=9", vec!["public,max-age=9", "no-cache=\"set-cookie\""]),
+            ("/max-age=9,%20private", vec!["max-age=9, private"]),
+        ] {
+            let answer = Visitor::default().get(&app, path).await.ok();
+            assert!(answer.set_cookie().is_some());
+            assert_eq!(answer.headers.get_all(header::CACHE_CONTROL).iter().collect::<Vec<_>>(), expected);
+            assert_eq!(answer.headers.get_all(header::VARY).iter().collect::<Vec<_>>(), ["Accept, cookie"]);
+        }
+        let answer = Visitor::default().get(&app, "/untouched").await.ok();
+        assert!(!answer.headers.contains_key(header::VARY) && !answer.headers.contains_key(header::CACHE_CONTROL));
+    })
+    .await;
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// What is logged about a visitor who comes back after the session has ended, at `info` with this directive beside it.
+async fn logged(app: &Router, directive: Option<&str>) -> String {
+    let lines = Lines::default();
+    let mut filter = EnvFilter::new("info");
+    if let Some(directive) = directive {
+        filter = filter.add_directive(directive.parse().unwrap());
+    }
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for name in ["id", "__Host-id"] {
+        send(app, Method::GET, "/get/name", Some(&format!("{name}=AAAAAAAAAAAAAAAAAAAAAA"))).await.ok();
+        send(app, Method::POST, "/set/name/ada", Some(&format!("{name}=AAAAAAAAAAAAAAAAAAAAAA"))).await.ok();
+    }
+    drop(guard);
+    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+}
+
+/// The line is one of the handle's, which is theirs: with the directive that we give it is gone, and none of ours is added.
+#[tokio::test]
+async fn fault_21_a_warning_for_every_stale_cookie() {
+    let theirs = Replicas::theirs();
+    assert!(logged(&theirs.0[0], None).await.contains("WARN"));
+    each_backend(async |server| {
+        let ours = Replicas::ours(&server).await;
+        assert!(!logged(&ours.0[0], None).await.contains("session_store"), "ours adds nothing");
+        assert_eq!(logged(&ours.0[0], Some(QUIET_LOGS)).await, "");
+    })
+    .await;
+}
+
+enum Proof {
+    /// A test of this file, whose name begins with the fault's number.
+    Here,
+    /// Tests of other files.
+    In(&'static [(&'static str, &'static str)]),
+    /// What of it is not ours to mend, and why.
+    Left(&'static str),
+}
+use Proof::{Here, In, Left};
+
+const CART: &str = include_str!("cart.rs");
+const DEPLOYS: &str = include_str!("deploys.rs");
+const EXPIRY: &str = include_str!("expiry.rs");
+const OUTAGE: &str = include_str!("outage.rs");
+const OUTAGE_POLICY: &str = include_str!("outage_policy.rs");
+const ROTATION: &str = include_str!("rotation.rs");
+const ROUND_TRIPS: &str = include_str!("round_trips.rs");
+const SECRETS: &str = include_str!("secrets.rs");
+const SESSION: &str = include_str!("session.rs");
+const STREAMING: &str = include_str!("streaming.rs");
+
+const FAULTS: [(&str, &[Proof]); 21] = [
+    (
+        "01: of two requests at once one change is gone",
+        &[
+            Here,
+            In(&[
+                (SESSION, "changes_of_different_keys_at_the_same_time_keep_both"),
+                (CART, "two_hundred_adds_at_once_over_two_replicas_are_exact"),
+            ]),
+        ],
+    ),
+    ("02: a save after a logout", &[Here, In(&[(SESSION, "a_logout_during_a_slow_write_stays_a_logout")])]),
+    ("03: a request in flight logs out", &[Here, In(&[(ROTATION, "of_eight_reads_racing_a_login_none_is_lost")])]),
+    ("04: an error after cycle_id", &[Here, In(&[(SESSION, "an_error_after_the_rotation_loses_nothing")])]),
+    ("05: flush and insert", &[Here, In(&[(SESSION, "what_is_inserted_after_a_flush_belongs_to_a_new_id")])]),
+    ("06: set_expiry does not last", &[Here, In(&[(SESSION, "an_expiry_of_its_own_lasts")])]),
+    ("07: reads do not extend", &[In(&[(SESSION, "the_idle_timeout_is_extended_by_reads_and_really_ends")])]),
+    ("08: always_save costs two commands", &[In(&[(ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])]),
+    ("09: no absolute timeout", &[In(&[(EXPIRY, "the_absolute_timeout_is_put_off_by_nothing")])]),
+    (
+        "10: saved twice, or for nothing",
+        &[In(&[(SESSION, "an_explicit_save_is_not_repeated"), (ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])],
+    ),
+    ("11: a needless DEL at the first login", &[Here]),
+    (
+        "12: a corrupt payload is an error for ever",
+        &[In(&[(DEPLOYS, "an_unreadable_record_is_put_in_quarantine_and_the_visitor_gets_a_clean_session_once")])],
+    ),
+    ("13: a hung store hangs the request", &[In(&[(OUTAGE, "a_hung_store_is_answered_within_the_deadline")])]),
+    (
+        "14: the client goes away",
+        &[In(&[
+            (OUTAGE, "a_commit_goes_on_when_the_client_goes_away"),
+            (STREAMING, "what_was_changed_until_the_client_went_away_is_saved"),
+        ])],
+    ),
+    (
+        "15: a failed save replaces the answer by an empty 500",
+        &[In(&[
+            (OUTAGE, "a_store_that_dies_before_the_commit_makes_it_a_503"),
+            (OUTAGE_POLICY, "without_session_the_handler_decides_and_no_change_is_said_to_be_kept"),
+        ])],
+    ),
+    ("16: changes made while a body streams", &[Here, In(&[(STREAMING, "changes_made_while_a_body_streams_are_saved")])]),
+    (
+        "17: the id is the key, and the format has no version",
+        &[In(&[
+            (SECRETS, "a_dump_of_the_store_holds_no_id_and_no_value"),
+            (DEPLOYS, "a_record_of_a_later_layout_is_an_error_and_stays"),
+        ])],
+    ),
+    (
+        "18: one signing key, no Vary, no Cache-Control",
+        &[Here, In(&[(SECRETS, "a_cookie_under_a_former_key_is_renewed_and_a_forged_one_never_reaches_the_store")])],
+    ),
+    // Without a near cache nothing can be stale: what one replica commits the other one reads.
+    (
+        "19: the caching store never invalidates",
+        &[In(&[(SESSION, "a_new_id_keeps_everything_and_the_old_one_changes_nothing_more")])],
+    ),
+    (
+        "20: a deep clone and a span for every access",
+        &[Left(
+            "both are in `tower_sessions::Session`, the handle that applications have; the span is gone below the level `info`",
+        )],
+    ),
+    ("21: a warning for every stale cookie", &[Here]),
+];
+
+#[test]
+fn every_fault_has_its_test() {
+    let here = include_str!("faults.rs");
+    let is_test = |file: &str, name: &str| file.contains(&format!("]\nasync fn {name}"));
+    for (number, (fault, proofs)) in FAULTS.iter().enumerate() {
+        assert!(fault.starts_with(&format!("{:02}:", number + 1)), "{fault}");
+        assert!(!proofs.is_empty(), "{fault}");
+        for proof in *proofs {
+            match proof {
+                Here => assert!(is_test(here, &format!("fault_{}_", &fault[..2])), "{fault}"),
+                In(tests) => {
+                    for (file, name) in *tests {
+                        assert!(is_test(file, &format!("{name}()")), "{fault}: {name}");
+                    }
+                }
+                Left(why) => println!("{fault}: {why}"),
+            }
+        }
+    }
+}
