@@ -68,8 +68,17 @@ struct Rewrite {
     outcome: Arc<Mutex<Option<io::Result<()>>>>,
     thread: JoinHandle<()>,
     is_cancelled: Arc<AtomicBool>,
-    /// Whether the new increment could not be opened: the base then has no place.
-    has_no_increment: bool,
+    increment: Increment,
+}
+
+/// The increment that goes on where a base ends. The base has its place only in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Increment {
+    /// The stream has not come to that place yet.
+    Awaited,
+    Begun,
+    /// It could not be opened: the old one goes on, and the base is of no use.
+    Failed,
 }
 
 impl Keeper {
@@ -282,9 +291,12 @@ impl Keeper {
             log.append(&self.batch.bytes[..at])?;
             self.batch.bytes.drain(..at);
             self.batch.rotation = Some(0);
-            if let Err(error) = log.rotate() {
+            let outcome = log.rotate();
+            if let Err(error) = &outcome {
                 tracing::warn!("the log goes on in the same file, and is not rewritten: {error}");
-                self.rewrite.iter_mut().for_each(|rewrite| rewrite.has_no_increment = true);
+            }
+            if let Some(rewrite) = &mut self.rewrite {
+                rewrite.increment = if outcome.is_ok() { Increment::Begun } else { Increment::Failed };
             }
             self.batch.rotation = None;
         }
@@ -375,6 +387,8 @@ impl Keeper {
     /// Has a thread write the next base. `cut` is called in its moment.
     fn begin_rewrite(&mut self, config: &Config, cut: impl FnOnce() -> bool + Send + 'static) {
         let Some(log) = &self.log else { return };
+        // A log that begins writes it from the start.
+        let increment = if log.is_whole() { Increment::Awaited } else { Increment::Begun };
         let is_rdb = config.aof.has_rdb_preamble;
         let (base, path) = log.next_base(is_rdb);
         let outcome = Arc::new(Mutex::new(None));
@@ -392,8 +406,7 @@ impl Keeper {
             Ok(thread) => {
                 self.shared.log.rewrite_began_ms.store(now().unix_ms, Ordering::Relaxed);
                 self.shared.log.is_rewriting.store(true, Ordering::Release);
-                self.rewrite =
-                    Some(Rewrite { base, began: Instant::now(), outcome, thread, is_cancelled, has_no_increment: false });
+                self.rewrite = Some(Rewrite { base, began: Instant::now(), outcome, thread, is_cancelled, increment });
             }
             Err(error) => self.rewrite_failed(&error),
         }
@@ -401,14 +414,17 @@ impl Keeper {
 
     /// Puts a base in its place when it is there.
     fn finish_rewrite(&mut self) {
-        // The increment behind it must have begun.
-        if self.batch.rotation.is_some() {
+        let Some(rewrite) = &self.rewrite else { return };
+        let mut told = rewrite.outcome.lock();
+        // A base that is written sooner than the stream is taken up to its place waits for that.
+        if told.as_ref().is_none_or(|outcome| outcome.is_ok() && rewrite.increment == Increment::Awaited) {
             return;
         }
-        let Some(outcome) = self.rewrite.as_ref().and_then(|rewrite| rewrite.outcome.lock().take()) else { return };
-        let Some(Rewrite { base, began, has_no_increment, .. }) = self.rewrite.take() else { return };
+        let Some(outcome) = told.take() else { return };
+        drop(told);
+        let Some(Rewrite { base, began, increment, .. }) = self.rewrite.take() else { return };
         let outcome = outcome.and_then(|()| match &mut self.log {
-            Some(_) if has_no_increment => Err(io::Error::other("there is no new increment")),
+            Some(_) if increment != Increment::Begun => Err(io::Error::other("there is no new increment")),
             Some(log) => {
                 let was_whole = log.is_whole();
                 log.rebase(base).map(|()| was_whole)
