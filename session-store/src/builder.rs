@@ -8,6 +8,7 @@ use crate::{
     CacheStore, EncryptionKeys, StoreError,
     encryption::Vault,
     keys::{FORMER_KEYS_MAX, Keys},
+    metrics,
     nodes::{Address, Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
@@ -296,6 +297,7 @@ impl CacheStoreBuilder {
     /// ```
     pub fn connect_lazy(self) -> Result<CacheStore, StoreError> {
         self.check()?;
+        metrics::describe();
         let (address, login) = endpoint(&self.url)?;
         let transport = Arc::new(Transport {
             login,

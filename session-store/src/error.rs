@@ -129,6 +129,26 @@ impl StoreError {
         matches!(self, Self::SessionEnded)
     }
 
+    /// A word for it in the label of a metric.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::InvalidUrl { .. } => "invalid_url",
+            Self::InvalidSettings { .. } => "invalid_settings",
+            Self::Connect { .. } => "connect",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::PoolFull { .. } => "pool_full",
+            Self::Timeout { .. } => "timeout",
+            Self::Disconnected { .. } => "disconnected",
+            Self::Refused { .. } => "refused",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Unwritable { .. } => "unwritable",
+            Self::SessionEnded => "session_ended",
+            Self::IdsTaken { .. } => "ids_taken",
+            Self::Contended { .. } => "contended",
+        }
+    }
+
     /// Whether the store was out of reach, or could not serve: it may be a moment later.
     ///
     /// ```

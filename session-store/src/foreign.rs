@@ -10,6 +10,7 @@ use crate::{
     CacheStore, StoreError,
     backend::{GRACE_MS, Write, absolute, number_at},
     keys::Tag,
+    metrics,
     record::{VERSION, bytes, corrupt, encode, integer, unreadable},
     scripts::{QUARANTINE, TAKE_OVER, reply},
 };
@@ -40,6 +41,7 @@ impl CacheStore {
         }
         if integer(&self.script(&QUARANTINE, &call).await?[0])? == reply::OK {
             self.note_quarantined();
+            metrics::quarantined();
             tracing::warn!(error = %why, "a session that cannot be read was put in quarantine");
         }
         Ok(())

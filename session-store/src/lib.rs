@@ -14,6 +14,7 @@ mod foreign;
 mod generations;
 mod keys;
 mod layer;
+mod metrics;
 mod migration;
 mod nodes;
 mod operation;

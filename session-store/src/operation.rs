@@ -9,12 +9,16 @@ use std::{
     time::Duration,
 };
 
+use deadpool::managed::Object;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tracing::Instrument as _;
 
 use crate::{
     CacheStore, Stage, StoreError,
+    metrics::{InFlight, Operation, Waiting},
     nodes::{Failure, Node, Origin, is_broken, is_wrong_node},
+    pool::Places,
     record::malformed,
     scripts::Source,
     wire::{Packed, Reply},
@@ -65,9 +69,10 @@ impl fmt::Debug for Patience {
 impl CacheStore {
     /// One script call in one round trip; in two when the store does not know the script yet.
     pub(crate) async fn script(&self, script: &Source, call: &Cmd) -> Result<Vec<Value>, StoreError> {
-        let mut answer = match self.send(call).await {
+        let mut answer = match self.send(script.operation, call).await {
             Err(Problem::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.ask(&script.call_with_code(call)).await?
+                let call = script.call_with_code(call);
+                self.send(script.operation, &call).await.map_err(Problem::into_error)?
             }
             answer => answer.map_err(Problem::into_error)?,
         };
@@ -93,11 +98,18 @@ impl CacheStore {
 
     /// The replies as they came: for those who read them in place.
     pub(crate) async fn ask(&self, request: &dyn Packed) -> Result<Reply, StoreError> {
-        self.send(request).await.map_err(Problem::into_error)
+        self.send(request.operation(), request).await.map_err(Problem::into_error)
     }
 
-    async fn send(&self, request: &dyn Packed) -> Result<Reply, Problem> {
+    async fn send(&self, operation: Operation, request: &dyn Packed) -> Result<Reply, Problem> {
         let began = Instant::now();
+        let span = tracing::debug_span!("store operation", db.system.name = "redis", operation = operation.name());
+        let outcome = self.send_patiently(request, began).instrument(span).await;
+        operation.ended(began.elapsed(), outcome.as_ref().err().map(Problem::name));
+        outcome
+    }
+
+    async fn send_patiently(&self, request: &dyn Packed, began: Instant) -> Result<Reply, Problem> {
         match self.within(request, began + self.inner.deadline).await {
             Err(problem) if problem.is_outage() => {
                 let left = self.patience.left();
@@ -153,13 +165,21 @@ impl CacheStore {
         Err(Problem::Store(StoreError::Timeout { deadline: waited, stage }))
     }
 
-    async fn attempts(&self, request: &dyn Packed, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
+    /// A place in the pool, now or when one becomes free. The caller bounds the wait.
+    async fn place(&self) -> Result<Object<Places>, Problem> {
         let pool = &self.inner.pool;
-        if pool.status().waiting >= self.inner.waiting_max {
+        let status = pool.status();
+        if status.waiting >= self.inner.waiting_max {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
         }
-        let mut place =
-            pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))?;
+        // Most find one, and have no wait to be measured.
+        let _waiting = (status.available == 0 && status.size == status.max_size).then(Waiting::begin);
+        pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))
+    }
+
+    async fn attempts(&self, request: &dyn Packed, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
+        let mut place = self.place().await?;
+        let _in_flight = InFlight::begin();
         let mut broken: Option<RedisError> = None;
         let mut attempt = 1;
         loop {
@@ -219,6 +239,15 @@ impl Problem {
         match self {
             Self::Store(error) => error.is_outage(),
             Self::Refused(error) => is_wrong_node(error),
+        }
+    }
+
+    /// The label of a failure.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.label(),
+            Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => "unknown_script",
+            Self::Refused(_) => "refused",
         }
     }
 

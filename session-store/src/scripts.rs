@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use redis::{Arg, Cmd, Script};
 
+use crate::metrics::Operation;
+
 /// The script of this name behind the functions that it shares with others.
 macro_rules! keep {
     ($name:literal) => {
@@ -25,17 +27,19 @@ macro_rules! all {
     };
 }
 
-pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(in_parts_and_keep!("create")));
-pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(all!("commit")));
-pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(all!("rotate")));
-pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/end.lua")));
-pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("touch")));
-pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("cart")));
-pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("list")));
-pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(keep!("quarantine")));
-pub(crate) static TAKE_OVER: LazyLock<Source> = LazyLock::new(|| Source::new(in_parts_and_keep!("take_over")));
-pub(crate) static MERGE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua"))));
+pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Create, in_parts_and_keep!("create")));
+pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
+pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, all!("rotate")));
+pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::End, include_str!("scripts/end.lua")));
+pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Touch, keep!("touch")));
+pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));
+pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::List, keep!("list")));
+pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Quarantine, keep!("quarantine")));
+pub(crate) static TAKE_OVER: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::TakeOver, in_parts_and_keep!("take_over")));
+pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| {
+    Source::new(Operation::Merge, concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua")))
+});
 
 /// The first number of every script's answer.
 pub(crate) mod reply {
@@ -62,13 +66,14 @@ pub(crate) mod reply {
 /// A script and the SHA-1 under which the store knows it.
 #[derive(Debug)]
 pub(crate) struct Source {
+    pub(crate) operation: Operation,
     code: &'static str,
     sha: Script,
 }
 
 impl Source {
-    fn new(code: &'static str) -> Self {
-        Self { code, sha: Script::new(code) }
+    fn new(operation: Operation, code: &'static str) -> Self {
+        Self { operation, code, sha: Script::new(code) }
     }
 
     /// `EVALSHA sha n key...`; the caller adds the arguments.

@@ -10,6 +10,7 @@ use crate::{
     CacheStore, StoreError,
     expiry::from_unix_ms,
     keys::Tag,
+    metrics,
     record::{bytes, number, unreadable},
 };
 
@@ -179,7 +180,7 @@ impl UserSessions {
     pub async fn end(&self, handle: &SessionHandle) -> Result<bool, StoreError> {
         for tag in self.tags().await? {
             if self.handle(&tag) == *handle {
-                return self.store.end_session_of(&self.user, &tag).await;
+                return self.revoke(&tag).await;
             }
         }
         Ok(false)
@@ -228,10 +229,18 @@ impl UserSessions {
                 return Ok(ended);
             }
             for tag in tags {
-                ended += u32::from(self.store.end_session_of(&self.user, &tag).await?);
+                ended += u32::from(self.revoke(&tag).await?);
             }
         }
         Err(StoreError::Contended { attempts: ROUNDS_MAX })
+    }
+
+    async fn revoke(&self, tag: &Tag) -> Result<bool, StoreError> {
+        let ended = self.store.end_session_of(&self.user, tag).await?;
+        if ended {
+            metrics::session_ended(metrics::End::Revoked);
+        }
+        Ok(ended)
     }
 
     /// The tags on the list, that of the session which ends first before the others.
@@ -338,7 +347,7 @@ pub(crate) async fn end_too_many(store: &CacheStore, user: Tag, max: u32) {
         let newest = alive.iter().map(|(_, session)| session.logged_in_at).max();
         let too_many = alive.len().saturating_sub(max as usize);
         for (tag, _) in alive.iter().filter(|(_, session)| Some(session.logged_in_at) != newest).take(too_many) {
-            store.end_session_of(&user, tag).await?;
+            sessions.revoke(tag).await?;
         }
         Ok::<_, StoreError>(())
     };

@@ -16,7 +16,8 @@ const READ_CART: &[&str] = &["hgetall"];
 async fn none_untouched_one_to_read_one_to_commit() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let patience = std::time::Duration::from_secs(5);
+        let store = CacheStore::builder(meter.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
         let app = app::router().layer(SessionLayer::new(store));
         let mut visitor = Visitor::default();
         // The scripts are known to the server after this, and all connections are open.

@@ -15,6 +15,7 @@ use crate::{
     StoreError,
     keys::Tag,
     layer::Settings,
+    metrics,
     record::{integer, unreadable},
     scripts::MERGE,
     unit_of_work::{LoginView, UnitOfWork},
@@ -107,13 +108,6 @@ pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag, policy: Mer
     }
     let answer = unit.store.script(&MERGE, &call).await?;
     let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
-    note_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
+    metrics::cart_units_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
     Ok(anonymous.revision)
-}
-
-/// What the limits of the cart left out is worth a line for those who set them.
-pub(crate) fn note_dropped(units: u64) {
-    if units > 0 {
-        tracing::debug!(units, "the merged cart reached its limits");
-    }
 }

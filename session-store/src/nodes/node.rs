@@ -12,7 +12,7 @@ use super::{
     socket::{self, Socket},
     transport::Connection,
 };
-use crate::StoreError;
+use crate::{StoreError, metrics};
 
 /// What is known of a node of the store.
 ///
@@ -72,6 +72,7 @@ impl Node {
     pub(crate) fn failed(self: &Arc<Self>, failure: Failure, reason: &str) {
         if self.breaker.failed(failure, reason, Instant::now()) == Change::Opened {
             tracing::warn!(node = %self.address, reason, "the store's node is out of reach, requests are refused until it is back");
+            metrics::breaker(&self.address.to_string(), true);
             probe::start(self);
         }
     }
@@ -116,6 +117,7 @@ impl Node {
 
     fn is_back(&self) {
         if let Change::Closed { after } = self.breaker.connected(Instant::now()) {
+            metrics::breaker(&self.address.to_string(), false);
             tracing::info!(node = %self.address, after_ms = after.as_millis() as u64, "the store's node is back");
         }
     }

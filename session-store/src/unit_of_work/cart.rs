@@ -11,6 +11,7 @@ use crate::{
     cart::{CartError, CartSnapshot, MergePolicy, merge::Merge},
     expiry::ExpiryPolicy,
     keys::Tag,
+    metrics,
 };
 
 /// Where to read the cart.
@@ -106,7 +107,10 @@ impl UnitOfWork {
                 (*tag, owner.or_else(|| self.store.owners().hint(tag)))
             }
             Base::Live(live) => (live.tag, live.owner),
-            Base::Ended { .. } => return Err(StoreError::SessionEnded),
+            Base::Ended { .. } => {
+                metrics::conflict(metrics::Conflict::SessionEnded);
+                return Err(StoreError::SessionEnded);
+            }
             Base::Sent(_) | Base::None { .. } if !can_fill => return Ok(None),
             Base::Sent(_) | Base::None { .. } => {
                 let planned = state.planned().clone();
@@ -122,6 +126,7 @@ impl UnitOfWork {
         let mut state = self.state.lock();
         state.cart = None;
         if let (Some(create), Base::None { .. }) = (&target.create, &state.base) {
+            metrics::session_created();
             state.base = Base::Live(Live {
                 id: create.id,
                 tag: target.cart,
@@ -160,7 +165,7 @@ impl UnitOfWork {
         let mut state = self.state.lock();
         match &state.base {
             Base::Unread { tag, .. } if Some(*tag) == target.session => {
-                state.base = Base::None { stale: true };
+                state.base = Base::stale();
                 Ok(())
             }
             Base::Live(live) if Some(live.tag) == target.session => {
@@ -172,6 +177,7 @@ impl UnitOfWork {
     }
 
     pub(crate) fn session_ended(&self) {
+        metrics::conflict(metrics::Conflict::SessionEnded);
         self.state.lock().base.end();
     }
 
@@ -203,7 +209,10 @@ impl UnitOfWork {
             _ if state.intent == Intent::End => LoginView::Fresh,
             Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
             Base::Live(live) => LoginView::Anonymous(live.tag),
-            Base::Ended { .. } => return Err(StoreError::SessionEnded),
+            Base::Ended { .. } => {
+                metrics::conflict(metrics::Conflict::SessionEnded);
+                return Err(StoreError::SessionEnded);
+            }
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
     }

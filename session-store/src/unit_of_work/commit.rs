@@ -17,6 +17,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     layer::Settings,
+    metrics,
     record::{Delta, RawField, encode, unreadable},
     users,
 };
@@ -82,12 +83,16 @@ impl UnitOfWork {
                     self.keep_alive().await?;
                     return Ok(id);
                 }
-                Step::Conflict => return Err(StoreError::SessionEnded),
+                Step::Conflict => {
+                    metrics::conflict(metrics::Conflict::SessionEnded);
+                    return Err(StoreError::SessionEnded);
+                }
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
                     let (id, answer, fields) = self.store.create_session(&write, &fields).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
+                        metrics::session_created();
                         if let Some(swap) = swap {
                             swap.settle(Swapped::Done);
                         }
@@ -117,6 +122,7 @@ impl UnitOfWork {
                     let delta = Delta::between(&known.fields, &fields);
                     let (id, answer) = self.store.rotate_session(&known.tag, &known.binding, &write, &delta).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
+                        metrics::session_ended(metrics::End::Rotated);
                         let id = self.committed(id, &write, &fields, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
@@ -142,6 +148,7 @@ impl UnitOfWork {
             _ => None,
         };
         self.store.end_session(tag, user.as_ref()).await?;
+        metrics::session_ended(metrics::End::Logout);
         let mut state = self.state.lock();
         state.base = Base::None { stale: false };
         state.intent = Intent::Keep;
@@ -165,18 +172,22 @@ impl UnitOfWork {
         match answer {
             Committed::Done { revision, kept_ms, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
-                merge::note_dropped(dropped);
+                if !matches!(write.merge, Merge::Nothing) {
+                    metrics::cart_merged(dropped);
+                }
                 if let Some(user) = write.along.user.filter(|_| too_many) {
                     users::end_too_many(&self.store, user, write.along.sessions_max).await;
                 }
                 Ok(Some(kept_ms))
             }
             Committed::Gone | Committed::Ended => {
+                metrics::conflict(metrics::Conflict::SessionEnded);
                 self.state.lock().base.end();
                 Err(StoreError::SessionEnded)
             }
             Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
             Committed::CartChanged => {
+                metrics::conflict(metrics::Conflict::CartChanged);
                 let pending = self.state.lock().pending_owner.clone();
                 if let (Some(PendingOwner { user, policy, .. }), Some(cart)) = (pending, cart) {
                     // Something was put into the anonymous cart since: it is to come along.
@@ -226,7 +237,7 @@ impl UnitOfWork {
         state.keeps(kept_ms);
         if kept_ms <= 0 {
             // Its absolute time is over, and the store has dropped it.
-            state.base = Base::None { stale: true };
+            state.base = Base::stale();
         }
         id
     }

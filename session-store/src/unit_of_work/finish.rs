@@ -41,7 +41,10 @@ impl UnitOfWork {
 
     /// Commits what the request changed. After a server error only a logout counts.
     pub(crate) async fn finish(self: Arc<Self>, session: Session, server_error: bool) -> Outcome {
+        // `Session` writes every error that it gets to the log, a lost race too; the layer looks at each itself.
+        self.state.lock().keeps_failures = true;
         let failure = self.write(&session, server_error).await.err();
+        self.state.lock().keeps_failures = false;
         // Before the touch: that one is not what the handler's answer is about.
         let met_outage = self.met_outage();
         self.touch(failure.is_none()).await;
@@ -133,11 +136,13 @@ impl UnitOfWork {
     /// Saves through the handle, so that it learns of a new id, and keeps the typed error.
     pub(crate) async fn save(&self, session: &Session) -> Result<(), StoreError> {
         self.state.lock().failure = None;
-        session.save().await.map_err(|error| {
-            // The typed error, which `Session` has turned into text.
-            let failure = self.state.lock().failure.take();
-            failure.unwrap_or_else(|| StoreError::Unreadable { reason: error.to_string() })
-        })
+        let saved = session.save().await;
+        // The typed error, which `Session` has turned into text, or has not been told of.
+        match (self.state.lock().failure.take(), saved) {
+            (Some(failure), _) => Err(failure),
+            (None, Err(error)) => Err(StoreError::Unreadable { reason: error.to_string() }),
+            (None, Ok(())) => Ok(()),
+        }
     }
 
     /// Extends the session's time when that is due and no commit has done it. The answer waits for it, since it brings a

@@ -92,15 +92,19 @@ impl UnitOfWork {
             Base::Unread { id: unread, .. } if unread == id => return None,
             // After a logout nothing is left; after a new id it is as it was, for the requests that were under way.
             Base::Ended { id: ended, fields, readable: true, .. } if ended == id && !fields.is_empty() => fields,
+            // An id that leads nowhere: an empty record, since `Session` warns of an attack when there is none, and a cookie that
+            // is older than its session is none. The commit adopts no such id.
+            Base::Ended { .. } | Base::None { stale: true } => &Arc::default(),
             _ => return Some(Ok(None)),
         };
         Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
     }
 
-    fn noted<T>(&self, result: Result<T, StoreError>) -> session_store::Result<T> {
-        result.map_err(|error| {
-            self.state.lock().failure = Some(error.clone());
-            error.into()
+    fn noted(&self, result: Result<(), StoreError>) -> session_store::Result<()> {
+        result.or_else(|error| {
+            let mut state = self.state.lock();
+            state.failure = Some(error.clone());
+            if state.keeps_failures { Ok(()) } else { Err(error.into()) }
         })
     }
 }
@@ -108,15 +112,12 @@ impl UnitOfWork {
 #[async_trait]
 impl SessionStore for UnitOfWork {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        let id = self.noted(self.commit(&record.data, true).await)?;
-        if let Some(id) = id {
-            record.id = id;
-        }
-        Ok(())
+        let committed = self.commit(&record.data, true).await.map(|id| record.id = id.unwrap_or(record.id));
+        self.noted(committed)
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        self.noted(self.commit(&record.data, false).await).map(drop)
+        self.noted(self.commit(&record.data, false).await.map(drop))
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {

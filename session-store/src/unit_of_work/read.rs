@@ -196,7 +196,7 @@ impl UnitOfWork {
             let latest_ms = self.settings.absolute_ms.zip(stored.created_ms).map(|(ms, created)| created.saturating_add(ms));
             let is_news = latest_ms.is_some_and(|latest| stored.until_ms.is_none_or(|until| latest < until));
             if is_news && latest_ms.is_some_and(|latest| latest <= unix_ms(OffsetDateTime::now_utc())) {
-                state.base = Base::None { stale: true };
+                state.base = Base::stale();
                 return;
             }
             if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
@@ -216,7 +216,7 @@ impl UnitOfWork {
         } else if stored.ended {
             Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
         } else {
-            Base::None { stale: true }
+            Base::stale()
         };
     }
 

@@ -12,6 +12,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
     layer::Settings,
+    metrics,
     record::RawField,
 };
 
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) answered: bool,
     /// The request itself ended its session.
     pub(super) ended_here: bool,
+    /// Nobody but the layer waits for the write, which finds its failure here.
+    pub(super) keeps_failures: bool,
     /// Why the last write failed; `tower_sessions` passes on only its text.
     pub(super) failure: Option<StoreError>,
     pub(super) outage: OutagePolicy,
@@ -70,6 +73,7 @@ impl State {
             kept_since: Instant::now(),
             answered: false,
             ended_here: false,
+            keeps_failures: false,
             failure: None,
             outage,
             cookie_outdated: false,
@@ -159,6 +163,12 @@ impl Base {
         let fields = Arc::make_mut(&mut live.fields);
         fields.retain(|field| field.name != name);
         fields.extend(now);
+    }
+
+    /// The client sent the id of a session that is not there, any more or ever.
+    pub(super) fn stale() -> Self {
+        metrics::session_ended(metrics::End::Expired);
+        Self::None { stale: true }
     }
 
     /// After the store has said that the session ended.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{UnitOfWork, commit::Known};
 use crate::{
-    StoreError,
+    StoreError, metrics,
     record::{RawField, field_name},
     turns::Turn,
 };
@@ -82,6 +82,7 @@ impl UnitOfWork {
         Known { tag, binding, .. }: &Known,
         mut now: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
+        metrics::conflict(metrics::Conflict::ValueChanged);
         if swap.state.lock().turn.is_none() {
             let turn = self.store.turns().take(*tag).await.ok_or(StoreError::Contended { attempts: 1 })?;
             swap.state.lock().turn = Some(turn);

@@ -20,11 +20,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value, aio::ConnectionLike};
+use redis::{Arg, Cmd, Pipeline, RedisError, RedisFuture, Value, aio::ConnectionLike};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::driver::Driver;
 pub(crate) use self::frame::{Item, Malformed, Reply};
+use crate::metrics::Operation;
 
 /// What is written before anybody waits for more room: above it, requests are refused.
 const UNSENT_BYTES_MAX: usize = 64 << 20;
@@ -38,6 +39,10 @@ pub(crate) trait Packed: Sync {
     fn pack(&self, out: &mut Vec<u8>);
     /// Replies that it gets.
     fn replies(&self) -> u32;
+    /// What it is for.
+    fn operation(&self) -> Operation {
+        Operation::Read
+    }
 }
 
 impl Packed for Cmd {
@@ -47,6 +52,13 @@ impl Packed for Cmd {
 
     fn replies(&self) -> u32 {
         1
+    }
+
+    fn operation(&self) -> Operation {
+        match self.args_iter().next() {
+            Some(Arg::Simple(name)) => Operation::of_command(name),
+            _ => Operation::Other,
+        }
     }
 }
 
