@@ -91,6 +91,7 @@ fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
     if let Some(path) = matches.get_one::<PathBuf>("file") {
         let text = read(path)?;
         parse_file(&mut config, &path.display().to_string(), &text)?;
+        config.file = std::fs::canonicalize(path).ok();
     }
     for directive in DIRECTIVES {
         let Some(occurrences) = matches.get_occurrences::<String>(directive.name) else { continue };

@@ -7,7 +7,7 @@ use crate::{
         subcommand::{self, Subcommand, subcommands},
         table::{self, TABLE, rows},
     },
-    config::{ConfigError, DIRECTIVES, Directive, find as find_directive},
+    config::{ConfigError, DIRECTIVES, Directive, find as find_directive, rewrite_file},
     info,
     keyspace::{Keys, glob_matches},
     protocol::{Args, Reply},
@@ -66,7 +66,10 @@ fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mu
             keys.reset_counters();
             reply.ok();
         }
-        "REWRITE" => return Err(CommandError::fixed("ERR The server is running without a config file")),
+        "REWRITE" => {
+            rewrite_file(&ctx.shared.config()).map_err(|error| CommandError::new(format!("ERR {error}")))?;
+            reply.ok();
+        }
         _ => subcommand::help("CONFIG", CONFIG, reply),
     }
     Ok(())

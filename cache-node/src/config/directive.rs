@@ -305,6 +305,19 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.min_replicas_max_lag = number(values, 0, i64::from(i32::MAX))? as u64;
         Ok(())
     };
+    "sync-replicas" "any|all" LIVE "With durability sync: a write must be on one replica (or on disk), or on every one. Under Sentinels, which may promote any of them: all",
+    |config| if config.sync_needs_all_replicas { "all" } else { "any" }.to_owned(), |config, values| {
+        config.sync_needs_all_replicas = match one(values, "a word")? {
+            "any" => false,
+            "all" => true,
+            _ => return Err("any or all".to_owned()),
+        };
+        Ok(())
+    };
+    "sync-grace" "SECONDS" LIVE "With sync-replicas all: a replica that went away or is silent counts for so long", |config| config.sync_grace.as_secs().to_string(), |config, values| {
+        config.sync_grace = Duration::from_secs(number(values, 1, 600)? as u64);
+        Ok(())
+    };
     "daemonize" "no" AT_START "Only no: a supervisor keeps the node running", |_| yes_no(false), |_, values| {
         if boolean(values)? { Err("no: run it under systemd or another supervisor".to_owned()) } else { Ok(()) }
     };

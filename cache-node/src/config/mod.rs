@@ -3,11 +3,13 @@
 mod aof;
 mod directive;
 mod file;
+mod rewrite;
 mod size;
 
 pub(crate) use aof::{AofConfig, AppendFsync, DurabilityMode};
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
+pub(crate) use rewrite::rewrite_file;
 
 use std::{
     net::IpAddr,
@@ -67,6 +69,8 @@ pub struct Config {
     pub(crate) client_query_buffer_limit: usize,
     pub(crate) pubsub_buffer_limit: usize,
     pub(crate) loglevel: String,
+    /// What it was read from: where CONFIG REWRITE writes.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) dbfilename: String,
     pub(crate) save: Vec<SaveRule>,
     pub(crate) rdbcompression: bool,
@@ -87,6 +91,8 @@ pub struct Config {
     pub(crate) repl_ping_replica_period: Duration,
     pub(crate) min_replicas_to_write: usize,
     pub(crate) min_replicas_max_lag: u64,
+    pub(crate) sync_needs_all_replicas: bool,
+    pub(crate) sync_grace: Duration,
 }
 
 impl Default for Config {
@@ -116,6 +122,7 @@ impl Default for Config {
             client_query_buffer_limit: 1024 * 1024 * 1024,
             pubsub_buffer_limit: 32 * 1024 * 1024,
             loglevel: "notice".to_owned(),
+            file: None,
             dbfilename: "dump.rdb".to_owned(),
             save: Vec::new(),
             rdbcompression: true,
@@ -136,6 +143,8 @@ impl Default for Config {
             repl_ping_replica_period: Duration::from_secs(10),
             min_replicas_to_write: 0,
             min_replicas_max_lag: 10,
+            sync_needs_all_replicas: false,
+            sync_grace: Duration::from_secs(5),
         }
     }
 }

@@ -216,6 +216,7 @@ impl Replication {
         drop(current);
         // They ask again and learn the name under which the stream goes on.
         self.replicas.close_all();
+        self.replicas.forget_departed();
         self.judge(shared, now);
         self.changed.notify_all();
     }
@@ -293,7 +294,9 @@ impl Replication {
                 encode_request(&mut request, [b"PING".as_slice()].into_iter());
                 shared.journal.append_raw(&request, false);
             }
-            self.replicas.close_silent(now, config.repl_timeout);
+            let silence_max =
+                if config.sync_needs_all_replicas { config.sync_grace.min(config.repl_timeout) } else { config.repl_timeout };
+            self.replicas.close_silent(now, silence_max);
         }
         self.judge(shared, now);
     }
@@ -310,8 +313,31 @@ impl Replication {
         let has_too_few =
             wanted > 0 && !is_replica && self.replicas.good_count(now, Duration::from_secs(config.min_replicas_max_lag)) < wanted;
         gate.set(Hindrance::TooFewReplicas, has_too_few);
-        shared.journal.set_replicas(self.replicas.good_count(now, SILENCE_MAX));
+        let misses_one = config.sync_needs_all_replicas && self.replicas.misses_one(now);
+        shared.journal.set_replicas(self.replicas.good_count(now, SILENCE_MAX) + usize::from(misses_one));
         shared.look_for_safety();
+        self.tell_safe(shared, config, now);
+    }
+
+    /// Tells the barrier what is on replicas: on one, or on every one, as `sync-replicas` says.
+    fn tell_safe(&self, shared: &Shared, config: &Config, now: Now) {
+        if !config.sync_needs_all_replicas || self.primary.lock().is_some() || self.replicas.misses_one(now) {
+            return;
+        }
+        if let Some(offset) = self.replicas.confirmed_by_all() {
+            shared.journal.barrier.replicated(offset);
+        }
+    }
+
+    /// A replica has everything before `offset`.
+    fn confirmed(&self, shared: &Shared, offset: u64, now: Now) {
+        let config = shared.config();
+        if config.sync_needs_all_replicas {
+            self.tell_safe(shared, &config, now);
+        } else {
+            shared.journal.barrier.replicated(offset);
+        }
+        self.acknowledged.notify_waiters();
     }
 
     /// Wakes the link's thread, so that it sees that the node ends.

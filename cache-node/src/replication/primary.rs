@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    keyspace::Now,
     node::{ClientEntry, Shared},
     persistence::{self, replication_aux, write_snapshot},
     protocol::{Limits, RequestParser},
@@ -48,6 +49,7 @@ const LIMITS: Limits = Limits { bulk_bytes_max: 1024, arguments_max: 16 };
 pub(crate) async fn serve(shared: Arc<Shared>, stream: &TcpStream, client: &Arc<ClientEntry>, request: SyncRequest) {
     let replica = Arc::new(Replica::new(Arc::clone(client), request.hints.clone(), now()));
     client.is_replica.store(true, Ordering::Relaxed);
+    let epoch = shared.replication.epoch();
     shared.replication.replicas.add(&replica);
     let mut session = Session {
         shared: &shared,
@@ -59,8 +61,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: &TcpStream, client: &Arc<
     };
     let address = replica.hints.address(client.address.ip());
     let outcome = session.run(&request).await;
-    shared.replication.replicas.remove(&replica, &shared.journal);
-    shared.replication.judge(&shared, now());
+    let now = now();
+    // One that was silent was waited for already, and one of an earlier role does not count.
+    let grace = shared.config().sync_grace;
+    let counts_on = shared.replication.epoch() == epoch && replica.lag(now) < grace;
+    let forgotten_at = counts_on.then(|| Now { unix_ms: now.unix_ms + grace.as_millis() as u64 });
+    shared.replication.replicas.remove(&replica, &shared.journal, forgotten_at);
+    shared.replication.judge(&shared, now);
     match outcome {
         Ok(()) => tracing::info!(replica = %address, "replica closed"),
         Err(error) => tracing::warn!(replica = %address, %error, "replica lost"),
@@ -92,8 +99,7 @@ impl Session<'_> {
                 let id = replication.ids().id;
                 let reply = if request.hints.has_psync2 { format!("+CONTINUE {id}\r\n") } else { "+CONTINUE\r\n".to_owned() };
                 self.send(reply.as_bytes()).await?;
-                self.replica.come_online(now());
-                replication.judge(self.shared, now());
+                self.come_online();
                 return self.send_stream(*offset).await;
             }
             replication.replicas.moved(self.replica, u64::MAX, &self.shared.journal);
@@ -154,8 +160,7 @@ impl Session<'_> {
             self.send(mark.as_bytes()).await?;
             self.first_confirmation().await?;
         }
-        self.replica.come_online(now());
-        self.shared.replication.judge(self.shared, now());
+        self.come_online();
         Ok(begun.offset)
     }
 
@@ -227,6 +232,12 @@ impl Session<'_> {
         }
     }
 
+    fn come_online(&self) {
+        self.replica.come_online(now());
+        self.shared.replication.replicas.came_back(self.replica);
+        self.shared.replication.judge(self.shared, now());
+    }
+
     fn check_closing(&self) -> io::Result<()> {
         if self.replica.client.outbox.is_closing() { Err(io::Error::other("it was closed")) } else { Ok(()) }
     }
@@ -258,8 +269,7 @@ impl Session<'_> {
                 let offset = offset.min(self.shared.journal.offset());
                 self.has_confirmed = true;
                 self.replica.confirm(offset, synced, now());
-                self.shared.journal.barrier.replicated(offset);
-                self.shared.replication.acknowledged.notify_waiters();
+                self.shared.replication.confirmed(self.shared, offset, now());
             }
             // An empty line is a sign of life while it loads its snapshot.
         }

@@ -57,6 +57,11 @@ impl Replica {
         if self.is_online.load(Ordering::Acquire) { ReplicaState::Online } else { ReplicaState::Sync }
     }
 
+    /// Where it is, as others know it.
+    fn address(&self) -> String {
+        format!("{}:{}", self.hints.address(self.client.address.ip()), self.hints.listening_port)
+    }
+
     pub(super) fn come_online(&self, now: Now) {
         self.confirmed_ms.store(now.unix_ms, Ordering::Relaxed);
         self.is_online.store(true, Ordering::Release);
@@ -83,16 +88,49 @@ impl Replica {
 
 /// All of them, by the number of their connection.
 #[derive(Debug, Default)]
-pub(crate) struct Replicas(Mutex<BTreeMap<u64, Arc<Replica>>>);
+pub(crate) struct Replicas {
+    list: Mutex<BTreeMap<u64, Arc<Replica>>>,
+    /// Those that were online and went away: addresses, and when they are forgotten, Unix milliseconds. One may have been promoted,
+    /// and others follow it soon: until then nothing is known to be where it will be kept.
+    departed: Mutex<Vec<(String, u64)>>,
+}
 
 impl Replicas {
     pub(super) fn add(&self, replica: &Arc<Replica>) {
-        self.0.lock().insert(replica.client.id, Arc::clone(replica));
+        self.list.lock().insert(replica.client.id, Arc::clone(replica));
     }
 
-    pub(super) fn remove(&self, replica: &Replica, journal: &Journal) {
-        self.0.lock().remove(&replica.client.id);
+    /// `forgotten_at`: until when it still counts as one that must have everything, if it was online.
+    pub(super) fn remove(&self, replica: &Replica, journal: &Journal, forgotten_at: Option<Now>) {
+        self.list.lock().remove(&replica.client.id);
         self.hold(journal);
+        if let Some(at) = forgotten_at.filter(|_| replica.state() == ReplicaState::Online) {
+            self.departed.lock().push((replica.address(), at.unix_ms));
+        }
+    }
+
+    /// It is up to date: that it once went away does not matter any more.
+    pub(super) fn came_back(&self, replica: &Replica) {
+        let address = replica.address();
+        self.departed.lock().retain(|(departed, _)| *departed != address);
+    }
+
+    /// Whether one that went away still counts.
+    pub(super) fn misses_one(&self, now: Now) -> bool {
+        let mut departed = self.departed.lock();
+        departed.retain(|(_, at)| *at > now.unix_ms);
+        !departed.is_empty()
+    }
+
+    /// The role is another one: nobody counts.
+    pub(super) fn forget_departed(&self) {
+        self.departed.lock().clear();
+    }
+
+    /// What every one that is online has.
+    pub(super) fn confirmed_by_all(&self) -> Option<u64> {
+        let list = self.list.lock();
+        list.values().filter(|replica| replica.state() == ReplicaState::Online).map(|replica| replica.confirmed()).min()
     }
 
     /// The replica is sent everything from `offset` on; the stream keeps what the slowest one needs.
@@ -102,27 +140,27 @@ impl Replicas {
     }
 
     fn hold(&self, journal: &Journal) {
-        let replicas = self.0.lock();
+        let replicas = self.list.lock();
         let positions = replicas.values().map(|replica| replica.position.load(Ordering::Acquire));
         journal.hold_from(positions.min().filter(|position| *position != u64::MAX));
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
-        self.0.lock().values().cloned().collect()
+        self.list.lock().values().cloned().collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.list.lock().is_empty()
     }
 
     /// How many have applied everything before `offset`.
     pub(crate) fn count_at(&self, offset: u64) -> usize {
-        self.0.lock().values().filter(|replica| replica.confirmed() >= offset).count()
+        self.list.lock().values().filter(|replica| replica.confirmed() >= offset).count()
     }
 
     /// How many have everything before `offset` on disk.
     pub(crate) fn count_synced_at(&self, offset: u64) -> usize {
-        self.0.lock().values().filter(|replica| replica.synced.load(Ordering::Acquire) >= offset).count()
+        self.list.lock().values().filter(|replica| replica.synced.load(Ordering::Acquire) >= offset).count()
     }
 
     /// How many are online and confirmed something within `lag_max`, when that is not 0.
@@ -130,20 +168,20 @@ impl Replicas {
         let is_good = |replica: &&Arc<Replica>| {
             replica.state() == ReplicaState::Online && (lag_max.is_zero() || replica.lag(now).as_secs() <= lag_max.as_secs())
         };
-        self.0.lock().values().filter(is_good).count()
+        self.list.lock().values().filter(is_good).count()
     }
 
     pub(super) fn any_must_be_asked(&self) -> bool {
-        self.0.lock().values().any(|replica| !replica.hints.confirms)
+        self.list.lock().values().any(|replica| !replica.hints.confirms)
     }
 
     pub(super) fn close_all(&self) {
-        self.0.lock().values().for_each(|replica| replica.client.outbox.close());
+        self.list.lock().values().for_each(|replica| replica.client.outbox.close());
     }
 
     /// Closes those from which nothing came for too long.
     pub(super) fn close_silent(&self, now: Now, silence_max: Duration) {
-        for replica in self.0.lock().values() {
+        for replica in self.list.lock().values() {
             if replica.state() == ReplicaState::Online && replica.lag(now) > silence_max {
                 tracing::warn!(replica = %replica.client.address, "closing a replica that is silent for longer than repl-timeout");
                 replica.client.outbox.close();

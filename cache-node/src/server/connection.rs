@@ -95,6 +95,14 @@ pub(super) fn serve(worker: Rc<Worker>, stream: TcpStream, client: Client) -> im
     }
 }
 
+/// Replies that wait for the safety of what was written before them.
+#[derive(Clone, Copy)]
+struct Held {
+    offset: u64,
+    /// The epoch of the role in which it was written: in another one this offset is somewhere else.
+    epoch: u64,
+}
+
 struct Connection {
     worker: Rc<Worker>,
     stream: TcpStream,
@@ -104,7 +112,7 @@ struct Connection {
     /// Replies that the socket did not take at once.
     outgoing: Vec<u8>,
     /// The stream's offset that must be safe before `outgoing` is sent.
-    held_for: Option<u64>,
+    held_for: Option<Held>,
 }
 
 /// Bytes that arrived and were not run yet, and how far they were parsed.
@@ -166,14 +174,14 @@ impl Connection {
             return Poll::Ready(Err(End::Closed));
         }
         worker.stats().received(bytes.len());
-        let written = self.client.written_offset;
+        let (written, epoch) = (self.client.written_offset, worker.shared.replication.epoch());
         let (consumed, stop) =
             run_batch(worker, &mut self.client, &mut scratch.parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed < bytes.len() {
             let parser = std::mem::take(&mut scratch.parser);
             self.unfinished = Some(Box::new(Unfinished { bytes: bytes[consumed..].to_vec(), parser }));
         }
-        self.hold_if_written_since(written);
+        self.hold_if_written_since(written, epoch);
         self.flush_or_keep(&mut scratch.reply)?;
         Poll::Ready(Ok(stop))
     }
@@ -206,22 +214,26 @@ impl Connection {
         let worker = &*worker;
         let Some(Unfinished { bytes, parser }) = self.unfinished.as_deref_mut() else { return Ok(Stop::Drained) };
         let scratch = &mut *worker.scratch.borrow_mut();
-        let written = self.client.written_offset;
+        let (written, epoch) = (self.client.written_offset, worker.shared.replication.epoch());
         let (consumed, stop) = run_batch(worker, &mut self.client, parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed == bytes.len() {
             self.unfinished = None;
         } else {
             bytes.drain(..consumed);
         }
-        self.hold_if_written_since(written);
+        self.hold_if_written_since(written, epoch);
         self.flush_or_keep(&mut scratch.reply)?;
         Ok(stop)
     }
 
-    /// Replies of a batch that wrote wait until that is as safe as `durability` promises; those of others do not.
-    fn hold_if_written_since(&mut self, offset: u64) {
+    /// Replies of a batch that wrote wait until that is as safe as `durability` promises; those of others do not. `offset` and `epoch`:
+    /// before the batch.
+    fn hold_if_written_since(&mut self, offset: u64, epoch: u64) {
+        let shared = &self.worker.shared;
         let written = self.client.written_offset;
-        self.held_for = (written != offset && !self.worker.shared.journal.barrier.is_reached(written)).then_some(written);
+        let barrier = &shared.journal.barrier;
+        let is_safe = || barrier.is_reached(written) && (shared.replication.epoch() == epoch || !barrier.promises_something());
+        self.held_for = (written != offset && !is_safe()).then_some(Held { offset: written, epoch });
     }
 
     /// Sends what the socket takes at once and keeps the rest.
@@ -255,8 +267,8 @@ impl Connection {
     async fn finish_batch(&mut self, stop: Stop) -> Result<(), End> {
         let mut stop = stop;
         loop {
-            if let Some(offset) = self.held_for.take() {
-                self.wait_until_safe(offset).await?;
+            if let Some(held) = self.held_for.take() {
+                self.wait_until_safe(held).await?;
             }
             if !self.outgoing.is_empty() {
                 let outgoing = std::mem::take(&mut self.outgoing);
@@ -297,10 +309,10 @@ impl Connection {
     }
 
     /// Waits until what was written before `offset` may be acknowledged.
-    async fn wait_until_safe(&self, offset: u64) -> Result<(), End> {
+    async fn wait_until_safe(&self, held: Held) -> Result<(), End> {
         let shared = &self.worker.shared;
         shared.replication.ask_to_confirm(shared);
-        let mut reached = pin!(shared.journal.barrier.reached(offset));
+        let mut reached = pin!(shared.journal.barrier.reached(held.offset));
         let outcome = poll_fn(|cx| {
             let outbox = &self.client.entry.outbox;
             outbox.register(cx.waker());
@@ -313,7 +325,9 @@ impl Connection {
             }
             Poll::Pending
         });
-        time::timeout(BARRIER_TIME_MAX, outcome).await.map_err(|_| End::Ours)?
+        time::timeout(BARRIER_TIME_MAX, outcome).await.map_err(|_| End::Ours)??;
+        // Deposed meanwhile: whether its successor has the write is not known.
+        if shared.replication.epoch() == held.epoch { Ok(()) } else { Err(End::Ours) }
     }
 
     /// Sends all of `bytes`, however long the client takes, as long as it takes some.

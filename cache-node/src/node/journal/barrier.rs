@@ -113,7 +113,12 @@ impl Barrier {
         self.written.load(Ordering::Acquire)
     }
 
-    /// A replica has everything before `offset`.
+    /// Whether an acknowledgement promises anything.
+    pub(crate) fn promises_something(&self) -> bool {
+        self.durability.load(Ordering::Acquire) != Durability::Memory as u8
+    }
+
+    /// A replica, or every one, has everything before `offset`.
     pub(crate) fn replicated(&self, offset: u64) {
         self.replicated.fetch_max(offset, Ordering::AcqRel);
         self.wake();
