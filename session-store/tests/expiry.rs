@@ -5,8 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use http::{Method, StatusCode};
 use session_store::{CacheStore, Expiry, SessionLayer};
-use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with};
+use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with, send};
 use time::Duration as Time;
 
 fn max_age(answer: &Answer) -> Option<i64> {
@@ -153,6 +154,32 @@ async fn a_session_begins_and_ends_by_the_clock_of_the_store() {
             assert!((before * 1_000..=after * 1_000 + 999).contains(&times.0), "{path}");
             assert_eq!(times.1, times.0 + 3_600_000, "{path}");
             redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Not the end of the session by somebody, of which a mark is left, but by time alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_request_does_not_bring_an_expired_session_back() {
+    each_backend(async |server| {
+        let replicas = [replica_with(&server, |layer| layer).await, replica_with(&server, |layer| layer).await];
+        for (path, status) in [("/slow-set/300/name/eve", StatusCode::CONFLICT), ("/cart/slow-add/300/TEA", StatusCode::CONFLICT)]
+        {
+            let mut visitor = Visitor::default();
+            visitor.post(&replicas[0], "/set/name/ada").await.ok();
+            let cookie = visitor.cookie.clone();
+            let slow = tokio::spawn({
+                let (app, cookie) = (replicas[0].clone(), cookie.clone());
+                async move { send(&app, Method::POST, path, cookie.as_deref()).await }
+            });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let key = server.keys("*:session:*").await.remove(0);
+            redis::cmd("PEXPIRE").arg(key).arg(1).exec_async(&mut server.connection().await).await.unwrap();
+            let late = slow.await.unwrap();
+            assert_eq!((late.status, late.set_cookie()), (status, None), "{path}");
+            assert_eq!(server.keys("*:session:*").await, [""; 0], "{path}");
+            assert_eq!(send(&replicas[1], Method::GET, "/page", cookie.as_deref()).await.ok().body, "-:0");
         }
     })
     .await;

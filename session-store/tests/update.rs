@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::time::Duration;
+
 use axum::{Router, extract::Path, routing::post};
 use http::{Method, StatusCode};
 use session_store::{CacheStore, Key, Session, SessionExt as _, SessionLayer, Unavailable, UpdateError};
-use support::{Server, Visitor, each_backend, meter::Meter, patient_store, send};
+use support::{Server, Visitor, each_backend, each_process, meter::Meter, patient_store, send};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
 const NAME: Key<String> = Key::new("name");
@@ -46,9 +48,19 @@ async fn count_and_more(session: Session, Path(step): Path<String>) -> Result<St
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_at_once_over_two_replicas_are_exact() {
+    exact_updates(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "fifty trials take minutes"]
+async fn updates_at_once_over_two_replicas_are_exact_fifty_times() {
+    exact_updates(50).await;
+}
+
+async fn exact_updates(trials: usize) {
     each_backend(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
-        for keys in [1, 200] {
+        for keys in [1, 200].repeat(trials) {
             let mut visitor = Visitor::default();
             visitor.post(&replicas[0], "/set/start/now").await.ok();
             let cookie = visitor.cookie.clone().unwrap();
@@ -70,6 +82,36 @@ async fn updates_at_once_over_two_replicas_are_exact() {
             }
             assert_eq!(visitor.get(&replicas[1], "/get/start").await.ok().body, "now");
         }
+    })
+    .await;
+}
+
+/// An update whose answer was lost is repeated, and found to be done: by then the value is not the expected one any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_connections_make_no_update_count_twice() {
+    each_process(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/count/n").await.ok();
+        let cookie = visitor.cookie.clone();
+        let mut killer = server.connection().await;
+        let breaking = tokio::spawn(async move {
+            for _ in 0..12 {
+                redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut killer).await.unwrap();
+                // Longer than an update takes: retries are bounded.
+                tokio::time::sleep(Duration::from_millis(80)).await;
+            }
+        });
+        let mut counted = 1;
+        while !breaking.is_finished() {
+            let mut requests = tokio::task::JoinSet::new();
+            for i in 0..8 {
+                let (app, cookie) = (replicas[i % 2].clone(), cookie.clone());
+                requests.spawn(async move { send(&app, Method::POST, "/count/n", cookie.as_deref()).await.ok() });
+            }
+            counted += requests.join_all().await.len();
+        }
+        assert_eq!(visitor.post(&replicas[0], "/count/n").await.ok().body, (counted + 1).to_string());
     })
     .await;
 }
