@@ -14,9 +14,9 @@ use crate::{
     encryption::BIND_FIELD,
     expiry::ExpiryPolicy,
     keys::Tag,
-    layer::Settings,
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
+    settings::Settings,
     wire::{self, Item, Packed},
 };
 

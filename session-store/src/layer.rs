@@ -1,9 +1,9 @@
-//! The layer and its settings.
+//! The layer, and how its settings are made.
 
-use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 
 use cookie::SameSite;
-use http::{Extensions, HeaderMap, Request};
+use http::{Extensions, HeaderMap};
 use time::Duration;
 use tower_layer::Layer;
 use tower_sessions::Expiry;
@@ -12,75 +12,8 @@ use crate::{
     CacheStore, CartLimits, MergePolicy, OutagePolicy, SessionService,
     cookie::CookieSettings,
     cookie_keys::{CookieKeys, Protection},
-    migration::Migrations,
+    settings::{ClientAddress, Settings, milliseconds},
 };
-
-/// How long a session without requests is kept when nothing else is said.
-///
-/// ```
-/// use session_store::{EXPIRY_DEFAULT, Expiry};
-/// assert!(matches!(EXPIRY_DEFAULT, Expiry::OnInactivity(idle) if idle == time::Duration::days(14)));
-/// ```
-pub const EXPIRY_DEFAULT: Expiry = Expiry::OnInactivity(Duration::days(14));
-/// How long a cart is kept after its last change: longer than the session, since a user comes back to it.
-///
-/// ```
-/// assert_eq!(session_store::CART_TTL_DEFAULT, time::Duration::days(30));
-/// ```
-pub const CART_TTL_DEFAULT: Duration = Duration::days(30);
-
-/// How many sessions a user may have at once when nothing else is said.
-///
-/// ```
-/// assert_eq!(session_store::USER_SESSIONS_MAX_DEFAULT, 64);
-/// ```
-pub const USER_SESSIONS_MAX_DEFAULT: u32 = 64;
-
-/// How the application finds the address of a client.
-#[derive(Clone)]
-pub(crate) struct ClientAddress(Arc<FindAddress>);
-
-type FindAddress = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;
-
-impl ClientAddress {
-    pub(crate) fn of<B>(&self, request: &Request<B>) -> Option<IpAddr> {
-        (self.0)(request.headers(), request.extensions())
-    }
-}
-
-impl fmt::Debug for ClientAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientAddress(..)")
-    }
-}
-
-/// What a request needs to know, shared by all of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) cookie: CookieSettings,
-    pub(crate) cookie_name: String,
-    pub(crate) expiry: Expiry,
-    /// The longest life of a session, in ms.
-    pub(crate) absolute_ms: Option<i64>,
-    pub(crate) limits: CartLimits,
-    pub(crate) cart_ttl_ms: i64,
-    pub(crate) merge_policy: MergePolicy,
-    pub(crate) outage: OutagePolicy,
-    pub(crate) user_sessions_max: u32,
-    pub(crate) client_address: Option<ClientAddress>,
-    pub(crate) migrations: Migrations,
-    /// Where sessions of tower-sessions-redis-store are: what comes before the id.
-    pub(crate) taken_over: Option<Box<str>>,
-    /// The name of a cookie that is read beside our own.
-    pub(crate) former_cookie: Option<Box<str>>,
-}
-
-impl Settings {
-    /// The version of the application's data that new sessions have; `None` for the first one.
-    pub(crate) fn data_version(&self) -> Option<u32> {
-        Some(self.migrations.version()).filter(|version| *version > 0)
-    }
-}
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
 ///
@@ -120,23 +53,7 @@ impl SessionLayer {
     /// # }
     /// ```
     pub fn new(store: CacheStore) -> Self {
-        let cookie = CookieSettings::default();
-        let settings = Settings {
-            cookie_name: cookie.full_name(),
-            cookie,
-            expiry: EXPIRY_DEFAULT,
-            absolute_ms: None,
-            limits: CartLimits::default(),
-            cart_ttl_ms: milliseconds(CART_TTL_DEFAULT),
-            merge_policy: MergePolicy::default(),
-            outage: OutagePolicy::default(),
-            user_sessions_max: USER_SESSIONS_MAX_DEFAULT,
-            client_address: None,
-            migrations: Migrations::default(),
-            taken_over: None,
-            former_cookie: None,
-        };
-        Self { store, settings: Arc::new(settings) }
+        Self { store, settings: Arc::default() }
     }
 
     /// The name of the cookie, without the prefix. Default: `id`.
@@ -424,7 +341,7 @@ impl SessionLayer {
     /// # }
     /// ```
     pub fn with_client_address(self, find: impl Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
-        self.change(|settings| settings.client_address = Some(ClientAddress(Arc::new(find))))
+        self.change(|settings| settings.client_address = Some(ClientAddress::new(find)))
     }
 
     fn cookie(self, change: impl FnOnce(&mut CookieSettings)) -> Self {
@@ -450,11 +367,4 @@ impl<S> Layer<S> for SessionLayer {
 
 fn is_attribute(value: &str) -> bool {
     value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    // Ten years at most, as for sessions: larger ones overflow in some stores.
-    i64::try_from(duration.whole_milliseconds().min(Duration::days(3_650).whole_milliseconds()))
-        .expect("ten years in milliseconds fit")
-        .max(1)
 }

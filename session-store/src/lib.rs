@@ -26,6 +26,7 @@ mod scope;
 mod scripts;
 mod service;
 mod session_ext;
+mod settings;
 mod store;
 mod streaming;
 mod topology;
@@ -60,7 +61,7 @@ pub use crate::{
     encryption::EncryptionKeys,
     error::{Stage, StoreError},
     foreign::QUARANTINE_TTL,
-    layer::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, SessionLayer, USER_SESSIONS_MAX_DEFAULT},
+    layer::SessionLayer,
     nodes::{BreakerState, NodeStatus},
     outage::{
         Available, OUTAGE_WAIT_MAX, OutagePolicy, OutagePolicyLayer, OutagePolicyService, SessionUnavailable, outage_policy,
@@ -68,6 +69,7 @@ pub use crate::{
     pool::PoolStatus,
     service::{ResponseFuture, SessionService},
     session_ext::{Key, SessionExt, UPDATE_ATTEMPTS_MAX, UpdateError},
+    settings::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, USER_SESSIONS_MAX_DEFAULT},
     store::{CacheStore, StoreStatus},
     unavailable::Unavailable,
     users::{InvalidHandle, SessionHandle, UserSession, UserSessions},

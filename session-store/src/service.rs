@@ -20,8 +20,8 @@ use crate::{
     cookie_keys::{Found, Protection},
     device::Client,
     expiry::not_chosen,
-    layer::Settings,
     scope::{Detached, RequestScope},
+    settings::Settings,
     streaming::follow,
     unit_of_work::{CookieChange, Outcome, UnitOfWork},
 };

@@ -14,10 +14,10 @@ use super::{CartError, command::TOKENS_REMEMBERED};
 use crate::{
     StoreError,
     keys::Tag,
-    layer::Settings,
     metrics,
     record::{integer, unreadable},
     scripts::MERGE,
+    settings::Settings,
     unit_of_work::{LoginView, UnitOfWork},
 };
 

@@ -16,9 +16,9 @@ use crate::{
     cart::merge::{self, Merge},
     expiry::ExpiryPolicy,
     keys::Tag,
-    layer::Settings,
     metrics,
     record::{Delta, RawField, encode, unreadable},
+    settings::Settings,
     users,
 };
 

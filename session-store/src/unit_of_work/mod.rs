@@ -28,7 +28,7 @@ pub(crate) use self::{
     finish::{CookieChange, Outcome},
     swap::{Swap, Swapped},
 };
-use crate::{CacheStore, StoreError, device::Client, layer::Settings, record::decode};
+use crate::{CacheStore, StoreError, device::Client, record::decode, settings::Settings};
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {

@@ -11,9 +11,9 @@ use crate::{
     device::Client,
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
-    layer::Settings,
     metrics,
     record::RawField,
+    settings::Settings,
 };
 
 #[derive(Debug)]
