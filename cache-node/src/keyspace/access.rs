@@ -137,6 +137,11 @@ impl Access {
         u64::from(lru_tick(now).wrapping_sub(self.0) & BITS) * LRU_TICK_MS
     }
 
+    /// When it was last used, for LRU stamps: Unix time to [`LRU_TICK_MS`].
+    pub(super) fn used_at_ms(self, now: Now) -> u64 {
+        (now.unix_ms / LRU_TICK_MS * LRU_TICK_MS).saturating_sub(self.idle_ms(now))
+    }
+
     /// The LFU counter after its decay: 0 to 255.
     pub(super) fn frequency(self, now: Now) -> u32 {
         let elapsed = minutes(now).wrapping_sub(self.0 >> 8) & 0xFFFF;

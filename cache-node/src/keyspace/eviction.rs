@@ -2,7 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{ChangeSink, Class, EvictionPolicy, Keyspace, Now, Record, entry::Entry, shard::Shard};
+use smallvec::SmallVec;
+
+use crate::keyspace::{
+    ChangeSink, Class, EvictionPolicy, Keyspace, Now, Record, entry::Entry, index::TICK_MS as DUE_TICK_MS, shard::Shard,
+};
 
 /// Shards tried in a row without finding anything that may go, before eviction gives up: every shard once or more with
 /// overwhelming probability.
@@ -13,7 +17,7 @@ const EVICTED_PER_WRITE_MAX: usize = 256;
 
 impl Keyspace {
     /// Removes keys by `policy` until at most `target_bytes` are used. `false` when that was not reached and nothing more may go:
-    /// the write is then refused with OOM. Holds one shard's lock at a time.
+    /// the write is then refused with OOM. Expired keys go first, under any policy. Holds one shard's lock at a time.
     pub(crate) fn evict_to(
         &self,
         target_bytes: usize,
@@ -22,6 +26,9 @@ impl Keyspace {
         now: Now,
         sink: &dyn ChangeSink,
     ) -> bool {
+        if self.used_bytes() > target_bytes {
+            self.expire_to(target_bytes, now, sink);
+        }
         let mut empty = 0;
         let mut evicted = 0;
         while self.used_bytes() > target_bytes {
@@ -41,11 +48,54 @@ impl Keyspace {
         true
     }
 
+    /// Removes expired keys, as far as it takes to get to the target: no key that still has time goes before one that has none. Ends
+    /// with a look through all due times, which is not repeated before the next of them can come.
+    fn expire_to(&self, target_bytes: usize, now: Now, sink: &dyn ChangeSink) {
+        if now.unix_ms < self.nothing_due_before_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        for shard in 0..self.cells.len() {
+            while self.used_bytes() > target_bytes && self.expire_slice(shard, now, sink) {}
+            if self.used_bytes() <= target_bytes {
+                return;
+            }
+        }
+        self.nothing_due_before_ms.store(now.unix_ms + DUE_TICK_MS, Ordering::Relaxed);
+    }
+
+    /// Looks at a few entries of a random shard, and removes what is worth least of all that was looked at in any shard.
     fn evict_one(&self, policy: EvictionPolicy, samples: usize, now: Now, sink: &dyn ChangeSink) -> bool {
-        let cell = &self.cells[rand::random_range(0..self.cells.len())];
+        let sampled = rand::random_range(0..self.cells.len());
+        if matches!(policy, EvictionPolicy::AllKeysRandom | EvictionPolicy::VolatileRandom) {
+            return self.remove_from(sampled, sink, |shard| random_entry(shard, policy));
+        }
+        self.sample(sampled, policy, samples, now);
+        // Once each for those that nobody has looked at yet.
+        for _ in 0..=self.cells.len() {
+            let worst = (0..self.cells.len()).map(|offset| (sampled + offset) % self.cells.len());
+            let worst = worst.min_by_key(|cell| self.cells[*cell].least_worth.load(Ordering::Relaxed)).unwrap_or(sampled);
+            if self.cells[worst].least_worth.load(Ordering::Relaxed) != UNKNOWN {
+                return self.remove_from(worst, sink, |shard| shard.with_pool(policy, |shard, pool| pool.take(shard, now)));
+            }
+            self.sample(worst, policy, samples, now);
+        }
+        false
+    }
+
+    fn sample(&self, cell: usize, policy: EvictionPolicy, samples: usize, now: Now) {
+        let cell = &self.cells[cell];
+        let mut shard = cell.shard.lock();
+        shard.with_pool(policy, |shard, pool| pool.sample(shard, samples, now));
+        cell.least_worth.store(shard.pool.least_worth(), Ordering::Relaxed);
+    }
+
+    fn remove_from(&self, cell: usize, sink: &dyn ChangeSink, choose: impl FnOnce(&mut Shard) -> Option<(usize, usize)>) -> bool {
+        let cell = &self.cells[cell];
         let mut guard = cell.shard.lock();
         let shard = &mut *guard;
-        let Some((db, position)) = choose(shard, policy, samples, now) else { return false };
+        let chosen = choose(shard);
+        cell.least_worth.store(shard.pool.least_worth(), Ordering::Relaxed);
+        let Some((db, position)) = chosen else { return false };
         shard.counters.evicted += 1;
         if sink.wants_records() {
             let mut record = Record::default();
@@ -58,25 +108,104 @@ impl Keyspace {
     }
 }
 
-/// The best of `samples` random entries of a random database of the shard.
-fn choose(shard: &Shard, policy: EvictionPolicy, samples: usize, now: Now) -> Option<(usize, usize)> {
+impl Shard {
+    /// The pool, apart from the shard that it is filled from; empty again when the policy is another.
+    fn with_pool<R>(&mut self, policy: EvictionPolicy, act: impl FnOnce(&Shard, &mut Pool) -> R) -> R {
+        let mut pool = std::mem::take(&mut self.pool);
+        if pool.policy != policy {
+            pool = Pool { policy, candidates: SmallVec::new() };
+        }
+        let result = act(self, &mut pool);
+        self.pool = pool;
+        result
+    }
+}
+
+/// What the least worth of a shard is before anybody looked: it is looked at first.
+const UNKNOWN: u64 = 0;
+
+/// What it is where nothing may go.
+const NOTHING: u64 = u64::MAX;
+
+/// The best candidates of earlier samples of a shard: with those of each new sample beside them, what goes is close to what is worth
+/// least of all, although few entries are looked at for it.
+#[derive(Debug)]
+pub(super) struct Pool {
+    policy: EvictionPolicy,
+    /// The best one last.
+    candidates: SmallVec<[Candidate; POOL_SIZE]>,
+}
+
+/// Candidates that a shard remembers (Redis: `EVPOOL_SIZE`, for all of its keys together).
+const POOL_SIZE: usize = 16;
+
+/// An entry that may go. It is found again by its hash: another entry of the same hash in its place does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    worth: u64,
+    db: usize,
+    hash: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool { policy: EvictionPolicy::NoEviction, candidates: SmallVec::new() }
+    }
+}
+
+impl Pool {
+    /// Offers `samples` random entries, or as many as the pool lacks: the best of a few is often none that should go.
+    fn sample(&mut self, shard: &Shard, samples: usize, now: Now) {
+        for _ in 0..samples.max(POOL_SIZE - self.candidates.len()) {
+            let Some((db, position)) = random_entry(shard, self.policy) else { return };
+            let worth = worth(shard.entry(db, position), self.policy, now);
+            self.offer(Candidate { worth, db, hash: shard.tables[db].hash_at(position) });
+        }
+    }
+
+    /// Takes the best candidate that still is one.
+    fn take(&mut self, shard: &Shard, now: Now) -> Option<(usize, usize)> {
+        while let Some(Candidate { worth: then, db, hash }) = self.candidates.pop() {
+            let Some(position) = shard.tables[db].find(hash, |_| true) else { continue };
+            let entry = shard.entry(db, position);
+            // What was used or given more time since is no candidate any more, nor is what may not go at all now.
+            let may_go = !self.policy.is_volatile() || entry.expires_at_ms().is_some();
+            if may_go && worth(entry, self.policy, now) <= then {
+                return Some((db, position));
+            }
+        }
+        None
+    }
+
+    fn least_worth(&self) -> u64 {
+        self.candidates.last().map_or(NOTHING, |candidate| candidate.worth.max(UNKNOWN + 1))
+    }
+
+    /// Takes a candidate in, if it is better than one that is there or there is room.
+    fn offer(&mut self, candidate: Candidate) {
+        if self.candidates.contains(&candidate) {
+            return;
+        }
+        let place = self.candidates.partition_point(|there| there.worth > candidate.worth);
+        if self.candidates.len() < POOL_SIZE {
+            self.candidates.insert(place, candidate);
+        } else if place > 0 {
+            self.candidates.remove(0);
+            self.candidates.insert(place - 1, candidate);
+        }
+    }
+}
+
+fn random_entry(shard: &Shard, policy: EvictionPolicy) -> Option<(usize, usize)> {
     let has_candidates = |db: &usize| {
         let table = &shard.tables[*db];
         (if policy.is_volatile() { table.volatile_len() } else { table.len() }) > 0
     };
-    let filled: Vec<usize> = (0..shard.tables.len()).filter(has_candidates).collect();
+    let filled: SmallVec<[usize; 16]> = (0..shard.tables.len()).filter(has_candidates).collect();
     let db = *filled.get(rand::random_range(0..filled.len().max(1)))?;
     let table = &shard.tables[db];
-    let mut best: Option<(u64, usize)> = None;
-    for _ in 0..samples {
-        let position = if policy.is_volatile() { table.random_volatile_position() } else { table.random_position() }?;
-        let entry = shard.entry(db, position);
-        let worth = worth(entry, policy, now);
-        if best.is_none_or(|(least, _)| worth < least) {
-            best = Some((worth, position));
-        }
-    }
-    best.map(|(_, position)| (db, position))
+    let position = if policy.is_volatile() { table.random_volatile_position() } else { table.random_position() };
+    position.map(|position| (db, position))
 }
 
 /// How much an entry is worth keeping: the smallest goes. An expired entry is worth nothing under any policy.
@@ -86,7 +215,8 @@ fn worth(entry: Entry<'_>, policy: EvictionPolicy, now: Now) -> u64 {
         return 0;
     }
     match policy {
-        EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => u64::MAX - entry.access().idle_ms(now),
+        // When it was last used, which stays as it is until it is used again.
+        EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => 1 + entry.access().used_at_ms(now),
         EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu => 1 + u64::from(entry.access().frequency(now)),
         EvictionPolicy::VolatileTtl => expires_at_ms,
         EvictionPolicy::AllKeysRandom | EvictionPolicy::VolatileRandom | EvictionPolicy::NoEviction => 1,
@@ -152,6 +282,72 @@ mod tests {
             let (_, fresh, volatile, _) = survivors(policy);
             assert!(fresh >= 500 && volatile < 60, "{policy:?}: {fresh} fresh, {volatile} volatile");
         }
+    }
+
+    /// The advice for sessions: by volatile-lru none goes that is in use while there are expired or forgotten ones.
+    #[test]
+    fn a_live_session_outlives_the_expired_and_the_forgotten() {
+        let policy = EvictionPolicy::VolatileLru;
+        let keyspace = Keyspace::new(1);
+        keyspace.clock().follow(policy);
+        let (start, later) = (Now { unix_ms: 1_795_000_000_000 }, Now { unix_ms: 1_795_001_000_000 });
+        let put = |kind: &str, now: Now, ttl_ms| {
+            let mut keys = keyspace.lock_all(0, now, &Nobody);
+            (0..2_000).for_each(|number| {
+                keys.set_string(format!("{kind}-{number}").as_bytes(), &[0; 100], Some(now.unix_ms + ttl_ms));
+            });
+        };
+        put("expired", start, 900_000);
+        put("forgotten", start, 9_000_000);
+        // Less time left than the forgotten ones: volatile-ttl would take these.
+        put("live", later, 60_000);
+        let count = |kind: &str| {
+            let mut count = 0;
+            keyspace.lock_all(0, start, &Nobody).for_each(|key| count += usize::from(key.starts_with(kind.as_bytes())));
+            count
+        };
+        let full = keyspace.used_bytes();
+        // Expired ones alone make this room: nothing else goes, whatever the policy.
+        assert!(!keyspace.evict_to(0, EvictionPolicy::NoEviction, 5, start, &Nobody));
+        assert!(keyspace.evict_to(full * 9 / 10, policy, 5, later, &Nobody));
+        assert_eq!((count("live"), count("forgotten")), (2_000, 2_000));
+        assert!(count("expired") < 2_000);
+        // Half of the rest: all the expired and half of the forgotten.
+        for _ in 0..20 {
+            keyspace.evict_to(full / 2, policy, 5, later, &Nobody);
+        }
+        assert_eq!((count("live"), count("expired")), (2_000, 0), "{} forgotten", count("forgotten"));
+        assert!(count("forgotten") < 1_500, "{}", count("forgotten"));
+    }
+
+    #[test]
+    fn a_candidate_that_was_used_since_stays() {
+        let policy = EvictionPolicy::AllKeysLru;
+        let keyspace = Keyspace::new(1);
+        let at = |second: u64| Now { unix_ms: 1_795_000_000_000 + second * 1_000 };
+        let fill = |second: u64, name: &str, count| {
+            let mut keys = keyspace.lock_all(0, at(second), &Nobody);
+            (0..count).for_each(|number| keys.set_string(format!("{name}-{number}").as_bytes(), &[0; 100], None));
+        };
+        fill(0, "old", 1_000);
+        fill(50, "new", 1_000);
+        let half = keyspace.used_bytes() / 2;
+        let mut second = 100;
+        while keyspace.used_bytes() > half * 3 / 2 {
+            keyspace.evict_to(keyspace.used_bytes() - 1, policy, 5, at(second), &Nobody);
+        }
+        // All that is left of the old ones is used; from then on the new ones are the older ones.
+        second += 1;
+        let mut used = 0;
+        for number in 0..1_000 {
+            used += usize::from(keyspace.lock_all(0, at(second), &Nobody).touch(format!("old-{number}").as_bytes()));
+        }
+        for _ in 0..200 {
+            keyspace.evict_to(keyspace.used_bytes() - 1, policy, 5, at(second), &Nobody);
+        }
+        let mut left = 0;
+        keyspace.lock_all(0, at(second), &Nobody).for_each(|key| left += usize::from(key.starts_with(b"old")));
+        assert!(left * 100 >= used * 95, "{left} of {used}");
     }
 
     #[test]

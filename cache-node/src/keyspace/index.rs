@@ -11,7 +11,7 @@
 use crate::keyspace::arena::Handle;
 
 /// Milliseconds per tick of a due time.
-const TICK_MS: u64 = 250;
+pub(super) const TICK_MS: u64 = 250;
 
 /// Ticks ahead that a due time can tell from ticks behind: 2.2 hours. Later ones are looked at then and put off again.
 const AHEAD_MAX: u64 = i16::MAX as u64 - 1;

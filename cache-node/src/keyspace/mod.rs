@@ -39,7 +39,7 @@ pub(crate) use sorted_set::{Member, SortedSet};
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 pub(crate) use watch::WatchFlag;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use parking_lot::{Mutex, MutexGuard};
@@ -66,6 +66,8 @@ pub(crate) struct Keyspace {
     databases: usize,
     /// Whether keys go only when another node, or the log that is loaded, says so.
     is_follower: AtomicBool,
+    /// Until then no entry is due that was not removed: see [`Keyspace::evict_to`].
+    nothing_due_before_ms: AtomicU64,
     has_snapshot: AtomicBool,
 }
 
@@ -76,6 +78,8 @@ struct Cell {
     shard: Mutex<Shard>,
     /// The shard's bytes, readable without its lock.
     used_bytes: AtomicUsize,
+    /// What the entry is worth that eviction would take from this shard.
+    least_worth: AtomicU64,
 }
 
 type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); SHARDS]>;
@@ -90,13 +94,15 @@ pub(crate) struct HashedKey<'k> {
 impl Keyspace {
     /// An empty keyspace with `databases` databases.
     pub(crate) fn new(databases: usize) -> Keyspace {
-        let cell = || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0) };
+        let cell =
+            || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0), least_worth: AtomicU64::new(0) };
         Keyspace {
             cells: (0..SHARDS).map(|_| cell()).collect(),
             hasher: RandomState::new(),
             clock: Clock::default(),
             databases,
             is_follower: AtomicBool::new(false),
+            nothing_due_before_ms: AtomicU64::new(0),
             has_snapshot: AtomicBool::new(false),
         }
     }

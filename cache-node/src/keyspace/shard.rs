@@ -5,6 +5,7 @@ use crate::keyspace::{
     access::Access,
     arena::{Arena, Handle, SparsePage},
     entry::{self, Entry, Form, Parts},
+    eviction::Pool,
     index::Index,
     objects::Objects,
     snapshot::Capture,
@@ -38,6 +39,8 @@ pub(super) struct Shard {
     pub(super) capture: Option<Box<Capture>>,
     /// What a flush took out, with what the snapshot that runs still needs of it.
     pub(super) flushed: Option<Box<Shard>>,
+    /// Candidates of eviction.
+    pub(super) pool: Pool,
     arena: Arena,
     objects: Objects,
     index_bytes: usize,
@@ -79,6 +82,7 @@ impl Shard {
             epoch: false,
             capture: None,
             flushed: None,
+            pool: Pool::default(),
             arena: Arena::default(),
             objects: Objects::default(),
             index_bytes: 0,

@@ -2,6 +2,7 @@
 
 mod cart;
 mod connections;
+mod eviction;
 mod expiry;
 pub(crate) mod hash;
 mod memory;
@@ -29,6 +30,8 @@ pub(crate) enum Workload {
     Memory,
     /// GET latency while a million keys expire, and what becomes of their memory
     Expiry,
+    /// Hit ratio of a Zipf trace at the same maxmemory, by policy
+    Eviction,
     /// Bytes per idle connection
     Connections,
     /// All of the above commands together
@@ -52,6 +55,7 @@ impl Workload {
             Workload::Script => script::run(bench),
             Workload::Memory => memory::run(bench),
             Workload::Expiry => expiry::run(bench),
+            Workload::Eviction => eviction::run(bench),
             Workload::Connections => connections::run(bench),
             Workload::Mixed => mixed::run(bench),
         }
