@@ -101,7 +101,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.maxmemory = bytes(values)?;
         Ok(())
     };
-    "maxmemory-policy" "POLICY" LIVE "What goes when maxmemory is reached: volatile-lru, volatile-lfu, volatile-ttl, volatile-random, allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
+    "maxmemory-policy" "POLICY" LIVE "What goes when maxmemory is reached, after what has expired; for sessions volatile-lru, which takes those longest unused: volatile-lru, volatile-lfu, volatile-ttl, volatile-random, allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
     |config| config.maxmemory_policy.name().to_owned(), |config, values| {
         config.maxmemory_policy = one(values, "a policy").ok().and_then(EvictionPolicy::parse)
             .ok_or_else(|| EvictionPolicy::NAMES.map(|(name, _)| name).join(", "))?;
