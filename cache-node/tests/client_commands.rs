@@ -135,12 +135,13 @@ async fn a_key_is_gone_at_its_millisecond() {
     let node = node_with(&[]).await;
     let mut wire = Wire::connect(node.addr());
     for _ in 0..20 {
-        wire.run("SET k v PX 30");
+        // Before it is sent: on a busy machine its reply may come when the key is gone.
         let started = Instant::now();
+        wire.run("SET k v PX 30");
         while wire.run("GET k") == Value::bulk("v") {}
         let lived = started.elapsed();
         // A millisecond of rounding below, a busy machine above.
-        assert!(lived > Duration::from_millis(28) && lived < Duration::from_secs(1), "{lived:?}");
+        assert!(lived > Duration::from_millis(28) && lived < support::PATIENCE, "{lived:?}");
         assert_eq!(wire.run("TTL k"), Value::Integer(-2));
     }
 }
