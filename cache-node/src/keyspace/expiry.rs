@@ -23,6 +23,7 @@ impl Keyspace {
         let mut record = sink.wants_records().then(Record::default);
         let mut looked_at = 0;
         let mut removed = 0;
+        let mut expired = Vec::with_capacity(EXPIRED_PER_SLICE_MAX);
         while looked_at < POSITIONS_PER_SLICE_MAX && removed < EXPIRED_PER_SLICE_MAX {
             let Sweep { db, hash } = shard.sweep;
             let Some(table) = shard.tables.get(db) else {
@@ -31,29 +32,32 @@ impl Keyspace {
             };
             // By hash and not by position: an index that shrinks under the sweep moves everything.
             let start = table.first_from(hash).unwrap_or(table.positions());
-            let end = start + POSITIONS_PER_SLICE_MAX - looked_at;
-            let due = table.next_due(start, end, now.unix_ms);
-            looked_at += due.unwrap_or(end.min(table.positions())) - start + 1;
-            let next = match due {
-                Some(due) => {
-                    let here = table.hash_at(due);
-                    let expires_at_ms = shard.entry(db, due).expires_at_ms();
-                    if expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
-                        if let Some(record) = &mut record {
-                            record.push_removal(db, shard.entry(db, due).key());
-                        }
-                        shard.expire(db, due, sink);
-                        removed += 1;
-                    } else {
-                        // Further away than the due time could tell.
-                        shard.tables[db].set_due(due, expires_at_ms, now.unix_ms);
-                    }
-                    // Another entry may have the same hash.
-                    Some(here)
+            let end = (start + POSITIONS_PER_SLICE_MAX - looked_at).min(table.positions()).max(start);
+            let mut next = start;
+            expired.clear();
+            while removed + expired.len() < EXPIRED_PER_SLICE_MAX {
+                let Some(due) = shard.tables[db].next_due(next, end, now.unix_ms) else {
+                    next = end;
+                    break;
+                };
+                next = due + 1;
+                let entry = shard.entry(db, due);
+                let expires_at_ms = entry.expires_at_ms();
+                if !entry.is_expired(now.unix_ms) {
+                    // Further away than the due time could tell.
+                    shard.tables[db].set_due(due, expires_at_ms, now.unix_ms);
+                    continue;
                 }
-                None => table.next_hash(end),
-            };
-            shard.sweep = next.map_or(Sweep { db: db + 1, hash: 0 }, |hash| Sweep { db, hash });
+                if let Some(record) = &mut record {
+                    record.push_removal(db, entry.key());
+                }
+                expired.push(due);
+            }
+            looked_at += next - start + 1;
+            removed += expired.len();
+            let hash = shard.tables[db].next_hash(next);
+            shard.expire_all(db, &expired, sink);
+            shard.sweep = hash.map_or(Sweep { db: db + 1, hash: 0 }, |hash| Sweep { db, hash });
         }
         record.filter(|record| !record.is_empty()).map(|record| sink.record(&record));
         cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);

@@ -151,6 +151,44 @@ impl Index {
         self.slots[end - 1] = 0;
         self.due[end - 1] = NEVER;
         self.len -= 1;
+        self.shrink();
+    }
+
+    /// Removes the entries at several positions, in rising order. What stands behind moves up once for all of them: in a sweep
+    /// [`Index::remove`] would move the rest of a run for each entry of it.
+    pub(super) fn remove_all(&mut self, positions: &[usize]) {
+        let mut rest = positions.iter().copied().peekable();
+        while let Some(first) = rest.next() {
+            self.vacate(first);
+            let (mut free, mut at) = (first, first + 1);
+            while at < self.slots.len() && self.slots[at] != 0 {
+                if rest.next_if_eq(&at).is_some() {
+                    self.vacate(at);
+                } else {
+                    let to = self.home(self.hash_at(at)).max(free);
+                    if to == at {
+                        // At home, and so is what stands behind it.
+                        break;
+                    }
+                    self.slots[to] = std::mem::take(&mut self.slots[at]);
+                    self.due[to] = std::mem::replace(&mut self.due[at], NEVER);
+                    free = to + 1;
+                }
+                at += 1;
+            }
+        }
+        self.shrink();
+    }
+
+    /// Leaves a gap that is to be closed.
+    fn vacate(&mut self, position: usize) {
+        self.slots[position] = 0;
+        self.volatile -= usize::from(self.due[position] != NEVER);
+        self.due[position] = NEVER;
+        self.len -= 1;
+    }
+
+    fn shrink(&mut self) {
         if self.capacity > CAPACITY_MIN && self.len * 100 < self.capacity * FILLED_MIN {
             self.resize(self.len);
         }
@@ -263,7 +301,7 @@ fn tick(now_ms: u64) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, btree_map::Entry};
 
     use super::{AHEAD_MAX, Index, TICK_MS};
     use crate::keyspace::arena::Handle;
@@ -303,6 +341,44 @@ mod tests {
         let listed: Vec<(u32, u32)> =
             (0..index.positions()).filter_map(|position| Some((index.hash_at(position), index.at(position)?.bits()))).collect();
         assert_eq!(listed, model.into_iter().collect::<Vec<_>>(), "in order of hash");
+    }
+
+    #[test]
+    fn many_removed_at_once_leave_what_one_after_the_other_leaves() {
+        let mut seed = 11_u32;
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            seed
+        };
+        for round in 0..300 {
+            let mut index = Index::default();
+            let mut model = BTreeMap::new();
+            for handle in 1..=500_u32 {
+                // Now and then all hashes lie together, so that runs are long and reach the end.
+                let hash = if round % 3 == 0 { random() | 0xFFF0_0000 } else { random() };
+                if let Entry::Vacant(place) = model.entry(hash) {
+                    place.insert(handle);
+                    index.insert(hash, Handle::from_bits(handle), (handle % 2 == 0).then_some(1_000), 0);
+                }
+            }
+            let share = round % 10 + 1;
+            let positions: Vec<usize> =
+                (0..index.positions()).filter(|position| index.at(*position).is_some() && random() % 10 < share).collect();
+            for position in &positions {
+                model.remove(&index.hash_at(*position));
+            }
+            index.remove_all(&positions);
+            assert_eq!(index.len(), model.len());
+            for (hash, handle) in &model {
+                let found = index.find(*hash, |_| true).and_then(|position| index.at(position));
+                assert_eq!(found.map(Handle::bits), Some(*handle), "round {round}");
+            }
+            let due = (0..index.positions()).filter(|position| index.next_due(*position, position + 1, 10_000).is_some()).count();
+            assert_eq!((due, index.volatile_len()), (due, due));
+            assert_eq!(due, model.values().filter(|handle| *handle % 2 == 0).count());
+        }
     }
 
     #[test]

@@ -144,10 +144,7 @@ impl Shard {
     pub(super) fn insert(&mut self, db: usize, hash: u32, new: NewEntry<'_>, now: Now) {
         let expires_at_ms = new.expires_at_ms;
         let handle = self.with_parts(new, Shard::write);
-        let table = &mut self.tables[db];
-        let before = table.allocated_bytes();
-        table.insert(hash, handle, expires_at_ms, now.unix_ms);
-        self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
+        self.change_index(db, |table| table.insert(hash, handle, expires_at_ms, now.unix_ms));
     }
 
     /// Puts another value in an entry's place. Its position stays.
@@ -189,13 +186,22 @@ impl Shard {
 
     /// Takes an entry out, its object with it.
     pub(super) fn remove(&mut self, db: usize, position: usize) {
+        self.empty(db, position);
+        self.change_index(db, |table| table.remove(position));
+    }
+
+    /// Gives back what belongs to an entry that is about to leave the index.
+    fn empty(&mut self, db: usize, position: usize) {
         self.preserve(db, position);
         self.drop_object(db, position);
         let handle = self.handle(db, position);
         self.free(handle);
+    }
+
+    fn change_index(&mut self, db: usize, change: impl FnOnce(&mut Index)) {
         let table = &mut self.tables[db];
         let before = table.allocated_bytes();
-        table.remove(position);
+        change(table);
         self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
     }
 
@@ -221,17 +227,30 @@ impl Shard {
 
     /// An expired entry goes: counted, watchers and listeners told.
     pub(super) fn expire(&mut self, db: usize, position: usize, sink: &dyn ChangeSink) {
-        self.counters.expired += 1;
-        self.remove_and_tell(db, position, (Class::Expired, "expired"), sink);
+        self.expire_all(db, &[position], sink);
+    }
+
+    /// As [`Shard::expire`], for several in rising order.
+    pub(super) fn expire_all(&mut self, db: usize, positions: &[usize], sink: &dyn ChangeSink) {
+        for position in positions.iter().copied() {
+            self.counters.expired += 1;
+            self.tell(db, position, (Class::Expired, "expired"), sink);
+            self.empty(db, position);
+        }
+        self.change_index(db, |table| table.remove_all(positions));
     }
 
     /// Removes an entry and tells `event` with its key.
-    pub(super) fn remove_and_tell(&mut self, db: usize, position: usize, (class, event): (Class, &str), sink: &dyn ChangeSink) {
+    pub(super) fn remove_and_tell(&mut self, db: usize, position: usize, event: (Class, &str), sink: &dyn ChangeSink) {
+        self.tell(db, position, event, sink);
+        self.remove(db, position);
+    }
+
+    fn tell(&mut self, db: usize, position: usize, (class, event): (Class, &str), sink: &dyn ChangeSink) {
         self.counters.changes += 1;
         let key = Entry(self.arena.slot(self.handle(db, position))).key();
         self.watchers.changed(db, key);
         sink.take(Change { class, event, db, key });
-        self.remove(db, position);
     }
 
     /// Moves up to `count` entries out of a page with few of them. `true` when there may be more to do. `hash` gives a key's hash.
