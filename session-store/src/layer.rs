@@ -170,7 +170,7 @@ impl SessionLayer {
         self.cookie(|cookie| cookie.protection = Protection::Encrypted(keys))
     }
 
-    /// When sessions end. Default: [`EXPIRY_DEFAULT`]. A session can have its own with `Session::set_expiry`, which lasts.
+    /// When sessions end. Default: [`EXPIRY_DEFAULT`](crate::EXPIRY_DEFAULT). A session can have its own with `Session::set_expiry`, which lasts.
     ///
     /// An idle timeout counts from the last request that read or changed the session. It is extended once a sixteenth of
     /// it has passed, so that a session may end that much earlier than the full time after its last request.
@@ -261,7 +261,7 @@ impl SessionLayer {
         self.change(|settings| settings.limits = limits)
     }
 
-    /// How long a cart is kept after its last change. Default: [`CART_TTL_DEFAULT`].
+    /// How long a cart is kept after its last change. Default: [`CART_TTL_DEFAULT`](crate::CART_TTL_DEFAULT).
     ///
     /// # Panics
     ///
@@ -304,7 +304,7 @@ impl SessionLayer {
         self.change(|settings| settings.outage = policy)
     }
 
-    /// How many sessions a user may have at once. Default: [`USER_SESSIONS_MAX_DEFAULT`]. A login beyond that ends the one
+    /// How many sessions a user may have at once. Default: [`USER_SESSIONS_MAX_DEFAULT`](crate::USER_SESSIONS_MAX_DEFAULT). A login beyond that ends the one
     /// whose time would be over first.
     ///
     /// # Panics
