@@ -8,7 +8,7 @@ use tower_sessions::{Session, session};
 
 use crate::{
     StoreError,
-    unit_of_work::{Swap, Swapped},
+    unit_of_work::{Basis, Swap, Swapped},
 };
 
 /// How often [`SessionExt::update`] tries. Others of the same replica wait in line, so that only other replicas can be faster.
@@ -230,21 +230,27 @@ impl SessionExt for Session {
         F: FnMut(Option<T>) -> T + Send,
     {
         let swap = Swap::of(key.name());
-        let before = self.get_value(key.name()).await?;
-        let mut before = before.map(serde_json::from_value).transpose().map_err(UpdateError::OtherType)?;
+        let (mut from, mut before) = shown(self, key).await?;
         for attempt in 1..=UPDATE_ATTEMPTS_MAX {
             let after = change(before.take());
             let json = serde_json::to_value(&after).map_err(UpdateError::Unwritable)?;
             let bytes = serde_json::to_vec(&json).map_err(UpdateError::Unwritable)?;
-            match swap.with(bytes, self.save()).await {
+            match swap.with(from, bytes, self.save()).await {
                 (Some(Swapped::Done), _) => {
                     // The handle shows it, and the commit finds nothing left to do.
                     self.insert_value(key.name(), json).await?;
+                    swap.is_shown();
                     return Ok(after);
                 }
                 (Some(Swapped::Changed(now)), _) => {
-                    let now = now.map(|now| serde_json::from_slice(&now)).transpose();
-                    before = now.map_err(UpdateError::OtherType)?;
+                    let value = now.as_deref().map(serde_json::from_slice).transpose();
+                    before = value.map_err(UpdateError::OtherType)?;
+                    from = Basis::Store(now);
+                    swap.wait_turn().await.map_err(UpdateError::Store)?;
+                }
+                (Some(Swapped::Busy), _) => {
+                    swap.wait_until_alone().await.map_err(UpdateError::Store)?;
+                    (from, before) = shown(self, key).await?;
                 }
                 (Some(Swapped::Failed(error)), _) => return Err(UpdateError::Store(error)),
                 (None, Err(error)) => return Err(error.into()),
@@ -257,4 +263,12 @@ impl SessionExt for Session {
         }
         Err(UpdateError::Store(StoreError::Contended { attempts: UPDATE_ATTEMPTS_MAX }))
     }
+}
+
+/// The value as the handle has it.
+async fn shown<T: DeserializeOwned>(session: &Session, key: &Key<T>) -> Result<(Basis, Option<T>), UpdateError> {
+    let value = session.get_value(key.name()).await?;
+    let encoded = value.as_ref().map(serde_json::to_vec).transpose().map_err(UpdateError::Unwritable)?;
+    let value = value.map(serde_json::from_value).transpose().map_err(UpdateError::OtherType)?;
+    Ok((Basis::Handle(encoded), value))
 }

@@ -19,6 +19,7 @@ fn router() -> Router {
     support::app::router()
         .route("/count/{key}", post(count))
         .route("/count-and-more/{step}", post(count_and_more))
+        .route("/count-at-once/{tasks}", post(count_at_once))
         .route("/shout", post(async |session: Session| -> Text { Ok(session.update(&NAME, |name| name.unwrap() + "!").await?) }))
 }
 
@@ -28,6 +29,19 @@ async fn replica(server: &Server) -> Router {
 
 async fn count(session: Session, Path(key): Path<String>) -> Text {
     Ok(session.update(&Key::<u64>::named(key), |count| count.unwrap_or(0) + 1).await?.to_string())
+}
+
+/// Updates of one handle at the same time, in tasks of their own and in one.
+async fn count_at_once(session: Session, Path(tasks): Path<usize>) -> Result<String, Unavailable> {
+    const COUNT: Key<u64> = Key::new("count");
+    let update = async |session: Session| session.update(&COUNT, |count| count.unwrap_or(0) + 1).await.unwrap();
+    let mut counts = tokio::task::JoinSet::new();
+    for _ in 0..tasks {
+        let session = session.clone();
+        counts.spawn(async move { session.update(&COUNT, |count| count.unwrap_or(0) + 1).await.unwrap() });
+    }
+    let own = futures_util::future::join_all((0..tasks).map(|_| update(session.clone()))).await;
+    Ok(format!("{}", own.len() + counts.join_all().await.len()))
 }
 
 /// An update after each of the other things that a request can do.
@@ -43,6 +57,9 @@ async fn count_and_more(session: Session, Path(step): Path<String>) -> Result<St
     let first = session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?;
     let second = session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?;
     assert_eq!(session.read(&COUNT).await?, Some(second), "the handle shows it");
+    if step == "undo" {
+        session.write(&COUNT, &first).await?;
+    }
     Ok(format!("{first} {second}"))
 }
 
@@ -82,6 +99,29 @@ async fn exact_updates(trials: usize) {
             }
             assert_eq!(visitor.get(&replicas[1], "/get/start").await.ok().body, "now");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_of_one_handle_at_once_are_exact_too() {
+    each_backend(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/count/count").await.ok();
+        let mut counted = 1;
+        for _ in 0..5 {
+            let mut requests = tokio::task::JoinSet::new();
+            for i in 0..8 {
+                let (app, cookie) = (replicas[i % 2].clone(), visitor.cookie.clone());
+                requests.spawn(async move {
+                    send(&app, Method::POST, "/count-at-once/4", cookie.as_deref()).await.ok().body.parse::<usize>().unwrap()
+                });
+            }
+            counted += requests.join_all().await.iter().sum::<usize>();
+        }
+        assert_eq!(counted, 321);
+        assert_eq!(visitor.post(&replicas[0], "/count/count").await.ok().body, "322");
     })
     .await;
 }
@@ -130,6 +170,8 @@ async fn an_update_goes_with_whatever_else_the_request_does() {
         assert_ne!(visitor.cookie, old);
         assert_eq!(visitor.get(&app, "/get/other").await.ok().body, "kept");
         assert_eq!(visitor.post(&app, "/count-and-more/insert-same").await.ok().body, "101 102");
+        assert_eq!(visitor.post(&app, "/count-and-more/undo").await.ok().body, "103 104");
+        assert_eq!(visitor.post(&app, "/count-and-more/again").await.ok().body, "104 105", "what was inserted last stays");
         let old = visitor.cookie.clone();
         assert_eq!(visitor.post(&app, "/count-and-more/flush").await.ok().body, "1 2", "it belongs to the next session");
         assert_ne!(visitor.cookie, old);

@@ -55,17 +55,28 @@ impl UnitOfWork {
         let result = self.steps(data, creating, swap.as_deref()).await;
         if let Some(swap) = swap {
             match &result {
+                Err(_) if swap.is_settled() => {}
                 Err(error) => swap.settle(Swapped::Failed(error.clone())),
                 // A session whose time has passed is not kept, and neither is a value of it.
-                Ok(None) => swap.settle(Swapped::Failed(StoreError::SessionEnded)),
-                Ok(Some(_)) => {}
+                Ok(None) if !swap.is_settled() => swap.settle(Swapped::Failed(StoreError::SessionEnded)),
+                Ok(_) => {}
             }
         }
         result
     }
 
     async fn steps(&self, data: &HashMap<String, Json>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
-        let mut fields = Arc::new(encode(data)?);
+        if let Some(swap) = swap {
+            let updates = Arc::clone(self.state.lock().updates.get_or_insert_default());
+            if !swap.is_alone(updates) {
+                swap.settle(Swapped::Busy);
+                let id = self.state.lock().base.session().map(|(id, _)| id);
+                // Without an id the handle would take one that nobody has given out.
+                return if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) };
+            }
+        }
+        let shown = encode(data)?;
+        let mut fields = Arc::new(self.with_swapped(&shown));
         let before_swap = Arc::clone(&fields);
         if let Some(swap) = swap {
             fields = Arc::new(swap.put_into(&fields));
@@ -94,7 +105,7 @@ impl UnitOfWork {
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
                         metrics::session_created();
                         if let Some(swap) = swap {
-                            swap.settle(Swapped::Done);
+                            swap.done(value_of(&shown, &swap.field));
                         }
                         return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                     }
@@ -102,15 +113,21 @@ impl UnitOfWork {
                 Step::Update(known, write) => {
                     let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&fields))?;
                     let delta = Delta::between(&known.fields, &fields);
+                    if let Some(swap) = swap
+                        && let Some(now) = swap.overtaken(value_of(&shown, &swap.field), value_of(&known.fields, &swap.field))
+                    {
+                        swap.settle(Swapped::Changed(now));
+                        return Ok(self.state.lock().base.session().map(|(id, _)| id));
+                    }
                     let expected = swap.map(|swap| expected(swap, &known.fields));
                     let answer = self.store.commit_session(&known.tag, &write, &delta, expected).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
-                        self.lost_swap(swap, &known, now.clone()).await?;
+                        self.lost_swap(swap, &known, now.clone())?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         if let Some(swap) = swap {
-                            swap.settle(Swapped::Done);
+                            swap.done(value_of(&shown, &swap.field));
                         }
                         let id = self.state.lock().base.session().map(|(id, _)| id);
                         return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
@@ -132,6 +149,17 @@ impl UnitOfWork {
             }
         }
         Err(StoreError::Contended { attempts: STEPS_MAX })
+    }
+
+    /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet.
+    fn with_swapped(&self, shown: &[RawField]) -> Vec<RawField> {
+        let state = self.state.lock();
+        let (Base::Live(live), Some(updates)) = (&state.base, &state.updates) else {
+            return shown.to_vec();
+        };
+        let is_echo = |field: &[u8]| updates.is_echo(field, value_of(shown, field));
+        let kept = shown.iter().filter(|field| !is_echo(&field.name));
+        kept.chain(live.fields.iter().filter(|field| is_echo(&field.name))).cloned().collect()
     }
 
     /// Ends the session of this request.
@@ -241,6 +269,10 @@ impl UnitOfWork {
         }
         id
     }
+}
+
+fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
+    fields.iter().find(|field| field.name == name).map(|field| &*field.value)
 }
 
 fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {

@@ -26,7 +26,7 @@ use self::state::{Base, Intent, State};
 pub(crate) use self::{
     cart::{CartSource, CartTarget, LoginView},
     finish::{CookieChange, Outcome},
-    swap::{Swap, Swapped},
+    swap::{Basis, Swap, Swapped},
 };
 use crate::{CacheStore, StoreError, device::Client, record::decode, settings::Settings};
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tower_sessions::session::Id;
 
+use super::swap::Updates;
 use crate::{
     OutagePolicy, StoreError,
     backend::{Along, commit_token},
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) ended_here: bool,
     /// Nobody but the layer waits for the write, which finds its failure here.
     pub(super) keeps_failures: bool,
+    /// There once something was updated.
+    pub(super) updates: Option<Arc<Updates>>,
     /// Why the last write failed; `tower_sessions` passes on only its text.
     pub(super) failure: Option<StoreError>,
     pub(super) outage: OutagePolicy,
@@ -74,6 +77,7 @@ impl State {
             answered: false,
             ended_here: false,
             keeps_failures: false,
+            updates: None,
             failure: None,
             outage,
             cookie_outdated: false,

@@ -4,16 +4,21 @@
 //! the wish lies beside the task while `Session::save` runs, and the unit of work finds it there. That holds for every clone of
 //! the handle, also in a task of its own, and needs no registry.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{UnitOfWork, commit::Known};
 use crate::{
-    StoreError, metrics,
+    StoreError,
+    keys::Tag,
+    metrics,
     record::{RawField, field_name},
-    turns::Turn,
+    turns::{Turn, Turns, WAIT_MAX},
 };
 
 tokio::task_local! {
@@ -29,16 +34,62 @@ pub(crate) struct Swap {
 
 #[derive(Debug, Default)]
 struct SwapState {
+    from: Basis,
     value: Vec<u8>,
     outcome: Option<Swapped>,
+    /// Where to wait for a turn, once it was needed.
+    queue: Option<(Arc<Turns>, Tag)>,
     turn: Option<Turn>,
+    /// Those of the same handle, one after the other.
+    updates: Option<Arc<Updates>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The updates of one handle. Each saves the session and then shows the new value in the handle: another one in between would
+/// start from a value that is not there any more.
+#[derive(Debug)]
+pub(super) struct Updates {
+    one_at_a_time: Arc<Semaphore>,
+    /// What the handle showed when a key was swapped, until it shows the new value. It never does when the update is dropped in
+    /// between.
+    echoes: Mutex<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+}
+
+impl Default for Updates {
+    fn default() -> Self {
+        Self { one_at_a_time: Arc::new(Semaphore::new(1)), echoes: Mutex::default() }
+    }
+}
+
+impl Updates {
+    /// Whether the handle only does not show yet what was swapped.
+    pub(super) fn is_echo(&self, field: &[u8], shown: Option<&[u8]>) -> bool {
+        self.echoes.lock().get(field).is_some_and(|echo| echo.as_deref() == shown)
+    }
+}
+
+/// The value from which the new one was made, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// It was read from the handle, which may hold what this request has inserted and not saved.
+    Handle(Option<Vec<u8>>),
+    /// A swap that failed has told it.
+    Store(Option<Vec<u8>>),
+}
+
+impl Default for Basis {
+    fn default() -> Self {
+        Self::Handle(None)
+    }
 }
 
 #[derive(Debug)]
 pub(crate) enum Swapped {
     Done,
     /// The value that the store holds instead, as JSON.
-    Changed(Option<Bytes>),
+    Changed(Option<Vec<u8>>),
+    /// Another update of the same handle is under way.
+    Busy,
     Failed(StoreError),
 }
 
@@ -48,14 +99,78 @@ impl Swap {
     }
 
     /// What came of it, after `save` has run; `None`: it saved to another store.
-    pub(crate) async fn with<F: Future>(self: &Arc<Self>, value: Vec<u8>, save: F) -> (Option<Swapped>, F::Output) {
+    pub(crate) async fn with<F: Future>(self: &Arc<Self>, from: Basis, value: Vec<u8>, save: F) -> (Option<Swapped>, F::Output) {
         {
             let mut state = self.state.lock();
+            state.from = from;
             state.value = value;
             state.outcome = None;
         }
         let saved = CURRENT.scope(Arc::clone(self), save).await;
         (self.state.lock().outcome.take(), saved)
+    }
+
+    /// Waits for the turn, when others of this process were faster. Not while the session is being saved: the handle is locked
+    /// then, and whose turn it is may need it.
+    pub(crate) async fn wait_turn(&self) -> Result<(), StoreError> {
+        let queue = self.state.lock().queue.take();
+        if let Some((turns, tag)) = queue {
+            let turn = turns.take(tag).await.ok_or(StoreError::Contended { attempts: 1 })?;
+            self.state.lock().turn = Some(turn);
+        }
+        Ok(())
+    }
+
+    /// Waits until no other update of the handle is under way. Not while the session is being saved, likewise.
+    pub(crate) async fn wait_until_alone(&self) -> Result<(), StoreError> {
+        let updates = self.state.lock().updates.clone();
+        if let Some(updates) = updates {
+            let permit = timeout(WAIT_MAX, Arc::clone(&updates.one_at_a_time).acquire_owned()).await;
+            let permit = permit.ok().and_then(Result::ok).ok_or(StoreError::Contended { attempts: 1 })?;
+            self.state.lock().permit = Some(permit);
+        }
+        Ok(())
+    }
+
+    /// Whether no other update of the handle is under way, nor will be until this one is dropped.
+    pub(super) fn is_alone(&self, updates: Arc<Updates>) -> bool {
+        let mut state = self.state.lock();
+        if state.permit.is_none() {
+            state.permit = Arc::clone(&updates.one_at_a_time).try_acquire_owned().ok();
+        }
+        state.updates = Some(updates);
+        state.permit.is_some()
+    }
+
+    /// The handle shows the new value.
+    pub(crate) fn is_shown(&self) {
+        if let Some(updates) = &self.state.lock().updates {
+            updates.echoes.lock().remove(&self.field);
+        }
+    }
+
+    /// It is done; `shown`: what the handle shows until it shows the new value.
+    pub(super) fn done(&self, shown: Option<&[u8]>) {
+        if let Some(updates) = &self.state.lock().updates {
+            updates.echoes.lock().insert(self.field.clone(), shown.map(<[u8]>::to_vec));
+        }
+        self.settle(Swapped::Done);
+    }
+
+    /// What the value is by now, when this request itself has changed it since the new one was made of it.
+    pub(super) fn overtaken(&self, handle: Option<&[u8]>, store: Option<&[u8]>) -> Option<Option<Vec<u8>>> {
+        let state = self.state.lock();
+        let is_echo = state.updates.as_ref().is_some_and(|updates| updates.is_echo(&self.field, handle));
+        let (from, now) = match &state.from {
+            Basis::Store(from) => (from, store),
+            Basis::Handle(from) if is_echo => (from, store),
+            Basis::Handle(from) => (from, handle),
+        };
+        (from.as_deref() != now).then(|| now.map(<[u8]>::to_vec))
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.lock().outcome.is_some()
     }
 
     pub(super) fn settle(&self, outcome: Swapped) {
@@ -76,25 +191,25 @@ pub(super) fn current() -> Option<Arc<Swap>> {
 
 impl UnitOfWork {
     /// Another request was faster. The next attempt starts from what the store holds, in turn with others of this process.
-    pub(super) async fn lost_swap(
+    pub(super) fn lost_swap(
         &self,
         swap: &Swap,
         Known { tag, binding, .. }: &Known,
-        mut now: Option<Vec<u8>>,
+        now: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         metrics::conflict(metrics::Conflict::ValueChanged);
-        if swap.state.lock().turn.is_none() {
-            let turn = self.store.turns().take(*tag).await.ok_or(StoreError::Contended { attempts: 1 })?;
-            swap.state.lock().turn = Some(turn);
-            // Others have changed it while this one waited.
-            now = self.store.read_field(tag, &swap.field).await?;
+        {
+            let mut state = swap.state.lock();
+            if state.turn.is_none() {
+                state.queue = Some((Arc::clone(self.store.turns()), *tag));
+            }
         }
         let now = now.map(|stored| {
             let mut field = RawField::new(swap.field.clone(), stored);
             self.store.vault().open(binding, &mut field).map(|()| field)
         });
         let now = now.transpose()?;
-        let value = now.as_ref().map(|field| field.value.clone());
+        let value = now.as_ref().map(|field| field.value.to_vec());
         self.state.lock().base.learn_field(&swap.field, now);
         swap.settle(Swapped::Changed(value));
         Ok(())
