@@ -35,6 +35,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         demo-shop up\n  \
         demo-shop up --replicas 5 --listen 0.0.0.0:8080\n  \
+        demo-shop up --cluster\n  \
         demo-shop up --cache redis://cache.internal:6379 --database postgres://shop@db.internal/shop")]
     Up(UpArgs),
     /// Run one stateless replica of the shop
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         demo-shop load-test --replicas 1,2,3 --shoppers 200 --duration 30s\n  \
         demo-shop load-test --kill-replica-every 10s\n  \
+        demo-shop load-test --replicas 3 --cluster --kill-node-every 10s --freeze-node-every 20s --duration 5m\n  \
         demo-shop load-test --target http://127.0.0.1:8080\n\n\
         Exit code: 0 when every acknowledged change was found again, 1 on any loss, 2 when the test could not be done")]
     LoadTest(LoadTestArgs),

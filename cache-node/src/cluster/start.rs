@@ -5,9 +5,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
+    thread,
 };
 
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::cluster::{
     controller::Controller,
@@ -118,8 +123,14 @@ fn tell_ready(endpoints: &Endpoints, place: &str) {
 
 /// Completes when standard input closes.
 async fn parent_ended() {
-    let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin().lock(), &mut io::sink())).await;
-    drop(ended);
+    let (ended, parent) = oneshot::channel();
+    // A thread of its own: the end of the runtime would wait for a blocking task of its own.
+    thread::spawn(move || {
+        let read = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop((read, ended));
+    });
+    let gone = parent.await;
+    drop::<Result<(), _>>(gone);
 }
 
 /// The listener of an endpoint: as asked for, or where it was before, or where it is by default. 0 takes a free port, and keeps it.

@@ -58,6 +58,11 @@ impl NodeBoard {
         self.0.read().clone()
     }
 
+    /// Replaces what is known of all nodes.
+    pub(crate) fn replace(&self, nodes: Vec<NodeStatus>) {
+        *self.0.write() = nodes;
+    }
+
     /// Replaces what is known of the node of that name.
     pub(crate) fn set(&self, status: NodeStatus) {
         let mut nodes = self.0.write();

@@ -21,9 +21,12 @@ pub(crate) struct ChildCommand {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// Whether the process is killed when nobody holds it any more. One that has processes of its own ends them first, as the end of
+    /// its standard input tells it to.
+    pub(crate) is_killed_on_drop: bool,
 }
 
-/// A process that said it is ready. Dropping it kills the process.
+/// A process that said it is ready. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct RunningChild {
     child: Child,
@@ -31,6 +34,8 @@ pub(crate) struct RunningChild {
     _stdin: Option<ChildStdin>,
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
+    /// What it said when it was ready.
+    pub(crate) ready_line: String,
 }
 
 impl RunningChild {
@@ -47,7 +52,7 @@ impl RunningChild {
             .stderr(Stdio::piped())
             // A group of its own: Ctrl-C in the terminal is for the supervisor, which ends the children in order.
             .process_group(0)
-            .kill_on_drop(true)
+            .kill_on_drop(command.is_killed_on_drop)
             .spawn()
             .with_context(|| format!("cannot start {}", command.program.display()))?;
         let stdin = child.stdin.take();
@@ -59,7 +64,7 @@ impl RunningChild {
         let Ok(ready) = ready else {
             bail!("it was not ready within {READY_TIMEOUT:?}; see {}", log.place());
         };
-        let Some(address) = ready? else {
+        let Some((address, ready_line)) = ready? else {
             let status = child.wait().await.context("cannot wait for the child")?;
             // What it wrote before it ended may still be on its way.
             let _ = timeout(Duration::from_millis(200), errors).await;
@@ -67,7 +72,7 @@ impl RunningChild {
         };
         tokio::spawn(log.clone().copy(stdout));
         let pid = child.id().context("the child ended right after it was ready")?;
-        Ok(Self { child, _stdin: stdin, pid, address })
+        Ok(Self { child, _stdin: stdin, pid, address, ready_line })
     }
 
     /// Resolves when the process has ended. Cancel safe.
@@ -93,13 +98,13 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
 }
 
 /// Reads up to the ready line; `None` when the output ends before it.
-async fn wait_ready(stdout: &mut BufReader<ChildStdout>, log: &Log) -> anyhow::Result<Option<SocketAddr>> {
+async fn wait_ready(stdout: &mut BufReader<ChildStdout>, log: &Log) -> anyhow::Result<Option<(SocketAddr, String)>> {
     loop {
         let Some(line) = read_line(stdout).await.context("cannot read the child's output")? else {
             return Ok(None);
         };
         if let Some(address) = parse_ready(&line) {
-            return Ok(Some(address));
+            return Ok(Some((address, line)));
         }
         log.clone().copy(line.as_bytes()).await;
     }

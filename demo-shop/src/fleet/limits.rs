@@ -18,6 +18,16 @@ pub(crate) const PORT_TRIES_MAX: u32 = 3;
 pub(crate) const REPLICA_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Longest wait for a cache node that was told to end, before it is killed. What it acknowledged is on disk by then.
 pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Longest wait for a cluster that was told to end its nodes in order, before its controller is killed.
+pub(crate) const CLUSTER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the cluster is asked for its nodes.
+pub(crate) const CLUSTER_LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Longest wait for the cluster's answer.
+pub(crate) const CLUSTER_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of the cluster's answer.
+pub(crate) const CLUSTER_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Replicas of the primary cache node in a cluster.
+pub(crate) const CLUSTER_REPLICAS: u8 = 2;
 /// Longest line of a child's output that is kept together, in bytes.
 pub(crate) const LOG_LINE_MAX: u64 = 8 * 1024;
 /// Size at which a log file becomes `NAME.log.1` and a new one is begun, in bytes.

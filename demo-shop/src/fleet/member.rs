@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use crate::balancer::{NodeBoard, NodeStatus, Replica, State};
 use crate::fleet::backoff::Backoff;
 use crate::fleet::child::{ChildCommand, RunningChild};
-use crate::fleet::limits::{NODE_STOP_TIMEOUT, PORT_TRIES_MAX, REPLICA_STOP_TIMEOUT};
+use crate::fleet::cluster;
+use crate::fleet::limits::{CLUSTER_STOP_TIMEOUT, NODE_STOP_TIMEOUT, PORT_TRIES_MAX, REPLICA_STOP_TIMEOUT};
 use crate::fleet::output::{Log, Output};
 
 /// What a process is, and who is told of its lives.
@@ -23,6 +24,8 @@ pub(crate) enum Role {
     Replica { replica: Arc<Replica>, cache: String, database: String, session_key: String },
     /// The cache node of that name, and the folder of its log.
     Node { name: String, board: Arc<NodeBoard>, folder: String },
+    /// The controller of a cluster of cache nodes, with the cluster's folder.
+    Cluster { folder: String, looker: cluster::Looker },
 }
 
 impl Role {
@@ -30,6 +33,7 @@ impl Role {
         match self {
             Self::Replica { replica, .. } => replica.name(),
             Self::Node { name, .. } => name,
+            Self::Cluster { .. } => "cluster",
         }
     }
 
@@ -38,6 +42,7 @@ impl Role {
         match self {
             Self::Replica { replica, .. } => format!("replica {}", replica.name()),
             Self::Node { name, .. } => format!("cache node {name}"),
+            Self::Cluster { .. } => "controller of the cache nodes".to_owned(),
         }
     }
 
@@ -45,6 +50,7 @@ impl Role {
         match self {
             Self::Replica { .. } => REPLICA_STOP_TIMEOUT,
             Self::Node { .. } => NODE_STOP_TIMEOUT,
+            Self::Cluster { .. } => CLUSTER_STOP_TIMEOUT,
         }
     }
 
@@ -85,8 +91,10 @@ impl Role {
                 let node = ["node", "--with-parent", "--bind", &ip, "--port", &port];
                 node.into_iter().chain(kept).map(str::to_owned).collect()
             }
+            Self::Cluster { folder, .. } => cluster::arguments(folder, listen),
         };
-        ChildCommand { program, arguments: arguments.into_iter().map(OsString::from).collect(), environment }
+        let is_killed_on_drop = !matches!(self, Self::Cluster { .. });
+        ChildCommand { program, arguments: arguments.into_iter().map(OsString::from).collect(), environment, is_killed_on_drop }
     }
 
     fn note_ready(&self, child: &RunningChild) {
@@ -95,6 +103,7 @@ impl Role {
             Self::Node { name, board, .. } => {
                 board.set(node_status(name, child.address, Some(child.pid), State::Up));
             }
+            Self::Cluster { looker, .. } => looker.look_at(&child.ready_line),
         }
     }
 
@@ -102,6 +111,8 @@ impl Role {
         match self {
             Self::Replica { replica, .. } => replica.set_gone(),
             Self::Node { name, board, .. } => board.set(node_status(name, address, None, State::Down)),
+            // Its nodes go on without it.
+            Self::Cluster { .. } => {}
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod child;
+mod cluster;
 mod data;
 mod greeting;
 mod limits;
@@ -25,7 +26,7 @@ pub(crate) use child::signal as signal_process;
 pub(crate) use data::DataDir;
 pub(crate) use limits::REPLICAS_MAX;
 pub(crate) use output::Output;
-pub(crate) use running::{Fleet, FleetConfig, Watcher};
+pub(crate) use running::{Cache, Fleet, FleetConfig, Watcher};
 
 /// What `demo-shop up` takes.
 #[derive(Debug, Args)]
@@ -39,6 +40,9 @@ pub(crate) struct UpArgs {
     /// A Redis or Valkey of your own, instead of a cache node: redis://…
     #[arg(long, value_name = "URL")]
     cache: Option<String>,
+    /// A cluster of three cache nodes instead of one: the death of any of them loses nothing
+    #[arg(long, conflicts_with = "cache")]
+    cluster: bool,
     /// A database of your own, instead of a file in the data folder: sqlite:FILE or postgres://…
     #[arg(long, value_name = "URL")]
     database: Option<String>,
@@ -58,7 +62,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
     let data_path = data.path().to_owned();
     let output = if args.verbose { Output::Terminal } else { Output::Files(data.logs()) };
-    let config = FleetConfig { replicas: args.replicas, cache: args.cache, database: args.database, output, announces: true };
+    let cache = Cache::of(args.cache, args.cluster);
+    let config = FleetConfig { replicas: args.replicas, cache, database: args.database, output, announces: true };
     let fleet = tokio::select! {
         fleet = Fleet::start(config, data, listener) => fleet?,
         // What was started so far is dropped with the future, and so killed.

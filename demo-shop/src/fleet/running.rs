@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::balancer::{FleetStatus, NodeBoard, Replica, ReplicaSet};
+use crate::fleet::cluster::Looker;
 use crate::fleet::data::DataDir;
 use crate::fleet::member::{Member, Role};
 use crate::fleet::output::Output;
@@ -19,13 +20,34 @@ use crate::fleet::output::Output;
 pub(crate) struct FleetConfig {
     /// From 1 to [`crate::fleet::limits::REPLICAS_MAX`].
     pub(crate) replicas: u8,
-    /// The store of sessions and carts; `None` starts a cache node.
-    pub(crate) cache: Option<String>,
+    pub(crate) cache: Cache,
     /// The database; `None` takes a SQLite file in the data folder.
     pub(crate) database: Option<String>,
     pub(crate) output: Output,
     /// Whether deaths and returns of processes are told in the log.
     pub(crate) announces: bool,
+}
+
+/// The store of sessions and carts.
+#[derive(Debug, Clone)]
+pub(crate) enum Cache {
+    /// A cache node of the fleet's own.
+    Node,
+    /// A cluster of cache nodes of the fleet's own.
+    Cluster,
+    /// Somebody else's, by its URL.
+    Given(String),
+}
+
+impl Cache {
+    /// From what the command line takes; it takes not both.
+    pub(crate) fn of(url: Option<String>, is_cluster: bool) -> Self {
+        match url {
+            Some(url) => Self::Given(url),
+            None if is_cluster => Self::Cluster,
+            None => Self::Node,
+        }
+    }
 }
 
 /// A fleet that serves. Dropping it kills its processes; [`Fleet::stop`] ends them in order.
@@ -55,11 +77,18 @@ impl Fleet {
         let board = Arc::new(NodeBoard::default());
         let session_key = data.session_key()?;
         let (cache, node) = match config.cache {
-            Some(url) => (url, None),
-            None => {
-                let name = "node-1".to_owned();
-                let folder = data.node_folder(&name)?;
-                let role = Role::Node { name, board: Arc::clone(&board), folder };
+            Cache::Given(url) => (url, None),
+            own => {
+                let role = match own {
+                    Cache::Cluster => {
+                        Role::Cluster { folder: data.node_folder("cluster")?, looker: Looker::start(Arc::clone(&board)) }
+                    }
+                    _ => {
+                        let name = "node-1".to_owned();
+                        let folder = data.node_folder(&name)?;
+                        Role::Node { name, board: Arc::clone(&board), folder }
+                    }
+                };
                 let node = Member::start(role, &config.output, config.announces).await?;
                 (format!("redis://{}", node.address), Some(node))
             }

@@ -65,9 +65,10 @@ pub(crate) fn chart(title: &str, timeline: &[Second], kills: &[Kill], series: &[
         let at = x(kill.at_s);
         let _ = write!(
             svg,
-            "<g class=\"kill\"><title>kill -9 of {name} at {at_s:.1} s</title>\
+            "<g class=\"kill\"><title>{failure} of {name} at {at_s:.1} s</title>\
              <line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>\
              <text x=\"{at:.1}\" y=\"{label:.1}\" text-anchor=\"middle\">✕ {name}</text></g>",
+            failure = kill.failure.name(),
             name = escape(&kill.replica),
             at_s = kill.at_s,
             bottom = HEIGHT - BOTTOM,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::load_test::chart::{Scale, Series, chart, escape};
-use crate::load_test::recorder::Kill;
+use crate::load_test::recorder::{Failure, Kill};
 use crate::load_test::report::{Report, Run, Verdict};
 
 #[expect(clippy::cast_precision_loss, reason = "requests of one second are far below 2^52")]
@@ -114,7 +114,7 @@ fn section(run: &Run) -> String {
         }
         text.push_str("</ul></details>");
     }
-    let mark = if run.kills.is_empty() { "" } else { "<span class=\"key killkey\">✕ kill -9 of a replica</span>" };
+    let mark = if run.kills.is_empty() { "" } else { "<span class=\"key killkey\">✕ a process fails</span>" };
     let _ = write!(
         text,
         "<figure><figcaption>Latency, ms, logarithmic <span class=\"key p50\">p50</span><span class=\"key p99\">p99</span>{mark}\
@@ -140,18 +140,21 @@ fn kills(kills: &[Kill]) -> String {
     for kill in kills {
         let _ = write!(
             rows,
-            "<tr><th scope=\"row\">{:.1} s</th><td class=\"text\">{} (pid {})</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{:.1} s</th><td class=\"text\">{} of {} (pid {})</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
             kill.at_s,
+            kill.failure.name(),
             escape(&kill.replica),
             kill.pid,
             after(kill.first_error_ms, "none"),
             after(kill.first_success_ms, "not seen"),
-            after(kill.back_ms, "not seen"),
+            after(kill.gap_ms, "not seen"),
+            if kill.failure == Failure::ReplicaKilled { after(kill.back_ms, "not seen") } else { "–".to_owned() },
         );
     }
     format!(
-        "<div class=\"scroll\"><table><thead><tr><th>kill -9 at</th><th class=\"text\">Replica</th><th>First error after</th>\
-         <th>First success after</th><th>Serving again after</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "<div class=\"scroll\"><table><thead><tr><th>At</th><th class=\"text\">Failure</th><th>First error after</th>\
+         <th>First success after</th><th>No change acknowledged for</th><th>Serving again after</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
 
@@ -173,7 +176,7 @@ const STYLE: &str = include_str!("report.css");
 #[cfg(test)]
 mod tests {
     use crate::load_test::html::{group, page};
-    use crate::load_test::recorder::{Outcome, Recorder, Sample};
+    use crate::load_test::recorder::{Failure, Outcome, Recorder, Sample};
     use crate::load_test::report::{Report, Run};
 
     #[test]
@@ -187,7 +190,7 @@ mod tests {
         let now = tokio::time::Instant::now();
         let sample = Sample { intended: now, sent: now, done: now, outcome: Outcome::Success, served_by: Some("<b>") };
         recorder.record(&sample);
-        recorder.kill("<i>", 1);
+        recorder.kill(Failure::ReplicaKilled, "<i>", 1);
         recorder.count(|operations| operations.acknowledged = 1);
         let report = Report::new(1, 500, vec![Run::new(1, 1, recorder.totals(std::time::Duration::from_secs(1)), &[1])]);
         let page = page(&report);

@@ -30,8 +30,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::sync::watch;
 
-use crate::fleet::{REPLICAS_MAX, Signals};
+use crate::fleet::{Cache, REPLICAS_MAX, Signals};
 use crate::load_test::limits::{DURATION_MAX, RUNS_MAX, SHOPPERS_MAX};
+use crate::load_test::recorder::Failure;
 use crate::load_test::report::{Report, Verdict};
 use crate::load_test::runner::RunConfig;
 use crate::load_test::target::Target;
@@ -61,6 +62,12 @@ pub(crate) struct LoadTestArgs {
     /// Kill a replica with SIGKILL every so often, one after another
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     kill_replica_every: Option<Duration>,
+    /// Kill the primary cache node with SIGKILL every so often
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    kill_node_every: Option<Duration>,
+    /// Stop the primary cache node with SIGSTOP every so often, so that it hangs; needs a cluster
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    freeze_node_every: Option<Duration>,
     /// Mean time between two actions of one shopper
     #[arg(long, default_value = "500ms", value_name = "TIME", value_parser = parse_duration)]
     think_time: Duration,
@@ -70,6 +77,9 @@ pub(crate) struct LoadTestArgs {
     /// A Redis or Valkey for our own shop, instead of a cache node
     #[arg(long, value_name = "URL")]
     cache: Option<String>,
+    /// A cluster of three cache nodes for our own shop, instead of one
+    #[arg(long, conflicts_with_all = ["cache", "target"])]
+    cluster: bool,
     /// A database for our own shop, instead of a file that is thrown away
     #[arg(long, value_name = "URL")]
     database: Option<String>,
@@ -106,7 +116,14 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
         duration: args.duration,
         think: args.think_time,
         seed: args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
-        kill_every: args.kill_replica_every,
+        strikes: [
+            (Failure::ReplicaKilled, args.kill_replica_every),
+            (Failure::NodeKilled, args.kill_node_every),
+            (Failure::NodeFrozen, args.freeze_node_every),
+        ]
+        .into_iter()
+        .filter_map(|(failure, every)| Some((failure, every?)))
+        .collect(),
     };
     let (ending, _) = watch::channel(false);
     let mut signals = Signals::new()?;
@@ -118,7 +135,7 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
         }
         for replicas in &args.replicas {
             eprintln!("starting a shop on {replicas} replica{}", if *replicas == 1 { "" } else { "s" });
-            let target = Target::start(*replicas, args.cache.clone(), args.database.clone()).await?;
+            let target = Target::start(*replicas, Cache::of(args.cache.clone(), args.cluster), args.database.clone()).await?;
             let run = runner::run(&config, &target, Some(*replicas), &ending).await;
             target.stop().await;
             runs.push(run?);

@@ -43,11 +43,44 @@ pub(crate) struct Second {
     pub(crate) p99_ms: f64,
 }
 
-/// A process that was killed, and what the shoppers saw of it.
+/// How a process is made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Failure {
+    /// A replica of the shop, by SIGKILL.
+    ReplicaKilled,
+    /// The primary cache node, by SIGKILL.
+    NodeKilled,
+    /// The primary cache node, by SIGSTOP: it keeps its connections and answers nothing.
+    NodeFrozen,
+}
+
+impl Failure {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ReplicaKilled | Self::NodeKilled => "kill -9",
+            Self::NodeFrozen => "freeze",
+        }
+    }
+
+    /// The option that asks for it.
+    pub(crate) fn option(self) -> &'static str {
+        match self {
+            Self::ReplicaKilled => "--kill-replica-every",
+            Self::NodeKilled => "--kill-node-every",
+            Self::NodeFrozen => "--freeze-node-every",
+        }
+    }
+}
+
+/// A process that was made to fail, and what the shoppers saw of it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Kill {
     /// Counted from the start of the run.
     pub(crate) at_s: f64,
+    pub(crate) failure: Failure,
+    /// The process: a replica of the shop or a cache node.
     pub(crate) replica: String,
     pub(crate) pid: u32,
     /// From the kill to the first exchange that failed; null when none did within 3 s or before the next kill.
@@ -56,6 +89,8 @@ pub(crate) struct Kill {
     pub(crate) first_success_ms: Option<f64>,
     /// From the kill to the first answer of the process that took the place of the dead one.
     pub(crate) back_ms: Option<f64>,
+    /// The longest time without an acknowledged change of any cart, from this failure to the next.
+    pub(crate) gap_ms: Option<f64>,
     #[serde(skip)]
     at: Option<Instant>,
 }
@@ -108,6 +143,7 @@ struct State {
     late: u64,
     shares: BTreeMap<String, u64>,
     kills: Vec<Kill>,
+    last_acknowledged: Option<Instant>,
     operations: Operations,
     faults: BTreeMap<Fault, u64>,
     examples: Vec<String>,
@@ -158,6 +194,7 @@ impl Recorder {
                 late: 0,
                 shares: BTreeMap::new(),
                 kills: Vec::new(),
+                last_acknowledged: None,
                 operations: Operations::default(),
                 faults: BTreeMap::new(),
                 examples: Vec::new(),
@@ -200,16 +237,29 @@ impl Recorder {
         }
     }
 
-    /// Notes that a replica's process was killed just now.
-    pub(crate) fn kill(&self, replica: &str, pid: u32) {
+    /// Notes that the shop acknowledged a change just now.
+    pub(crate) fn acknowledged(&self) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.operations.acknowledged += 1;
+        if let (Some(before), Some(kill)) = (state.last_acknowledged.replace(now), state.kills.last_mut()) {
+            kill.observe_acknowledged(before, now);
+        }
+    }
+
+    /// Notes that a process was made to fail just now.
+    pub(crate) fn kill(&self, failure: Failure, replica: &str, pid: u32) {
         let now = Instant::now();
         self.state.lock().kills.push(Kill {
             at_s: now.saturating_duration_since(self.start).as_secs_f64(),
+            failure,
             replica: replica.to_owned(),
             pid,
             first_error_ms: None,
             first_success_ms: None,
             back_ms: None,
+            gap_ms: None,
             at: Some(now),
         });
     }
@@ -299,6 +349,13 @@ impl Kill {
         self.observe_return(sample);
     }
 
+    fn observe_acknowledged(&mut self, before: Instant, now: Instant) {
+        if self.at.is_some_and(|at| now > at) {
+            let gap_ms = now.saturating_duration_since(before).as_secs_f64() * 1_000.0;
+            self.gap_ms = Some(self.gap_ms.map_or(gap_ms, |longest| longest.max(gap_ms)));
+        }
+    }
+
     /// Only a request that was sent after the kill can have been answered by the new process.
     fn observe_return(&mut self, sample: &Sample<'_>) {
         let Some(at) = self.at.filter(|at| sample.sent > *at) else {
@@ -335,7 +392,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use crate::load_test::recorder::{Outcome, Recorder, Sample};
+    use crate::load_test::recorder::{Failure, Outcome, Recorder, Sample};
 
     fn sample(start: Instant, from_ms: u64, to_ms: u64, outcome: Outcome, served_by: Option<&str>) -> Sample<'_> {
         let at = |ms| start + Duration::from_millis(ms);
@@ -361,7 +418,7 @@ mod tests {
     #[test]
     fn what_was_seen_of_a_kill() {
         let recorder = Recorder::new();
-        recorder.kill("A", 7);
+        recorder.kill(Failure::ReplicaKilled, "A", 7);
         let at = recorder.state.lock().kills[0].at.expect("it was just set");
         let before = at - Duration::from_millis(5);
         recorder.record(&Sample { intended: before, sent: before, ..sample(at, 0, 2, Outcome::Success, Some("A")) });
@@ -369,7 +426,7 @@ mod tests {
         recorder.record(&Sample { sent: before, ..sample(at, 0, 20, Outcome::ServerError, None) });
         recorder.record(&sample(at, 21, 30, Outcome::Success, Some("B")));
         recorder.record(&sample(at, 200, 250, Outcome::Success, Some("A")));
-        recorder.kill("B", 8);
+        recorder.kill(Failure::NodeFrozen, "B", 8);
         let at = recorder.state.lock().kills[1].at.expect("it was just set");
         recorder.record(&sample(at, 1, 10, Outcome::Success, Some("A")));
         recorder.record(&sample(at, 5_000, 5_010, Outcome::Late, None));
@@ -380,5 +437,18 @@ mod tests {
         assert_eq!(kill.first_error_ms.map(f64::round), Some(20.0));
         assert_eq!(kill.first_success_ms.map(f64::round), Some(30.0));
         assert_eq!(kill.back_ms.map(f64::round), Some(250.0));
+    }
+
+    #[test]
+    fn the_gap_of_a_failure_is_the_longest_time_without_an_acknowledged_change() {
+        let recorder = Recorder::new();
+        recorder.acknowledged();
+        recorder.kill(Failure::NodeKilled, "node-1", 7);
+        std::thread::sleep(Duration::from_millis(30));
+        recorder.acknowledged();
+        recorder.acknowledged();
+        let totals = recorder.totals(Duration::from_secs(4));
+        assert!(totals.kills[0].gap_ms.is_some_and(|gap| gap >= 30.0), "{:?}", totals.kills);
+        assert_eq!(totals.operations.acknowledged, 3);
     }
 }

@@ -170,8 +170,8 @@ impl Report {
         let kills = sum(|run| run.kills.len() as u64);
         let after = match kills {
             0 => String::new(),
-            1 => " through 1 kill of a replica".to_owned(),
-            _ => format!(" through {kills} kills of replicas"),
+            1 => " through 1 failure of a process".to_owned(),
+            _ => format!(" through {kills} failures of processes"),
         };
         if self.verdict == Verdict::Passed {
             return format!("PASSED: {acknowledged} changes acknowledged{after}, and every one of them is there");

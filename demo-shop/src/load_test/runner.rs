@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::load_test::canary::Shelves;
 use crate::load_test::limits::{ARRIVAL_SHARE, ARRIVAL_TIME_MAX};
 use crate::load_test::progress;
-use crate::load_test::recorder::Recorder;
+use crate::load_test::recorder::{Failure, Recorder};
 use crate::load_test::report::Run;
 use crate::load_test::shopper::{Schedule, Shopper};
 use crate::load_test::target::{Killer, Target};
@@ -23,7 +23,8 @@ pub(crate) struct RunConfig {
     pub(crate) duration: Duration,
     pub(crate) think: Duration,
     pub(crate) seed: u64,
-    pub(crate) kill_every: Option<Duration>,
+    /// Which failures happen, and how often each.
+    pub(crate) strikes: Vec<(Failure, Duration)>,
 }
 
 /// After the last kill a run goes on for so long, so that there is something to see of it.
@@ -42,21 +43,19 @@ pub(crate) async fn run(
     let skus = target.skus().await?;
     let shelves = Shelves::divide(skus, config.shoppers).context("the shop has fewer than two products")?;
     let shelves = Arc::new(shelves);
-    let killer = match config.kill_every {
-        Some(every) => {
-            anyhow::ensure!(
-                every + CALM_AT_THE_END <= config.duration,
-                "nothing would be killed: the first kill comes after {every:?} and {CALM_AT_THE_END:?} of the run's {:?} are \
-                 kept after the last; take a longer --duration or a shorter --kill-replica-every",
-                config.duration
-            );
-            let killer = target.killer();
-            // Asked once before anything is measured: a test that cannot kill should say so at once.
-            anyhow::ensure!(!killer.victims().await?.is_empty(), "kills need at least one replica that is up");
-            Some((killer, every))
-        }
-        None => None,
-    };
+    for (failure, every) in &config.strikes {
+        anyhow::ensure!(
+            *every + CALM_AT_THE_END <= config.duration,
+            "nothing would fail: the first {} comes after {every:?} and {CALM_AT_THE_END:?} of the run's {:?} are kept after the \
+             last; take a longer --duration or a shorter {}",
+            failure.name(),
+            config.duration,
+            failure.option()
+        );
+        // Asked once before anything is measured: a test that cannot do it should say so at once.
+        let victims = target.killer().victims(*failure).await?;
+        anyhow::ensure!(!victims.is_empty(), "{} needs a process that is up", failure.option());
+    }
     let recorder = Arc::new(Recorder::new());
     let start = Instant::now();
     let end = start + config.duration;
@@ -77,8 +76,8 @@ pub(crate) async fn run(
         None => origin.to_string(),
     };
     helpers.spawn(progress::show(title, config.duration, Arc::clone(&recorder)));
-    if let Some((killer, every)) = killer {
-        helpers.spawn(kill_in_turn(killer, every, end, Arc::clone(&recorder), ending.subscribe()));
+    for strike in &config.strikes {
+        helpers.spawn(strike_in_turn(target.killer(), *strike, end, Arc::clone(&recorder), ending.subscribe()));
     }
     let mut instances = Vec::new();
     while let Some(shopper) = shoppers.join_next().await {
@@ -91,8 +90,14 @@ pub(crate) async fn run(
     Ok(Run::new(replicas.map_or(seen, usize::from), config.shoppers, totals, &instances))
 }
 
-/// Kills one replica after another, in the order of their names.
-async fn kill_in_turn(killer: Killer, every: Duration, end: Instant, recorder: Arc<Recorder>, mut ending: watch::Receiver<bool>) {
+/// Makes one process after another fail, in the order of their names.
+async fn strike_in_turn(
+    killer: Killer,
+    (failure, every): (Failure, Duration),
+    end: Instant,
+    recorder: Arc<Recorder>,
+    mut ending: watch::Receiver<bool>,
+) {
     let mut next = Instant::now() + every;
     let mut last = String::new();
     while next + CALM_AT_THE_END <= end {
@@ -101,19 +106,19 @@ async fn kill_in_turn(killer: Killer, every: Duration, end: Instant, recorder: A
             _ = ending.wait_for(|ending| *ending) => return,
         }
         next += every;
-        let victims = match killer.victims().await {
+        let victims = match killer.victims(failure).await {
             Ok(victims) => victims,
             Err(error) => {
-                tracing::warn!("no kill this time: {error:#}");
+                tracing::warn!("no {} this time: {error:#}", failure.name());
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let following = victims.iter().find(|(name, _)| *name > last).or_else(|| victims.first());
         if let Some((name, pid)) = following {
-            recorder.kill(name, *pid);
-            if !Killer::kill(*pid) {
-                tracing::warn!("replica {name} (pid {pid}) was gone before it could be killed");
+            recorder.kill(failure, name, *pid);
+            if !Killer::strike(*pid, failure) {
+                tracing::warn!("{name} (pid {pid}) was gone before its {}", failure.name());
             }
             last.clone_from(name);
         }

@@ -218,7 +218,7 @@ impl Shopper {
                     self.ledger.acknowledge(sku, change);
                     let stale = revision(&answer).and_then(|revision| self.ledger.note_revision(revision));
                     self.recorder.report(stale);
-                    self.recorder.count(|operations| operations.acknowledged += 1);
+                    self.recorder.acknowledged();
                     return Settled::Acknowledged;
                 }
                 Ok(answer) if answer.status.is_client_error() => {

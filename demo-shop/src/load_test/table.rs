@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::load_test::recorder::Failure;
 use crate::load_test::report::{Report, Run};
 
 /// A table with a row for each run, the losses, the kills, and the verdict.
@@ -51,13 +52,19 @@ pub(crate) fn table(report: &Report) -> String {
             let after = |ms: Option<f64>, none: &str| ms.map_or_else(|| none.to_owned(), |ms| format!("{ms:.0} ms"));
             let _ = writeln!(
                 text,
-                "    {:>6.1} s  kill -9 of {} (pid {}): first error {}, first success {}, back {}",
+                "    {:>6.1} s  {} of {} (pid {}): first error {}, first success {}, {}",
                 kill.at_s,
+                kill.failure.name(),
                 kill.replica,
                 kill.pid,
                 after(kill.first_error_ms, "none"),
                 after(kill.first_success_ms, "not seen"),
-                after(kill.back_ms, "not seen"),
+                match kill.failure {
+                    Failure::ReplicaKilled => format!("back {}", after(kill.back_ms, "not seen")),
+                    Failure::NodeKilled | Failure::NodeFrozen => {
+                        format!("{} without an acknowledged change", after(kill.gap_ms, "the rest"))
+                    }
+                },
             );
         }
         for example in &run.examples {

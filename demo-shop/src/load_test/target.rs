@@ -10,9 +10,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::balancer::{FleetStatus, State};
-use crate::fleet::{DataDir, Fleet, FleetConfig, Output, signal_process};
+use crate::fleet::{Cache, DataDir, Fleet, FleetConfig, Output, signal_process};
 use crate::load_test::browser::{Ask, Browser};
-use crate::load_test::recorder::Recorder;
+use crate::load_test::recorder::{Failure, Recorder};
 
 /// The shop under test.
 pub(crate) enum Target {
@@ -28,7 +28,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// Starts a fleet with a data folder that is thrown away afterwards.
-    pub(crate) async fn start(replicas: u8, cache: Option<String>, database: Option<String>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(replicas: u8, cache: Cache, database: Option<String>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("demo-shop-load-test-").tempdir().context("cannot make a folder")?;
         let data = DataDir::open(folder.path())?;
         let listener = crate::balancer::listen(([127, 0, 0, 1], 0).into()).await?;
@@ -77,7 +77,7 @@ impl Target {
     }
 }
 
-/// Who can kill replicas.
+/// Who can make processes fail.
 #[derive(Clone)]
 pub(crate) enum Killer {
     Own(crate::fleet::Watcher),
@@ -85,25 +85,54 @@ pub(crate) enum Killer {
 }
 
 impl Killer {
-    /// The replicas that are up and have a process that can be killed from here.
+    /// The processes that such a failure can meet now, by name and pid: replicas that are up, or the primary among the nodes.
     ///
     /// # Errors
-    /// When a running shop does not tell, or its processes are not on this machine.
-    pub(crate) async fn victims(&self) -> anyhow::Result<Vec<(String, u32)>> {
-        let status = match self {
-            Self::Own(watcher) => watcher.status(),
+    /// When a running shop does not tell, or its processes are not on this machine, or nobody would notice the failure.
+    pub(crate) async fn victims(&self, failure: Failure) -> anyhow::Result<Vec<(String, u32)>> {
+        let status = self.status().await?;
+        match failure {
+            Failure::ReplicaKilled => self.replicas(status),
+            Failure::NodeKilled | Failure::NodeFrozen => self.primary(status, failure),
+        }
+    }
+
+    async fn status(&self) -> anyhow::Result<FleetStatus> {
+        match self {
+            Self::Own(watcher) => Ok(watcher.status()),
             Self::Running(origin) => {
                 let body = fetch(origin, "/fleet.json").await.context("kills need the balancer's /fleet.json")?;
-                serde_json::from_slice::<FleetStatus>(&body).context("kills need the balancer's /fleet.json, and this is none")?
+                serde_json::from_slice(&body).context("kills need the balancer's /fleet.json, and this is none")
             }
+        }
+    }
+
+    fn primary(&self, status: FleetStatus, failure: Failure) -> anyhow::Result<Vec<(String, u32)>> {
+        if status.nodes.is_empty() {
+            bail!("this shop runs no cache node of its own that could fail: its store is somebody else's");
+        }
+        if failure == Failure::NodeFrozen && status.nodes.len() < 2 {
+            bail!("a cache node that stands alone has nobody who would notice that it hangs: add --cluster");
+        }
+        let is_ours = matches!(self, Self::Own(_));
+        let primary = status.nodes.into_iter().find(|node| node.role == "primary" && node.state == State::Up);
+        let Some((name, pid)) = primary.and_then(|node| Some((node.name, node.pid?))) else {
+            return Ok(Vec::new());
         };
+        if !is_ours && !is_process_of_the_shop(pid, b"node") {
+            bail!("this needs the cache nodes on this machine, and process {pid} ({name}) is none here");
+        }
+        Ok(vec![(name, pid)])
+    }
+
+    fn replicas(&self, status: FleetStatus) -> anyhow::Result<Vec<(String, u32)>> {
         let is_ours = matches!(self, Self::Own(_));
         let mut victims = Vec::new();
         for replica in status.replicas.into_iter().filter(|replica| replica.state == State::Up) {
             let Some(pid) = replica.pid else {
                 bail!("kills need the pids of the replicas, which this balancer does not know: target a `demo-shop up`");
             };
-            if !is_ours && !is_replica(pid) {
+            if !is_ours && !is_process_of_the_shop(pid, b"serve") {
                 bail!("kills need the replicas on this machine, and process {pid} (replica {}) is none here", replica.name);
             }
             victims.push((replica.name, pid));
@@ -111,14 +140,18 @@ impl Killer {
         Ok(victims)
     }
 
-    /// Kills the process with SIGKILL. False when it was gone already.
-    pub(crate) fn kill(pid: u32) -> bool {
-        signal_process(pid, Signal::KILL)
+    /// Makes the process fail. False when it was gone already.
+    pub(crate) fn strike(pid: u32, failure: Failure) -> bool {
+        let signal = match failure {
+            Failure::ReplicaKilled | Failure::NodeKilled => Signal::KILL,
+            Failure::NodeFrozen => Signal::STOP,
+        };
+        signal_process(pid, signal)
     }
 }
 
-/// Whether the process is a replica of this shop: a pid from another machine may belong to anything here.
-fn is_replica(pid: u32) -> bool {
+/// Whether the process is this shop's, of that subcommand: a pid from another machine may belong to anything here.
+fn is_process_of_the_shop(pid: u32, subcommand: &[u8]) -> bool {
     if !Path::new("/proc/self/cmdline").exists() {
         return false;
     }
@@ -127,7 +160,7 @@ fn is_replica(pid: u32) -> bool {
     };
     let mut arguments = command.split(|byte| *byte == 0);
     let program = arguments.next().unwrap_or_default();
-    program.ends_with(b"demo-shop") && arguments.next() == Some(b"serve")
+    program.ends_with(b"demo-shop") && arguments.next() == Some(subcommand)
 }
 
 #[derive(Debug, Deserialize)]
