@@ -4,6 +4,7 @@
 mod support;
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -49,14 +50,13 @@ fn report(name: &str, cluster: &Cluster, written: &Written, faults: &[Instant]) 
     lost.len()
 }
 
-#[test]
-fn killed_and_frozen_primaries_are_replaced_and_no_acknowledged_write_is_lost() {
-    let cluster = Cluster::start_redis(&[]);
+/// Two kills and two hangs under writes; what was acknowledged must be there.
+fn fail_and_compare(name: &str, cluster: &Cluster, acknowledged: Acknowledged) {
     cluster.wait_whole();
-    let writers = Writers::start(cluster.primary, 8, 400, Acknowledged::ByWait);
-    let faults = strike(&cluster, &["KILL", "STOP", "KILL", "STOP"], Duration::from_millis(300));
+    let writers = Writers::start(cluster.primary, 8, 400, acknowledged);
+    let faults = strike(cluster, &["KILL", "STOP", "KILL", "STOP"], Duration::from_millis(300));
     let written = writers.end();
-    assert_eq!(report("redis-server under WAIT 1", &cluster, &written, &faults), 0);
+    assert_eq!(report(name, cluster, &written, &faults), 0);
     assert!(written.gaps(&faults).iter().all(|gap| *gap > Duration::ZERO), "every fault was felt");
     let roles: Vec<Value> =
         cluster.nodes().iter().map(|node| Wire::connect(node.address).run("ROLE").elements()[0].clone()).collect();
@@ -64,27 +64,76 @@ fn killed_and_frozen_primaries_are_replaced_and_no_acknowledged_write_is_lost() 
 }
 
 #[test]
-#[ignore = "five minutes of kills and freezes"]
-fn gaps_of_kills_and_freezes_every_ten_seconds_under_two_thousand_writes_a_second() {
-    for (signal, goal) in [("KILL", Duration::from_secs(1)), ("STOP", Duration::from_secs(2))] {
-        let cluster = Cluster::start_redis(&[]);
+fn killed_and_frozen_primaries_are_replaced_and_no_acknowledged_write_is_lost() {
+    fail_and_compare("sync", &Cluster::start(&["--durability", "sync"]), Acknowledged::ByOk);
+}
+
+#[test]
+fn another_program_can_be_the_node() {
+    fail_and_compare("redis-server under WAIT 1", &Cluster::start_redis(&[]), Acknowledged::ByWait);
+}
+
+#[test]
+fn with_one_replica_the_survivor_acknowledges_from_its_own_disk_until_there_are_two_again() {
+    let cluster = Cluster::start(&["--durability", "sync", "--replicas", "1"]);
+    cluster.wait_whole();
+    wait_until("a promise of two nodes", || cluster.count("AcknowledgedTogether") == 1);
+    let writers = Writers::start(cluster.primary, 4, 200, Acknowledged::ByOk);
+    let replica = cluster.node("replica");
+    // A replica that hangs confirms nothing; the primary has to do without it before long.
+    replica.signal("STOP");
+    wait_until("the replica's replacement", || cluster.node("replica").pid != replica.pid);
+    cluster.wait_whole();
+    let faults = strike(&cluster, &["KILL", "KILL"], Duration::from_millis(300));
+    let written = writers.end();
+    assert_eq!(report("sync with one replica", &cluster, &written, &faults), 0);
+}
+
+#[test]
+fn everything_killed_at_once_keeps_what_was_acknowledged() {
+    let mut cluster = Cluster::start(&["--durability", "sync"]);
+    for _ in 0..3 {
         cluster.wait_whole();
-        let writers = Writers::start(cluster.primary, 32, 2_000, Acknowledged::ByWait);
-        let started = Instant::now();
-        let mut faults = Vec::new();
-        while started.elapsed() < Duration::from_secs(150) {
-            faults.extend(strike(&cluster, &[signal], Duration::from_secs(9)));
-        }
+        let writers = Writers::start(cluster.primary, 8, 800, Acknowledged::ByOk);
+        thread::sleep(Duration::from_millis(500));
+        let pids = cluster.recorded_pids();
+        cluster.kill_controller();
+        // One kill for all: they die within microseconds of each other.
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        assert!(Command::new("kill").arg("-KILL").args(&pids).status().unwrap().success());
         let written = writers.end();
-        assert_eq!(report(&format!("{signal} every 10 s under WAIT 1"), &cluster, &written, &faults), 0);
-        let worst = written.gaps(&faults).into_iter().max().unwrap();
-        assert!(worst < goal, "the worst gap is {worst:?}, the goal {goal:?}");
+        assert!(!written.keys.is_empty());
+        cluster.start_controller();
+        assert_eq!(written.lost(cluster.primary), Vec::<String>::new());
+    }
+}
+
+#[test]
+#[ignore = "ten minutes of kills and freezes"]
+fn gaps_of_kills_and_freezes_every_ten_seconds_under_two_thousand_writes_a_second() {
+    for durability in ["sync", "async"] {
+        for (signal, goal) in [("KILL", Duration::from_secs(1)), ("STOP", Duration::from_secs(2))] {
+            let cluster = Cluster::start(&["--durability", durability]);
+            cluster.wait_whole();
+            let writers = Writers::start(cluster.primary, 32, 2_000, Acknowledged::ByOk);
+            let started = Instant::now();
+            let mut faults = Vec::new();
+            while started.elapsed() < Duration::from_secs(150) {
+                faults.extend(strike(&cluster, &[signal], Duration::from_secs(9)));
+            }
+            let written = writers.end();
+            let lost = report(&format!("{durability}, {signal} every 10 s"), &cluster, &written, &faults);
+            // What `async` loses is counted and told; it promises nothing about it.
+            assert!(lost == 0 || durability == "async", "{lost} acknowledged writes are lost");
+            let worst = written.gaps(&faults).into_iter().max().unwrap();
+            assert!(worst < goal, "the worst gap is {worst:?}, the goal {goal:?}");
+        }
     }
 }
 
 #[test]
 fn the_nodes_outlive_their_controller_and_the_next_one_takes_them_over() {
-    let mut cluster = Cluster::start_redis(&[]);
+    let mut cluster = Cluster::start(&[]);
     cluster.wait_whole();
     let (primary, endpoint) = (cluster.node("primary"), cluster.primary);
     let mut wire = cluster.connect();
@@ -113,7 +162,7 @@ fn the_nodes_outlive_their_controller_and_the_next_one_takes_them_over() {
 
 #[test]
 fn a_second_primary_is_ended() {
-    let cluster = Cluster::start_redis(&[]);
+    let cluster = Cluster::start(&[]);
     cluster.wait_whole();
     let replica = cluster.node("replica");
     assert_eq!(Wire::connect(replica.address).run("REPLICAOF NO ONE"), Value::ok());
@@ -124,7 +173,7 @@ fn a_second_primary_is_ended() {
 
 #[test]
 fn the_end_keeps_the_data_and_leaves_no_process() {
-    let mut cluster = Cluster::start_redis(&["--replicas", "1"]);
+    let mut cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     let pids = cluster.recorded_pids();
     assert_eq!(pids.len(), 2);
@@ -136,7 +185,7 @@ fn the_end_keeps_the_data_and_leaves_no_process() {
 
 #[test]
 fn a_primary_without_replicas_comes_back_with_its_log() {
-    let cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let cluster = Cluster::start(&["--replicas", "0"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     cluster.node("primary").signal("KILL");
     // The endpoint holds the connection until the node is back.
@@ -151,7 +200,7 @@ fn a_primary_without_replicas_comes_back_with_its_log() {
 
 #[test]
 fn a_replica_whose_data_cannot_be_read_begins_anew() {
-    let mut cluster = Cluster::start_redis(&["--replicas", "1"]);
+    let mut cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     cluster.wait_whole();
     let replica = cluster.node("replica");
@@ -168,7 +217,7 @@ fn a_replica_whose_data_cannot_be_read_begins_anew() {
 
 #[test]
 fn the_endpoints_lead_to_the_nodes_of_their_role() {
-    let cluster = Cluster::start_redis(&[]);
+    let cluster = Cluster::start(&[]);
     cluster.wait_whole();
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     let port = |wire: &mut Wire| {
@@ -195,7 +244,7 @@ fn the_endpoints_lead_to_the_nodes_of_their_role() {
 
 #[test]
 fn sentinel_clients_find_the_primary_and_hear_of_the_next() {
-    let cluster = Cluster::start_redis(&["--name", "carts"]);
+    let cluster = Cluster::start(&["--name", "carts"]);
     cluster.wait_whole();
     let mut sentinel = Wire::connect(cluster.sentinel);
     let primary = cluster.node("primary").address;
@@ -223,7 +272,7 @@ fn sentinel_clients_find_the_primary_and_hear_of_the_next() {
 
 #[test]
 fn what_cannot_be_done_is_said() {
-    let mut cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let mut cluster = Cluster::start(&["--replicas", "0"]);
     let second = cluster.command().output().unwrap();
     assert!(String::from_utf8_lossy(&second.stderr).contains("another controller runs this cluster"), "{second:?}");
     let (status, _, error) = Binary::run(&["cluster", "--node-program", "/usr/bin/redis-server", "--durability", "sync"]);

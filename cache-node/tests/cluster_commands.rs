@@ -36,7 +36,7 @@ fn fail(cluster: &Cluster, arguments: &[&str]) -> String {
 
 #[test]
 fn a_planned_failover_loses_nothing_even_without_waiting_for_replicas() {
-    let cluster = Cluster::start_redis(&[]);
+    let cluster = Cluster::start(&[]);
     cluster.wait_whole();
     let before = cluster.node("primary");
     let writers = Writers::start(cluster.primary, 4, 400, Acknowledged::ByOk);
@@ -59,7 +59,7 @@ fn a_planned_failover_loses_nothing_even_without_waiting_for_replicas() {
 
 #[test]
 fn a_failover_without_a_replica_changes_nothing() {
-    let cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let cluster = Cluster::start(&["--replicas", "0"]);
     let before = cluster.node("primary");
     assert!(fail(&cluster, &["failover"]).contains("nothing was done"));
     assert_eq!(cluster.node("primary").pid, before.pid);
@@ -70,7 +70,7 @@ fn a_failover_without_a_replica_changes_nothing() {
 
 #[test]
 fn replicas_come_and_go() {
-    let cluster = Cluster::start_redis(&["--replicas", "1"]);
+    let cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     assert!(succeed(&cluster, &["add-replica"]).contains("node-3 follows"));
     cluster.wait_whole();
@@ -87,7 +87,7 @@ fn replicas_come_and_go() {
 
 #[test]
 fn a_rolling_restart_under_writes_loses_none_of_them() {
-    let cluster = Cluster::start_redis(&[]);
+    let cluster = Cluster::start(&[]);
     cluster.wait_whole();
     let before = cluster.recorded_pids();
     let writers = Writers::start(cluster.primary, 4, 200, Acknowledged::ByWait);
@@ -100,7 +100,7 @@ fn a_rolling_restart_under_writes_loses_none_of_them() {
 
 #[test]
 fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
-    let cluster = Cluster::start_redis(&["--replicas", "1"]);
+    let cluster = Cluster::start(&["--replicas", "1"]);
     cluster.wait_whole();
     let mut wire = cluster.connect();
     assert_eq!(wire.run("SET cart mugs"), Value::ok());
@@ -137,7 +137,7 @@ fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
 
 #[test]
 fn memory_is_scaled_on_every_node_and_stays_so() {
-    let cluster = Cluster::start_redis(&["--replicas", "1", "--maxmemory", "32mb"]);
+    let cluster = Cluster::start(&["--replicas", "1", "--maxmemory", "32mb"]);
     cluster.wait_whole();
     let sizes = || -> Vec<String> {
         let size = |address| Wire::connect(address).run("CONFIG GET maxmemory").elements()[1].text();
@@ -157,7 +157,7 @@ fn memory_is_scaled_on_every_node_and_stays_so() {
 
 #[test]
 fn commands_need_the_folders_token_and_a_controller() {
-    let mut cluster = Cluster::start_redis(&["--replicas", "0"]);
+    let mut cluster = Cluster::start(&["--replicas", "0"]);
     let post = |header: &str| {
         let mut stream = TcpStream::connect(cluster.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

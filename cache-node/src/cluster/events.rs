@@ -25,6 +25,10 @@ pub(super) enum EventKind {
     SnapshotFailed,
     RestoreComplete,
     RestoreFailed,
+    /// `sync` means the primary's own disk, since it has no replica.
+    AcknowledgedAlone,
+    /// `sync` means a second node again.
+    AcknowledgedTogether,
     NodeFailed,
     NodeStartFailed,
     CacheNodeReplaceStarted,
@@ -73,7 +77,13 @@ impl Events {
     pub(super) fn add(&self, kind: EventKind, node: Option<&str>, text: impl Into<String>) {
         let text = text.into();
         match kind {
-            EventKind::NodeFailed | EventKind::NodeStartFailed | EventKind::FailoverStarted | EventKind::FailoverFailed => {
+            EventKind::AcknowledgedAlone
+            | EventKind::SnapshotFailed
+            | EventKind::RestoreFailed
+            | EventKind::NodeFailed
+            | EventKind::NodeStartFailed
+            | EventKind::FailoverStarted
+            | EventKind::FailoverFailed => {
                 tracing::warn!(?kind, node, "{text}");
             }
             _ => tracing::info!(?kind, node, "{text}"),

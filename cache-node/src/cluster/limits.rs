@@ -37,6 +37,10 @@ pub(super) const BAD_STARTS_MAX: u32 = 3;
 /// How long a node may take to save its data and end, when it is told to.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(20);
 
+/// How long a primary may be without a replica, in `sync`, before its own disk has to do for acknowledgements. Writes are refused
+/// meanwhile.
+pub(super) const LONELY_MAX: Duration = Duration::from_secs(2);
+
 /// How often a node that has not ended yet is told again.
 pub(super) const STOP_PERIOD: Duration = Duration::from_secs(1);
 

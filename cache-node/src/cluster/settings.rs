@@ -59,13 +59,24 @@ pub(super) struct Settings {
 const NOWHERE: &str = "0";
 
 impl Settings {
+    /// Whether the nodes hold acknowledgements back, so that the controller must say until when.
+    pub(super) fn is_sync(&self) -> bool {
+        self.durability == Durability::Sync
+    }
+
     /// The arguments of the node that holds a snapshot to be restored: it serves what it loads, and writes nothing.
     pub(super) fn source_arguments(&self, port: u16, folder: &str) -> Vec<String> {
         let (host, port) = (Ipv4Addr::LOCALHOST.to_string(), port.to_string());
         let words =
             ["--bind", &host, "--port", &port, "--dir", folder, "--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no"];
-        let delay = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"];
-        self.program_arguments.iter().cloned().chain(words.into_iter().chain(delay).map(str::to_owned)).collect()
+        let words = words.into_iter().chain(self.copying().iter().copied()).map(str::to_owned);
+        self.program_arguments.iter().cloned().chain(words).collect()
+    }
+
+    /// A copy of the data must not wait for more replicas to come; ours never does.
+    fn copying(&self) -> &'static [&'static str] {
+        const WORDS: [&str; 4] = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"];
+        if self.is_own_program { &WORDS[..2] } else { &WORDS }
     }
 
     /// The arguments of a node's process. Every node starts fenced, as a replica of nobody: it takes no write until the controller, which
@@ -74,8 +85,9 @@ impl Settings {
         let host = Ipv4Addr::LOCALHOST.to_string();
         let port = port.to_string();
         let mut words: Vec<&str> = vec!["--bind", &host, "--port", &port, "--dir", folder, "--replicaof", &host, NOWHERE];
-        // A copy of the data must not wait for more replicas to come, and a short absence must not cost one.
-        words.extend(["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "64mb"]);
+        words.extend(self.copying());
+        // A short absence must not cost a copy of the data.
+        words.extend(["--repl-backlog-size", "64mb"]);
         // Clients reach a node through the endpoints, which listen on loopback as well.
         words.extend(["--protected-mode", "no", "--save", ""]);
         words.extend(match self.durability {
@@ -83,7 +95,7 @@ impl Settings {
             Durability::Async | Durability::Sync => ["--appendonly", "yes", "--appendfsync", "everysec"].as_slice(),
         });
         if self.is_own_program {
-            words.extend(["--durability", self.durability.name()]);
+            words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
         }
         if let Some(maxmemory) = maxmemory {
             words.extend(["--maxmemory", maxmemory]);

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) replication_id: Option<String>,
     /// Start of the machine that the processes belong to.
     pub(super) boot_id: String,
+    /// Whether the primary may acknowledge what is on its own disk alone. While it may, no replica succeeds it.
+    pub(super) is_primary_alone: bool,
     pub(super) members: Vec<MemberState>,
     /// Ports of the endpoints, which stay.
     pub(super) ports: Ports,
@@ -63,6 +65,7 @@ impl State {
             primary,
             replication_id: None,
             boot_id: boot_id(),
+            is_primary_alone: true,
             members,
             ports: Ports::default(),
             maxmemory: None,

@@ -128,6 +128,8 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
         Ok(())
     });
+    // At once, so that who sets min-replicas-to-write knows that nothing is written any more that it forbids.
+    ctx.shared.replication.judge(ctx.shared, ctx.now);
     outcome.map_err(|error| CommandError::new(error.0))?;
     // AUTH behind it in the same pipeline must meet the new password.
     ctx.config = ctx.shared.config();

@@ -1,5 +1,7 @@
 //! Directives of the append-only log.
 
+use crate::Config;
+
 /// When the log is brought to disk: `appendfsync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AppendFsync {
@@ -90,9 +92,22 @@ impl AofConfig {
         }
     }
 
+    /// Whether acknowledgements wait until the log was written, on disk or not.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.durability == DurabilityMode::Sync || self.syncs_each_batch(false)
+    }
+
     /// Whether it is brought to disk once a second.
     pub(crate) fn syncs_every_second(&self, has_second_node: bool) -> bool {
         let follows_directive = self.durability != DurabilityMode::None && !self.syncs_each_batch(has_second_node);
         follows_directive && self.fsync == AppendFsync::EverySecond
+    }
+}
+
+impl Config {
+    /// Whether `durability sync` means a replica for certain: where `min-replicas-to-write` asks for one, a copy on this node's own disk
+    /// is not enough at any moment, since a replica that takes over would lack it.
+    pub(crate) fn waits_for_replica(&self) -> bool {
+        self.aof.durability == DurabilityMode::Sync && self.min_replicas_to_write > 0
     }
 }

@@ -218,7 +218,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.aof.fsync = one(values, "a word").ok().and_then(AppendFsync::parse).ok_or("always, everysec or no")?;
         Ok(())
     };
-    "durability" "none|async|sync" LIVE "What an acknowledged write is promised: nothing; what appendfsync says; to be on disk or on a replica",
+    "durability" "none|async|sync" LIVE "What an acknowledged write is promised: nothing; what appendfsync says; to be on disk or on a replica (on a replica for certain with min-replicas-to-write)",
     |config| config.aof.durability.name().to_owned(), |config, values| {
         config.aof.durability = one(values, "a word").ok().and_then(DurabilityMode::parse).ok_or("none, async or sync")?;
         Ok(())

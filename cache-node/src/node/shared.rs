@@ -132,6 +132,7 @@ impl Shared {
     fn follow_config(&self) {
         let config = self.config();
         self.journal.barrier.promise(match config.aof.durability {
+            DurabilityMode::Sync if config.waits_for_replica() => Durability::Replica,
             DurabilityMode::Sync => Durability::ReplicaOrDisk,
             DurabilityMode::Async if config.aof.fsync == AppendFsync::Always => Durability::Disk,
             DurabilityMode::Async | DurabilityMode::None => Durability::Memory,

@@ -10,7 +10,6 @@ use crate::cluster::{
     limits::DRAIN_MAX,
     link::Link,
     report::Report,
-    settings::Durability,
     watch,
 };
 
@@ -60,6 +59,7 @@ impl Controller {
     fn restart_primary(&mut self, index: usize, why: &str) {
         self.state.epoch += 1;
         self.state.replication_id = None;
+        self.state.is_primary_alone = true;
         self.floor = Floor::UnknownSince(Instant::now());
         let name = self.members[index].name.clone();
         self.events.add(EventKind::FailoverFailed, Some(&name), format!("{name} is started again from its own disk: {why}"));
@@ -72,6 +72,11 @@ impl Controller {
         let before = self.state.clone();
         self.state.epoch += 1;
         self.state.primary.clone_from(&self.members[index].name);
+        // With a second replica that follows, acknowledgements go on to need one; without, the new primary's own disk has to do.
+        self.state.is_primary_alone =
+            !self.members.iter().enumerate().any(|(other, member)| {
+                other != index && member.report.as_ref().is_some_and(|report| before.is_followed_by(report))
+            });
         let stored = self.store();
         if stored.is_err() {
             self.state = before;
@@ -122,10 +127,13 @@ impl Controller {
                 None => {}
             }
         }
-        let is_sync = self.settings.durability == Durability::Sync;
+        let is_sync = self.settings.is_sync();
         match (best, self.floor) {
             (None, _) => Successor::Itself("no replica has its data".to_owned()),
             (Some((index, _)), _) if !is_sync => Successor::Replica(index),
+            (Some(_), _) if self.state.is_primary_alone => {
+                Successor::Itself("it acknowledged what was on its own disk, since no replica followed".to_owned())
+            }
             (Some(_), _) if !is_certain => {
                 Successor::Itself("a replica that may hold acknowledged writes does not answer".to_owned())
             }

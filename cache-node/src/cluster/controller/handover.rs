@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::cluster::{
-    controller::{Controller, Outcome, STEP},
+    controller::{Controller, Outcome, STEP, promise},
     limits::{CALL_MAX, HAND_OVER_MAX},
     link::{Link, LinkError},
     watch,
 };
+
+/// `min-replicas-to-write` that refuses every write.
+const MORE_THAN_ANYBODY_HAS: &str = "1000";
 
 /// How long writes stay paused at the most, should the controller die in between.
 const PAUSE: Duration = Duration::from_millis(HAND_OVER_MAX.as_millis() as u64 + 1_000);
@@ -39,20 +42,37 @@ impl Controller {
         self.state.replication_id = Some(report.replication_id.clone());
         self.members[index].report = Some(report);
 
-        let pause = PAUSE.as_millis().to_string();
-        if let Err(error) = primary.call(&["CLIENT", "PAUSE", &pause, "WRITE"], CALL_MAX).await {
-            tracing::debug!(node = name, %error, "writes go on while the replicas catch up");
-        }
+        self.hold_writes(&mut primary).await.map_err(told)?;
         let caught_up = self.wait_level(&mut primary).await;
         if caught_up.is_err() {
-            let resumed = primary.call(&["CLIENT", "UNPAUSE"], CALL_MAX).await;
-            drop(resumed);
+            self.release_writes(&mut primary).await.map_err(told)?;
         }
         caught_up
     }
 
+    /// Lets clients wait where the node can do that, and refuses their writes where it cannot.
+    async fn hold_writes(&mut self, primary: &mut Link) -> Result<(), LinkError> {
+        let pause = PAUSE.as_millis().to_string();
+        match primary.call(&["CLIENT", "PAUSE", &pause, "WRITE"], CALL_MAX).await {
+            Err(LinkError::Refused(_)) => {
+                // What the primary was told of its acknowledgements is no longer so.
+                self.told_alone = None;
+                primary.call(&["CONFIG", "SET", "min-replicas-to-write", MORE_THAN_ANYBODY_HAS], CALL_MAX).await.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    async fn release_writes(&self, primary: &mut Link) -> Result<(), LinkError> {
+        match primary.call(&["CLIENT", "UNPAUSE"], CALL_MAX).await {
+            Err(LinkError::Refused(_)) => promise::tell(primary, !self.settings.is_sync() || self.state.is_primary_alone).await,
+            outcome => outcome.map(drop),
+        }
+    }
+
     async fn wait_level(&self, primary: &mut Link) -> Result<(), String> {
         let deadline = Instant::now() + HAND_OVER_MAX;
+        let mut before = None;
         loop {
             let goal = watch::report(primary).await.map_err(|error| format!("the primary does not answer: {error}"))?.offset;
             let mut best = None;
@@ -64,10 +84,17 @@ impl Controller {
                 }
             }
             match best {
-                Some(offset) if offset >= goal => return Ok(()),
-                _ if Instant::now() < deadline => sleep(STEP).await,
+                // Looked at twice: what ran when writes were held back has ended by then.
+                Some(offset) if offset >= goal && before == Some(goal) => return Ok(()),
+                _ if Instant::now() < deadline => {
+                    before = Some(goal);
+                    sleep(STEP).await;
+                }
                 Some(offset) => {
-                    return Err(format!("the best replica is still {} bytes behind; nothing was done", goal - offset));
+                    return Err(format!(
+                        "the best replica is still {} bytes behind; nothing was done",
+                        goal.saturating_sub(offset)
+                    ));
                 }
                 None => return Err("no replica has the data yet; nothing was done".to_owned()),
             }

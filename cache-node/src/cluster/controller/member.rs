@@ -1,7 +1,8 @@
 //! One node of the cluster over all the lives of its process.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _, SeekFrom},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -38,6 +39,8 @@ pub(super) struct Member {
     pub(super) restarts: u64,
     /// Whether it was lost and its replacement does not serve yet.
     pub(super) is_replaced: bool,
+    /// Whether its data was set aside since it last served.
+    pub(super) was_set_aside: bool,
     watcher: Option<AbortHandle>,
 }
 
@@ -60,6 +63,7 @@ impl Member {
             restart_at: None,
             restarts: 0,
             is_replaced: false,
+            was_set_aside: false,
             watcher: None,
         })
     }
@@ -135,6 +139,27 @@ impl Member {
         let delay = if self.failures == 0 { Duration::ZERO } else { RESTART_DELAY_MIN * 2_u32.pow(doublings) };
         self.restart_at = Some(Instant::now() + delay.min(RESTART_DELAY_MAX));
         self.failures += 1;
+    }
+
+    /// The last line that its process wrote: when it ends at once, this says why.
+    pub(super) fn last_words(&self) -> String {
+        const TAIL_BYTES: u64 = 4096;
+        let path = self.folder.join("node.log");
+        let tail = fs::File::open(&path).and_then(|mut log| {
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+            let mut tail = Vec::new();
+            log.read_to_end(&mut tail)?;
+            Ok(String::from_utf8_lossy(&tail).into_owned())
+        });
+        let tail = tail.unwrap_or_default();
+        // clap names the fault in the first of its lines.
+        let line = tail
+            .lines()
+            .rev()
+            .find(|line| line.starts_with("error:"))
+            .or_else(|| tail.lines().rev().find(|line| !line.is_empty()));
+        format!("{}; see {}", line.unwrap_or("it said nothing"), path.display())
     }
 
     /// Puts the node's data aside, where it can be looked at, in place of what was there from an earlier time.

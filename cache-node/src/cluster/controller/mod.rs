@@ -7,6 +7,7 @@ mod failover;
 mod handover;
 mod member;
 mod order;
+mod promise;
 mod publish;
 mod reconcile;
 
@@ -23,7 +24,7 @@ pub(super) use crate::cluster::controller::order::{Order, Outcome, Task};
 use crate::cluster::{
     controller::member::{Member, free_port},
     events::{EventKind, Events},
-    limits::{PROBE_PERIOD, SIGHTS_MAX},
+    limits::{BAD_STARTS_MAX, PROBE_PERIOD, SIGHTS_MAX},
     settings::Settings,
     state::{Folder, MemberState, State, boot_id},
     view::View,
@@ -45,6 +46,10 @@ pub(super) struct Controller {
     awaited: Option<EventKind>,
     /// The node whose data the primary is taking over, while it does.
     source: Option<SocketAddr>,
+    /// What the present primary was last told of how it acknowledges; `None` when that is not known.
+    told_alone: Option<bool>,
+    /// Since when the primary has no replica, while its acknowledgements need one.
+    lonely_since: Option<Instant>,
     view: watch::Sender<Arc<View>>,
     events: Arc<Events>,
     sights: mpsc::Receiver<Sight>,
@@ -87,8 +92,21 @@ impl Controller {
         let view = watch::Sender::new(Arc::new(publish::view(&settings, &state, &members)));
         let floor = Floor::UnknownSince(Instant::now());
         let awaited = is_new.then_some(EventKind::CreateReplicationGroupComplete);
-        let mut controller =
-            Controller { settings, folder, state, members, floor, awaited, source: None, view, events, sights, sights_sender };
+        let mut controller = Controller {
+            settings,
+            folder,
+            state,
+            members,
+            floor,
+            awaited,
+            source: None,
+            told_alone: None,
+            lonely_since: None,
+            view,
+            events,
+            sights,
+            sights_sender,
+        };
         if let Some(replicas) = controller.settings.replicas {
             controller.grow_to(replicas)?;
         }
@@ -156,7 +174,7 @@ impl Controller {
         let had_answered = member.report.is_some();
         let (kind, what) =
             if had_answered { (EventKind::NodeFailed, "was lost") } else { (EventKind::NodeStartFailed, "did not start") };
-        let hint = if had_answered { String::new() } else { format!("; see {}", member.folder.join("node.log").display()) };
+        let hint = if had_answered { String::new() } else { format!(": {}", member.last_words()) };
         let name = member.name.clone();
         self.events.add(kind, Some(&name), format!("{name} {what}: {why}{hint}"));
         if name == self.state.primary && had_answered {
@@ -199,13 +217,13 @@ impl Controller {
     async fn start_member(&mut self, index: usize) {
         let is_primary = self.members[index].name == self.state.primary;
         let member = &mut self.members[index];
-        if !is_primary && member.failures > crate::cluster::limits::BAD_STARTS_MAX {
+        if !is_primary && !member.was_set_aside && member.failures > BAD_STARTS_MAX {
+            member.was_set_aside = true;
             // The primary has all of it. The primary's own data is never set aside: it may be the only copy.
             match member.set_data_aside() {
                 Ok(aside) => tracing::warn!(node = member.name, "starts without its data, which is now in {}", aside.display()),
                 Err(error) => tracing::warn!(node = member.name, %error, "cannot set its data aside"),
             }
-            member.failures = 1;
         }
         match member.start(&self.settings, self.state.maxmemory.as_deref()).await {
             Ok(()) => {

@@ -1,9 +1,9 @@
 //! Brings each node to the role that the state gives it, whatever it says it is.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use crate::cluster::{
-    controller::{Controller, Floor},
+    controller::{Controller, Floor, promise},
     events::EventKind,
     limits::CALL_MAX,
     link::{Link, LinkError},
@@ -22,7 +22,7 @@ impl Controller {
             return;
         }
         match (is_primary, report.is_primary) {
-            (true, true) => self.primary_reported(index, &report, asked_at),
+            (true, true) => self.primary_reported(index, &report, asked_at).await,
             (true, false) if self.is_copying(&report) => {}
             (true, false) => {
                 self.source = None;
@@ -46,7 +46,7 @@ impl Controller {
         self.source.is_some_and(|source| report.primary_port == Some(source.port()) && (!report.is_link_up || report.is_syncing))
     }
 
-    fn primary_reported(&mut self, index: usize, report: &Report, asked_at: Instant) {
+    async fn primary_reported(&mut self, index: usize, report: &Report, asked_at: Instant) {
         if let Floor::UnknownSince(since) = self.floor
             && asked_at >= since
         {
@@ -57,6 +57,7 @@ impl Controller {
             self.state.replication_id = Some(report.replication_id.clone());
             self.store_or_tell();
         }
+        self.settle_promise(index).await;
         self.serves(index);
         if let Some(kind) = self.awaited.take() {
             let name = self.members[index].name.clone();
@@ -83,6 +84,7 @@ impl Controller {
     fn serves(&mut self, index: usize) {
         let member = &mut self.members[index];
         member.failures = 0;
+        member.was_set_aside = false;
         if std::mem::take(&mut member.is_replaced) {
             let text =
                 format!("{} is back as a {}", member.name, if member.name == self.state.primary { "primary" } else { "replica" });
@@ -93,9 +95,12 @@ impl Controller {
     /// Lifts the fence of the node that the state names. Gives whether it is the primary now.
     pub(super) async fn make_primary(&mut self, index: usize) -> bool {
         debug_assert_eq!(self.members[index].name, self.state.primary, "only the recorded primary may be one");
+        let is_alone = self.settings.is_sync().then_some(self.state.is_primary_alone);
         let member = &mut self.members[index];
-        match promote(member.address()).await {
+        match promote(member.address(), is_alone).await {
             Ok(report) => {
+                self.told_alone = is_alone;
+                self.lonely_since = None;
                 member.report = Some(report.clone());
                 // The state is written before the node serves again under a new id; this one is noted when it reports.
                 self.state.replication_id = Some(report.replication_id);
@@ -122,8 +127,12 @@ impl Controller {
     }
 }
 
-async fn promote(address: std::net::SocketAddr) -> Result<Report, LinkError> {
+/// Lifts the fence, after the node was told what its acknowledgements must mean.
+async fn promote(address: SocketAddr, is_alone: Option<bool>) -> Result<Report, LinkError> {
     let mut link = Link::open(address).await?;
+    if let Some(is_alone) = is_alone {
+        promise::tell(&mut link, is_alone).await?;
+    }
     link.call(&["REPLICAOF", "NO", "ONE"], CALL_MAX).await?;
     let report = watch::report(&mut link).await?;
     if report.is_primary { Ok(report) } else { Err(LinkError::Refused("it still says that it is a replica".to_owned())) }

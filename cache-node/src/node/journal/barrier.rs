@@ -26,6 +26,8 @@ pub(crate) enum Durability {
     /// It is in the memory of a replica; on disk while there is none. With a replica the disk alone is not enough: that replica is who
     /// takes over.
     ReplicaOrDisk = 2,
+    /// It is in the memory of a replica, whatever is on disk.
+    Replica = 3,
 }
 
 /// Offsets up to which the stream is on disk and on replicas, and tasks that wait for them.
@@ -162,8 +164,9 @@ impl Barrier {
         let is_safe = match self.durability.load(Ordering::Acquire) {
             0 => true,
             1 => !has_log || is_synced(),
-            _ if self.has_replicas() => is_replicated(),
-            _ => is_synced(),
+            2 if !self.has_replicas() => is_synced(),
+            // Handed to the system for the log as well: the loss of all processes at once is survived by the file.
+            _ => is_replicated() && (!has_log || self.written.load(Ordering::Acquire) >= offset),
         };
         if !is_safe || !has_log {
             return is_safe;

@@ -181,7 +181,7 @@ impl Keeper {
                     }
                     _ => thread::sleep(LINGER),
                 }
-            } else if !config.aof.syncs_each_batch(self.has_second_node()) {
+            } else if !config.aof.is_waited_for() {
                 thread::sleep(LINGER);
             }
         }
@@ -338,7 +338,9 @@ impl Keeper {
 
     /// Whether what is written is safe elsewhere: on a replica, or on the primary that it came from.
     fn has_second_node(&self) -> bool {
-        self.shared.journal.barrier.has_replicas() || self.shared.keyspace.is_follower()
+        self.shared.journal.barrier.has_replicas()
+            || self.shared.keyspace.is_follower()
+            || self.shared.config().waits_for_replica()
     }
 
     /// Says how the last write went: while it fails, others are refused.
