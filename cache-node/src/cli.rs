@@ -166,6 +166,8 @@ pub(crate) fn start_logging(level: &str) {
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
+        // A reader of the log that went away is no reason to end: telling it on the same closed stream would panic.
+        .log_internal_errors(false)
         .try_init();
     drop(set);
 }

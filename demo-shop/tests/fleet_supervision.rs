@@ -154,6 +154,49 @@ async fn a_killed_cache_node_comes_back_at_its_address_with_what_it_held() {
     assert_eq!(cart.json()["lines"], serde_json::json!([{ "sku": "tide-mug", "quantity": 2 }]), "with what it held");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_nodes_keeps_the_cart_through_the_death_of_its_primary_and_of_the_supervisor() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["up", "--cluster", "--replicas", "1", "--listen", "127.0.0.1:0", "--data", data.path().to_str().unwrap()];
+    let shop = start(&arguments).await;
+    let client = http();
+    let answer = post(&client, shop.address, "/api/cart/lines", r#"{"sku":"tide-mug","quantity":2}"#).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let holds_the_cart = async |address: SocketAddr| {
+        let request = Request::get(format!("http://{address}/api/cart")).header("cookie", &cookie);
+        let answer = ask(&client, request.body(Body::empty()).unwrap()).await.unwrap();
+        // While there is no primary the shop says 503; an empty cart is never right.
+        answer.status == StatusCode::OK && {
+            assert_eq!(answer.json()["lines"], serde_json::json!([{ "sku": "tide-mug", "quantity": 2 }]));
+            true
+        }
+    };
+    let nodes = async || fleet(&client, shop.address).await["nodes"].as_array().unwrap().clone();
+    until("three nodes are up", PATIENCE, async || {
+        let nodes = nodes().await;
+        nodes.len() == 3 && nodes.iter().all(|node| node["state"] == "up")
+    })
+    .await;
+    let primary = nodes().await.into_iter().find(|node| node["role"] == "primary").unwrap();
+    send(primary["pid"].as_u64().unwrap().try_into().unwrap(), Signal::KILL);
+    until("the primary is another process and all are up", PATIENCE, async || {
+        let nodes = nodes().await;
+        nodes.iter().all(|node| node["state"] == "up" && node["pid"] != primary["pid"])
+    })
+    .await;
+    until("the cart is read again", PATIENCE, async || holds_the_cart(shop.address).await).await;
+
+    let pids = pids(&fleet(&client, shop.address).await);
+    assert_eq!(pids.len(), 4);
+    send(shop.pid, Signal::KILL);
+    // The next one waits until the nodes of the killed one have ended.
+    let shop = start(&arguments).await;
+    let left: Vec<u32> = pids.into_iter().filter(|pid| is_running(*pid)).collect();
+    assert!(left.is_empty(), "{left:?} outlived their supervisor; {}", fleet(&client, shop.address).await);
+    until("the cart is read again", PATIENCE, async || holds_the_cart(shop.address).await).await;
+}
+
 /// Adds lines until the shop is gone; gives the visitor and what it was told is in its cart.
 async fn shop_until_gone(address: SocketAddr, email: Option<String>) -> (Visitor, Option<u32>) {
     let visitor = Visitor::new();

@@ -41,6 +41,9 @@ pub(super) const STOP_MAX: Duration = Duration::from_secs(20);
 /// meanwhile.
 pub(super) const LONELY_MAX: Duration = Duration::from_secs(2);
 
+/// How long the folder's earlier controller, whose parent was killed, may take to end.
+pub(super) const TAKE_OVER_MAX: Duration = Duration::from_secs(20);
+
 /// How often a node that has not ended yet is told again.
 pub(super) const STOP_PERIOD: Duration = Duration::from_secs(1);
 

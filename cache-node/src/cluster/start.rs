@@ -3,9 +3,11 @@
 use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use tokio::{
@@ -17,7 +19,7 @@ use tokio::{
 use crate::cluster::{
     controller::Controller,
     http::{self, Endpoints, Http},
-    limits::ORDERS_MAX,
+    limits::{ORDERS_MAX, PROGRESS_PERIOD, TAKE_OVER_MAX},
     operation::Desk,
     proxy::{self, Target},
     sentinel::{self, Sentinel},
@@ -46,7 +48,7 @@ pub(super) fn start(settings: Settings, is_with_parent: bool) -> ExitCode {
 
 async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let signal = crate::cli::signal()?;
-    let folder = Folder::open(&settings.folder)?;
+    let folder = if is_with_parent { take_over(&settings.folder).await? } else { Folder::open(&settings.folder)? };
     let place = folder.path().display().to_string();
     let asked = settings.ports;
     let token = Token::of(folder.path())?;
@@ -106,6 +108,19 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     controller.run(orders, end).await;
     services.shutdown().await;
     Ok(())
+}
+
+/// Waits for the folder: the controller of a parent that was killed may still be ending its nodes.
+async fn take_over(path: &Path) -> io::Result<Folder> {
+    let deadline = Instant::now() + TAKE_OVER_MAX;
+    loop {
+        match Folder::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(PROGRESS_PERIOD).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn tell_ready(endpoints: &Endpoints, place: &str) {

@@ -146,6 +146,8 @@ impl Controller {
         tokio::pin!(end);
         loop {
             tokio::select! {
+                // Before everything else: nodes that end together with the parent of all have no successors.
+                biased;
                 () = &mut end => break,
                 Some(sight) = self.sights.recv() => self.see(sight).await,
                 Some(order) = orders.recv() => self.obey(order).await,
