@@ -162,6 +162,7 @@ fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     ctx.client.end_transaction();
     transaction::drop_watch(ctx.shared, ctx.client, ctx.now);
     pubsub::unsubscribe_all(ctx.shared, ctx.client);
+    ctx.shared.tracking.remove(&ctx.client.entry);
     ctx.client.set_db(0);
     ctx.client.set_protocol(Protocol::Resp2);
     ctx.client.is_authenticated = ctx.config.requirepass.is_none();
@@ -182,6 +183,7 @@ const CLIENT: &[Subcommand] = subcommands! {
     "NO-TOUCH" 3 "ON|OFF" "Accepted as a hint.";
     "SETINFO" 4 "<LIB-NAME|LIB-VER> <value>" "Set what CLIENT LIST shows of the client's library.";
     "SETNAME" 3 "<name>" "Set the name of this connection.";
+    "TRACKING" -3 "ON|OFF [BCAST] [PREFIX <prefix> ...]" "Tell this connection of keys that change: all, or those with a prefix. Needs HELLO 3.";
 };
 
 fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -212,8 +214,65 @@ fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
             // Buffers of connections are never evicted here, and NO-TOUCH is a hint.
             reply.ok();
         }
-        "GETREDIR" => reply.integer(-1),
+        "GETREDIR" => reply.integer(if entry.is_tracking.load(Ordering::Relaxed) { 0 } else { -1 }),
+        "TRACKING" => tracking(ctx, args, reply)?,
         _ => subcommand::help("CLIENT", CLIENT, reply),
+    }
+    Ok(())
+}
+
+/// CLIENT TRACKING, of which there is the broadcasting mode: the other one would have to remember what each connection has read.
+fn tracking(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let (client, tracking) = (&ctx.client.entry, &ctx.shared.tracking);
+    let (mut is_broadcast, mut prefixes) = (false, Vec::new());
+    let mut rest = args.from(3).iter();
+    while let Some(option) = rest.next() {
+        match option.to_ascii_uppercase().as_slice() {
+            b"BCAST" => is_broadcast = true,
+            b"PREFIX" => prefixes.push(Box::from(rest.next().ok_or(CommandError::SYNTAX)?)),
+            b"REDIRECT" | b"OPTIN" | b"OPTOUT" | b"NOLOOP" => {
+                let option = printable(option);
+                return Err(CommandError::new(format!(
+                    "ERR CLIENT TRACKING {option} is not supported here; take BCAST and HELLO 3"
+                )));
+            }
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    if is_word(args.at(2), "OFF") {
+        tracking.remove(client);
+    } else if !is_word(args.at(2), "ON") {
+        return Err(CommandError::SYNTAX);
+    } else if !is_broadcast && !prefixes.is_empty() {
+        return Err(CommandError::fixed("ERR PREFIX option requires BCAST mode to be enabled"));
+    } else if !is_broadcast {
+        return Err(CommandError::fixed("ERR CLIENT TRACKING without BCAST is not supported here; take BCAST and a PREFIX"));
+    } else {
+        check_prefixes(&prefixes, |prefix| tracking.overlapping(client, prefix))?;
+        tracking.add(client, prefixes.into_iter());
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// No key may be told twice.
+fn check_prefixes(prefixes: &[Box<[u8]>], known: impl Fn(&[u8]) -> Option<Box<[u8]>>) -> Outcome {
+    for (index, prefix) in prefixes.iter().enumerate() {
+        if let Some(known) = known(prefix) {
+            return Err(CommandError::new(format!(
+                "ERR Prefix '{}' overlaps with an existing prefix '{}'. Prefixes for a single client must not overlap.",
+                printable(prefix),
+                printable(&known)
+            )));
+        }
+        let other = prefixes[index + 1..].iter().find(|other| other.starts_with(prefix) || prefix.starts_with(other));
+        if let Some(other) = other {
+            return Err(CommandError::new(format!(
+                "ERR Prefix '{}' overlaps with another provided prefix '{}'. Prefixes for a single client must not overlap.",
+                printable(prefix),
+                printable(other)
+            )));
+        }
     }
     Ok(())
 }

@@ -321,6 +321,7 @@ fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: 
 /// Takes a connection that ended out of every registry of its commands.
 pub(crate) fn leave(shared: &Shared, client: &mut Client, now: Now) {
     pubsub::unsubscribe_all(shared, client);
+    shared.tracking.remove(&client.entry);
     transaction::drop_watch(shared, client, now);
 }
 

@@ -122,6 +122,9 @@ pub(crate) struct Change<'a> {
 pub(crate) trait ChangeSink: Sync {
     fn take(&self, change: Change<'_>);
 
+    /// All keys of a database are about to be removed, or have been.
+    fn take_flush(&self) {}
+
     /// Whether writes are wanted as requests. Asked once per lock, after it: whoever begins to want them locks every shard to say so.
     fn wants_records(&self) -> bool {
         false

@@ -589,6 +589,7 @@ impl<'a> Keys<'a> {
     /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
     pub(crate) fn flush(&mut self) -> Flushed {
         let db = self.db;
+        self.sink.take_flush();
         // A flush counts as a change whatever there was, as in Redis.
         self.changes += 1;
         let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
@@ -606,6 +607,7 @@ impl<'a> Keys<'a> {
 
     /// Empties every database. Needs all shards.
     pub(crate) fn flush_all(&mut self) -> Flushed {
+        self.sink.take_flush();
         self.changes += 1;
         let databases = self.keyspace.databases();
         let mut shards = Vec::with_capacity(self.guards.len());

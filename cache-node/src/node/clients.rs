@@ -36,6 +36,8 @@ pub(crate) struct ClientEntry {
     pub(crate) last_active_ms: AtomicU64,
     pub(crate) db: AtomicU32,
     pub(crate) is_resp3: AtomicBool,
+    /// It is told of keys that change: `t` in CLIENT LIST.
+    pub(crate) is_tracking: AtomicBool,
     pub(crate) channels: AtomicU32,
     pub(crate) patterns: AtomicU32,
     pub(crate) is_in_transaction: AtomicBool,
@@ -63,6 +65,7 @@ impl ClientEntry {
             last_active_ms: AtomicU64::new(now.unix_ms),
             db: AtomicU32::new(0),
             is_resp3: AtomicBool::new(false),
+            is_tracking: AtomicBool::new(false),
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
             is_in_transaction: AtomicBool::new(false),
@@ -105,6 +108,10 @@ impl ClientEntry {
         }
         if self.is_subscriber() {
             flags.push('P');
+        }
+        if self.is_tracking.load(Ordering::Relaxed) {
+            // Tracking, in broadcasting mode.
+            flags.push_str("tB");
         }
         if flags.is_empty() {
             flags.push('N');

@@ -12,6 +12,7 @@ mod notifier;
 mod outbox;
 mod pubsub;
 mod shared;
+mod tracking;
 
 pub(crate) use client::{Client, Subscribed};
 pub(crate) use clients::{ClientEntry, ClientNames, Clients};
@@ -23,3 +24,4 @@ pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;
 pub(crate) use pubsub::{PubSub, Topic};
 pub(crate) use shared::Shared;
+pub(crate) use tracking::Tracking;

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::{
     config::{AppendFsync, Config, ConfigError, DurabilityMode},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
-    node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub},
+    node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub, Tracking},
     persistence::Saver,
     replication::Replication,
     script::ScriptCache,
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     pub(crate) pubsub: Arc<PubSub>,
     pub(crate) notifier: Notifier,
+    pub(crate) tracking: Tracking,
     pub(crate) journal: Journal,
     pub(crate) gate: Gate,
     pub(crate) saver: Saver,
@@ -67,6 +68,7 @@ impl Shared {
             keyspace: Keyspace::new(config.databases),
             clients: Clients::default(),
             notifier: Notifier::new(Arc::clone(&pubsub)),
+            tracking: Tracking::default(),
             pubsub,
             journal: Journal::default(),
             gate: Gate::default(),
@@ -142,6 +144,7 @@ impl Shared {
         self.journal.call_log();
         self.keyspace.clock().follow(config.maxmemory_policy);
         self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
+        self.tracking.follow(config.pubsub_buffer_limit);
         self.saver.follow_config(&config, &self.gate);
     }
 }
@@ -150,6 +153,11 @@ impl Shared {
 impl ChangeSink for Shared {
     fn take(&self, change: Change<'_>) {
         self.notifier.take(change);
+        self.tracking.take(change);
+    }
+
+    fn take_flush(&self) {
+        self.tracking.take_flush();
     }
 
     fn wants_records(&self) -> bool {
