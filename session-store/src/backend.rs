@@ -158,8 +158,12 @@ pub(crate) fn commit_token() -> String {
 impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
         let session = self.keys().session(tag);
+        let near = self.near().map(|near| (near, near.ask(tag)));
         let mut stored = StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)?;
         self.open(tag, &mut stored)?;
+        if let Some((near, ticket)) = near {
+            near.keep(tag, ticket, &stored);
+        }
         Ok(stored)
     }
 
@@ -214,6 +218,7 @@ impl CacheStore {
         absolute_ms: Option<i64>,
         along: &Along,
     ) -> Result<Option<i64>, StoreError> {
+        let _changes = self.changes(tag);
         let mut keys = vec![self.keys().session(tag)];
         let how = self.along(along, tag, &mut keys);
         let mut call = TOUCH.call(&borrowed(&keys));
@@ -310,6 +315,7 @@ impl CacheStore {
         delta: &Delta<'_>,
         expected: Option<Expected<'_>>,
     ) -> Result<Committed, StoreError> {
+        let _changes = self.changes(tag);
         let keys = self.keys();
         let session = keys.session(tag);
         let mut named = vec![session];
@@ -332,6 +338,7 @@ impl CacheStore {
     }
 
     pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
+        let _changes = self.changes(tag);
         let mut call = COMMIT.call(&[&self.keys().session(tag)]);
         head(&mut call, write);
         call.arg("replace").arg(GRACE_MS).arg("");
@@ -352,6 +359,7 @@ impl CacheStore {
         write: &Write,
         delta: &Delta<'_>,
     ) -> Result<(Id, Committed), StoreError> {
+        let _changes = self.changes(old);
         let keys = self.keys();
         for _ in 0..ID_ATTEMPTS {
             let id = Id::default();
@@ -385,6 +393,7 @@ impl CacheStore {
 
     /// Ends a session, whoever it belongs to. The list of its user's sessions is told when it is known who that is.
     pub(crate) async fn end_session(&self, tag: &Tag, user: Option<&Tag>) -> Result<(), StoreError> {
+        let _changes = self.changes(tag);
         let keys = self.keys();
         let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
         // On another slot the list finds out by itself.
@@ -396,6 +405,7 @@ impl CacheStore {
 
     /// Ends a session if it is this user's, and tells whether it was.
     pub(crate) async fn end_session_of(&self, user: &Tag, tag: &Tag) -> Result<bool, StoreError> {
+        let _changes = self.changes(tag);
         let keys = self.keys();
         let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
         named.extend(self.scripts_cross_slots().then(|| keys.user_sessions(user)));

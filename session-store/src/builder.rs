@@ -5,10 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 
 use crate::{
-    CacheStore, EncryptionKeys, StoreError,
+    CacheStore, EncryptionKeys, NearCache, StoreError,
     encryption::Vault,
     keys::{FORMER_KEYS_MAX, Keys},
     metrics,
+    near_cache::Entries,
     nodes::{Address, Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
@@ -89,6 +90,7 @@ pub struct CacheStoreBuilder {
     former_keys: Vec<Vec<u8>>,
     user_key: Option<Vec<u8>>,
     encryption: Option<EncryptionKeys>,
+    near_cache: Option<NearCache>,
 }
 
 impl fmt::Debug for CacheStoreBuilder {
@@ -119,6 +121,7 @@ impl CacheStoreBuilder {
             former_keys: Vec::new(),
             user_key: None,
             encryption: None,
+            near_cache: None,
         }
     }
 
@@ -263,6 +266,18 @@ impl CacheStoreBuilder {
         self
     }
 
+    /// Keeps the sessions that this replica reads in its memory, and reads them there; see [`NearCache`]. Default: off.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// use session_store::NearCache;
+    /// let builder = builder.near_cache(NearCache::default());
+    /// ```
+    pub fn near_cache(mut self, settings: NearCache) -> Self {
+        self.near_cache = Some(settings);
+        self
+    }
+
     /// Makes the store and asks it for a sign of life.
     ///
     /// # Errors
@@ -323,6 +338,8 @@ impl CacheStoreBuilder {
             quarantined: 0.into(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,
+            near: self.near_cache.map(|near| Arc::new(Entries::new(near))),
+            is_followed: false.into(),
         })))
     }
 
@@ -347,6 +364,8 @@ impl CacheStoreBuilder {
             "each key must have at least 16 bytes"
         } else if self.former_keys.len() > FORMER_KEYS_MAX {
             "there may be four former keys at most"
+        } else if let Some(problem) = self.near_cache.as_ref().and_then(NearCache::problem) {
+            problem
         } else {
             return Ok(());
         };

@@ -26,6 +26,7 @@ impl CacheStore {
     /// Moves a record that cannot be read to `<prefix>:quarantine:{tag}`. `write`: what an empty session in its place is to be
     /// like.
     pub(crate) async fn quarantine(&self, tag: &Tag, write: Option<&Write>, why: &StoreError) -> Result<(), StoreError> {
+        let _changes = self.changes(tag);
         let mut call = QUARANTINE.call(&[&self.keys().session(tag), &self.keys().quarantine(tag)]);
         call.arg(QUARANTINE_TTL.as_millis().to_string()).arg(GRACE_MS);
         match write {

@@ -30,6 +30,17 @@ impl Tag {
         tag.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).then_some(Self(tag))
     }
 
+    /// The tag in the name of a key.
+    pub(crate) fn of_key(key: &[u8]) -> Option<Self> {
+        let begin = memchr::memchr(b'{', key)? + 1;
+        Self::from_bytes(key.get(begin..begin + TAG_CHARS)?)
+    }
+
+    /// A number that differs from tag to tag.
+    pub(crate) fn spread(&self) -> usize {
+        self.0[..8].iter().fold(0, |sum, &byte| sum * 31 + usize::from(byte))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a tag consists of base64 characters")
     }
@@ -109,6 +120,11 @@ impl Keys {
 
     pub(crate) fn session(&self, tag: &Tag) -> String {
         self.name("session", tag)
+    }
+
+    /// What the name of every session begins with.
+    pub(crate) fn session_prefix(&self) -> String {
+        format!("{}:session:{{", self.prefix)
     }
 
     /// Where a record is that cannot be read.

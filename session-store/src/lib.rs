@@ -16,6 +16,7 @@ mod keys;
 mod layer;
 mod metrics;
 mod migration;
+mod near_cache;
 mod nodes;
 mod operation;
 mod outage;
@@ -62,6 +63,7 @@ pub use crate::{
     error::{Stage, StoreError},
     foreign::QUARANTINE_TTL,
     layer::SessionLayer,
+    near_cache::{FreshSessionLayer, FreshSessionService, NearCache, NearCacheStatus, fresh_session},
     nodes::{BreakerState, NodeStatus},
     outage::{
         Available, OUTAGE_WAIT_MAX, OutagePolicy, OutagePolicyLayer, OutagePolicyService, SessionUnavailable, outage_policy,

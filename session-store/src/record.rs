@@ -22,7 +22,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use redis::Value;
 use serde_json::Value as Json;
 
@@ -37,7 +37,7 @@ use crate::{
 pub(crate) const VERSION: u32 = 1;
 
 /// A session as it was read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StoredSession {
     /// `None`: there is no session, or it has ended.
     pub(crate) revision: Option<u64>,
@@ -113,6 +113,28 @@ impl StoredSession {
         version?;
         corrupt.map_err(StoreError::into_corrupt)?;
         Ok(session)
+    }
+
+    /// A copy that keeps nothing else alive: what was read is part of the buffer that it arrived in.
+    pub(crate) fn compact(&self) -> Self {
+        let mut all = BytesMut::with_capacity(self.bytes());
+        for field in &self.fields {
+            all.extend_from_slice(&field.name);
+            all.extend_from_slice(&field.value);
+        }
+        let mut all = all.freeze();
+        let fields = self.fields.iter().map(|field| RawField {
+            name: all.split_to(field.name.len()),
+            value: all.split_to(field.value.len()),
+            stored: field.stored.as_deref().map(Bytes::copy_from_slice),
+        });
+        Self { fields: fields.collect(), ..self.clone() }
+    }
+
+    /// Bytes of the names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |field: &RawField| field.name.len() + field.value.len() + field.stored.as_ref().map_or(0, Bytes::len);
+        self.fields.iter().map(bytes).sum()
     }
 
     fn take_field(&mut self, name: Bytes, value: Bytes) -> Result<(), StoreError> {

@@ -90,6 +90,9 @@ where
             unit.renew_cookie();
         }
         let is_safe = request.method().is_safe();
+        if is_safe && self.store.has_near() {
+            unit.read_near();
+        }
         request.extensions_mut().insert(session.clone());
         request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));
         ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(RequestScope { session, unit }), is_safe }

@@ -4,14 +4,21 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use crate::{
-    CacheStoreBuilder, NodeStatus, PoolStatus, StoreError, encryption::Vault, keys::Keys, operation::Patience, owners::Owners,
-    pool::Pool, topology::Topology, turns::Turns,
+    CacheStoreBuilder, NearCacheStatus, NodeStatus, PoolStatus, StoreError,
+    encryption::Vault,
+    keys::{Keys, Tag},
+    near_cache::{self, Entries},
+    operation::Patience,
+    owners::Owners,
+    pool::Pool,
+    topology::Topology,
+    turns::Turns,
 };
 
 /// Sessions and carts in a cache node, Redis or Valkey. Cheap to clone: all clones share one pool.
@@ -41,6 +48,24 @@ pub(crate) struct Inner {
     pub(crate) quarantined: AtomicU64,
     pub(crate) deadline: Duration,
     pub(crate) waiting_max: usize,
+    pub(crate) near: Option<Arc<Entries>>,
+    /// Whether somebody follows the store for the near cache.
+    pub(crate) is_followed: AtomicBool,
+}
+
+/// A session is being changed.
+#[must_use = "the change is over when this is dropped"]
+pub(crate) struct Changes<'a> {
+    near: Option<&'a Entries>,
+    tag: Tag,
+}
+
+impl Drop for Changes<'_> {
+    fn drop(&mut self) {
+        if let Some(near) = self.near {
+            near.invalidate(&self.tag);
+        }
+    }
 }
 
 impl Clone for CacheStore {
@@ -180,6 +205,45 @@ impl CacheStore {
     pub fn status(&self) -> StoreStatus {
         let topology = &self.inner.topology;
         StoreStatus { topology: topology.name(), nodes: topology.nodes(), pool: self.pool_status() }
+    }
+
+    /// How the near cache does; `None` when there is none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), session_store::StoreError> {
+    /// use session_store::{CacheStore, NearCache};
+    ///
+    /// let store = CacheStore::builder("redis://127.0.0.1:6379").near_cache(NearCache::default()).connect_lazy()?;
+    /// assert_eq!(store.near_cache_status().map(|near| near.entries), Some(0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn near_cache_status(&self) -> Option<NearCacheStatus> {
+        self.inner.near.as_ref().map(|near| near.status())
+    }
+
+    pub(crate) fn has_near(&self) -> bool {
+        self.inner.near.is_some()
+    }
+
+    /// The near cache. Somebody follows the store from the first time on.
+    pub(crate) fn near(&self) -> Option<&Arc<Entries>> {
+        let near = self.inner.near.as_ref()?;
+        if !self.inner.is_followed.load(Ordering::Relaxed) && !self.inner.is_followed.swap(true, Ordering::Relaxed) {
+            tokio::spawn(near_cache::follow(Arc::downgrade(&self.inner), Arc::clone(near)));
+        }
+        Some(near)
+    }
+
+    /// To be held while a session is changed: what the near cache has of it is dropped now and in the end, however that comes.
+    pub(crate) fn changes(&self, tag: &Tag) -> Changes<'_> {
+        let near = self.inner.near.as_deref();
+        if let Some(near) = near {
+            near.invalidate(tag);
+        }
+        Changes { near, tag: *tag }
     }
 
     pub(crate) fn new(inner: Arc<Inner>) -> Self {

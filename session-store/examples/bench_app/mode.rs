@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use anyhow::Result;
 use axum::Router;
 use clap::ValueEnum;
-use session_store::{CacheStore, CartLimits, SessionLayer};
+use session_store::{CacheStore, CartLimits, NearCache, SessionLayer};
 use tower_sessions_014::{MemoryStore, SessionManagerLayer};
 use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
 
@@ -22,6 +22,8 @@ pub(crate) enum Mode {
     Plain,
     /// `SessionLayer`
     Ours,
+    /// `SessionLayer` over a store with a near cache
+    NearCache,
     /// tower-sessions 0.14 with its memory store: one replica, lost with the process
     TowerSessionsMemory,
     /// tower-sessions 0.14 with tower-sessions-redis-store 0.16
@@ -38,8 +40,13 @@ impl fmt::Display for Mode {
 pub(crate) async fn router(mode: Mode, store: &str) -> Result<Router> {
     Ok(match mode {
         Mode::Plain => plain::routes(),
-        Mode::Ours => {
-            let store = CacheStore::builder(store).deadline(Duration::from_secs(1)).connect().await?;
+        Mode::Ours | Mode::NearCache => {
+            // A machine that is busy with the load as well is slower than a shop's.
+            let mut store = CacheStore::builder(store).deadline(Duration::from_secs(1));
+            if mode == Mode::NearCache {
+                store = store.near_cache(NearCache::default());
+            }
+            let store = store.connect().await?;
             ours::routes().layer(SessionLayer::new(store).with_secure(false).with_cart_limits(CART_LIMITS))
         }
         Mode::TowerSessionsMemory => theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)),

@@ -72,6 +72,11 @@ async fn all_routes_answer_in_mode_ours_and_no_change_of_the_cart_is_lost() {
 }
 
 #[tokio::test]
+async fn all_routes_answer_in_mode_near_cache_and_nothing_is_lost() {
+    check(Mode::NearCache, true).await;
+}
+
+#[tokio::test]
 async fn all_routes_answer_in_the_modes_that_are_compared_with() {
     check(Mode::TowerSessionsMemory, false).await;
     check(Mode::TowerSessionsRedis, false).await;

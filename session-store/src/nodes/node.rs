@@ -1,9 +1,11 @@
 //! One node: its sockets, its breaker, what is known of it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
+
+use redis::RedisError;
 
 use super::{
     Address, Failure, Handle, Transport,
@@ -12,7 +14,10 @@ use super::{
     socket::{self, Socket},
     transport::Connection,
 };
-use crate::{StoreError, metrics};
+use crate::{
+    StoreError, metrics,
+    wire::{OnPush, Wire},
+};
 
 /// What is known of a node of the store.
 ///
@@ -62,6 +67,15 @@ impl Node {
 
     pub(crate) fn admit(&self) -> Result<(), StoreError> {
         if self.breaker.is_closed() { Ok(()) } else { Err(socket::open_error(self)) }
+    }
+
+    /// A connection beside the others, over which the node may say what was not asked.
+    pub(crate) async fn open_pushed(&self, reached: &AtomicBool, on_push: OnPush) -> Result<Wire, RedisError> {
+        Ok(self.transport.open_with(&self.address, reached, Some(on_push)).await?.wire)
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.transport.connect_timeout
     }
 
     /// Returns when the breaker is closed.

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::{Address, is_broken, reason};
-use crate::{StoreError, wire::Wire};
+use crate::{
+    StoreError,
+    wire::{OnPush, Wire},
+};
 
 /// After a minute without traffic the system asks whether the peer is still there, so that routers do not forget the
 /// connection.
@@ -67,28 +70,39 @@ impl Transport {
 
     /// `reached` is set as soon as the peer's system has accepted the connection.
     pub(crate) async fn open(&self, address: &Address, reached: &AtomicBool) -> Result<Connection, RedisError> {
+        self.open_with(address, reached, None).await
+    }
+
+    /// With `on_push` over RESP3, which is what pushes are part of.
+    pub(crate) async fn open_with(
+        &self,
+        address: &Address,
+        reached: &AtomicBool,
+        on_push: Option<OnPush>,
+    ) -> Result<Connection, RedisError> {
         match address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 reached.store(true, Ordering::Release);
                 stream.set_nodelay(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-                self.greet(stream).await
+                self.greet(stream, on_push).await
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await?;
                 reached.store(true, Ordering::Release);
-                self.greet(stream).await
+                self.greet(stream, on_push).await
             }
         }
     }
 
-    async fn greet<S>(&self, stream: S) -> Result<Connection, RedisError>
+    async fn greet<S>(&self, stream: S, on_push: Option<OnPush>) -> Result<Connection, RedisError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // Requests that ran out of time still have their replies to come.
-        let (mut wire, driver) = Wire::new(stream, (REQUESTS_PER_PLACE * self.queue_max).max(REQUESTS_MIN), None);
+        let pushes = on_push.is_some();
+        let (mut wire, driver) = Wire::new(stream, (REQUESTS_PER_PLACE * self.queue_max).max(REQUESTS_MIN), on_push);
         tokio::spawn(driver);
         if let Some(password) = self.login.password() {
             let mut auth = redis::cmd("AUTH");
@@ -96,6 +110,9 @@ impl Transport {
                 auth.arg(user);
             }
             auth.arg(password).exec_async(&mut wire).await?;
+        }
+        if pushes {
+            redis::cmd("HELLO").arg(3).exec_async(&mut wire).await?;
         }
         if self.login.db() != 0 {
             redis::cmd("SELECT").arg(self.login.db()).exec_async(&mut wire).await?;

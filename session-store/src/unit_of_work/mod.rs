@@ -69,6 +69,16 @@ impl UnitOfWork {
         self.state.lock().cookie_outdated = true;
     }
 
+    /// The method is a safe one: what the near cache has will do.
+    pub(crate) fn read_near(&self) {
+        self.state.lock().may_read_near = true;
+    }
+
+    /// Only the store will do.
+    pub(crate) fn read_fresh(&self) {
+        self.state.lock().may_read_near = false;
+    }
+
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
     pub(crate) fn release(&self) {
         // Dropped after the lock: it may be the last handle.

@@ -82,6 +82,11 @@ impl UnitOfWork {
                 }
             }
         }
+        if self.state.lock().may_read_near
+            && let Some(stored) = self.store.near().and_then(|near| near.get(tag))
+        {
+            return Ok((stored, None));
+        }
         Ok((self.store.read_session(tag).await?, None))
     }
 

@@ -31,6 +31,8 @@ pub(super) struct State {
     /// A cart that came along with the session, for the first read.
     pub(super) cart: Option<CartSnapshot>,
     pub(super) cart_expected: bool,
+    /// Whether what the near cache has will do.
+    pub(super) may_read_near: bool,
     /// Whether anything was asked of the unit at all.
     pub(super) touched: bool,
     pub(super) committed: bool,
@@ -69,6 +71,7 @@ impl State {
             planned: None,
             cart: None,
             cart_expected: false,
+            may_read_near: false,
             touched: false,
             committed: false,
             extended: None,

@@ -126,6 +126,7 @@ impl Report {
             (Mode::Ours, Route::Read, 1.75),
             (Mode::Ours, Route::Write, 2.6),
             (Mode::Ours, Route::CartAdd, 1.8),
+            (Mode::NearCache, Route::Read, 1.25),
         ] {
             let found = self.ratio((GOAL_CONNECTIONS, route, mode), Mode::Plain, |sample| sample.app_us);
             judge(format!("{mode}, {}, app CPU to plain axum's", route.name()), at_most, found);

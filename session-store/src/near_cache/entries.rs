@@ -1,0 +1,296 @@
+//! What the near cache holds: bounded, and never more than what the store is known to have said.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{NearCache, NearCacheStatus};
+use crate::{keys::Tag, record::StoredSession};
+
+/// Parts with a lock of their own: replicas have few threads.
+const SHARDS: usize = 16;
+/// What an entry costs beside its bytes: key, entry, and its share of the table.
+const ENTRY_BYTES: usize = 384;
+
+pub(crate) struct Entries {
+    settings: NearCache,
+    shards: [Mutex<Shard>; SHARDS],
+    started: Instant,
+    /// Until when all changes are known to have been told; 0: nothing is known.
+    proven_us: AtomicU64,
+    delay_us: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    invalidations: AtomicU64,
+    drops: AtomicU64,
+}
+
+/// Two generations: the older one is dropped when the younger one has its share.
+#[derive(Default)]
+struct Shard {
+    young: HashMap<Tag, Entry>,
+    old: HashMap<Tag, Entry>,
+    young_bytes: usize,
+    old_bytes: usize,
+    /// Counts what was named as changed: an answer that was asked for before that is not kept.
+    sequence: u64,
+}
+
+struct Entry {
+    session: StoredSession,
+    bytes: usize,
+    asked_us: u64,
+    /// It is served before this.
+    until_us: u64,
+}
+
+/// Taken before the store is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    sequence: u64,
+    asked_us: u64,
+}
+
+impl Entries {
+    pub(crate) fn new(settings: NearCache) -> Self {
+        Self {
+            settings,
+            shards: Default::default(),
+            started: Instant::now(),
+            proven_us: AtomicU64::new(0),
+            delay_us: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &NearCache {
+        &self.settings
+    }
+
+    /// Never 0.
+    pub(super) fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64 + 1
+    }
+
+    fn shard(&self, tag: &Tag) -> &Mutex<Shard> {
+        &self.shards[tag.spread() % SHARDS]
+    }
+
+    fn is_proven(&self, now_us: u64) -> bool {
+        let proven_us = self.proven_us.load(Ordering::Acquire);
+        proven_us > 0 && now_us.saturating_sub(proven_us) <= self.settings.staleness_max.as_micros() as u64
+    }
+
+    /// The session as the store had it no longer ago than is allowed.
+    pub(crate) fn get(&self, tag: &Tag) -> Option<StoredSession> {
+        let now_us = self.now_us();
+        let found = if self.is_proven(now_us) { self.find(tag, now_us) } else { None };
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn find(&self, tag: &Tag, now_us: u64) -> Option<StoredSession> {
+        let mut shard = self.shard(tag).lock();
+        if let Some(entry) = shard.old.remove(tag) {
+            shard.old_bytes -= entry.bytes;
+            self.insert(&mut shard, *tag, entry);
+        }
+        let entry = shard.young.get(tag).filter(|entry| now_us < entry.until_us)?;
+        let mut session = entry.session.clone();
+        session.remaining_ms -= (now_us.saturating_sub(entry.asked_us) / 1_000) as i64;
+        Some(session)
+    }
+
+    /// To be called before the store is asked, for [`keep`](Self::keep).
+    pub(crate) fn ask(&self, tag: &Tag) -> Ticket {
+        Ticket { sequence: self.shard(tag).lock().sequence, asked_us: self.now_us() }
+    }
+
+    /// Keeps what the store answered, unless something was named as changed since it was asked: that may have been this session.
+    pub(crate) fn keep(&self, tag: &Tag, ticket: Ticket, session: &StoredSession) {
+        // One that ended is not worth it, and the remaining time of one without end is unknown.
+        if session.revision.is_none() || session.remaining_ms <= 0 || !self.is_proven(self.now_us()) {
+            return;
+        }
+        let session = session.compact();
+        let bytes = ENTRY_BYTES + session.bytes();
+        if bytes > self.settings.bytes_max / SHARDS / 2 {
+            return;
+        }
+        let age_us = (self.settings.age_max.as_micros() as u64).min(session.remaining_ms as u64 * 1_000);
+        let entry = Entry { session, bytes, asked_us: ticket.asked_us, until_us: ticket.asked_us + age_us };
+        let mut shard = self.shard(tag).lock();
+        if shard.sequence == ticket.sequence {
+            shard.remove(tag);
+            self.insert(&mut shard, *tag, entry);
+        }
+    }
+
+    fn insert(&self, shard: &mut Shard, tag: Tag, entry: Entry) {
+        // Half of the shard's share, so that both generations together stay within it.
+        let (entries_max, bytes_max) = (self.settings.entries_max.div_ceil(2 * SHARDS), self.settings.bytes_max / SHARDS / 2);
+        if shard.young.len() >= entries_max || shard.young_bytes + entry.bytes > bytes_max {
+            shard.old = mem::take(&mut shard.young);
+            shard.old_bytes = mem::take(&mut shard.young_bytes);
+        }
+        shard.young_bytes += entry.bytes;
+        shard.young.insert(tag, entry);
+    }
+
+    /// The session changed, or is about to.
+    pub(crate) fn invalidate(&self, tag: &Tag) {
+        let mut shard = self.shard(tag).lock();
+        shard.sequence += 1;
+        shard.remove(tag);
+        drop(shard);
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn drop_all(&self) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let sequence = shard.sequence + 1;
+            *shard = Shard { sequence, ..Shard::default() };
+        }
+    }
+
+    /// The connection that tells of changes broke: nothing is served until there is another one.
+    pub(super) fn lose(&self) {
+        self.proven_us.store(0, Ordering::Release);
+        self.drop_all();
+    }
+
+    /// All changes from before this moment have been told.
+    pub(super) fn prove(&self, asked_us: u64) {
+        self.delay_us.store(self.now_us().saturating_sub(asked_us), Ordering::Relaxed);
+        self.proven_us.store(asked_us, Ordering::Release);
+    }
+
+    pub(crate) fn status(&self) -> NearCacheStatus {
+        let (mut entries, mut bytes) = (0, 0);
+        for shard in &self.shards {
+            let shard = shard.lock();
+            entries += shard.young.len() + shard.old.len();
+            bytes += shard.young_bytes + shard.old_bytes;
+        }
+        let now_us = self.now_us();
+        let proven_us = self.proven_us.load(Ordering::Acquire);
+        NearCacheStatus {
+            entries,
+            bytes,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            invalidations: self.invalidations.load(Ordering::Relaxed),
+            drops: self.drops.load(Ordering::Relaxed),
+            proven_ago: self.is_proven(now_us).then(|| Duration::from_micros(now_us.saturating_sub(proven_us))),
+            delay: Duration::from_micros(self.delay_us.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Shard {
+    fn remove(&mut self, tag: &Tag) {
+        if let Some(entry) = self.young.remove(tag) {
+            self.young_bytes -= entry.bytes;
+        }
+        if let Some(entry) = self.old.remove(tag) {
+            self.old_bytes -= entry.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tower_sessions::session::Id;
+
+    use super::Entries;
+    use crate::{
+        NearCache,
+        keys::{Keys, Tag},
+        record::{RawField, StoredSession},
+    };
+
+    fn session(value: &'static str) -> StoredSession {
+        let fields = vec![RawField::new("name", value)];
+        StoredSession { revision: Some(1), remaining_ms: 60_000, fields, ..StoredSession::default() }
+    }
+
+    fn entries(settings: NearCache) -> (Entries, impl Fn(usize) -> Tag) {
+        let keys = Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef");
+        let entries = Entries::new(settings);
+        entries.prove(entries.now_us());
+        (entries, move |i| keys.session_tag(&Id(i as i128)))
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_is_not_kept() {
+        let (entries, tag) = entries(NearCache::default());
+        let ticket = entries.ask(&tag(1));
+        entries.invalidate(&tag(1));
+        entries.keep(&tag(1), ticket, &session("old"));
+        assert!(entries.get(&tag(1)).is_none());
+        entries.keep(&tag(1), entries.ask(&tag(1)), &session("new"));
+        assert_eq!(entries.get(&tag(1)).map(|found| found.fields), Some(session("new").fields));
+        entries.drop_all();
+        assert!(entries.get(&tag(1)).is_none());
+        assert_eq!(entries.status().bytes, 0);
+    }
+
+    #[test]
+    fn nothing_is_served_without_a_young_proof() {
+        let (entries, tag) = entries(NearCache { staleness_max: Duration::from_millis(20), ..NearCache::default() });
+        // As if the machine could not be slow.
+        entries.prove(entries.now_us() + 10_000_000);
+        entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
+        entries.prove(entries.now_us());
+        std::thread::sleep(Duration::from_millis(25));
+        assert!(entries.get(&tag(1)).is_none() && entries.status().proven_ago.is_none());
+        entries.prove(entries.now_us() + 10_000_000);
+        assert!(entries.get(&tag(1)).is_some(), "it was kept, and is proven again");
+        entries.lose();
+        entries.prove(entries.now_us());
+        assert!(entries.get(&tag(1)).is_none(), "what was there before the loss is gone");
+    }
+
+    #[test]
+    fn an_ended_session_and_one_past_its_time_are_not_served() {
+        let (entries, tag) = entries(NearCache { age_max: Duration::from_millis(10), ..NearCache::default() });
+        entries.keep(&tag(1), entries.ask(&tag(1)), &StoredSession { revision: None, ended: true, ..session("a") });
+        assert!(entries.get(&tag(1)).is_none());
+        entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
+        std::thread::sleep(Duration::from_millis(12));
+        assert!(entries.get(&tag(1)).is_none());
+    }
+
+    #[test]
+    fn the_cache_stays_within_its_bounds_and_keeps_what_is_used() {
+        for settings in
+            [NearCache { entries_max: 320, ..NearCache::default() }, NearCache { bytes_max: 256 << 10, ..NearCache::default() }]
+        {
+            // However slow the machine is.
+            let settings = NearCache { staleness_max: Duration::from_secs(60), ..settings };
+            let (entries, tag) = entries(settings);
+            for i in 1..5_000 {
+                entries.keep(&tag(i), entries.ask(&tag(i)), &session("a"));
+                let status = entries.status();
+                assert!(status.entries <= settings.entries_max && status.bytes <= settings.bytes_max, "{status:?}");
+                entries.keep(&tag(0), entries.ask(&tag(0)), &session("used"));
+                assert!(entries.get(&tag(0)).is_some());
+            }
+            assert!(entries.status().entries >= 100);
+        }
+    }
+}

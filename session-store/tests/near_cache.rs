@@ -1,0 +1,174 @@
+//! The near cache on two replicas: what it serves is what was acknowledged, within a bound.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum::{Router, routing::get};
+use session_store::{CacheStore, NearCache, NearCacheStatus, Session, SessionLayer, fresh_session};
+use support::{Server, Visitor, app, each_backend, each_process};
+
+/// What a busy machine may take where microseconds are expected.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The bound of the tests that are not about it: a machine that is busy must not make everything a miss.
+const STALENESS_MAX: Duration = Duration::from_secs(5);
+
+struct Replica {
+    app: Router,
+    store: CacheStore,
+}
+
+impl Replica {
+    async fn start(server: &Server, staleness_max: Duration) -> Self {
+        let near = NearCache { staleness_max, ..NearCache::default() };
+        let store = CacheStore::builder(server.url()).deadline(PATIENCE).near_cache(near).connect().await.unwrap();
+        let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
+        let routes = Router::new().route("/fresh", get(fresh)).route_layer(fresh_session()).merge(app::router());
+        Self { app: routes.layer(SessionLayer::new(store.clone())), store }
+    }
+
+    fn near(&self) -> NearCacheStatus {
+        self.store.near_cache_status().unwrap()
+    }
+
+    /// Reads until the answer comes from memory.
+    async fn warm_up(&self, visitor: &mut Visitor, value: &str) {
+        let (began, hits) = (Instant::now(), self.near().hits);
+        while self.near().hits == hits {
+            assert_eq!(visitor.get(&self.app, "/get/name").await.ok().body, value);
+            assert!(began.elapsed() < PATIENCE, "{:?}", self.near());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_on_one_replica_is_seen_on_the_other() {
+    each_backend(async |server| {
+        let (a, b) = (Replica::start(&server, STALENESS_MAX).await, Replica::start(&server, STALENESS_MAX).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a.app, "/set/name/0").await.ok();
+        b.warm_up(&mut visitor, "0").await;
+        let mut slowest = Duration::ZERO;
+        for turn in 1..=50 {
+            visitor.post(&a.app, &format!("/set/name/{turn}")).await.ok();
+            let acknowledged = Instant::now();
+            // What this replica has committed it never serves stale.
+            assert_eq!(visitor.get(&a.app, "/get/name").await.ok().body, turn.to_string());
+            while visitor.get(&b.app, "/get/name").await.ok().body != turn.to_string() {
+                assert!(acknowledged.elapsed() < STALENESS_MAX, "{:?}", b.near());
+                tokio::task::yield_now().await;
+            }
+            slowest = slowest.max(acknowledged.elapsed());
+            b.warm_up(&mut visitor, &turn.to_string()).await;
+        }
+        println!("seen on the other replica after at most {slowest:?}, {:?}", b.near());
+        assert!(b.near().invalidations >= 50 && b.near().hits >= 50, "{:?}", b.near());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_logout_on_one_replica_is_seen_at_once_where_it_matters() {
+    each_backend(async |server| {
+        let (a, b) = (Replica::start(&server, STALENESS_MAX).await, Replica::start(&server, STALENESS_MAX).await);
+        for _ in 0..20 {
+            let mut visitor = Visitor::default();
+            visitor.post(&a.app, "/set/name/ada").await.ok();
+            b.warm_up(&mut visitor, "ada").await;
+            let mut other_tab = visitor.clone();
+            visitor.post(&a.app, "/logout").await.ok();
+            let misses = b.near().misses;
+            assert_eq!(other_tab.get(&b.app, "/fresh").await.ok().body, "");
+            assert_eq!(b.near().misses, misses, "the near cache was not even asked");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unsafe_methods_read_from_the_store() {
+    each_backend(async |server| {
+        let replica = Replica::start(&server, STALENESS_MAX).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replica.app, "/set/name/ada").await.ok();
+        replica.warm_up(&mut visitor, "ada").await;
+        let before = replica.near();
+        visitor.post(&replica.app, "/set/name/bob").await.ok();
+        assert_eq!(replica.near().hits, before.hits);
+        assert_eq!(visitor.get(&replica.app, "/get/name").await.ok().body, "bob");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_is_dropped_when_the_connection_that_tells_of_changes_ends() {
+    each_backend(async |server| {
+        let replica = Replica::start(&server, STALENESS_MAX).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replica.app, "/set/name/ada").await.ok();
+        replica.warm_up(&mut visitor, "ada").await;
+        let drops = replica.near().drops;
+        // The one among the connections that is told.
+        let mut admin = server.connection().await;
+        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
+        let told = list.lines().find(|line| line.contains(" flags=t")).expect("one connection is told of changes");
+        let id = told.split_once("id=").unwrap().1.split(' ').next().unwrap();
+        let killed: i64 = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async(&mut admin).await.unwrap();
+        assert_eq!(killed, 1);
+        let began = Instant::now();
+        while replica.near().drops == drops {
+            assert!(began.elapsed() < PATIENCE, "{:?}", replica.near());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(replica.near().entries, 0);
+        assert_eq!(visitor.get(&replica.app, "/get/name").await.ok().body, "ada");
+        // And it is there again by itself.
+        replica.warm_up(&mut visitor, "ada").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_emptied_store_empties_the_near_cache() {
+    each_backend(async |server| {
+        let replica = Replica::start(&server, STALENESS_MAX).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replica.app, "/set/name/ada").await.ok();
+        replica.warm_up(&mut visitor, "ada").await;
+        redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+        let began = Instant::now();
+        while visitor.clone().get(&replica.app, "/get/name").await.ok().body == "ada" {
+            assert!(began.elapsed() < STALENESS_MAX);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_older_than_the_bound_is_served_while_the_store_hangs() {
+    each_process(async |server| {
+        let staleness_max = Duration::from_millis(400);
+        let near = NearCache { staleness_max, ..NearCache::default() };
+        let store = CacheStore::builder(server.url()).near_cache(near).connect().await.unwrap();
+        let app = app::router().layer(SessionLayer::new(store.clone()));
+        let replica = Replica { app, store };
+        let mut visitor = Visitor::default();
+        visitor.post(&replica.app, "/set/name/ada").await.ok();
+        replica.warm_up(&mut visitor, "ada").await;
+        server.signal("-STOP");
+        let stopped = Instant::now();
+        let last = loop {
+            let asked = stopped.elapsed();
+            if !visitor.get(&replica.app, "/get/name").await.status.is_success() {
+                break asked;
+            }
+        };
+        server.signal("-CONT");
+        println!("served from memory for {last:?}");
+        assert!(last <= staleness_max + Duration::from_millis(50), "{last:?}");
+        assert!(replica.near().proven_ago.is_none() || stopped.elapsed() > staleness_max);
+        replica.warm_up(&mut visitor, "ada").await;
+    })
+    .await;
+}
