@@ -8,6 +8,7 @@ pub(crate) mod hash;
 mod memory;
 mod mixed;
 pub(crate) mod script;
+mod snapshot;
 pub(crate) mod string;
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ pub(crate) enum Workload {
     Expiry,
     /// Hit ratio of a Zipf trace at the same maxmemory, by policy
     Eviction,
+    /// GET and SET latency while BGSAVE writes a million sessions
+    Snapshot,
     /// Bytes per idle connection
     Connections,
     /// All of the above commands together
@@ -56,6 +59,7 @@ impl Workload {
             Workload::Memory => memory::run(bench),
             Workload::Expiry => expiry::run(bench),
             Workload::Eviction => eviction::run(bench),
+            Workload::Snapshot => snapshot::run(bench),
             Workload::Connections => connections::run(bench),
             Workload::Mixed => mixed::run(bench),
         }

@@ -1,0 +1,176 @@
+//! What clients see of a snapshot of a million sessions while it is written.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+
+use crate::{
+    Bench,
+    content::{Content, KEY_BYTES},
+    control::Control,
+    load::{Expected, Load, Pace, Plan, Traffic},
+    peer::Peer,
+    process,
+    report::{Goal, Measure, Report},
+    request::{
+        Part::{Slot, Text},
+        Template,
+    },
+    statistic::Direction,
+    throughput::fill,
+};
+
+const VALUE_BYTES: usize = 300;
+/// At fixed times: a stall is seen by all that fall into it.
+const REQUESTS_PER_SECOND: f64 = 10_000.0;
+/// One request of so many writes.
+const WRITES_ONE_IN: u32 = 10;
+/// A snapshot that is not written after so long has failed.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
+/// Between two looks whether it is written; each also takes the resident memory.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
+
+const GET: u8 = 0;
+const SET: u8 = 1;
+
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
+    let keys = bench.options.million();
+    let about = format!("{REQUESTS_PER_SECOND} requests/s (90 % GET, 10 % SET) of {keys} sessions while BGSAVE writes them");
+    let measures = vec![
+        Measure::new("p99 before ms", 3),
+        Measure::new("max before ms", 1),
+        Measure::new("p99 ms", 3).compared("p99", Direction::OursOverPeers),
+        Measure::new("p99.9 ms", 3),
+        Measure::new("max ms", 1).compared("max", Direction::OursOverPeers).goal(Some(Goal::AtMost(5.0))),
+        Measure::new("load's own pause ms", 1),
+        Measure::new("snapshot s", 2),
+        Measure::new("RSS before MiB", 0),
+        Measure::new("peak more MiB", 0),
+    ];
+    let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
+    let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
+    let mut report = Report::new("snapshot".to_owned(), about, measures, &names);
+    let content = Content::new("session", keys as usize, bench.options.seed);
+    for round in 1..=bench.options.long_rounds() {
+        for (index, peer) in peers.iter().enumerate() {
+            bench.progress.step(format!("snapshot: round {round} of {}, {peer}", bench.options.long_rounds()));
+            let values = measure(bench, peer, &content).with_context(|| peer.name.clone())?;
+            report.push(index, &values);
+        }
+    }
+    Ok(vec![report])
+}
+
+fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 9]> {
+    let server = peer.start(usize::from(bench.options.threads), bench.options.pin)?;
+    fill(&server, &mut Requests::all(content))?;
+    let mut control = Control::connect(&server)?;
+    let stop = AtomicBool::new(false);
+    let mut requests = Requests::random(content, &stop, bench.options.seed);
+    let mut load = Load::connect(server.addr(), server.protocol, usize::from(bench.options.connections))?;
+    let plan = |duration| Plan { depth: usize::MAX, pace: Pace::Fixed(REQUESTS_PER_SECOND), duration };
+    let before = load.run(&mut requests, plan(Some(bench.options.turn())))?;
+    let rss_before = process::rss(server.pid())?;
+    let (watched, during) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let watched = watch(&mut control, server.pid());
+            stop.store(true, Ordering::Relaxed);
+            watched
+        });
+        let during = load.run(&mut requests, plan(None));
+        (watcher.join().unwrap_or_else(|_| bail!("the watcher of the snapshot has panicked")), during)
+    });
+    let ((took, rss_peak), during) = (watched?, during?);
+    let milliseconds = |nanoseconds: u64| nanoseconds as f64 / 1e6;
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    Ok([
+        milliseconds(before.latency.value_at_quantile(0.99)),
+        milliseconds(before.latency.max()),
+        milliseconds(during.latency.value_at_quantile(0.99)),
+        milliseconds(during.latency.value_at_quantile(0.999)),
+        milliseconds(during.latency.max()),
+        during.pause_max.as_secs_f64() * 1e3,
+        took.as_secs_f64(),
+        mebibytes(rss_before),
+        mebibytes(rss_peak.saturating_sub(rss_before)),
+    ])
+}
+
+/// Has a snapshot taken; how long it took, and the most memory that the server itself had meanwhile. Pages that a fork copies are the
+/// child's or the parent's, whichever writes first, and only the parent's are seen.
+fn watch(control: &mut Control, pid: u32) -> Result<(Duration, u64)> {
+    let started = Instant::now();
+    control.call(&["BGSAVE"])?;
+    let mut peak = 0;
+    loop {
+        peak = peak.max(process::rss(pid)?);
+        let info = String::from_utf8_lossy(&control.call(&["INFO", "persistence"])?).into_owned();
+        let has = |line: &str| info.lines().any(|found| found == line);
+        if has("rdb_bgsave_in_progress:0") && started.elapsed() > SAMPLE_INTERVAL {
+            ensure!(has("rdb_last_bgsave_status:ok"), "the snapshot failed");
+            return Ok((started.elapsed(), peak));
+        }
+        ensure!(started.elapsed() < SNAPSHOT_MAX, "no snapshot after {} s", SNAPSHOT_MAX.as_secs());
+        thread::sleep(SAMPLE_INTERVAL);
+    }
+}
+
+/// SET of each key once, or GET and SET of any until told to stop.
+struct Requests<'a> {
+    content: &'a Content,
+    get: Template,
+    set: Template,
+    next: u32,
+    random: Option<(SmallRng, &'a AtomicBool)>,
+}
+
+impl<'a> Requests<'a> {
+    fn all(content: &'a Content) -> Requests<'a> {
+        Requests {
+            content,
+            get: Template::command(&[Text("GET"), Slot(KEY_BYTES)]),
+            set: Template::command(&[Text("SET"), Slot(KEY_BYTES), Slot(VALUE_BYTES), Text("EX"), Text("86400")]),
+            next: 0,
+            random: None,
+        }
+    }
+
+    fn random(content: &'a Content, stop: &'a AtomicBool, seed: u64) -> Requests<'a> {
+        Requests { random: Some((SmallRng::seed_from_u64(seed), stop)), ..Requests::all(content) }
+    }
+}
+
+impl Traffic for Requests<'_> {
+    fn next(&mut self, _: usize, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) -> bool {
+        let count = self.content.count() as u32;
+        let (key, writes) = match &mut self.random {
+            Some((_, stop)) if stop.load(Ordering::Relaxed) => return false,
+            Some((random, _)) => (random.random_range(0..count), random.random_range(0..WRITES_ONE_IN) == 0),
+            None if self.next == count => return false,
+            None => (self.next, true),
+        };
+        self.next = self.next.saturating_add(1);
+        if writes {
+            let mut request = self.set.append(out);
+            request.put(0, self.content.key(key));
+            self.content.write_value(key, 0, request.slot(1));
+        } else {
+            self.get.append(out).put(0, self.content.key(key));
+        }
+        expected(Expected { kind: if writes { SET } else { GET }, key, is_last: true });
+        true
+    }
+
+    fn check(&mut self, expected: Expected, reply: &[u8]) -> bool {
+        if expected.kind == SET {
+            return reply == b"+OK\r\n";
+        }
+        let value = reply.strip_prefix(b"$300\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
+        value.is_some_and(|value| value.len() == VALUE_BYTES && self.content.is_value(expected.key, 0, value))
+    }
+}
