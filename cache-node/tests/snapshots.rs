@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use support::{
@@ -288,7 +289,7 @@ fn rules_save_and_a_failure_is_told() {
     assert_eq!(info(&mut wire, "rdb_last_bgsave_status"), "ok");
     for _ in 0..3 {
         // Names have seconds.
-        thread::sleep(std::time::Duration::from_millis(1_050));
+        thread::sleep(Duration::from_millis(1_050));
         assert_eq!(wire.run("SAVE"), Value::ok());
     }
     let kept = |folder: &Path| {
@@ -334,5 +335,20 @@ fn shutdown_saves_or_not_as_it_is_told() {
         let status = ending.process.wait().unwrap();
         assert!(status.success(), "{command}: {status}");
         assert_eq!(content(node(folder.path(), &[]).address).len(), expected, "{command} with save '{rules}'");
+    }
+}
+
+/// INFO looks at the snapshots' state with everything locked, and the rules count changes: in the wrong order they wait for each other.
+#[test]
+fn info_and_the_rules_do_not_wait_for_each_other() {
+    let folder = TempDir::new().unwrap();
+    let saving = node(folder.path(), &["--save", "3600", "1000000"]);
+    let mut wire = Wire::connect(saving.address);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(3) {
+        for _ in 0..50 {
+            wire.send(&["INFO", "persistence"]);
+        }
+        (0..50).for_each(|_| drop(wire.read()));
     }
 }

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long after a failure the rules wait (Redis: `CONFIG_BGSAVE_RETRY_DELAY`).
 const RETRY_SECONDS: u64 = 5;
 
-/// The state of a node's snapshots.
+/// The state of a node's snapshots. Its mutex is locked behind shards and never before them.
 #[derive(Debug)]
 pub(crate) struct Saver {
     state: Mutex<State>,
@@ -128,12 +128,8 @@ impl Saver {
     /// # Errors
     /// When one is being written already, and those of the system.
     pub(crate) fn save(&self, shared: &Shared) -> io::Result<()> {
-        {
-            let mut state = self.state.lock();
-            if state.running_since.is_some() {
-                return Err(io::Error::other("Background save already in progress"));
-            }
-            state.running_since = Some(Instant::now());
+        if !self.state.lock().begin() {
+            return Err(io::Error::other("Background save already in progress"));
         }
         self.write(shared)
     }
@@ -156,6 +152,8 @@ impl Saver {
     /// Writes the file; `running_since` is set.
     fn write(&self, shared: &Shared) -> io::Result<()> {
         let outcome = self.write_file(shared);
+        // One may have been asked for meanwhile.
+        self.called.notify_all();
         self.follow_config(&shared.config(), &shared.gate);
         outcome
     }
@@ -205,34 +203,56 @@ impl Saver {
     fn wait(&self, shared: &Shared) -> bool {
         loop {
             let mut state = self.state.lock();
-            if !state.is_asked && !state.is_ending {
+            let is_free = state.running_since.is_none();
+            if !(state.is_ending || is_free && state.is_asked) {
                 self.called.wait_for(&mut state, LOOK);
             }
             if state.is_ending {
                 return false;
             }
-            let is_free = state.running_since.is_none();
-            let is_due = is_free && (std::mem::take(&mut state.is_asked) || is_due(shared, &state));
-            if is_due {
-                state.running_since = Some(Instant::now());
+            if state.begin_asked() {
+                return true;
+            }
+            let (tried, report) = (state.tried, state.report.clone());
+            // Shards are counted with nothing locked: INFO asks for the report with all of them locked.
+            drop(state);
+            if is_due(shared, tried, &report) && self.state.lock().begin() {
                 return true;
             }
         }
     }
 }
 
-/// Whether rules or schedule ask for a snapshot.
-fn is_due(shared: &Shared, state: &State) -> bool {
+impl State {
+    /// Begins one, if none runs.
+    fn begin(&mut self) -> bool {
+        let is_free = self.running_since.is_none();
+        if is_free {
+            self.running_since = Some(Instant::now());
+        }
+        is_free
+    }
+
+    /// Begins the one that was asked for.
+    fn begin_asked(&mut self) -> bool {
+        let begins = self.is_asked && self.begin();
+        self.is_asked &= !begins;
+        begins
+    }
+}
+
+/// Whether rules or schedule ask for a snapshot, the last one having been tried at `tried`, in Unix seconds.
+fn is_due(shared: &Shared, tried: u64, report: &SaveReport) -> bool {
     let config = shared.config();
     let now = now().unix_ms / 1000;
-    if config.snapshot_schedule.is_due(state.tried, now) {
+    if config.snapshot_schedule.is_due(tried, now) {
         return true;
     }
-    if config.save.is_empty() || (state.report.error.is_some() && now < state.tried + RETRY_SECONDS) {
+    if config.save.is_empty() || (report.error.is_some() && now < tried + RETRY_SECONDS) {
         return false;
     }
-    let changes = shared.keyspace.changes().saturating_sub(state.report.changes_saved);
-    let since = now.saturating_sub(state.report.last_save);
+    let changes = shared.keyspace.changes().saturating_sub(report.changes_saved);
+    let since = now.saturating_sub(report.last_save);
     changes > 0 && config.save.iter().any(|rule| since >= rule.seconds && changes >= rule.changes)
 }
 
