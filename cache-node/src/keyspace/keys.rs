@@ -794,7 +794,7 @@ impl Drop for Keys<'_> {
     }
 }
 
-pub(super) fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
+fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
     let entry = shard.entry(db, position);
     match entry.form() {
         Form::Object => ValueRef::of_object(shard.object(entry.object())),

@@ -10,14 +10,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use parking_lot::MutexGuard;
+
 use crate::keyspace::{
-    Keyspace, Now, Usage, ValueRef, entry,
+    Keyspace, Now, Usage, ValueRef,
+    entry::{self, Entry, Form},
     index::Index,
-    keys::value_of,
     shard::{Shard, Sweep},
 };
 
-/// Bytes that a slice of the walk hands over per hold of a shard's lock, about 100 µs; one entry more when it is larger.
+/// Bytes that a slice of the walk hands over per hold of a shard's lock, about 20 µs; one entry more when it is larger.
 const SLICE_BYTES_MAX: usize = 32 * 1024;
 
 /// Index positions that a slice looks at.
@@ -32,7 +34,7 @@ pub(crate) struct EntryRef<'a> {
     pub(crate) usage: Usage,
 }
 
-/// How entries become bytes. Called with a shard locked: it must not block.
+/// How entries become bytes. May be called with a shard locked: it must not block.
 pub(crate) trait Encode: fmt::Debug + Send + Sync {
     /// Says that the entries behind it are of this database.
     fn select_db(&self, db: usize, out: &mut Vec<u8>);
@@ -42,15 +44,32 @@ pub(crate) trait Encode: fmt::Debug + Send + Sync {
 /// What a shard has for the snapshot that runs.
 #[derive(Debug)]
 pub(super) struct Capture {
+    form: EntryForm,
+    /// What was handed over and not yet taken: with many writes as much as the entries that they changed, each once.
+    pending: Pending,
+    /// Entries not handed over yet.
+    left: usize,
+}
+
+/// How a snapshot wants its entries.
+#[derive(Clone, Debug)]
+struct EntryForm {
     encode: Arc<dyn Encode>,
     usage: UsageKind,
     /// The moment of the snapshot.
     now: Now,
-    /// What was handed over and not yet taken: with many writes as much as the entries that they changed, each once.
-    pending: Vec<u8>,
-    pending_db: Option<usize>,
-    /// Entries not handed over yet.
-    left: usize,
+}
+
+/// Entries that were handed over. Those that lie in one slot are copied as they are, and encoded when no lock is held: that takes ten
+/// times as long.
+#[derive(Debug, Default)]
+struct Pending {
+    slots: Vec<u8>,
+    /// Database and length of each.
+    lengths: Vec<(u32, u32)>,
+    /// Entries with an object beside them, encoded.
+    encoded: Vec<u8>,
+    encoded_db: Option<usize>,
 }
 
 /// What a snapshot tells of an entry's use: what `maxmemory-policy` goes by.
@@ -78,7 +97,9 @@ pub(crate) struct Snapshot<'a> {
     cursor: Sweep,
     /// The shard that a flush took out while it was being walked.
     flushed: Option<Box<Shard>>,
-    /// Bytes that were taken last: the room for the next ones.
+    form: EntryForm,
+    /// What was taken last: the room for the next ones.
+    taken: Pending,
     chunk: Vec<u8>,
 }
 
@@ -92,6 +113,7 @@ impl Keyspace {
         cut: impl FnOnce() -> T,
     ) -> Option<(Snapshot<'_>, T)> {
         self.has_snapshot.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        let form = EntryForm { encode: Arc::clone(encode), usage, now };
         let mut sizes = vec![DbSize::default(); self.databases];
         let mut changes = 0;
         let mut guards: Vec<_> = self.cells.iter().map(|cell| cell.shard.lock()).collect();
@@ -101,12 +123,21 @@ impl Keyspace {
                 size.volatile += table.volatile_len();
             }
             changes += shard.counters.changes;
-            shard.begin_capture(encode, usage, now);
+            shard.begin_capture(&form);
         }
         let result = cut();
         drop(guards);
-        let snapshot =
-            Snapshot { keyspace: self, sizes, changes, shard: 0, cursor: Sweep::default(), flushed: None, chunk: Vec::new() };
+        let snapshot = Snapshot {
+            keyspace: self,
+            sizes,
+            changes,
+            shard: 0,
+            cursor: Sweep::default(),
+            flushed: None,
+            form,
+            taken: Pending::default(),
+            chunk: Vec::new(),
+        };
         Some((snapshot, result))
     }
 }
@@ -122,14 +153,14 @@ impl Snapshot<'_> {
         self.changes
     }
 
-    /// The next entries, encoded. `None` at the end. Holds one shard's lock for about 100 µs, longer for a single large collection.
+    /// The next entries, encoded. `None` at the end. Holds one shard's lock for about 20 µs, longer for a single large collection.
     pub(crate) fn next_chunk(&mut self) -> Option<&[u8]> {
         loop {
             if self.shard == self.keyspace.cells.len() {
                 return None;
             }
-            let (chunk, is_done) = self.slice();
-            self.chunk = chunk;
+            let is_done = self.slice();
+            self.taken.encode(&self.form, &mut self.chunk);
             if is_done {
                 self.shard += 1;
                 self.cursor = Sweep::default();
@@ -141,19 +172,20 @@ impl Snapshot<'_> {
         }
     }
 
-    fn slice(&mut self) -> (Vec<u8>, bool) {
-        if let Some(shard) = &mut self.flushed {
-            return shard.capture_slice(&mut self.cursor);
-        }
-        let mut guard = self.keyspace.cells[self.shard].shard.lock();
-        self.flushed = guard.flushed.take();
-        match &mut self.flushed {
-            Some(shard) => {
-                drop(guard);
-                shard.capture_slice(&mut self.cursor)
+    /// Takes what is pending after one more slice. `true` when the shard has nothing more.
+    fn slice(&mut self) -> bool {
+        self.taken.clear();
+        if self.flushed.is_none() {
+            let mut guard = self.keyspace.cells[self.shard].shard.lock();
+            self.flushed = guard.flushed.take();
+            if self.flushed.is_none() {
+                let is_done = guard.capture_slice(&mut self.cursor, &mut self.taken);
+                // Whoever waits is next: the walk comes back within microseconds and would go first again and again.
+                MutexGuard::unlock_fair(guard);
+                return is_done;
             }
-            None => guard.capture_slice(&mut self.cursor),
         }
+        self.flushed.as_mut().is_none_or(|shard| shard.capture_slice(&mut self.cursor, &mut self.taken))
     }
 }
 
@@ -166,13 +198,10 @@ impl Drop for Snapshot<'_> {
 }
 
 impl Shard {
-    fn begin_capture(&mut self, encode: &Arc<dyn Encode>, usage: UsageKind, now: Now) {
+    fn begin_capture(&mut self, form: &EntryForm) {
         let left = self.tables.iter().map(Index::len).sum();
         self.epoch = !self.epoch;
-        self.capture = (left > 0).then(|| {
-            let encode = Arc::clone(encode);
-            Box::new(Capture { encode, usage, now, pending: Vec::new(), pending_db: None, left })
-        });
+        self.capture = (left > 0).then(|| Box::new(Capture { form: form.clone(), pending: Pending::default(), left }));
     }
 
     /// Hands an entry over to the snapshot that runs, if it does not have it yet. Called before an entry changes.
@@ -189,31 +218,29 @@ impl Shard {
         }
         let Some(mut capture) = self.capture.take() else { return };
         let entry = self.entry(db, position);
-        if capture.pending_db != Some(db) {
-            capture.encode.select_db(db, &mut capture.pending);
-            capture.pending_db = Some(db);
+        let Capture { form, pending, left } = &mut *capture;
+        match entry.form() {
+            Form::Object => {
+                form.select_db(db, &mut pending.encoded_db, &mut pending.encoded);
+                form.encode(entry, ValueRef::of_object(self.object(entry.object())), &mut pending.encoded);
+            }
+            _ => {
+                pending.slots.extend_from_slice(entry.0);
+                pending.lengths.push((db as u32, entry.0.len() as u32));
+            }
         }
-        let value = value_of(self, db, position);
-        let usage = match capture.usage {
-            UsageKind::None => Usage::Unknown,
-            UsageKind::Idle => Usage::IdleSeconds(entry.access().idle_ms(capture.now) / 1000),
-            UsageKind::Frequency => Usage::Frequency(entry.access().frequency(capture.now) as u8),
-        };
-        let expires_at_ms = entry.expires_at_ms();
-        capture.encode.entry(EntryRef { key: entry.key(), value, expires_at_ms, usage }, &mut capture.pending);
-        capture.left -= 1;
+        *left -= 1;
         self.capture = Some(capture);
         let epoch = self.epoch;
         entry::set_epoch(self.slot_mut(db, position), epoch);
     }
 
-    /// One slice of the walk from `cursor` on: gives what is pending by then, and whether the snapshot has all of this shard.
-    fn capture_slice(&mut self, cursor: &mut Sweep) -> (Vec<u8>, bool) {
+    /// One slice of the walk from `cursor` on. `taken`, which is empty, gets what is pending by then. `true` when the snapshot has all of
+    /// this shard.
+    fn capture_slice(&mut self, cursor: &mut Sweep, taken: &mut Pending) -> bool {
         let mut looked_at = 0;
         while looked_at < SLICE_POSITIONS_MAX
-            && let Some(capture) = &self.capture
-            && capture.left > 0
-            && capture.pending.len() < SLICE_BYTES_MAX
+            && self.capture.as_ref().is_some_and(|capture| capture.has_room())
             && let Some(table) = self.tables.get(cursor.db)
         {
             // By hash and not by position: what is added and removed between slices moves the others.
@@ -239,25 +266,77 @@ impl Shard {
                 None => Sweep { db: cursor.db + 1, hash: 0 },
             };
         }
-        let Some(capture) = &mut self.capture else { return (Vec::new(), true) };
-        capture.pending_db = None;
-        let pending = std::mem::take(&mut capture.pending);
+        let Some(capture) = &mut self.capture else { return true };
+        std::mem::swap(&mut capture.pending, taken);
         let is_done = capture.left == 0 || cursor.db >= self.tables.len();
         if is_done {
             self.capture = None;
         }
-        (pending, is_done)
+        is_done
     }
 }
 
 impl Capture {
     fn has_room(&self) -> bool {
-        self.left > 0 && self.pending.len() < SLICE_BYTES_MAX
+        self.left > 0 && self.pending.bytes() < SLICE_BYTES_MAX
     }
 
     /// Whether the snapshot still needs entries of the shard, or has not taken what they were.
     pub(super) fn is_needed(&self) -> bool {
-        self.left > 0 || !self.pending.is_empty()
+        self.left > 0 || self.pending.bytes() > 0
+    }
+}
+
+impl EntryForm {
+    fn select_db(&self, db: usize, selected: &mut Option<usize>, out: &mut Vec<u8>) {
+        if *selected != Some(db) {
+            *selected = Some(db);
+            self.encode.select_db(db, out);
+        }
+    }
+
+    fn encode(&self, entry: Entry<'_>, value: ValueRef<'_>, out: &mut Vec<u8>) {
+        let usage = match self.usage {
+            UsageKind::None => Usage::Unknown,
+            UsageKind::Idle => Usage::IdleSeconds(entry.access().idle_ms(self.now) / 1000),
+            UsageKind::Frequency => Usage::Frequency(entry.access().frequency(self.now) as u8),
+        };
+        self.encode.entry(EntryRef { key: entry.key(), value, expires_at_ms: entry.expires_at_ms(), usage }, out);
+    }
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        self.slots.len() + self.encoded.len()
+    }
+
+    fn clear(&mut self) {
+        /// What a burst of writes left is given back.
+        const CAPACITY_KEPT: usize = 4 * SLICE_BYTES_MAX;
+        let Pending { slots, lengths, encoded, encoded_db } = self;
+        for bytes in [slots, encoded] {
+            bytes.clear();
+            bytes.shrink_to(CAPACITY_KEPT);
+        }
+        lengths.clear();
+        lengths.shrink_to(CAPACITY_KEPT);
+        *encoded_db = None;
+    }
+
+    /// Encodes everything into `out`, in the place of what is there.
+    fn encode(&self, form: &EntryForm, out: &mut Vec<u8>) {
+        out.clear();
+        let mut selected = None;
+        let mut rest = &*self.slots;
+        for (db, length) in &self.lengths {
+            let (slot, behind) = rest.split_at(*length as usize);
+            rest = behind;
+            form.select_db(*db as usize, &mut selected, out);
+            let entry = Entry(slot);
+            form.encode(entry, ValueRef::of_inline(entry.form(), entry.value()), out);
+        }
+        // It begins with the database that it is for.
+        out.extend_from_slice(&self.encoded);
     }
 }
 
