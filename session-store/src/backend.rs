@@ -23,7 +23,7 @@ use crate::{
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
 pub(crate) const GRACE_MS: i64 = 10_000;
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
-const ID_ATTEMPTS: u32 = 3;
+pub(crate) const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
 const COMMIT_TOKEN_CHARS: usize = 8;
 
@@ -349,9 +349,8 @@ impl CacheStore {
         self.committed(&answer, write, tag, None).await
     }
 
-    /// Moves a session to a fresh id, with its cart, in one step.
-    ///
-    /// Old and new keys are in different slots, so that a cluster will need two steps here: create, then end.
+    /// Moves a session to a fresh id, with its cart, in one step. Where a script may not leave its slot, `rotation` does
+    /// it in several.
     pub(crate) async fn rotate_session(
         &self,
         old: &Tag,
@@ -360,6 +359,9 @@ impl CacheStore {
         delta: &Delta<'_>,
     ) -> Result<(Id, Committed), StoreError> {
         let _changes = self.changes(old);
+        if !self.scripts_cross_slots() {
+            return self.rotate_in_steps(old, write, delta).await;
+        }
         let keys = self.keys();
         for _ in 0..ID_ATTEMPTS {
             let id = Id::default();
@@ -454,7 +456,13 @@ impl CacheStore {
         number_at(&self.script(&LIST, &call).await?, 1)
     }
 
-    async fn committed(&self, answer: &[Value], write: &Write, tag: &Tag, former: Option<&Tag>) -> Result<Committed, StoreError> {
+    pub(crate) async fn committed(
+        &self,
+        answer: &[Value],
+        write: &Write,
+        tag: &Tag,
+        former: Option<&Tag>,
+    ) -> Result<Committed, StoreError> {
         match integer(&answer[0])? {
             reply::OK => {
                 let kept_ms = number_at(answer, 2)?;
@@ -500,7 +508,7 @@ impl Packed for SessionRead<'_> {
 }
 
 /// What the scripts of a write begin with.
-fn head(call: &mut Cmd, write: &Write) {
+pub(crate) fn head(call: &mut Cmd, write: &Write) {
     call.arg(&write.token).arg(write.policy.encode());
     absolute(call, write.absolute_ms);
 }
@@ -529,7 +537,7 @@ fn compare(call: &mut Cmd, expected: Option<Expected<'_>>) {
     };
 }
 
-fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
+pub(crate) fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
     call.arg(write.count_reserved() + 2 * set.len());
     write.reserved_fields(call);
     for field in set {

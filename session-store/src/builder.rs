@@ -2,19 +2,22 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
+use redis::RedisConnectionInfo;
 
+#[cfg(feature = "tls")]
+use crate::nodes::tls;
 use crate::{
     CacheStore, EncryptionKeys, NearCache, StoreError,
     encryption::Vault,
     keys::{FORMER_KEYS_MAX, Keys},
     metrics,
     near_cache::Entries,
-    nodes::{Address, Node, Transport},
+    nodes::{Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
     store::Inner,
-    topology::Topology,
+    topology::{Cluster, Sentinel, Topology},
+    url::{Login, StoreUrl, Target},
 };
 
 /// Operations in flight at most. Further ones wait in order, within their deadline.
@@ -79,8 +82,8 @@ const PUBLIC_KEY: &[u8] = b"session-store: a public constant, see CacheStoreBuil
 #[must_use = "settings do nothing until `connect` or `connect_lazy`"]
 pub struct CacheStoreBuilder {
     url: String,
-    prefix: String,
-    pool_size: usize,
+    prefix: Option<String>,
+    pool_size: Option<usize>,
     waiting_max: usize,
     sockets: usize,
     connection_age_max: Duration,
@@ -110,8 +113,8 @@ impl CacheStoreBuilder {
     pub(crate) fn new(url: String) -> Self {
         Self {
             url,
-            prefix: PREFIX_DEFAULT.to_owned(),
-            pool_size: POOL_SIZE_DEFAULT,
+            prefix: None,
+            pool_size: None,
             waiting_max: WAITING_MAX_DEFAULT,
             sockets: SOCKETS_DEFAULT,
             connection_age_max: CONNECTION_AGE_MAX_DEFAULT,
@@ -134,7 +137,7 @@ impl CacheStoreBuilder {
     /// let builder = builder.prefix("bookshop");
     /// ```
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
 
@@ -145,7 +148,7 @@ impl CacheStoreBuilder {
     /// let builder = builder.pool_size(256);
     /// ```
     pub fn pool_size(mut self, operations: usize) -> Self {
-        self.pool_size = operations;
+        self.pool_size = Some(operations);
         self
     }
 
@@ -310,24 +313,31 @@ impl CacheStoreBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn connect_lazy(self) -> Result<CacheStore, StoreError> {
+    pub fn connect_lazy(mut self) -> Result<CacheStore, StoreError> {
+        let url = StoreUrl::parse(&self.url)?;
+        // What was said in so many words counts more than what is in the URL.
+        self.prefix = self.prefix.or_else(|| url.prefix.clone());
+        self.pool_size = self.pool_size.or(url.pool_size);
         self.check()?;
         metrics::describe();
-        let (address, login) = endpoint(&self.url)?;
-        let transport = Arc::new(Transport {
-            login,
-            queue_max: self.pool_size,
-            connect_timeout: self.connect_timeout,
-            age_max: self.connection_age_max,
-            primary_only: false,
-        });
-        let topology = Topology::Standalone(Node::new(address, transport, self.sockets));
+        let topology = self.topology(&url)?;
+        if self.near_cache.is_some() && !matches!(topology, Topology::Standalone(_)) {
+            // What tells of changes is one node, and a deposed primary would go on telling of those that it still hears of.
+            let reason = "a near cache follows one node, and the URL names Sentinels or a cluster: take away one of the two";
+            return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
+        }
+        let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
         let pool = Pool::builder(Places::default())
-            .max_size(self.pool_size)
+            .max_size(pool_size)
             .build()
             .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
         let key = self.key.as_deref().unwrap_or(PUBLIC_KEY);
-        let keys = Keys::new(&self.prefix, key, &self.former_keys, self.user_key.as_deref().unwrap_or(key));
+        let keys = Keys::new(
+            self.prefix.as_deref().unwrap_or(PREFIX_DEFAULT),
+            key,
+            &self.former_keys,
+            self.user_key.as_deref().unwrap_or(key),
+        );
         Ok(CacheStore::new(Arc::new(Inner {
             pool,
             topology,
@@ -343,12 +353,52 @@ impl CacheStoreBuilder {
         })))
     }
 
+    fn topology(&self, url: &StoreUrl) -> Result<Topology, StoreError> {
+        #[cfg(feature = "tls")]
+        let tls = url.tls.as_ref().map(tls::connector).transpose()?;
+        let transport = |login: &Login, primary_only| {
+            let mut info = RedisConnectionInfo::default();
+            if let Some(user) = &login.user {
+                info = info.set_username(user);
+            }
+            if let Some(password) = &login.password {
+                info = info.set_password(password);
+            }
+            Transport {
+                login: info,
+                queue_max: self.pool_size.unwrap_or(POOL_SIZE_DEFAULT),
+                connect_timeout: self.connect_timeout,
+                age_max: self.connection_age_max,
+                primary_only,
+                #[cfg(feature = "tls")]
+                tls: tls.clone(),
+            }
+        };
+        let requests = |primary_only| {
+            let mut transport = transport(&url.login, primary_only);
+            transport.login = transport.login.set_db(url.database);
+            transport
+        };
+        Ok(match &url.target {
+            Target::Standalone(address) => {
+                Topology::Standalone(Node::new(address.clone(), Arc::new(requests(false)), self.sockets))
+            }
+            Target::Sentinel { sentinels, name } => {
+                let questions = transport(&url.sentinel_login, false);
+                Topology::Sentinel(Sentinel::new(sentinels.clone(), name.clone(), questions, requests(true), self.sockets))
+            }
+            Target::Cluster { seeds } => Topology::Cluster(Cluster::new(seeds.clone(), requests(false), self.sockets)),
+        })
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         let times = Duration::from_millis(1)..=Duration::from_secs(60);
         let bad_prefix = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
-        let problem = if self.prefix.is_empty() || self.prefix.len() > 64 || self.prefix.contains(bad_prefix) {
+        let prefix = self.prefix.as_deref().unwrap_or(PREFIX_DEFAULT);
+        let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
+        let problem = if prefix.is_empty() || prefix.len() > 64 || prefix.contains(bad_prefix) {
             "the prefix must have 1 to 64 characters, without braces and white space"
-        } else if !(1..=65_536).contains(&self.pool_size) {
+        } else if !(1..=65_536).contains(&pool_size) {
             "the pool size must be 1 to 65536 operations"
         } else if !(1..=64).contains(&self.sockets) {
             "the number of sockets must be 1 to 64"
@@ -373,24 +423,15 @@ impl CacheStoreBuilder {
     }
 }
 
-fn endpoint(url: &str) -> Result<(Address, RedisConnectionInfo), StoreError> {
-    let invalid = |reason: &str| StoreError::InvalidUrl { reason: reason.to_owned() };
-    match url.split_once("://").map(|(scheme, _)| scheme) {
-        Some("redis" | "unix" | "redis+unix") => {}
-        Some("rediss") => return Err(invalid("TLS (rediss://) is not supported by this build")),
-        Some("redis+sentinel" | "redis+cluster" | "redis-sentinel" | "redis-cluster") => {
-            return Err(invalid("Sentinel and Cluster are not supported by this build"));
+#[cfg(test)]
+mod tests {
+    use crate::{CacheStore, NearCache, StoreError};
+
+    #[test]
+    fn a_near_cache_is_refused_where_the_node_may_change() {
+        for url in ["redis+sentinel://127.0.0.1:26379/shop", "redis+cluster://127.0.0.1:7000"] {
+            let refused = CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy();
+            assert!(matches!(refused, Err(StoreError::InvalidSettings { .. })), "{url}");
         }
-        Some(scheme) => {
-            return Err(invalid(&format!("the scheme `{scheme}://` is not one of a store")));
-        }
-        None => return Err(invalid("it has no scheme")),
     }
-    let info = url.into_connection_info().map_err(|error| invalid(error.detail().unwrap_or(error.category())))?;
-    let address = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Address::tcp(host, *port),
-        ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-        _ => return Err(invalid("this kind of address is not supported")),
-    };
-    Ok((address, info.redis_settings().clone()))
 }

@@ -22,7 +22,7 @@ pub(crate) const NOT_SERVING: [&str; 7] = ["READONLY", "MASTERDOWN", "LOADING", 
 pub enum StoreError {
     /// The URL does not name a store.
     #[error(
-        "the store's URL cannot be used: {reason}; write it as redis://[user:password@]host:port[/database] or unix:///path/to/socket"
+        "the store's URL cannot be used: {reason}; write it as redis://[user:password@]host:port[/database], rediss:// for TLS, unix:///path/to/socket, redis+sentinel://host,host,host/name or redis+cluster://host,host,host"
     )]
     InvalidUrl {
         /// What is wrong with it. Never holds the password.

@@ -10,17 +10,20 @@ use std::{
 };
 
 use deadpool::managed::Object;
+use futures_util::future::try_join_all;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::Instrument as _;
 
 use crate::{
     CacheStore, Stage, StoreError,
+    error::NOT_SERVING,
     metrics::{InFlight, Operation, Waiting},
-    nodes::{Failure, Node, Origin, is_broken, is_wrong_node},
+    nodes::{Address, Failure, Node, Origin, is_broken},
     pool::Places,
     record::malformed,
     scripts::Source,
+    topology::{Asking, Slot, split},
     wire::{Packed, Reply},
 };
 
@@ -28,6 +31,8 @@ use crate::{
 const ATTEMPTS: u32 = 3;
 /// Before a node that said it is not, or not yet, the one to ask is asked again. The deadline bounds how often.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
+/// Redirections of a cluster that are followed without a pause.
+const REDIRECTIONS_AT_ONCE: u32 = 3;
 /// While a request waits through an outage: until it looks again, when nothing tells it that the node is back.
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -109,11 +114,25 @@ impl CacheStore {
         outcome
     }
 
+    /// In a cluster, commands that go together find their own ways, at the same time.
     async fn send_patiently(&self, request: &dyn Packed, began: Instant) -> Result<Reply, Problem> {
-        match self.within(request, began + self.inner.deadline).await {
+        if self.inner.topology.is_one_node() {
+            return self.send_to(request, None, began).await;
+        }
+        let mut commands = split(request);
+        if let [command] = &commands[..] {
+            return self.send_to(command, command.slot(), began).await;
+        }
+        let replies = commands.drain(..).map(|command| async move { self.send_to(&command, command.slot(), began).await });
+        Ok(Reply::concat(&try_join_all(replies).await?))
+    }
+
+    async fn send_to(&self, request: &dyn Packed, slot: Option<Slot>, began: Instant) -> Result<Reply, Problem> {
+        match self.within(request, slot, began + self.inner.deadline).await {
             Err(problem) if problem.is_outage() => {
                 let left = self.patience.left();
-                let outcome = if left.is_zero() { Err(problem) } else { self.wait_through(request, problem, began + left).await };
+                let outcome =
+                    if left.is_zero() { Err(problem) } else { self.wait_through(request, slot, problem, began + left).await };
                 if outcome.as_ref().is_err_and(Problem::is_outage) {
                     self.patience.met_outage.store(true, Ordering::Relaxed);
                 }
@@ -125,19 +144,25 @@ impl CacheStore {
 
     /// Repeats the operation whenever the store may be back, until the request's patience is at its end. Every operation
     /// may be repeated: reads, touches, and scripts that carry a token.
-    async fn wait_through(&self, request: &dyn Packed, mut problem: Problem, until: Instant) -> Result<Reply, Problem> {
+    async fn wait_through(
+        &self,
+        request: &dyn Packed,
+        slot: Option<Slot>,
+        mut problem: Problem,
+        until: Instant,
+    ) -> Result<Reply, Problem> {
         let began = Instant::now();
         let outcome = loop {
             let pause = sleep_until(until.min(Instant::now() + WAIT_PAUSE));
             tokio::select! {
                 // A node that is back at once, and fails again, is not asked without a pause.
-                () = async { sleep(RETRY_PAUSE).await; self.inner.topology.recovered().await } => {}
+                () = async { sleep(RETRY_PAUSE).await; self.inner.topology.recovered(slot).await } => {}
                 () = pause => {}
             }
             if Instant::now() >= until {
                 break Err(problem);
             }
-            match self.within(request, until.min(Instant::now() + self.inner.deadline)).await {
+            match self.within(request, slot, until.min(Instant::now() + self.inner.deadline)).await {
                 Err(again) if again.is_outage() => problem = again,
                 outcome => break outcome,
             }
@@ -146,10 +171,10 @@ impl CacheStore {
         outcome
     }
 
-    async fn within(&self, request: &dyn Packed, deadline: Instant) -> Result<Reply, Problem> {
+    async fn within(&self, request: &dyn Packed, slot: Option<Slot>, deadline: Instant) -> Result<Reply, Problem> {
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
-        if let Ok(answer) = timeout_at(deadline, self.attempts(request, &mut origin)).await {
+        if let Ok(answer) = timeout_at(deadline, self.attempts(request, slot, &mut origin)).await {
             return answer;
         }
         let waited = self.inner.deadline;
@@ -177,23 +202,37 @@ impl CacheStore {
         pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))
     }
 
-    async fn attempts(&self, request: &dyn Packed, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
+    async fn attempts(&self, request: &dyn Packed, slot: Option<Slot>, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
+        let topology = &self.inner.topology;
         let mut place = self.place().await?;
         let _in_flight = InFlight::begin();
         let mut broken: Option<RedisError> = None;
-        let mut attempt = 1;
+        let mut redirected: Option<Arc<Node>> = None;
+        let mut asking = false;
+        let (mut attempt, mut redirections) = (1, 0);
         loop {
-            let node: Arc<Node> = self.inner.topology.node().await.map_err(Problem::Store)?;
+            let node = match redirected.take() {
+                Some(node) => node,
+                None => topology.node(slot).await.map_err(Problem::Store)?,
+            };
             let handle = match (place.handle(&node).await, &broken) {
                 (Ok(handle), _) => handle,
-                (Err(error), None) => return Err(Problem::Store(error)),
-                // What broke may have been carried out, whatever the new connection fails at.
-                (Err(error), Some(broken)) => {
-                    return Err(Problem::Store(StoreError::Disconnected { reason: format!("{broken}; then: {error}") }));
+                (Err(error), broken) => {
+                    topology.refresh();
+                    return Err(Problem::Store(match broken {
+                        None => error,
+                        // What broke may have been carried out, whatever the new connection fails at.
+                        Some(broken) => StoreError::Disconnected { reason: format!("{broken}; then: {error}") },
+                    }));
                 }
             };
             let origin = origin.insert(handle.origin());
-            let error = match handle.connection.wire.ask(request).await {
+            let asked = if asking {
+                Asking(request).send(&handle.connection.wire).await
+            } else {
+                handle.connection.wire.ask(request).await
+            };
+            let error = match asked {
                 Ok(reply) => match reply.error() {
                     None => {
                         origin.answered();
@@ -203,27 +242,77 @@ impl CacheStore {
                 },
                 Err(error) => error,
             };
-            if is_broken(&error) {
-                origin.broke();
-                if attempt == ATTEMPTS {
-                    return Err(Problem::Store(StoreError::Disconnected { reason: error.to_string() }));
+            asking = false;
+            match Verdict::of(&error) {
+                Verdict::Broken => {
+                    origin.broke();
+                    topology.refresh();
+                    if attempt == ATTEMPTS {
+                        return Err(Problem::Store(StoreError::Disconnected { reason: error.to_string() }));
+                    }
+                    // On a fresh connection in the same place, since the others may be as broken without knowing it.
+                    attempt += 1;
+                    broken = Some(error);
                 }
-                // On a fresh connection in the same place, since the other ones may be just as broken without knowing it.
-                attempt += 1;
-                broken = Some(error);
-                continue;
+                Verdict::Elsewhere { for_good } => {
+                    origin.answered();
+                    let to = error.redirect_node().and_then(|(address, _)| Address::of_answer(address, node.address()));
+                    redirected = slot.zip(to).and_then(|(slot, to)| topology.redirected(slot, to, for_good));
+                    if redirected.is_none() {
+                        return Err(Problem::Refused(error));
+                    }
+                    asking = !for_good;
+                    redirections += 1;
+                    if redirections > REDIRECTIONS_AT_ONCE {
+                        sleep(RETRY_PAUSE).await;
+                    }
+                }
+                Verdict::Later => {
+                    origin.answered();
+                    sleep(RETRY_PAUSE).await;
+                }
+                Verdict::WrongNode => {
+                    // After a failover the name may lead elsewhere: the next attempt connects anew.
+                    origin.broke();
+                    node.failed(Failure::NotServing, error.detail().unwrap_or(error.category()));
+                    topology.refresh();
+                    if node.admit().is_err() {
+                        return Err(Problem::Refused(error));
+                    }
+                    sleep(RETRY_PAUSE).await;
+                }
+                Verdict::Refused => {
+                    origin.answered();
+                    return Err(Problem::Refused(error));
+                }
             }
-            if !is_wrong_node(&error) {
-                origin.answered();
-                return Err(Problem::Refused(error));
-            }
-            // After a failover the name may lead elsewhere: the next attempt connects anew.
-            origin.broke();
-            node.failed(Failure::NotServing, error.detail().unwrap_or(error.category()));
-            if node.admit().is_err() {
-                return Err(Problem::Refused(error));
-            }
-            sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+/// What an error says about the next attempt.
+enum Verdict {
+    /// The connection cannot be used any more.
+    Broken,
+    /// Another node has the slot, for good or while it is on its way.
+    Elsewhere { for_good: bool },
+    /// The keys of the request are on two nodes for a moment.
+    Later,
+    /// The node is not, or not yet, the one to ask.
+    WrongNode,
+    /// Another attempt would end as this one.
+    Refused,
+}
+
+impl Verdict {
+    fn of(error: &RedisError) -> Self {
+        match error.code() {
+            _ if is_broken(error) => Self::Broken,
+            Some("MOVED") => Self::Elsewhere { for_good: true },
+            Some("ASK") => Self::Elsewhere { for_good: false },
+            Some("TRYAGAIN") => Self::Later,
+            Some(code) if NOT_SERVING.contains(&code) => Self::WrongNode,
+            _ => Self::Refused,
         }
     }
 }
@@ -238,7 +327,7 @@ impl Problem {
     fn is_outage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_outage(),
-            Self::Refused(error) => is_wrong_node(error),
+            Self::Refused(error) => error.code().is_some_and(|code| NOT_SERVING.contains(&code)),
         }
     }
 

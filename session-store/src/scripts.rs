@@ -30,6 +30,8 @@ macro_rules! all {
 pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Create, in_parts_and_keep!("create")));
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
 pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, all!("rotate")));
+pub(crate) static PLACE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, in_parts_and_keep!("place")));
+pub(crate) static RETIRE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, include_str!("scripts/retire.lua")));
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::End, include_str!("scripts/end.lua")));
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Touch, keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));

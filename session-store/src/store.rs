@@ -109,7 +109,26 @@ pub struct StoreStatus {
 impl CacheStore {
     /// Connects with the default settings, and asks the store for a sign of life.
     ///
-    /// The URL is `redis://[user:password@]host:port[/database]` or `unix:///path/to/socket`.
+    /// | URL | store |
+    /// |---|---|
+    /// | `redis://[user:password@]host[:port][/database]` | one node |
+    /// | `unix:///path/to/socket` | one node, by a socket of the file system |
+    /// | `redis+sentinel://[user:password@]host,host,host/name[/database]` | the primary that these Sentinels watch by this name |
+    /// | `redis+cluster://[user:password@]host,host,host` | a cluster, of which some nodes are named |
+    ///
+    /// `rediss` in place of `redis` speaks TLS. Settings in the query:
+    ///
+    /// | setting | what it is |
+    /// |---|---|
+    /// | `prefix`, `pool_size` | as [`CacheStoreBuilder::prefix`] and [`CacheStoreBuilder::pool_size`], which count more |
+    /// | `db`, `user`, `password` | as before the host |
+    /// | `sentinel_user`, `sentinel_password` | for the Sentinels, which do not get those of the nodes |
+    /// | `ca` | a file with the authorities that may have signed the server's certificate, instead of the system's |
+    /// | `cert`, `key` | files with the client's certificate and its key |
+    /// | `insecure=accept-any-certificate` | TLS without knowing with whom |
+    ///
+    /// A user needs these rights: `~PREFIX:* +@read +@write +@scripting +@connection +time`, with Sentinel also `+role`, in a cluster
+    /// also `+cluster|slots +cluster|info +asking`.
     ///
     /// # Errors
     ///

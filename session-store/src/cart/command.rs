@@ -36,6 +36,8 @@ pub(crate) enum Operation {
     Set,
     Clear,
     Subtract,
+    /// Nothing but the look at the session.
+    Check,
 }
 
 impl Operation {
@@ -45,6 +47,7 @@ impl Operation {
             Self::Set => "set",
             Self::Clear => "clear",
             Self::Subtract => "subtract",
+            Self::Check => "check",
         }
     }
 
@@ -53,7 +56,7 @@ impl Operation {
         match self {
             Self::Add => true,
             Self::Set => lines.iter().any(|(_, quantity)| *quantity > 0),
-            Self::Clear | Self::Subtract => false,
+            Self::Clear | Self::Subtract | Self::Check => false,
         }
     }
 }
@@ -106,6 +109,7 @@ pub(crate) async fn run(
     Err(CartError::SessionEnded)
 }
 
+#[derive(Clone, Copy)]
 enum Token<'a> {
     /// From the caller: remembered as long as the cart.
     Given(&'a str),
@@ -113,7 +117,36 @@ enum Token<'a> {
     Guard(&'a str),
 }
 
+/// One script on one node. Where a script may not leave its slot, and session and cart are in different ones, it is two
+/// steps: the session is looked at, and then the cart is changed. A session that ends between them was there when this
+/// change was let in.
 async fn call(
+    unit: &UnitOfWork,
+    target: &CartTarget,
+    token: Token<'_>,
+    operation: Operation,
+    lines: &[(&str, u32)],
+) -> Result<Vec<Value>, StoreError> {
+    let one_script = unit.store.scripts_cross_slots() || target.session.is_none_or(|session| session == target.cart);
+    if one_script {
+        return call_script(unit, target, token, operation, lines).await;
+    }
+    let tag = target.session.unwrap_or(target.cart);
+    let session = CartTarget { cart: tag, session: Some(tag), owner: target.owner, create: None };
+    let checked = call_script(unit, &session, token, Operation::Check, &[]).await?;
+    if integer(&checked[0])? != reply::OK {
+        return Ok(checked);
+    }
+    let cart = CartTarget { cart: target.cart, session: None, owner: None, create: None };
+    let mut changed = call_script(unit, &cart, token, operation, lines).await?;
+    if changed.len() == checked.len() {
+        // What became of the session's time.
+        changed.splice(6.., checked.into_iter().skip(6));
+    }
+    Ok(changed)
+}
+
+async fn call_script(
     unit: &UnitOfWork,
     target: &CartTarget,
     token: Token<'_>,

@@ -47,7 +47,7 @@ pub(crate) async fn follow(store: Weak<Inner>, entries: Arc<Entries>) {
 
 /// A connection over which the store names every session that changes from now on.
 async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<Wire, String> {
-    let node = store.topology.node().await.map_err(|error| error.to_string())?;
+    let node = store.topology.node(None).await.map_err(|error| error.to_string())?;
     let on_push: OnPush = Box::new({
         let entries = Arc::clone(entries);
         move |push| {

@@ -33,6 +33,8 @@ pub use self::route::{FreshSessionLayer, FreshSessionService, fresh_session};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// It follows one node: with a URL of Sentinels or of a cluster, the builder refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearCache {
     /// Sessions at most. Default: 10,000.

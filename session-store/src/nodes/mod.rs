@@ -5,6 +5,8 @@ mod breaker;
 mod node;
 mod probe;
 mod socket;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod transport;
 
 pub(crate) use self::{
@@ -12,7 +14,7 @@ pub(crate) use self::{
     breaker::Failure,
     node::Node,
     socket::{Handle, Origin},
-    transport::Transport,
+    transport::{Connection, Transport, role},
 };
 pub use self::{breaker::BreakerState, node::NodeStatus};
 
@@ -23,13 +25,8 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error()
 }
 
-/// Whether the error says that this node is not, or not yet, the one to ask.
-pub(crate) fn is_wrong_node(error: &RedisError) -> bool {
-    matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN"))
-}
-
 /// What an attempt to connect ended with, and what to do about it.
-fn reason(error: &RedisError) -> String {
+pub(crate) fn reason(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "connection refused; start the store, or correct the address".to_owned();
     }

@@ -59,6 +59,14 @@ impl Node {
         Arc::new(Self { address, transport, sockets, breaker: Breaker::new(started), started })
     }
 
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
     /// A handle on one of the connections; an error at once while the breaker is open.
     pub(crate) async fn handle(self: &Arc<Self>, turn: usize) -> Result<Handle, StoreError> {
         self.admit()?;

@@ -1,7 +1,7 @@
 //! How a connection to a node is made.
 
 use std::{
-    io,
+    fmt, io,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -28,8 +28,10 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const REQUESTS_PER_PLACE: usize = 4;
 const REQUESTS_MIN: usize = 1_024;
 
+const HINT: &str = "is it running, and is the address right?";
+
 /// What all connections to the nodes of one store have in common.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) login: RedisConnectionInfo,
     /// Requests that may wait for their turn in one connection.
@@ -38,7 +40,20 @@ pub(crate) struct Transport {
     pub(crate) age_max: Duration,
     /// Whether only a primary will do.
     pub(crate) primary_only: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tokio_rustls::TlsConnector>,
 }
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
+    }
+}
+
+/// What connections are made of: TCP, TLS over it, or a socket of the file system.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection. What drives it ends with its last user.
 #[derive(Debug, Clone)]
@@ -60,12 +75,28 @@ impl Transport {
         };
         match timeout(self.connect_timeout, attempts).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(connect_error(address, reason(&error))),
-            Err(_) => Err(connect_error(
-                address,
-                format!("no answer within {} ms; is it running, and is the address right?", self.connect_timeout.as_millis()),
-            )),
+            Ok(Err(error)) => Err(connect_error(address, self.explained(&error))),
+            Err(_) => Err(connect_error(address, self.late(self.connect_timeout))),
         }
+    }
+
+    /// What an attempt ended with, and what to do about it.
+    pub(crate) fn explained(&self, error: &RedisError) -> String {
+        let mut reason = reason(error);
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() && is_broken(error) && !error.is_connection_refusal() {
+            reason.push_str("; a server that wants a client's certificate does so: cert=/path/to/cert.pem&key=/path/to/key.pem");
+        }
+        reason
+    }
+
+    /// What to say when nothing came for this long.
+    pub(crate) fn late(&self, waited: Duration) -> String {
+        #[cfg(feature = "tls")]
+        let hint = if self.tls.is_some() { "is it running, is the address right, and does it speak TLS there?" } else { HINT };
+        #[cfg(not(feature = "tls"))]
+        let hint = HINT;
+        format!("no answer within {} ms; {hint}", waited.as_millis())
     }
 
     /// `reached` is set as soon as the peer's system has accepted the connection.
@@ -80,26 +111,33 @@ impl Transport {
         reached: &AtomicBool,
         on_push: Option<OnPush>,
     ) -> Result<Connection, RedisError> {
+        let stream = self.stream(address, reached).await?;
+        self.greet(stream, on_push).await
+    }
+
+    /// The stream alone, before anything is said over it.
+    pub(crate) async fn stream(&self, address: &Address, reached: &AtomicBool) -> io::Result<Box<dyn Stream>> {
         match address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 reached.store(true, Ordering::Release);
                 stream.set_nodelay(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-                self.greet(stream, on_push).await
+                #[cfg(feature = "tls")]
+                if let Some(tls) = &self.tls {
+                    return Ok(Box::new(tls.connect(super::tls::server_name(host)?, stream).await?));
+                }
+                Ok(Box::new(stream))
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await?;
                 reached.store(true, Ordering::Release);
-                self.greet(stream, on_push).await
+                Ok(Box::new(stream))
             }
         }
     }
 
-    async fn greet<S>(&self, stream: S, on_push: Option<OnPush>) -> Result<Connection, RedisError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn greet(&self, stream: Box<dyn Stream>, on_push: Option<OnPush>) -> Result<Connection, RedisError> {
         // Requests that ran out of time still have their replies to come.
         let pushes = on_push.is_some();
         let (mut wire, driver) = Wire::new(stream, (REQUESTS_PER_PLACE * self.queue_max).max(REQUESTS_MIN), on_push);
@@ -128,10 +166,15 @@ impl Transport {
 
 /// A node that does not tell its role, because its user may not ask, is taken for a primary.
 async fn is_replica(wire: &mut Wire) -> Result<bool, RedisError> {
+    Ok(role(wire).await?.is_some_and(|role| role == b"slave"))
+}
+
+/// `master` or `slave`, as nodes say; `None` when this one does not.
+pub(crate) async fn role(wire: &mut Wire) -> Result<Option<Vec<u8>>, RedisError> {
     match redis::cmd("ROLE").query_async::<Value>(wire).await {
-        Ok(Value::Array(role)) => Ok(role.first().is_some_and(|role| *role == Value::BulkString(b"slave".to_vec()))),
+        Ok(Value::Array(role)) => Ok(role.into_iter().next().and_then(|role| redis::from_redis_value(role).ok())),
         Err(error) if is_broken(&error) => Err(error),
-        Ok(_) | Err(_) => Ok(false),
+        Ok(_) | Err(_) => Ok(None),
     }
 }
 

@@ -35,6 +35,8 @@ if KEYS[3] then
 end
 
 local operation, sku = ARGV[1], ARGV[first] or ''
+-- Where the cart is in another slot than the session, this is one step and the change of the cart another.
+if operation == 'check' then return {1, 0, 0, 0, 0, 0, extended, kept} end
 local c = redis.call('HMGET', KEYS[1], '@', sku)
 local revision, lines, count = string.match(c[1] or '0 0 0', '^(%d+) (%d+) (%d+)$')
 revision, lines, count = tonumber(revision), tonumber(lines), tonumber(count)

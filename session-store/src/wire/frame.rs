@@ -136,6 +136,19 @@ impl Reply {
         self.clone().value().ok().and_then(|value| value.extract_error().err())
     }
 
+    /// Replies of several requests, one behind the other.
+    pub(crate) fn concat(replies: &[Self]) -> Self {
+        Self::new(replies.iter().map(|reply| &reply.bytes[reply.position..]).collect::<Vec<_>>().concat().into())
+    }
+
+    /// Leaves the first reply out: what remains is as if it had been asked for alone.
+    pub(crate) fn skip_first(&mut self) -> Result<(), Malformed> {
+        self.value()?;
+        self.bytes = self.bytes.slice(self.position..);
+        self.position = 0;
+        Ok(())
+    }
+
     /// The next value. After the last one it is malformed.
     pub(crate) fn next(&mut self) -> Result<Item, Malformed> {
         let Some(Line { kind, text, after }) = line(&self.bytes, self.position)? else {

@@ -9,8 +9,10 @@
 )]
 
 pub mod app;
+pub mod fleet;
 pub mod meter;
 pub mod server;
+pub mod traffic;
 
 use std::time::Duration;
 

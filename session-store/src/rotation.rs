@@ -1,0 +1,177 @@
+//! A new id where a script may not leave its slot: the same guarantees in three steps.
+//!
+//! Read the old record and its cart; place the copy under the new id, which nobody knows yet; end the old one, if neither
+//! record nor cart has changed since. Only that last step counts: before it, nothing has happened but that a record lies
+//! there which no cookie leads to, and of several rotations at once it lets one win. What lost is removed, or ends by
+//! itself when the process dies. A tag that stays the same across a new id would make it one step, but its hash tag would be
+//! known to whoever knew the old id, and the user's cart would be in another slot all the same.
+
+use redis::{Pipeline, Value};
+use tower_sessions::session::Id;
+
+use crate::{
+    CacheStore, StoreError,
+    backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, borrowed, changes, head},
+    cart::merge::Merge,
+    keys::Tag,
+    record::{Delta, bytes, integer, number, unreadable},
+    scripts::{PLACE, RETIRE, reply},
+};
+
+/// How often it is begun anew because somebody changed the session or its cart meanwhile.
+const ROTATIONS_MAX: u32 = 16;
+
+/// The old record as it was read.
+struct Old {
+    revision: u64,
+    /// Field, value, ...
+    fields: Vec<Vec<u8>>,
+    cart: Vec<Vec<u8>>,
+    cart_revision: u64,
+    cart_ttl_ms: i64,
+    tokens: Vec<u8>,
+    tokens_ttl_ms: i64,
+}
+
+enum Read {
+    Old(Old),
+    Not(Committed),
+}
+
+impl CacheStore {
+    pub(crate) async fn rotate_in_steps(
+        &self,
+        old: &Tag,
+        write: &Write,
+        delta: &Delta<'_>,
+    ) -> Result<(Id, Committed), StoreError> {
+        let mut taken = 0;
+        for _ in 0..ROTATIONS_MAX {
+            let id = Id::default();
+            let new = self.keys().session_tag(&id);
+            let record = match self.read_old(old).await? {
+                Read::Old(record) => record,
+                Read::Not(outcome) => return Ok((id, outcome)),
+            };
+            let merged = match &write.merge {
+                Merge::Nothing => None,
+                Merge::Done(revision) => Some(*revision),
+                Merge::Here(_) => return Err(unreadable("a cart cannot be merged across slots")),
+            };
+            if merged.is_some_and(|revision| revision != record.cart_revision) {
+                return Ok((id, Committed::CartChanged));
+            }
+            let Some(placed) = self.place_copy(&new, &record, merged.is_none(), write, delta).await? else {
+                taken += 1;
+                if taken == ID_ATTEMPTS {
+                    break;
+                }
+                continue;
+            };
+            match self.retire(old, &new, &record).await? {
+                reply::OK => return Ok((id, self.committed(&placed, write, &new, Some(old)).await?)),
+                reply::CART_CHANGED => self.discard(&new).await,
+                outcome => {
+                    self.discard(&new).await;
+                    return Ok((id, if outcome == reply::ENDED { Committed::Ended } else { Committed::Gone }));
+                }
+            }
+        }
+        if taken == ID_ATTEMPTS {
+            return Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS });
+        }
+        Err(StoreError::Contended { attempts: ROTATIONS_MAX })
+    }
+
+    async fn read_old(&self, tag: &Tag) -> Result<Read, StoreError> {
+        let keys = self.keys();
+        let (session, cart, tokens) = (keys.session(tag), keys.cart(tag), keys.cart_tokens(tag));
+        let mut pipeline = Pipeline::with_capacity(5);
+        pipeline.cmd("HGETALL").arg(session).cmd("HGETALL").arg(&cart).cmd("PTTL").arg(&cart);
+        pipeline.cmd("GET").arg(&tokens).cmd("PTTL").arg(&tokens);
+        let Ok([session, cart, cart_ttl, tokens, tokens_ttl]) = <[Value; 5]>::try_from(self.pipeline(&pipeline).await?) else {
+            return Err(unreadable("an answer has another length"));
+        };
+        let (mut revision, mut ended, mut fields) = (None, false, Vec::new());
+        for pair in flat(session)?.chunks_exact(2) {
+            match &pair[0][..] {
+                b"@rev" => revision = Some(number(&pair[1])?),
+                b"@ended" => ended = true,
+                b"@tok" => {}
+                _ => fields.extend_from_slice(pair),
+            }
+        }
+        let cart = flat(cart)?;
+        let Some(revision) = revision else {
+            return Ok(Read::Not(if ended { Committed::Ended } else { Committed::Gone }));
+        };
+        Ok(Read::Old(Old {
+            revision,
+            fields,
+            cart_revision: revision_of(&cart)?,
+            cart,
+            cart_ttl_ms: integer(&cart_ttl)?,
+            tokens: if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? },
+            tokens_ttl_ms: integer(&tokens_ttl)?,
+        }))
+    }
+
+    /// `None` when the id is taken.
+    async fn place_copy(
+        &self,
+        new: &Tag,
+        record: &Old,
+        with_cart: bool,
+        write: &Write,
+        delta: &Delta<'_>,
+    ) -> Result<Option<Vec<Value>>, StoreError> {
+        let keys = self.keys();
+        let mut named = vec![keys.session(new), keys.cart(new), keys.cart_tokens(new)];
+        let how = self.along(&write.along, new, &mut named);
+        let mut call = PLACE.call(&borrowed(&named));
+        head(&mut call, write);
+        call.arg(how);
+        let (cart, tokens) = if with_cart { (&record.cart[..], &record.tokens[..]) } else { (&[][..], &[][..]) };
+        call.arg(record.revision + 1).arg(record.cart_ttl_ms).arg(record.tokens_ttl_ms).arg(tokens);
+        for fields in [&record.fields[..], cart] {
+            call.arg(fields.len());
+            for part in fields {
+                call.arg(&part[..]);
+            }
+        }
+        changes(&mut call, write, &delta.set, &delta.removed);
+        let answer = self.script(&PLACE, &call).await?;
+        Ok((integer(&answer[0])? != reply::TAKEN).then_some(answer))
+    }
+
+    async fn retire(&self, old: &Tag, new: &Tag, record: &Old) -> Result<i64, StoreError> {
+        let keys = self.keys();
+        let mut call = RETIRE.call(&[&keys.session(old), &keys.cart(old), &keys.cart_tokens(old)]);
+        call.arg(new.as_str()).arg(record.revision).arg(record.cart_revision).arg(GRACE_MS);
+        integer(&self.script(&RETIRE, &call).await?[0])
+    }
+
+    /// A record that nobody knows of. When it cannot be removed, it ends at its time.
+    async fn discard(&self, new: &Tag) {
+        let keys = self.keys();
+        let mut command = redis::cmd("DEL");
+        command.arg(keys.session(new)).arg(keys.cart(new)).arg(keys.cart_tokens(new));
+        if let Err(error) = self.command(&command).await {
+            tracing::debug!(%error, "a record that a lost rotation left was not removed");
+        }
+    }
+}
+
+/// The revision is the first number of the field `@`; a cart that is not there is at 0.
+fn revision_of(cart: &[Vec<u8>]) -> Result<u64, StoreError> {
+    let meta = cart.chunks_exact(2).find(|pair| pair[0] == b"@").map(|pair| &pair[1][..]);
+    meta.map_or(Ok(0), |meta| number(meta.split(|byte| *byte == b' ').next().unwrap_or_default()))
+}
+
+fn flat(hash: Value) -> Result<Vec<Vec<u8>>, StoreError> {
+    match hash {
+        Value::Array(parts) => parts.into_iter().map(bytes).collect(),
+        Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [bytes(name), bytes(value)]).collect(),
+        _ => Err(unreadable("a hash is not one")),
+    }
+}

@@ -1,0 +1,130 @@
+//! A cluster of six real nodes: every operation, slots that move, a primary that dies.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use session_store::{BreakerState, CacheStore};
+use support::{
+    Visitor,
+    fleet::{Cluster, Security},
+    traffic::{Traffic, app_on, waiting_app},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_works_across_slots() {
+    for security in [Security::Plain, Security::TlsAndAcl] {
+        let cluster = Cluster::start(security).await;
+        let (a, b) = (waiting_app(&cluster.url, PATIENCE).await, waiting_app(&cluster.url, PATIENCE).await);
+        // Enough visitors that every pair of primaries has one whose session and cart are there.
+        for i in 0..24 {
+            let mut visitor = Visitor::default();
+            visitor.post(&a, "/set/name/ada").await.ok();
+            visitor.post(&b, "/cart/add/TEA/2").await.ok();
+            let before = visitor.clone();
+            visitor.post(&a, "/cycle").await.ok();
+            assert_ne!(visitor.cookie, before.cookie);
+            assert_eq!(visitor.get(&b, "/cart").await.ok().body, "TEA=2", "the cart has moved");
+            assert_eq!(visitor.get(&b, "/get/name").await.ok().body, "ada");
+            assert_eq!(before.clone().post(&b, "/set/name/eve").await.status, http::StatusCode::CONFLICT);
+
+            let user = format!("/login/user-{i}");
+            visitor.post(&a, &user).await.ok();
+            visitor.post(&b, "/cart/add/CUP/1").await.ok();
+            visitor.post(&a, "/cart/add/TEA/1").await.ok();
+            assert_eq!(visitor.get(&b, "/cart").await.ok().body, "CUP=1,TEA=3");
+            assert_eq!(visitor.get(&b, "/page").await.status, http::StatusCode::OK);
+
+            let mut elsewhere = Visitor::default();
+            elsewhere.post(&b, "/cart/add/TEA/4").await.ok();
+            elsewhere.post(&b, &user).await.ok();
+            assert_eq!(visitor.get(&a, "/cart").await.ok().body, "CUP=1,TEA=7", "both carts are one");
+            visitor.post(&a, "/logout").await.ok();
+            assert_eq!(visitor.get(&b, "/get/name").await.ok().body, "-");
+            assert_eq!(elsewhere.get(&b, "/cart").await.ok().body, "CUP=1,TEA=7");
+        }
+        assert!(cluster.primaries().await.len() == 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_new_ids_at_once_one_lives_and_no_addition_is_lost() {
+    let cluster = Cluster::start(Security::Plain).await;
+    let app = waiting_app(&cluster.url, PATIENCE).await;
+    for _ in 0..10 {
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        let mut requests = tokio::task::JoinSet::new();
+        for i in 0..12 {
+            let (app, mut visitor) = (app.clone(), visitor.clone());
+            let path = if i % 4 == 0 { "/cycle" } else { "/cart/add/TEA/1" };
+            requests.spawn(async move {
+                let answer = visitor.post(&app, path).await;
+                (path, answer.status, visitor.cookie)
+            });
+        }
+        let answers = requests.join_all().await;
+        let new: Vec<_> = answers.iter().filter(|(path, status, _)| *path == "/cycle" && status.is_success()).collect();
+        assert_eq!(new.len(), 1, "{answers:?}");
+        let added = answers.iter().filter(|(path, status, _)| *path != "/cycle" && status.is_success()).count();
+        let mut winner = Visitor { cookie: new[0].2.clone() };
+        assert_eq!(winner.get(&app, "/cart").await.ok().body, format!("TEA={}", added + 1), "{answers:?}");
+        assert_eq!(winner.get(&app, "/get/name").await.ok().body, "ada");
+    }
+    // Records that lost are removed: ten live sessions, and marks of ended ones.
+    let mut live = 0;
+    for node in cluster.primaries().await {
+        let mut connection = cluster.nodes[node].connection().await;
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*:session:*").query_async(&mut connection).await.unwrap();
+        for key in keys {
+            let revision: Option<u64> = redis::cmd("HGET").arg(key).arg("@rev").query_async(&mut connection).await.unwrap();
+            live += usize::from(revision.is_some());
+        }
+    }
+    assert_eq!(live, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_move_under_traffic_and_a_primary_dies_and_no_visitor_sees_an_error() {
+    for security in [Security::Plain, Security::TlsAndAcl] {
+        let mut cluster = Cluster::start(security).await;
+        let store = CacheStore::connect(&cluster.url).await.unwrap();
+        let app = app_on(store.clone(), PATIENCE);
+
+        let traffic = Traffic::start(&app, 16).await;
+        let primaries = cluster.primaries().await;
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            cluster.reshard(primaries[from], primaries[to], 1_500).await;
+        }
+        let summary = traffic.finish(None).await;
+        assert!(summary.confirmed > 100 && summary.lost == 0, "{summary:?}");
+
+        let traffic = Traffic::start(&app, 16).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let victim = cluster.primaries().await[1];
+        let lost_at = Instant::now();
+        cluster.nodes[victim].kill();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let summary = traffic.finish(Some((lost_at, Duration::from_millis(500)))).await;
+        assert!(summary.confirmed > 100 && summary.slowest > Duration::from_millis(500), "{summary:?}");
+        let status = store.status();
+        assert!(status.nodes.len() == 3 && status.nodes.iter().all(|node| node.breaker == BreakerState::Closed), "{status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_not_there_says_so() {
+    let hosts = [support::fleet::free_port(), support::fleet::free_port()].map(|port| format!("127.0.0.1:{port}")).join(",");
+    let began = Instant::now();
+    let error = CacheStore::connect(format!("redis+cluster://{hosts}")).await.unwrap_err().to_string();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(error.contains(&hosts.replace(',', ", ")) && error.contains("connection refused"), "{error}");
+
+    let node = support::Server::start(support::server::Backend::Redis).await;
+    let error = CacheStore::connect(format!("redis+cluster://127.0.0.1:{}", node.port)).await.unwrap_err().to_string();
+    assert!(error.contains("cluster support disabled"), "{error}");
+}

@@ -1,0 +1,85 @@
+//! Three real Sentinels: a failover that is asked for, and one after a crash, under traffic.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use session_store::{BreakerState, CacheStore};
+use support::{
+    Visitor,
+    fleet::{Security, Sentinels, free_port},
+    traffic::{Traffic, app_on},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_followed_under_traffic_and_no_visitor_sees_an_error() {
+    for security in [Security::Plain, Security::TlsAndAcl] {
+        let mut fleet = Sentinels::start(security).await;
+        let store = CacheStore::connect(&fleet.url).await.unwrap();
+        assert_eq!(store.status().topology, "sentinel");
+        let app = app_on(store.clone(), PATIENCE);
+
+        // Asked for: the old primary lives on as a replica, and says READONLY.
+        let before = fleet.primary().await.store_port;
+        let traffic = Traffic::start(&app, 16).await;
+        let _: String = fleet.sentinels[1].ask(&["SENTINEL", "FAILOVER", "main"]).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        // Sentinel does not stop writes before it promotes: what the old primary took meanwhile is lost.
+        let summary = traffic.finish(Some((Instant::now(), Duration::from_secs(60)))).await;
+        assert!(summary.confirmed > 100 && summary.lost < summary.confirmed / 20, "{summary:?}");
+        assert_ne!(fleet.primary().await.store_port, before);
+
+        // A crash.
+        let traffic = Traffic::start(&app, 16).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let victim = fleet.primary().await;
+        let address = format!("127.0.0.1:{}", victim.store_port);
+        assert_eq!(store.status().nodes[0].address, address);
+        let lost_at = Instant::now();
+        victim.kill();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let summary = traffic.finish(Some((lost_at, Duration::from_millis(500)))).await;
+        assert!(summary.confirmed > 100 && summary.slowest > Duration::from_millis(500), "{summary:?}");
+        let node = store.status().nodes.remove(0);
+        assert_ne!(node.address, address);
+        assert_eq!(node.breaker, BreakerState::Closed);
+
+        // It comes back, and is told that it is a replica; nobody is led to it.
+        let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
+        fleet.nodes.iter_mut().find(|node| node.store_port == port).unwrap().start();
+        let traffic = Traffic::start(&app, 4).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let summary = traffic.finish(None).await;
+        assert!(summary.slowest < Duration::from_secs(1), "{summary:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sentinel_that_answers_is_enough_and_a_hung_primary_is_left() {
+    let mut fleet = Sentinels::start(Security::Plain).await;
+    let dead = format!("127.0.0.1:{}", free_port());
+    let alive = format!("127.0.0.1:{}", fleet.sentinels[2].port);
+    let store = CacheStore::connect(format!("redis+sentinel://{dead},{alive}/main")).await.unwrap();
+    let app = app_on(store.clone(), PATIENCE);
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/cart/add/TEA/1").await.ok();
+    fleet.primary().await.signal("-STOP");
+    visitor.post(&app, "/cart/add/TEA/1").await.ok();
+    assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_said() {
+    let hosts = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}")).join(",");
+    let began = Instant::now();
+    let error = CacheStore::connect(format!("redis+sentinel://{hosts}/main")).await.unwrap_err().to_string();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(error.contains("the Sentinels 127.0.0.1:") && error.contains("connection refused"), "{error}");
+
+    let fleet = Sentinels::start(Security::Plain).await;
+    let error = CacheStore::connect(fleet.url.replace("/main", "/other")).await.unwrap_err().to_string();
+    assert!(error.contains("by the name `other`"), "{error}");
+}

@@ -1,0 +1,401 @@
+//! Real Redis processes that work together: a primary with replicas and Sentinels, or a cluster.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// What the user `shop` of every node may do: what the library needs, and nothing else.
+const ACL: &str = "user shop on >sesame resetchannels ~shop:* -@all +@read +@write +@scripting +@connection +time +role \
+                   +cluster|slots +cluster|info +asking -keys -scan -randomkey -flushdb -flushall -swapdb";
+
+/// How nodes are spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    Plain,
+    /// TLS with a client's certificate, and a user with few rights.
+    TlsAndAcl,
+}
+
+/// Certificates of an authority of our own, in files.
+pub struct Certificates {
+    pub folder: PathBuf,
+}
+
+impl Certificates {
+    pub fn make(folder: &Path) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.distinguished_name.push(DnType::CommonName, "the authority of a test");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().unwrap();
+            let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+            let mut certificate = CertificateParams::new(names).unwrap();
+            // OpenSSL takes one whose name is its issuer's for self-signed.
+            certificate.distinguished_name.push(DnType::CommonName, name);
+            let certificate = certificate.signed_by(&key, &authority).unwrap();
+            std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+            std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        Self { folder: folder.to_path_buf() }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// Settings of a server.
+    pub fn server_args(&self) -> Vec<String> {
+        ["tls-cert-file", "server.pem", "tls-key-file", "server.key", "tls-ca-cert-file", "ca.pem"]
+            .chunks_exact(2)
+            .flat_map(|pair| [format!("--{}", pair[0]), self.path(pair[1])])
+            .collect()
+    }
+
+    /// Settings of a client, for the query of a URL.
+    pub fn query(&self) -> String {
+        format!("ca={}&cert={}&key={}", self.path("ca.pem"), self.path("client.pem"), self.path("client.key"))
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn new_folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("session-store-{name}-{}-{}", std::process::id(), free_port()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A process of `redis-server` or `redis-sentinel`.
+pub struct Process {
+    /// Without TLS, for the test itself.
+    pub port: u16,
+    /// What the store is to use.
+    pub store_port: u16,
+    program: &'static str,
+    args: Vec<String>,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    fn new(program: &'static str, folder: &Path) -> Self {
+        let port = free_port();
+        let folder = folder.join(port.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        Self { port, store_port: port, program, args: Vec::new(), folder, child: None }
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.child.is_none());
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
+        let child = Command::new(self.program)
+            .args(&self.args)
+            .current_dir(&self.folder)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{} is needed: {error}", self.program)));
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let began = Instant::now();
+        loop {
+            if let Ok(mut connection) = client.get_multiplexed_async_connection().await
+                && redis::cmd("PING").exec_async(&mut connection).await.is_ok()
+            {
+                return connection;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{} does not come up", self.program);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.connection().await).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn server(folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
+    let mut server = Process::new("redis-server", folder);
+    let acl = server.folder.join("users.acl");
+    std::fs::write(&acl, format!("user default on nopass ~* &* +@all\n{ACL}\n")).unwrap();
+    let port = server.port.to_string();
+    server.args = [
+        "--port",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--aclfile",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    server.args.push(acl.display().to_string());
+    if let (Security::TlsAndAcl, Some(certificates)) = (security, certificates) {
+        server.store_port = free_port();
+        server.args.extend(["--tls-port".to_owned(), server.store_port.to_string()]);
+        server.args.extend(["--tls-replication", "yes"].map(str::to_owned));
+        server.args.extend(certificates.server_args());
+    }
+    server
+}
+
+/// One node, with TLS and ACL.
+pub struct Secured {
+    pub node: Process,
+    pub certificates: Certificates,
+    folder: PathBuf,
+}
+
+impl Secured {
+    pub async fn start() -> Self {
+        let folder = new_folder("tls");
+        let certificates = Certificates::make(&folder);
+        let mut node = server(&folder, Security::TlsAndAcl, Some(&certificates));
+        node.start();
+        node.connection().await;
+        Self { node, certificates, folder }
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        self.node.kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A primary, two replicas and three Sentinels.
+pub struct Sentinels {
+    pub nodes: Vec<Process>,
+    pub sentinels: Vec<Process>,
+    pub url: String,
+    folder: PathBuf,
+}
+
+impl Sentinels {
+    pub async fn start(security: Security) -> Self {
+        let folder = new_folder("sentinels");
+        let certificates = (security == Security::TlsAndAcl).then(|| Certificates::make(&folder));
+        let mut nodes: Vec<_> = (0..3).map(|_| server(&folder, security, certificates.as_ref())).collect();
+        let primary_port = nodes[0].store_port;
+        for (i, node) in nodes.iter_mut().enumerate() {
+            if i > 0 {
+                node.args.extend(["--replicaof".to_owned(), format!("127.0.0.1 {primary_port}")]);
+            }
+            node.start();
+        }
+        for node in &nodes[1..] {
+            until(Duration::from_secs(20), "a replica is in step", async || {
+                node.ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up")
+            })
+            .await;
+        }
+        let mut sentinels: Vec<_> = (0..3).map(|_| Process::new("redis-sentinel", &folder)).collect();
+        for sentinel in &mut sentinels {
+            let mut config = format!("port {}\nbind 127.0.0.1\n", sentinel.port);
+            if let Some(certificates) = &certificates {
+                sentinel.store_port = free_port();
+                config += &format!("tls-port {}\ntls-replication yes\n", sentinel.store_port);
+                for pair in certificates.server_args().chunks_exact(2) {
+                    config += &format!("{} {}\n", &pair[0][2..], pair[1]);
+                }
+            }
+            config += &format!("sentinel monitor main 127.0.0.1 {primary_port} 2\n");
+            config += "sentinel down-after-milliseconds main 700\nsentinel failover-timeout main 5000\n";
+            if security == Security::TlsAndAcl {
+                config += "user default on nopass ~* &* +@all\nuser watch on >er ~* &* +@all\n";
+            }
+            let path = sentinel.folder.join("sentinel.conf");
+            std::fs::write(&path, config).unwrap();
+            sentinel.args = vec![path.display().to_string()];
+            sentinel.start();
+        }
+        for sentinel in &sentinels {
+            until(Duration::from_secs(20), "the Sentinels know each other and the replicas", async || {
+                let info: String = sentinel.ask(&["INFO", "sentinel"]).await;
+                info.contains("slaves=2,sentinels=3")
+            })
+            .await;
+        }
+        let ports: Vec<_> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.store_port)).collect();
+        let url = match &certificates {
+            None => format!("redis+sentinel://{}/main", ports.join(",")),
+            Some(certificates) => format!(
+                "rediss+sentinel://shop:sesame@{}/main?sentinel_user=watch&sentinel_password=er&{}",
+                ports.join(","),
+                certificates.query()
+            ),
+        };
+        Self { nodes, sentinels, url, folder }
+    }
+
+    /// The node that the Sentinels take for the primary.
+    pub async fn primary(&mut self) -> &mut Process {
+        let (_, port): (String, u16) = self.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
+        self.nodes.iter_mut().find(|node| node.store_port == port).unwrap()
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        self.sentinels.clear();
+        self.nodes.clear();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Three primaries with a replica each.
+pub struct Cluster {
+    pub nodes: Vec<Process>,
+    pub url: String,
+    /// How `redis-cli` speaks to it: nodes of a cluster with TLS move keys over it, and need each other's port for that.
+    cli_args: Vec<String>,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    pub async fn start(security: Security) -> Self {
+        let folder = new_folder("cluster");
+        let certificates = (security == Security::TlsAndAcl).then(|| Certificates::make(&folder));
+        let mut nodes: Vec<_> = (0..6).map(|_| server(&folder, security, certificates.as_ref())).collect();
+        for node in &mut nodes {
+            let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"];
+            node.args.extend(settings.map(str::to_owned));
+            node.args.push(free_port().to_string());
+            if security == Security::TlsAndAcl {
+                node.args.extend(["--tls-cluster", "yes"].map(str::to_owned));
+            }
+            node.start();
+        }
+        for node in &nodes {
+            node.connection().await;
+        }
+        let cli_args = certificates.as_ref().map_or_else(Vec::new, |certificates| {
+            let path = |name| certificates.path(name);
+            ["--tls", "--cacert", &path("ca.pem"), "--cert", &path("client.pem"), "--key", &path("client.key")]
+                .map(str::to_owned)
+                .to_vec()
+        });
+        let mut cluster = Self { nodes, url: String::new(), cli_args, folder };
+        let addresses: Vec<_> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.store_port)).collect();
+        let mut create = vec!["create"];
+        create.extend(addresses.iter().map(String::as_str));
+        create.extend(["--cluster-replicas", "1"]);
+        cluster.cli(&create).await;
+        cluster.until_ok().await;
+        let ports: Vec<_> = cluster.nodes[..3].iter().map(|node| format!("127.0.0.1:{}", node.store_port)).collect();
+        cluster.url = match &certificates {
+            None => format!("redis+cluster://{}", ports.join(",")),
+            Some(certificates) => {
+                format!("rediss+cluster://shop:sesame@{}?{}", ports.join(","), certificates.query())
+            }
+        };
+        cluster
+    }
+
+    /// `redis-cli --cluster`.
+    pub async fn cli(&self, words: &[&str]) {
+        let output = self.try_cli(words).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    async fn try_cli(&self, words: &[&str]) -> std::process::Output {
+        let run = tokio::process::Command::new("redis-cli")
+            .args(&self.cli_args)
+            .arg("--cluster")
+            .args(words)
+            .arg("--cluster-yes")
+            .kill_on_drop(true)
+            .output();
+        tokio::time::timeout(Duration::from_secs(60), run).await.expect("redis-cli does not end").unwrap()
+    }
+
+    /// Moves slots from one node to another.
+    pub async fn reshard(&self, from: usize, to: usize, slots: usize) {
+        let address = format!("127.0.0.1:{}", self.nodes[from].store_port);
+        until(Duration::from_secs(30), "the nodes agree", async || self.try_cli(&["check", &address]).await.status.success())
+            .await;
+        let (from, to, slots) = (self.id(from).await, self.id(to).await, slots.to_string());
+        self.cli(&["reshard", &address, "--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", &slots]).await;
+    }
+
+    pub async fn until_ok(&self) {
+        for node in &self.nodes {
+            if node.child.is_some() {
+                until(Duration::from_secs(30), "the cluster is whole", async || {
+                    let info: String = node.ask(&["CLUSTER", "INFO"]).await;
+                    let nodes: String = node.ask(&["CLUSTER", "NODES"]).await;
+                    info.contains("cluster_state:ok") && !nodes.contains("fail?") && !nodes.contains("handshake")
+                })
+                .await;
+            }
+        }
+    }
+
+    pub async fn id(&self, node: usize) -> String {
+        self.nodes[node].ask(&["CLUSTER", "MYID"]).await
+    }
+
+    /// Indices of nodes that are primaries, as they see themselves.
+    pub async fn primaries(&self) -> Vec<usize> {
+        let mut primaries = Vec::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            if node.child.is_some() && node.ask::<String>(&["INFO", "replication"]).await.contains("role:master") {
+                primaries.push(i);
+            }
+        }
+        primaries
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub async fn until(within: Duration, what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < within, "after {within:?} it is not so that {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
