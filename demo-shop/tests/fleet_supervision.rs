@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::AsyncBufReadExt as _;
 
 use end_to_end::visitor::Visitor;
 
@@ -287,6 +288,30 @@ async fn a_data_folder_in_use_is_a_clear_error() {
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("--data"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_said_beside_the_ready_line() {
+    let data = tempfile::tempdir().unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut shop = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo-shop"))
+        .args(["up", "--listen", "127.0.0.1:0", "--replicas", "1", "--data", data.path().to_str().unwrap()])
+        .args(["--cache", &format!("redis://{unused}")])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(shop.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said += &line;
+        if line.contains("Ctrl-C") {
+            break;
+        }
+    }
+    assert!(said.contains("shop ready") && said.contains("WARNING") && said.contains("connection refused"), "{said}");
+    send(shop.id().unwrap(), Signal::TERM);
+    shop.wait().await.unwrap();
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod error;
 mod expiry;
 mod foreign;
 mod generations;
+pub mod guides;
 mod keys;
 mod layer;
 mod metrics;

@@ -32,7 +32,8 @@ async fn a_failover_is_followed_under_traffic_and_no_visitor_sees_an_error() {
         assert!(summary.confirmed > 100 && summary.lost < summary.confirmed / 20, "{summary:?}");
         assert_ne!(fleet.primary().await.store_port, before);
 
-        // A crash.
+        // A crash, which loses all that no replica has.
+        fleet.until_settled().await;
         let traffic = Traffic::start(&app, 16).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         let victim = fleet.primary().await;

@@ -7,9 +7,21 @@ use std::path::Path;
 use crate::balancer::FleetStatus;
 
 /// The first line is for scripts, the rest is for people.
-pub(crate) fn greeting(address: SocketAddr, status: &FleetStatus, data: &Path, program: &str) -> String {
+///
+/// `store_problem`: why the store does not answer, if it does not.
+pub(crate) fn greeting(
+    address: SocketAddr,
+    status: &FleetStatus,
+    data: &Path,
+    program: &str,
+    store_problem: Option<&str>,
+) -> String {
     let url = format!("http://{}", reachable(address));
     let mut text = format!("shop ready on {url} (pid {})\n\n", std::process::id());
+    if let Some(problem) = store_problem {
+        let _ = writeln!(text, "  WARNING: the store of sessions and carts does not answer: {problem}.");
+        let _ = writeln!(text, "  Pages are shown without carts until it does; nothing has to be restarted then.\n");
+    }
     let rows = status
         .replicas
         .iter()

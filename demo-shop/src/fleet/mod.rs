@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use session_store::CacheStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use child::signal as signal_process;
@@ -61,6 +62,10 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let listener = crate::balancer::listen(args.listen).await?;
     let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
     let data_path = data.path().to_owned();
+    let store_problem = match &args.cache {
+        Some(url) => store_problem(url).await?,
+        None => None,
+    };
     let output = if args.verbose { Output::Terminal } else { Output::Files(data.logs()) };
     let cache = Cache::of(args.cache, args.cluster);
     let config = FleetConfig { replicas: args.replicas, cache, database: args.database, output, announces: true };
@@ -70,7 +75,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         () = signals.next() => return Ok(()),
     };
     let program = std::env::args().next().unwrap_or_else(|| "demo-shop".to_owned());
-    let greeting = greeting::greeting(fleet.address(), &fleet.watcher().status(), &data_path, &program);
+    let status = fleet.watcher().status();
+    let greeting = greeting::greeting(fleet.address(), &status, &data_path, &program, store_problem.as_deref());
     // A reader that went away must not end the shop, so a failed write is no error.
     let _ = std::io::stdout().write_all(greeting.as_bytes()).and_then(|()| std::io::stdout().flush());
     signals.next().await;
@@ -80,6 +86,15 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         () = signals.next() => anyhow::bail!("ended at once by a second signal"),
     }
     Ok(())
+}
+
+/// What is wrong with a store that somebody else runs. The shop starts without it, since it may come later.
+///
+/// # Errors
+/// When the URL is none of a store.
+async fn store_problem(url: &str) -> anyhow::Result<Option<String>> {
+    let store = CacheStore::builder(url).connect_lazy().context("--cache")?;
+    Ok(store.ping().await.err().map(|error| error.to_string()))
 }
 
 /// SIGTERM and SIGINT, as often as they come.

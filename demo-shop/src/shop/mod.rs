@@ -58,6 +58,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     check_name(&args.name)?;
     let database = Database::open(&args.database).await?;
     let store = open_store(&args)?;
+    if let Err(error) = store.ping().await {
+        warn!(%error, "the store does not answer: pages are shown without sessions and carts until it does");
+    }
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}: is another process there? Port 0 takes a free one", args.listen))?;

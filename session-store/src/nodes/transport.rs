@@ -82,10 +82,12 @@ impl Transport {
 
     /// What an attempt ended with, and what to do about it.
     pub(crate) fn explained(&self, error: &RedisError) -> String {
-        let mut reason = reason(error);
+        let reason = reason(error);
         #[cfg(feature = "tls")]
         if self.tls.is_some() && is_broken(error) && !error.is_connection_refusal() {
-            reason.push_str("; a server that wants a client's certificate does so: cert=/path/to/cert.pem&key=/path/to/key.pem");
+            return format!(
+                "{reason}; a server that wants a client's certificate does so: cert=/path/to/cert.pem&key=/path/to/key.pem"
+            );
         }
         reason
     }

@@ -69,6 +69,8 @@ struct Shared {
 struct Primary {
     node: Arc<Node>,
     epoch: u64,
+    /// Seen to be the primary before any Sentinel has said so; its epoch is the one that is expected.
+    is_foreseen: bool,
 }
 
 impl Sentinel {
@@ -150,12 +152,14 @@ impl Shared {
         *self.problem.lock() = None;
         let mut primary = self.primary.write();
         if let Some(known) = &mut *primary {
-            // A promotion that was seen before it was told counts as one epoch, which may not come.
+            // One that was foreseen may not come to pass; otherwise nobody is led back by a Sentinel that is behind.
+            let epoch_min = known.epoch - u64::from(known.is_foreseen);
             let is_later = answer.epoch > known.epoch
                 || (answer.epoch == known.epoch && news)
-                || (answer.epoch + 1 >= known.epoch && !known.node.is_closed());
+                || (answer.epoch >= epoch_min && !known.node.is_closed());
             if *known.node.address() == answer.address {
                 known.epoch = known.epoch.max(answer.epoch);
+                known.is_foreseen = false;
                 return;
             }
             if !is_later {
@@ -169,7 +173,7 @@ impl Shared {
             }
         }
         let node = Node::new(answer.address.clone(), Arc::clone(&self.requests), self.sockets);
-        *primary = Some(Primary { node, epoch: answer.epoch });
+        *primary = Some(Primary { node, epoch: answer.epoch, is_foreseen: answer.is_foreseen });
         drop(primary);
         self.changed.notify_waiters();
     }
@@ -179,6 +183,7 @@ impl Shared {
 struct Answer {
     address: Address,
     epoch: u64,
+    is_foreseen: bool,
 }
 
 /// Listens to one Sentinel as long as there is a store that wants to know.
@@ -283,7 +288,7 @@ async fn promoted(shared: Weak<Shared>, replica: Address) {
         let epoch = shared.primary.read().as_ref().map_or(0, |known| known.epoch) + 1;
         let is_news = shared.primary.read().as_ref().is_none_or(|known| *known.node.address() != replica);
         if is_news {
-            shared.take(&Answer { address: replica.clone(), epoch }, true);
+            shared.take(&Answer { address: replica.clone(), epoch, is_foreseen: true }, true);
         }
         Some(())
     };
@@ -307,7 +312,7 @@ async fn ask(connection: &mut Connection, name: &str, sentinel: &Address) -> Res
 fn answer(fields: &HashMap<String, String>, sentinel: &Address) -> Option<Answer> {
     let address = Address::of_parts(fields.get("ip")?, fields.get("port")?.parse().ok()?, sentinel)?;
     let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-    Some(Answer { address, epoch })
+    Some(Answer { address, epoch, is_foreseen: false })
 }
 
 #[cfg(test)]

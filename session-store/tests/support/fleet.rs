@@ -4,6 +4,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -64,8 +65,16 @@ impl Certificates {
     }
 }
 
+/// A port below those that the system gives to connections, which would take it before the server does.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id().wrapping_mul(613).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 12_000 + (turn % 18_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn new_folder(name: &str) -> PathBuf {
@@ -109,6 +118,10 @@ impl Process {
 
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
+            if !std::thread::panicking() {
+                let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                assert!(matches!(child.try_wait(), Ok(None)), "{} had ended by itself: {log}", self.program);
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -270,6 +283,20 @@ impl Sentinels {
     pub async fn primary(&mut self) -> &mut Process {
         let (_, port): (String, u16) = self.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
         self.nodes.iter_mut().find(|node| node.store_port == port).unwrap()
+    }
+}
+
+impl Sentinels {
+    /// After a failover: the old primary follows the new one, as the other replica does.
+    pub async fn until_settled(&self) {
+        until(Duration::from_secs(40), "both others follow the primary", async || {
+            let mut following = 0;
+            for node in self.nodes.iter().filter(|node| node.child.is_some()) {
+                following += usize::from(node.ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up"));
+            }
+            following == 2
+        })
+        .await;
     }
 }
 

@@ -1,0 +1,7 @@
+//! Guides for those who run an application on this library.
+
+#[doc = include_str!("guides/store_is_down.md")]
+pub mod store_is_down {}
+
+#[doc = include_str!("guides/behind_a_load_balancer.md")]
+pub mod behind_a_load_balancer {}
