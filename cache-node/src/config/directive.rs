@@ -1,11 +1,15 @@
 //! The table of directives: command line, file, CONFIG GET, CONFIG SET and `--help` all read it.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     config::{AppendFsync, Config, DurabilityMode, size},
     keyspace::{Classes, EvictionPolicy},
-    persistence::{SaveRule, Schedule},
+    persistence::{EncryptionKey, SaveRule, Schedule},
     replication::PrimaryAddress,
 };
 
@@ -199,6 +203,12 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
     };
     "snapshot-retention" "COUNT" LIVE "Keep the last snapshots under names with their time as well; 0 for none", |config| config.snapshot_retention.to_string(), |config, values| {
         config.snapshot_retention = number(values, 0, 10_000)? as usize;
+        Ok(())
+    };
+    "encryption-key-file" "FILE" AT_START "Encrypt snapshots and the log with the key in this file (32 bytes or 64 hexadecimal digits); \"\" for not",
+    |config| config.encryption.as_ref().map(|key| key.path().display().to_string()).unwrap_or_default(), |config, values| {
+        let path = one(values, "a file")?;
+        config.encryption = if path.is_empty() { None } else { Some(EncryptionKey::read(Path::new(path))?) };
         Ok(())
     };
     "appendonly" "yes|no" LIVE "Keep a log of all writes, and load it at the start", |config| yes_no(config.appendonly), |config, values| {

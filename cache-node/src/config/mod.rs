@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::{
     keyspace::{Classes, EvictionPolicy},
-    persistence::{SaveRule, Schedule},
+    persistence::{EncryptionKey, SaveRule, Schedule},
     replication::PrimaryAddress,
 };
 
@@ -57,6 +57,8 @@ pub struct Config {
     /// said by `appendfsync` and `durability`, which [`Config::set`] reaches.
     pub appendonly: bool,
     pub(crate) aof: AofConfig,
+    /// `None`: files are not encrypted.
+    pub(crate) encryption: Option<EncryptionKey>,
     pub(crate) maxmemory_policy: EvictionPolicy,
     pub(crate) maxmemory_samples: usize,
     pub(crate) databases: usize,
@@ -110,6 +112,7 @@ impl Default for Config {
             dir: None,
             appendonly: false,
             aof: AofConfig::default(),
+            encryption: None,
             maxmemory_policy: EvictionPolicy::NoEviction,
             maxmemory_samples: 5,
             databases: 16,

@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use crate::persistence::seal::{EncryptionKey, SealedWriter};
+
 /// Bytes after which what was written is pushed to the disk, so that the end of a large file is no storm (Redis: 4 MB).
 const SYNC_BYTES: usize = 16 * 1024 * 1024;
 
@@ -15,14 +17,18 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// What files that are being written are called: a process that was killed leaves one behind.
 const TEMPORARY_PREFIX: &str = "temp-";
 
-/// Has `write` write the file at `path`: another process sees the old one or the new one, also after a power failure.
+/// Has `write` write the file at `path`, encrypted with `key` if there is one: another process sees the old one or the new one, also after a power failure.
 ///
 /// # Errors
 /// Those of the system and of `write`; the old file is there as before then.
-pub(super) fn write_whole<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn write_whole<T>(
+    path: &Path,
+    key: Option<&EncryptionKey>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> io::Result<T> {
     let folder = folder_of(path);
     let temporary = temporary_path(&folder);
-    let outcome = write_to(&temporary, write).and_then(|result| {
+    let outcome = write_to(&temporary, key, write).and_then(|result| {
         fs::rename(&temporary, path)?;
         sync_folder(&folder)?;
         Ok(result)
@@ -34,10 +40,18 @@ pub(super) fn write_whole<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> 
     outcome
 }
 
-fn write_to<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+fn write_to<T>(path: &Path, key: Option<&EncryptionKey>, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
     let file = OpenOptions::new().write(true).create_new(true).open(path)?;
     let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, Syncing { file, unsynced: 0 });
-    let result = write(&mut buffered)?;
+    let result = match key {
+        None => write(&mut buffered)?,
+        Some(key) => {
+            let mut sealed = SealedWriter::new(&mut buffered, key)?;
+            let result = write(&mut sealed)?;
+            sealed.finish()?;
+            result
+        }
+    };
     let syncing = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     syncing.file.sync_all()?;
     Ok(result)

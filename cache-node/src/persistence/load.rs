@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufRead as _, BufReader, Read},
     time::Instant,
 };
 
@@ -13,6 +13,7 @@ use crate::{
         file,
         rdb::{Decoder, Entry, Item, RdbError},
         saver::path,
+        seal::{self, Unsealer},
     },
     server::now,
 };
@@ -49,8 +50,16 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
         Err(error) => return Err(named(error.to_string())),
     };
     let started = Instant::now();
-    let mut decoder = Decoder::new(BufReader::with_capacity(BUFFER_BYTES, file), shared.keyspace.databases())
-        .map_err(|error| named(error.to_string()))?;
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+    let is_sealed = file.fill_buf().map_err(|error| named(error.to_string()))?.starts_with(seal::MAGIC);
+    let reader: Box<dyn Read> = if is_sealed {
+        file.consume(seal::MAGIC.len());
+        let opened = seal::needs_key(config.encryption.as_ref()).and_then(|key| Unsealer::new(file, key));
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, opened.map_err(|error| named(error.to_string()))?))
+    } else {
+        Box::new(file)
+    };
+    let mut decoder = Decoder::new(reader, shared.keyspace.databases()).map_err(|error| named(error.to_string()))?;
     let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |_, _| ()).map_err(|error| {
         named(format!("{error}. Nothing was changed. Restore the file from a copy, or move it away to start empty."))
     })?;

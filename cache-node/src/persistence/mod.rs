@@ -6,12 +6,14 @@ mod load;
 pub(crate) mod rdb;
 mod saver;
 mod schedule;
+mod seal;
 mod snapshot;
 
 pub(crate) use aof::start as start_log;
 pub(crate) use load::{Expired, load_into, load_while};
 pub(crate) use saver::{Saver, start as start_saver};
 pub(crate) use schedule::{SaveRule, Schedule};
+pub(crate) use seal::EncryptionKey;
 pub(crate) use snapshot::{replication_aux, write_snapshot};
 
 use std::{

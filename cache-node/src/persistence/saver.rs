@@ -170,7 +170,9 @@ impl Saver {
         let started = now().unix_ms / 1000;
         let config = shared.config();
         let path = path(&config);
-        let outcome = file::write_whole(&path, |writer| write_snapshot(shared, writer, &self.progress, || (), |()| Vec::new()));
+        let outcome = file::write_whole(&path, config.encryption.as_ref(), |writer| {
+            write_snapshot(shared, writer, &self.progress, || (), |()| Vec::new())
+        });
         let kept = outcome.as_ref().map_or(Ok(()), |_| match config.snapshot_retention {
             0 => Ok(()),
             count => file::retain(&path, &stamp(started), count),

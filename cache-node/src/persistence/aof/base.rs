@@ -32,7 +32,8 @@ pub(super) fn write<T>(
     is_cancelled: &AtomicBool,
     cut: impl FnOnce() -> T,
 ) -> io::Result<T> {
-    write_whole(path, |writer| {
+    let config = shared.config();
+    write_whole(path, config.encryption.as_ref(), |writer| {
         let mut writer = Cancellable { writer, is_cancelled };
         if is_rdb {
             let aux = |_: &T| vec![("aof-base", "1".to_owned())];

@@ -13,6 +13,7 @@ use crate::{
     persistence::{
         aof::manifest::{Kind, Manifest, Part},
         file::remove_temporaries,
+        seal::{EncryptionKey, Sealer},
     },
 };
 
@@ -27,6 +28,7 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) struct Folder {
     path: PathBuf,
     filename: String,
+    key: Option<EncryptionKey>,
     /// The folder itself.
     lock: File,
 }
@@ -60,7 +62,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(told(&error, "lock the folder", &path)),
         }
         remove_temporaries(&path).map_err(|error| told(&error, "remove what was not finished in", &path))?;
-        Ok(Folder { path, filename: config.aof.filename.clone(), lock })
+        Ok(Folder { path, filename: config.aof.filename.clone(), key: config.encryption.clone(), lock })
     }
 
     pub(super) fn path_of(&self, part: &Part) -> PathBuf {
@@ -70,6 +72,11 @@ impl Folder {
     /// Which files the names of the log's parts begin with.
     pub(super) fn filename(&self) -> &str {
         &self.filename
+    }
+
+    /// What its files are encrypted with.
+    pub(super) fn key(&self) -> Option<&EncryptionKey> {
+        self.key.as_ref()
     }
 
     fn manifest_path(&self) -> PathBuf {
@@ -161,6 +168,8 @@ pub(super) struct LogFile {
     length: u64,
     /// Whether bytes of a write that failed may stand behind `length`.
     is_torn: bool,
+    /// `Some`: what is appended is encrypted.
+    sealer: Option<Sealer>,
 }
 
 impl LogFile {
@@ -168,14 +177,19 @@ impl LogFile {
     pub(super) fn open(path: PathBuf) -> io::Result<LogFile> {
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| told(&error, "open", &path))?;
         let length = file.metadata().map_err(|error| told(&error, "read the length of", &path))?.len();
-        Ok(LogFile { file, path, length, is_torn: false })
+        Ok(LogFile { file, path, length, is_torn: false, sealer: None })
     }
 
-    /// As [`LogFile::open`], with nothing in it.
-    pub(super) fn create(path: PathBuf) -> io::Result<LogFile> {
+    /// As [`LogFile::open`], with nothing in it; encrypted, if there is a key.
+    pub(super) fn create(path: PathBuf, key: Option<&EncryptionKey>) -> io::Result<LogFile> {
         let mut file = LogFile::open(path)?;
         file.length = 0;
         file.cut().map_err(|error| told(&error, "empty", &file.path))?;
+        if let Some(key) = key {
+            let sealer = Sealer::new(key);
+            file.append(&sealer.header()).map_err(|error| told(&error, "write", &file.path))?;
+            file.sealer = Some(sealer);
+        }
         Ok(file)
     }
 
@@ -184,6 +198,14 @@ impl LogFile {
         if bytes.is_empty() {
             return Ok(());
         }
+        let Some(sealer) = &self.sealer else { return self.append_raw(bytes) };
+        let (sealed, frames) = sealer.seal(bytes)?;
+        self.append_raw(&sealed)?;
+        self.sealer.iter_mut().for_each(|sealer| sealer.keep(frames));
+        Ok(())
+    }
+
+    fn append_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_torn {
             self.cut()?;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Read as _, Seek as _},
+    io::{self, BufRead, BufReader, Read as _},
     path::Path,
     sync::atomic::Ordering,
 };
@@ -19,6 +19,7 @@ use crate::{
         },
         load_into,
         rdb::Decoder,
+        seal::{self, EncryptionKey, Unsealer, Whole},
     },
 };
 
@@ -39,11 +40,15 @@ pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: N
     for (index, part) in manifest.parts().enumerate() {
         let path = folder.path_of(part);
         let file = File::open(&path).map_err(|error| told(&error, "open the log's", &path))?;
-        let reader = BufReader::with_capacity(CHUNK_BYTES, file);
-        Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new() }.load(reader, index + 1 == count)?;
+        let mut loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed: None };
+        let reader = loader.open(file, folder.key())?;
+        loader.load(reader, index + 1 == count)?;
     }
     Ok(())
 }
+
+/// What a file holds.
+type Input = Box<dyn BufRead>;
 
 struct Loader<'a> {
     shared: &'a Shared,
@@ -54,10 +59,28 @@ struct Loader<'a> {
     /// Up to where the file holds whole requests and transactions.
     whole: u64,
     bytes: Vec<u8>,
+    /// How far the frames of an encrypted file are whole. `offset` and `whole` then count what they hold.
+    sealed: Option<Whole>,
 }
 
 impl Loader<'_> {
-    fn load(mut self, mut file: BufReader<File>, is_last: bool) -> io::Result<()> {
+    /// A reader of what the file holds, encrypted or not.
+    fn open(&mut self, file: File, key: Option<&EncryptionKey>) -> io::Result<Input> {
+        let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
+        let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
+        // One that was cut within its first bytes as well.
+        let is_sealed = !begin.is_empty() && begin.starts_with(&seal::MAGIC[..begin.len().min(seal::MAGIC.len())]);
+        if !is_sealed {
+            return Ok(Box::new(file));
+        }
+        file.consume(seal::MAGIC.len());
+        let unsealer = seal::needs_key(key).and_then(|key| Unsealer::new(file, key));
+        let unsealer = unsealer.map_err(|error| told(&error, "read the log's", self.path))?;
+        self.sealed = Some(unsealer.whole());
+        Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, unsealer)))
+    }
+
+    fn load(mut self, mut file: Input, is_last: bool) -> io::Result<()> {
         let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
         if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
             file = self.load_snapshot(file)?;
@@ -70,14 +93,24 @@ impl Loader<'_> {
                 break;
             }
         }
+        if let Some(sealed) = self.sealed.clone() {
+            if !self.bytes.is_empty() || applier.is_in_transaction() {
+                // A frame holds whole requests and transactions.
+                return Err(self.damaged(0, &ApplyError::Nesting));
+            }
+            return if sealed.is_cut() { self.cut(sealed.bytes(), is_last) } else { Ok(()) };
+        }
         if self.bytes.is_empty() && !applier.is_in_transaction() {
             return Ok(());
         }
-        self.mend(is_last)
+        if let Some(behind) = request_behind(&self.bytes) {
+            return Err(self.damaged(0, &ApplyError::Behind(self.offset + behind as u64)));
+        }
+        self.cut(self.whole, is_last)
     }
 
     /// Loads the snapshot at the beginning of the file, and gives what is behind it.
-    fn load_snapshot(&mut self, file: BufReader<File>) -> io::Result<BufReader<File>> {
+    fn load_snapshot(&mut self, file: Input) -> io::Result<Input> {
         let path = self.path.display();
         let damaged = |error: String| {
             let text = format!(
@@ -88,15 +121,15 @@ impl Loader<'_> {
         let mut decoder = Decoder::new(file, self.shared.keyspace.databases()).map_err(|error| damaged(error.to_string()))?;
         // Keys whose time has come stay: what is behind may have given them more time, or takes them away.
         load_into(self.shared, &mut decoder, Expired::Keep, |_, _| ()).map_err(|error| damaged(error.to_string()))?;
-        let mut file = decoder.into_inner();
-        self.offset = file.stream_position()?;
+        self.offset = decoder.at();
+        let file = decoder.into_inner();
         self.whole = self.offset;
         self.shared.loading.loaded_bytes.fetch_add(self.offset, Ordering::Relaxed);
         Ok(file)
     }
 
     /// Appends the next chunk; `false` at the end of the file.
-    fn read(&mut self, file: &mut BufReader<File>) -> io::Result<bool> {
+    fn read(&mut self, file: &mut Input) -> io::Result<bool> {
         let read = file
             .take(CHUNK_BYTES as u64)
             .read_to_end(&mut self.bytes)
@@ -152,20 +185,17 @@ impl Loader<'_> {
         io::Error::new(io::ErrorKind::InvalidData, text)
     }
 
-    /// The file ends within a request or a transaction.
-    fn mend(&self, is_last: bool) -> io::Result<()> {
-        let end = self.offset + self.bytes.len() as u64;
+    /// The file ends within a request or a transaction; `whole` bytes of it are whole.
+    fn cut(&self, whole: u64, is_last: bool) -> io::Result<()> {
+        let end = std::fs::metadata(self.path).map_err(|error| told(&error, "read the length of", self.path))?.len();
         let path = self.path.display();
-        if let Some(behind) = request_behind(&self.bytes) {
-            return Err(self.damaged(0, &ApplyError::Behind(self.offset + behind as u64)));
-        }
         if !is_last {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
                     "{path} ends within a request, at byte {end}, and is not the log's last file. Copy the folder, then cut the file \
                      (truncate -s {} on it) and start again: what the request did is lost then",
-                    self.whole
+                    whole
                 ),
             ));
         }
@@ -175,21 +205,21 @@ impl Loader<'_> {
                 format!(
                     "{path} ends within a request: its end was cut off, at byte {end}. Start with aof-load-truncated yes to drop its last \
                      {} bytes, which were never acknowledged in 'sync' durability, or cut it yourself (truncate -s {})",
-                    end - self.whole,
-                    self.whole
+                    end - whole,
+                    whole
                 ),
             ));
         }
-        let cut = || {
+        let cut_off = || {
             let file = OpenOptions::new().write(true).open(self.path)?;
-            file.set_len(self.whole)?;
+            file.set_len(whole)?;
             file.sync_all()
         };
-        cut().map_err(|error| told(&error, "cut the end off", self.path))?;
+        cut_off().map_err(|error| told(&error, "cut the end off", self.path))?;
         tracing::warn!(
             "{path} ended within a request, as after a crash: its last {} bytes were taken away, and it now ends at byte {}",
-            end - self.whole,
-            self.whole
+            end - whole,
+            whole
         );
         Ok(())
     }

@@ -20,15 +20,18 @@ pub(super) struct Log {
 impl Log {
     /// Opens the last increment of a log that was loaded, or the first one where there is none.
     pub(super) fn open(folder: Folder, mut manifest: Manifest) -> io::Result<Log> {
-        let part = match manifest.increments.last() {
-            Some(last) => last.clone(),
-            None => manifest.next_increment(folder.filename()),
+        // An encrypted one is not gone on with: its frames are numbered from its beginning.
+        let last = manifest.increments.last().filter(|_| folder.key().is_none());
+        let file = match last {
+            Some(last) => LogFile::open(folder.path_of(last))?,
+            None => {
+                let part = manifest.next_increment(folder.filename());
+                let file = LogFile::create(folder.path_of(&part), folder.key())?;
+                manifest.increments.push(part);
+                folder.put(&manifest)?;
+                file
+            }
         };
-        let file = LogFile::open(folder.path_of(&part))?;
-        if manifest.increments.is_empty() {
-            manifest.increments.push(part);
-            folder.put(&manifest)?;
-        }
         folder.delete_history(&mut manifest);
         Ok(Log { folder, manifest, file, begun: None })
     }
@@ -36,7 +39,7 @@ impl Log {
     /// Begins a log whose base is to come. What `manifest` names stays until then.
     pub(super) fn begin(folder: Folder, manifest: Manifest) -> io::Result<Log> {
         let part = manifest.next_increment(folder.filename());
-        let file = LogFile::create(folder.path_of(&part))?;
+        let file = LogFile::create(folder.path_of(&part), folder.key())?;
         Ok(Log { folder, manifest, file, begun: Some(part) })
     }
 
@@ -64,7 +67,7 @@ impl Log {
         // What is in the old one is not brought to disk by the new one.
         self.file.sync()?;
         let part = self.manifest.next_increment(self.folder.filename());
-        let file = LogFile::create(self.folder.path_of(&part))?;
+        let file = LogFile::create(self.folder.path_of(&part), self.folder.key())?;
         let mut manifest = self.manifest.clone();
         manifest.increments.push(part);
         self.folder.put(&manifest)?;

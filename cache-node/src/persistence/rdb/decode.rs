@@ -157,6 +157,11 @@ impl<R: Read> Decoder<R> {
         }
     }
 
+    /// Bytes read so far.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
     /// What is read from, behind what was read.
     pub(crate) fn into_inner(self) -> R {
         self.inner
