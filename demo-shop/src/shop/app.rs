@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use session_store::CacheStore;
 
 use crate::shop::database::Database;
@@ -18,19 +19,21 @@ pub(crate) struct Parts {
     pub(crate) store: CacheStore,
     pub(crate) database: Database,
     pub(crate) passwords: Passwords,
+    pub(crate) metrics: PrometheusHandle,
     /// What the last readiness check found.
     pub(crate) store_answers: AtomicBool,
     pub(crate) database_answers: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn new(name: String, store: CacheStore, database: Database) -> Self {
+    pub(crate) fn new(name: String, store: CacheStore, database: Database, metrics: PrometheusHandle) -> Self {
         App(Arc::new(Parts {
             name,
             pid: std::process::id(),
             store,
             database,
             passwords: Passwords::new(),
+            metrics,
             store_answers: AtomicBool::new(true),
             database_answers: AtomicBool::new(true),
         }))

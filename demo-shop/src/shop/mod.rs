@@ -15,6 +15,7 @@ mod filters;
 mod headers;
 mod html;
 mod ids;
+mod metrics;
 mod pages;
 mod passwords;
 mod pictures;
@@ -57,6 +58,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     check_name(&args.name)?;
     let database = Database::open(&args.database).await?;
+    let metrics = metrics::install()?;
     let store = open_store(&args)?;
     if let Err(error) = store.ping().await {
         warn!(%error, "the store does not answer: pages are shown without sessions and carts until it does");
@@ -66,7 +68,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}: is another process there? Port 0 takes a free one", args.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
-    let app = App::new(args.name.clone(), store.clone(), database.clone());
+    let app = App::new(args.name.clone(), store.clone(), database.clone(), metrics);
     let proxies = args.trusted_proxies;
     let sessions = SessionLayer::new(store)
         .with_secure(args.secure_cookies)

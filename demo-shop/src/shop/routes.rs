@@ -7,7 +7,7 @@ use axum::routing::{get, post, put};
 use session_store::SessionLayer;
 
 use crate::shop::app::App;
-use crate::shop::{api, assets, failure, headers, pages, probes, test_hooks};
+use crate::shop::{api, assets, failure, headers, metrics, pages, probes, test_hooks};
 
 /// The largest body that any form or JSON document here needs, with room.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -50,6 +50,7 @@ pub(crate) fn all(app: App, sessions: SessionLayer, with_test_hooks: bool) -> Ro
         .route("/api/products", get(api::products))
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(metrics::show))
         .merge(visitors)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(app.clone(), headers::every_answer))

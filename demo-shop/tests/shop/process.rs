@@ -22,6 +22,32 @@ async fn last_words(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
+async fn a_replica_tells_prometheus_what_it_counts_and_nobody_behind_a_proxy() {
+    let shop = Shop::start(1).await;
+    let visitor = Visitor::new();
+    visitor.add(shop.url(0), "tide-mug", 1).await.unwrap();
+    visitor.get(&format!("{}/cart", shop.url(0))).await.unwrap().success().unwrap();
+    let url = format!("{}/metrics", shop.url(0));
+    let answer = visitor.get(&url).await.unwrap();
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
+    let text = answer.text();
+    for line in [
+        "# TYPE session_store_operations_total counter",
+        "session_store_operations_total{operation=\"cart\",outcome=\"ok\"} 1",
+        "session_store_sessions_created_total 1",
+        "session_store_pool_in_use 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in:\n{text}");
+    }
+    assert!(text.contains("session_store_operation_duration_seconds_bucket{operation=\"read\",le=\"0.25\"}"), "{text}");
+    for id in visitor.cookies().into_values() {
+        assert!(!text.contains(&id));
+    }
+    let proxied = visitor.send(http::Method::GET, &url, &[("x-forwarded-for", "203.0.113.9")], Default::default()).await.unwrap();
+    assert_eq!(proxied.status, http::StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_said_at_the_start() {
     for (arguments, words) in [
         (["--database", "mysql://x/y"], "give sqlite:FILE or postgres://"),
