@@ -4,6 +4,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 /// Bytes of a key: a prefix of 10 and 22 characters, as many as 128 random bits have in base64.
 pub(crate) const KEY_BYTES: usize = 32;
+/// Bytes of a value where its size is not what is measured.
+pub(crate) const VALUE_BYTES: usize = 300;
+/// What stands before such a value in a Redis server's reply.
+const VALUE_HEADER: &[u8] = b"$300\r\n";
 /// Bytes at the beginning of a value that name its key and field.
 const TAG_BYTES: usize = 8;
 /// Bytes of which every value is a window.
@@ -59,6 +63,12 @@ impl Content {
             && bytes[TAG_BYTES..] == *self.window(index, field, bytes.len() - TAG_BYTES)
     }
 
+    /// Whether a Redis server's reply to GET is the value of field 0 of key `index`, [`VALUE_BYTES`] long.
+    pub(crate) fn is_reply(&self, index: u32, reply: &[u8]) -> bool {
+        let value = reply.strip_prefix(VALUE_HEADER).and_then(|rest| rest.strip_suffix(b"\r\n"));
+        value.is_some_and(|value| value.len() == VALUE_BYTES && self.is_value(index, 0, value))
+    }
+
     fn window(&self, index: u32, field: u8, length: usize) -> &[u8] {
         let start = (index as usize * 7 + usize::from(field) * 61) % (FILLER_BYTES - VALUE_BYTES_MAX);
         &self.filler[start..start + length]
@@ -80,7 +90,7 @@ fn tag_of(index: u32, field: u8) -> [u8; TAG_BYTES] {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{Content, KEY_BYTES};
+    use super::{Content, KEY_BYTES, VALUE_BYTES};
 
     #[test]
     fn keys_are_distinct_repeatable_and_32_bytes_long() {
@@ -89,6 +99,19 @@ mod tests {
         assert_eq!(keys.len(), 10_000);
         assert!(keys.iter().all(|key| key.len() == KEY_BYTES && key.starts_with(b"session:::")));
         assert_eq!(a.key(77), b.key(77));
+    }
+
+    #[test]
+    fn a_reply_is_right_with_its_header_and_its_value() {
+        let content = Content::new("s", 10, 1);
+        let mut reply = format!("${VALUE_BYTES}\r\n").into_bytes();
+        let header = reply.len();
+        reply.resize(header + VALUE_BYTES, 0);
+        content.write_value(3, 0, &mut reply[header..]);
+        reply.extend_from_slice(b"\r\n");
+        assert!(content.is_reply(3, &reply));
+        assert!(!content.is_reply(4, &reply) && !content.is_reply(3, b"$-1\r\n"));
+        assert!(!content.is_reply(3, &reply[..reply.len() - 1]));
     }
 
     #[test]

@@ -17,6 +17,16 @@ pub(crate) enum Direction {
     PeersOverOurs,
 }
 
+/// Nanoseconds as milliseconds.
+pub(crate) fn milliseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
+
+/// Bytes as MiB.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// `None` without values.
 pub(crate) fn spread(values: &[f64]) -> Option<Spread> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();

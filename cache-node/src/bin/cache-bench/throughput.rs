@@ -1,8 +1,12 @@
 //! Loads that are run as fast as the servers go, in turns.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     Bench,
@@ -10,7 +14,7 @@ use crate::{
     peer::{Peer, Server},
     process,
     report::{Goal, Measure, Report},
-    statistic::Direction,
+    statistic::{Direction, mebibytes, milliseconds},
 };
 
 /// Operations that fill a server travel in batches of so many, over so few connections.
@@ -100,6 +104,29 @@ pub(crate) fn fill(server: &Server, traffic: &mut dyn Traffic) -> Result<Outcome
     connections.run(traffic, Plan { depth: FILL_DEPTH, pace: Pace::Batch, duration: None })
 }
 
+/// Runs `traffic` while `watch` looks at the server, and until it has seen enough: then `stop` tells the traffic to end.
+///
+/// # Errors
+/// When the load or the watch fails.
+pub(crate) fn run_while<T: Send>(
+    load: &mut Load,
+    traffic: &mut dyn Traffic,
+    pace: Pace,
+    stop: &AtomicBool,
+    watch: impl FnOnce() -> Result<T> + Send,
+) -> Result<(T, Outcome)> {
+    let (watched, outcome) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let watched = watch();
+            stop.store(true, Ordering::Relaxed);
+            watched
+        });
+        let outcome = load.run(traffic, Plan { depth: usize::MAX, pace, duration: None });
+        (watcher.join().unwrap_or_else(|_| bail!("the watcher of the server has panicked")), outcome)
+    });
+    Ok((watched?, outcome?))
+}
+
 struct Turn {
     warm_up: Duration,
     duration: Duration,
@@ -115,14 +142,14 @@ impl Turn {
         let (server_cpu, client_cpu) = (process::cpu(server.pid())? - server_before, process::own_cpu()? - client_before);
         let others = (process::machine_cpu()? - machine_before).saturating_sub(server_cpu + client_cpu);
         let operations = outcome.operations as f64;
-        let milliseconds = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e6;
+        let quantile = |quantile| milliseconds(outcome.latency.value_at_quantile(quantile));
         Ok(vec![
             operations / outcome.elapsed.as_secs_f64(),
             server_cpu.as_secs_f64() * 1e6 / operations,
-            milliseconds(0.5),
-            milliseconds(0.99),
-            milliseconds(0.999),
-            process::rss(server.pid())? as f64 / f64::from(1 << 20),
+            quantile(0.5),
+            quantile(0.99),
+            quantile(0.999),
+            mebibytes(process::rss(server.pid())?),
             client_cpu.as_secs_f64() * 1e6 / operations,
             outcome.evenness,
             others.as_secs_f64() / outcome.elapsed.as_secs_f64(),

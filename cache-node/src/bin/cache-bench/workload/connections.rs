@@ -16,6 +16,7 @@ use crate::{
     process,
     reply::Protocol,
     report::{Goal, Measure, Report},
+    statistic::mebibytes,
 };
 
 /// Connections, where the limit of open files allows so many.
@@ -56,7 +57,6 @@ fn measure(bench: &Bench, peer: &Peer, count: u64) -> Result<[f64; 3]> {
     thread::sleep(SETTLE);
     let after = process::rss(server.pid())?;
     drop((first, connections));
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Ok([(after as f64 - before as f64) / count as f64, mebibytes(before), mebibytes(after)])
 }
 

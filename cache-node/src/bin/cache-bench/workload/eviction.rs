@@ -5,7 +5,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
     Bench,
-    content::{Content, KEY_BYTES},
+    content::{Content, KEY_BYTES, VALUE_BYTES},
     control::Control,
     load::{Expected, Load, Pace, Plan, Traffic},
     peer::{Peer, Server},
@@ -19,7 +19,6 @@ use crate::{
 
 /// Keys of the trace: with their overhead about 36 MiB in cache-node, 45 MiB in Redis.
 const KEYS: u32 = 100_000;
-const VALUE_BYTES: usize = 300;
 /// The key of rank k is asked for in proportion to 1 / k to this power.
 const EXPONENT: f64 = 0.9;
 /// What the servers are given, as `maxmemory` takes it, and how a hit ratio there is called.
@@ -168,8 +167,7 @@ impl Traffic for Trace<'_> {
             self.missing.push(expected.key);
             return true;
         }
-        let value = reply.strip_prefix(b"$300\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
-        value.is_some_and(|value| value.len() == VALUE_BYTES && self.content.is_value(expected.key, 0, value))
+        self.content.is_reply(expected.key, reply)
     }
 }
 

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
     Bench,
-    content::{Content, KEY_BYTES},
+    content::{Content, KEY_BYTES, VALUE_BYTES},
     control::Control,
     load::{Expected, Load, Pace, Plan, Traffic},
     peer::Peer,
@@ -21,13 +21,12 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
-    statistic::Direction,
-    throughput::fill,
+    statistic::{Direction, mebibytes, milliseconds},
+    throughput::{fill, run_while},
 };
 
 /// Sessions that live on, and are read.
 const LIVE: u32 = 100_000;
-const VALUE_BYTES: usize = 300;
 /// Reads a second, at fixed times: a stall is seen by all that fall into it.
 const READS_PER_SECOND: f64 = 10_000.0;
 /// Between the last SET and the moment of expiry, at the least.
@@ -97,25 +96,14 @@ fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Resu
     let stop = AtomicBool::new(false);
     let mut reads = Reads::new(live, &stop, bench.options.seed);
     let mut load = Load::connect(server.addr(), server.protocol, usize::from(bench.options.connections))?;
-    let plan = |duration| Plan { depth: usize::MAX, pace: Pace::Fixed(READS_PER_SECOND), duration };
-    let before = load.run(&mut reads, plan(Some(quiet.saturating_sub(Duration::from_millis(50)))))?;
+    let pace = Pace::Fixed(READS_PER_SECOND);
+    let duration = Some(quiet.saturating_sub(Duration::from_millis(50)));
+    let before = load.run(&mut reads, Plan { depth: usize::MAX, pace, duration })?;
     let rss_peak = process::rss(server.pid())?;
     thread::sleep(Duration::from_millis(moment.saturating_sub(now_ms()?)));
-    let (reclaimed, during) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let reclaimed = watch(&mut control, mortal, moment);
-            stop.store(true, Ordering::Relaxed);
-            reclaimed
-        });
-        let during = load.run(&mut reads, plan(None));
-        let reclaimed = watcher.join().unwrap_or_else(|_| bail!("the watcher of the keys has panicked"));
-        (reclaimed, during)
-    });
-    let (reclaimed, during) = (reclaimed?, during?);
+    let (reclaimed, during) = run_while(&mut load, &mut reads, pace, &stop, || watch(&mut control, mortal, moment))?;
     thread::sleep(SETTLE);
     let rss_after = process::rss(server.pid())?;
-    let milliseconds = |nanoseconds: u64| nanoseconds as f64 / 1e6;
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Ok([
         milliseconds(before.latency.value_at_quantile(0.99)),
         milliseconds(during.latency.value_at_quantile(0.99)),
@@ -219,8 +207,7 @@ impl Traffic for Reads<'_> {
     }
 
     fn check(&mut self, expected: Expected, reply: &[u8]) -> bool {
-        let value = reply.strip_prefix(b"$300\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
-        value.is_some_and(|value| value.len() == VALUE_BYTES && self.content.is_value(expected.key, 0, value))
+        self.content.is_reply(expected.key, reply)
     }
 }
 

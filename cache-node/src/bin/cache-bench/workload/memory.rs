@@ -17,6 +17,7 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
+    statistic::mebibytes,
     throughput::fill,
     workload::hash::Hashes,
 };
@@ -77,7 +78,7 @@ fn strings(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 3]> {
     fill(&server, &mut sets).context("reading back what was written")?;
     let overhead = |rss: u64, payload: f64| (rss as f64 - before as f64) / content.count() as f64 - payload;
     let payload = KEY_BYTES as f64 + sets.lengths.iter().map(|&length| f64::from(length)).sum::<f64>() / content.count() as f64;
-    Ok([overhead(first, (KEY_BYTES + VALUE_BYTES) as f64), overhead(second, payload), first as f64 / f64::from(1 << 20)])
+    Ok([overhead(first, (KEY_BYTES + VALUE_BYTES) as f64), overhead(second, payload), mebibytes(first)])
 }
 
 fn hashes(bench: &Bench, peer: &Peer, content: &Content) -> Result<f64> {

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
     Bench,
-    content::{Content, KEY_BYTES},
+    content::{Content, KEY_BYTES, VALUE_BYTES},
     control::Control,
     load::{Expected, Load, Pace, Plan, Traffic},
     peer::Peer,
@@ -21,11 +21,10 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
-    statistic::Direction,
-    throughput::fill,
+    statistic::{Direction, mebibytes, milliseconds},
+    throughput::{fill, run_while},
 };
 
-const VALUE_BYTES: usize = 300;
 /// At fixed times: a stall is seen by all that fall into it.
 const REQUESTS_PER_SECOND: f64 = 10_000.0;
 /// One request of so many writes.
@@ -73,21 +72,10 @@ fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 9]> {
     let stop = AtomicBool::new(false);
     let mut requests = Requests::random(content, &stop, bench.options.seed);
     let mut load = Load::connect(server.addr(), server.protocol, usize::from(bench.options.connections))?;
-    let plan = |duration| Plan { depth: usize::MAX, pace: Pace::Fixed(REQUESTS_PER_SECOND), duration };
-    let before = load.run(&mut requests, plan(Some(bench.options.turn())))?;
+    let pace = Pace::Fixed(REQUESTS_PER_SECOND);
+    let before = load.run(&mut requests, Plan { depth: usize::MAX, pace, duration: Some(bench.options.turn()) })?;
     let rss_before = process::rss(server.pid())?;
-    let (watched, during) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let watched = watch(&mut control, server.pid());
-            stop.store(true, Ordering::Relaxed);
-            watched
-        });
-        let during = load.run(&mut requests, plan(None));
-        (watcher.join().unwrap_or_else(|_| bail!("the watcher of the snapshot has panicked")), during)
-    });
-    let ((took, rss_peak), during) = (watched?, during?);
-    let milliseconds = |nanoseconds: u64| nanoseconds as f64 / 1e6;
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let ((took, rss_peak), during) = run_while(&mut load, &mut requests, pace, &stop, || watch(&mut control, server.pid()))?;
     Ok([
         milliseconds(before.latency.value_at_quantile(0.99)),
         milliseconds(before.latency.max()),
@@ -170,7 +158,6 @@ impl Traffic for Requests<'_> {
         if expected.kind == SET {
             return reply == b"+OK\r\n";
         }
-        let value = reply.strip_prefix(b"$300\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
-        value.is_some_and(|value| value.len() == VALUE_BYTES && self.content.is_value(expected.key, 0, value))
+        self.content.is_reply(expected.key, reply)
     }
 }
