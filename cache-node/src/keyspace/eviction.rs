@@ -17,7 +17,8 @@ const EVICTED_PER_WRITE_MAX: usize = 256;
 
 impl Keyspace {
     /// Removes keys by `policy` until at most `target_bytes` are used. `false` when that was not reached and nothing more may go:
-    /// the write is then refused with OOM. Expired keys go first, under any policy. Holds one shard's lock at a time.
+    /// the write is then refused with OOM. Expired keys go first, under any policy. Holds one shard's lock at a time. What follows a
+    /// stream removes what that says, and nothing else.
     pub(crate) fn evict_to(
         &self,
         target_bytes: usize,
@@ -26,6 +27,9 @@ impl Keyspace {
         now: Now,
         sink: &dyn ChangeSink,
     ) -> bool {
+        if self.is_follower() {
+            return true;
+        }
         if self.used_bytes() > target_bytes {
             self.expire_to(target_bytes, now, sink);
         }
@@ -92,6 +96,10 @@ impl Keyspace {
     fn remove_from(&self, cell: usize, sink: &dyn ChangeSink, choose: impl FnOnce(&mut Shard) -> Option<(usize, usize)>) -> bool {
         let cell = &self.cells[cell];
         let mut guard = cell.shard.lock();
+        // Behind the lock: roles change with every shard locked.
+        if self.is_follower() {
+            return false;
+        }
         let shard = &mut *guard;
         let chosen = choose(shard);
         cell.least_worth.store(shard.pool.least_worth(), Ordering::Relaxed);

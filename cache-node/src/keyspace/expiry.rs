@@ -15,9 +15,14 @@ const MOVED_PER_SLICE_MAX: usize = 200;
 
 impl Keyspace {
     /// One slice of the sweep through a shard: removes the expired keys it meets. `true` when the sweep has not come to its end.
+    /// What follows a stream removes what that says, and nothing else.
     pub(crate) fn expire_slice(&self, shard: usize, now: Now, sink: &dyn ChangeSink) -> bool {
         let cell = &self.cells[shard];
         let mut guard = cell.shard.lock();
+        // Behind the lock: roles change with every shard locked.
+        if self.is_follower() {
+            return false;
+        }
         let shard = &mut *guard;
         shard.follow_clock(now);
         let mut record = sink.wants_records().then(Record::default);

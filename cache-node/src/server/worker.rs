@@ -193,9 +193,7 @@ fn run(
 async fn upkeep(worker: &Worker) {
     let shared = &worker.shared;
     let step = shared.workers.len();
-    // What follows a stream removes what that says, and nothing else.
-    let is_follower = shared.keyspace.is_follower();
-    for shard in (worker.index..shared.keyspace.shard_count()).step_by(step).filter(|_| !is_follower) {
+    for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
         while shared.keyspace.expire_slice(shard, now(), &**shared) {
             tokio::task::yield_now().await;
         }
@@ -211,7 +209,7 @@ async fn upkeep(worker: &Worker) {
     if worker.index == 0 {
         shared.replication.tick(shared, now());
     }
-    if worker.index == 0 && config.maxmemory > 0 && !is_follower {
+    if worker.index == 0 && config.maxmemory > 0 {
         shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, now(), &**shared);
     }
 }
