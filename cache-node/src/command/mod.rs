@@ -294,9 +294,7 @@ pub(crate) fn call_locked(
 fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let changes = keys.changes();
     let outcome = run(keys, args, reply);
-    if keys.changes() != changes {
-        keys.record_command(args.iter());
-    }
+    keys.record_command(keys.changes() != changes, args.iter());
     outcome
 }
 

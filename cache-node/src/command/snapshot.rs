@@ -122,8 +122,9 @@ fn restore(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     };
     if expires_at_ms.is_some_and(|at| at <= now_ms) {
         // Its time has passed: what was there goes, and nothing comes.
-        keys.delete(key);
-        keys.record(&[b"DEL", key]);
+        if keys.delete(key) {
+            keys.record(&[b"DEL", key]);
+        }
     } else {
         keys.restore(key, value, expires_at_ms, usage);
         // In the stream a time to live is a moment.

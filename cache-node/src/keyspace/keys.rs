@@ -193,10 +193,13 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Records a command that changed something by its own words, unless it has said others.
-    pub(crate) fn record_command<'b>(&mut self, arguments: impl ExactSizeIterator<Item = &'b [u8]>) {
-        if let Some(record) = &mut self.record
-            && !std::mem::take(&mut self.has_recorded)
+    /// Records a command that came to its end by its own words, if it changed something and has not said others.
+    pub(crate) fn record_command<'b>(&mut self, has_changed: bool, arguments: impl ExactSizeIterator<Item = &'b [u8]>) {
+        // Those others end with the command, whatever it did: the next one has its own.
+        let has_recorded = std::mem::take(&mut self.has_recorded);
+        if has_changed
+            && !has_recorded
+            && let Some(record) = &mut self.record
         {
             record.push(self.db, arguments);
             self.has_written = true;

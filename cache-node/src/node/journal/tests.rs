@@ -130,6 +130,9 @@ fn what_is_streamed_does_the_same_at_any_time_and_place() {
         ("RENAME a d", "RENAME a d"),
         ("FLUSHDB", "FLUSHDB"),
         ("FLUSHALL", "FLUSHALL"),
+        // What changed nothing leaves nothing, also for the command behind it.
+        (r#"RESTORE absent 1 "\x00\x01v\n\x00\x91\b\xce\xb2\x198\x8a\xce" ABSTTL;SET a 1"#, "SET a 1"),
+        (r#"RESTORE a 1 "\x00\x01v\n\x00\x91\b\xce\xb2\x198\x8a\xce" ABSTTL REPLACE;SET a 1"#, "DEL a\nSET a 1"),
         // A key whose time has passed goes by name before what was done to it, in the order of the commands.
         ("SET k v PXAT 1;GET k;SETNX k w", "SET k v PXAT 1\nDEL k\nSETNX k w"),
         ("SET k v PXAT 1;EXISTS k", "SET k v PXAT 1\nDEL k"),
