@@ -374,6 +374,7 @@ fn a_replica_without_its_primary_says_so() {
     assert_eq!(reader.run("CONFIG GET replicaof").elements()[1], Value::bulk(&replicaof));
     thread::sleep(Duration::from_millis(300));
     assert!(reader.run("GET key").is_error("MASTERDOWN"));
+    assert!(reader.run("EVAL \"return redis.call('GET','key')\" 0").is_error("MASTERDOWN"));
     assert_eq!(replica.info("master_link_status"), "down");
     reader.run("CONFIG SET masterauth secret");
     replica.wait_for_link();
