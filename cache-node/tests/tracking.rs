@@ -54,6 +54,15 @@ fn pushes(address: SocketAddr) -> Vec<Value> {
     seen.push(follower.read());
     writer.run("SET session:9 1");
     seen.push(follower.read());
+    // All keys beside some, and the same once more.
+    for again in ["CLIENT TRACKING ON BCAST", "CLIENT TRACKING ON BCAST", "CLIENT TRACKING ON BCAST PREFIX other"] {
+        seen.push(follower.run(again));
+    }
+    writer.run("SET other 3");
+    seen.push(follower.read());
+    writer.run("FLUSHDB");
+    seen.push(follower.read());
+    assert!(follower.is_silent(Duration::from_millis(30)), "a flush is told once");
     assert_eq!(follower.run("CLIENT TRACKING OFF"), Value::Simple("OK".into()));
     writer.run("SET session:9 2");
     assert!(follower.is_silent(Duration::from_millis(30)));
@@ -66,7 +75,7 @@ async fn pushes_are_those_of_redis() {
     let redis = RedisServer::start();
     let (ours, theirs) = (pushes(node.addr()), pushes(redis.address));
     assert_eq!(ours, theirs);
-    assert_eq!(ours.len(), 8);
+    assert_eq!(ours.len(), 13);
 }
 
 #[tokio::test]

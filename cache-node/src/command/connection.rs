@@ -224,7 +224,7 @@ fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 /// CLIENT TRACKING, of which there is the broadcasting mode: the other one would have to remember what each connection has read.
 fn tracking(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (client, tracking) = (&ctx.client.entry, &ctx.shared.tracking);
-    let (mut is_broadcast, mut prefixes) = (false, Vec::new());
+    let (mut is_broadcast, mut prefixes) = (false, Vec::<Box<[u8]>>::new());
     let mut rest = args.from(3).iter();
     while let Some(option) = rest.next() {
         match option.to_ascii_uppercase().as_slice() {
@@ -249,7 +249,11 @@ fn tracking(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
         return Err(CommandError::fixed("ERR CLIENT TRACKING without BCAST is not supported here; take BCAST and a PREFIX"));
     } else {
         check_prefixes(&prefixes, |prefix| tracking.overlapping(client, prefix))?;
-        tracking.add(client, prefixes.into_iter());
+        if prefixes.is_empty() {
+            // Every key begins with it.
+            prefixes.push(Box::default());
+        }
+        tracking.add(client, prefixes);
     }
     reply.ok();
     Ok(())

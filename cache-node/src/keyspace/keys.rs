@@ -592,13 +592,13 @@ impl<'a> Keys<'a> {
     /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
     pub(crate) fn flush(&mut self) -> Flushed {
         let db = self.db;
-        self.sink.take_flush();
-        // A flush counts as a change whatever there was, as in Redis.
-        self.changes += 1;
         let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
         if self.guards.iter().all(|(_, shard)| is_only(shard)) {
             return self.flush_all();
         }
+        self.sink.take_flush();
+        // A flush counts as a change whatever there was, as in Redis.
+        self.changes += 1;
         for guard in 0..self.guards.len() {
             self.tell_flushed(guard, db);
             let shard = &mut self.guards[guard].1;

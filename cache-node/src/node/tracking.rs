@@ -25,7 +25,6 @@ pub(crate) struct Tracking {
 #[derive(Debug)]
 struct Follower {
     client: Arc<ClientEntry>,
-    /// None: all keys.
     prefixes: Vec<Box<[u8]>>,
 }
 
@@ -35,12 +34,18 @@ impl Tracking {
         self.buffer_max.store(buffer_max, Ordering::Relaxed);
     }
 
-    /// Adds prefixes to what a connection is told of; without any, it is told of all keys.
-    pub(crate) fn add(&self, client: &Arc<ClientEntry>, prefixes: impl Iterator<Item = Box<[u8]>>) {
+    /// Adds prefixes to what a connection is told of.
+    pub(crate) fn add(&self, client: &Arc<ClientEntry>, prefixes: Vec<Box<[u8]>>) {
         let mut followers = self.followers.write();
         match followers.iter_mut().find(|follower| follower.client.id == client.id) {
-            Some(follower) => follower.prefixes.extend(prefixes),
-            None => followers.push(Follower { client: Arc::clone(client), prefixes: prefixes.collect() }),
+            Some(follower) => {
+                for prefix in prefixes {
+                    if !follower.prefixes.contains(&prefix) {
+                        follower.prefixes.push(prefix);
+                    }
+                }
+            }
+            None => followers.push(Follower { client: Arc::clone(client), prefixes }),
         }
         self.count.store(followers.len(), Ordering::Release);
         client.is_tracking.store(true, Ordering::Release);
@@ -67,9 +72,7 @@ impl Tracking {
         if self.count.load(Ordering::Acquire) == 0 || matches!(change.class, Class::Miss | Class::New) {
             return;
         }
-        let wants = |follower: &Follower| {
-            follower.prefixes.is_empty() || follower.prefixes.iter().any(|prefix| change.key.starts_with(prefix))
-        };
+        let wants = |follower: &Follower| follower.prefixes.iter().any(|prefix| change.key.starts_with(prefix));
         self.tell(wants, |frame| {
             frame.array(1);
             frame.bulk(change.key);
