@@ -83,20 +83,20 @@ fn role(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-fn psync(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+fn psync(ctx: &mut Context<'_>, args: Args<'_>, _: &mut Reply) -> Outcome {
     let offset = integer(args.at(2))?;
     // Offsets count from 1 here: the one of the next byte. `?` and -1 ask for a snapshot.
     let offset = u64::try_from(offset).ok().and_then(|offset| offset.checked_sub(1));
     let wanted = offset.map(|offset| (String::from_utf8_lossy(args.at(1)).into_owned(), offset));
-    begin_sync(ctx, wanted, false, reply)
+    begin_sync(ctx, wanted, false)
 }
 
-fn sync(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    begin_sync(ctx, None, true, reply)
+fn sync(ctx: &mut Context<'_>, _: Args<'_>, _: &mut Reply) -> Outcome {
+    begin_sync(ctx, None, true)
 }
 
 /// The connection becomes a replica's, once what stands before is answered.
-fn begin_sync(ctx: &mut Context<'_>, wanted: Option<(String, u64)>, is_old: bool, _: &mut Reply) -> Outcome {
+fn begin_sync(ctx: &mut Context<'_>, wanted: Option<(String, u64)>, is_old: bool) -> Outcome {
     let hints = ctx.client.sync_hints.take().map(|hints| *hints).unwrap_or_default();
     ctx.client.sync = Some(Box::new(SyncRequest { hints, wanted, is_old }));
     ctx.client.closes_after_reply = true;

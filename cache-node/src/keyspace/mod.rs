@@ -114,7 +114,6 @@ impl Keyspace {
 
     /// Whether keys whose time has come stay until a DEL of the stream that is followed takes them; readers do not see them. Replicas
     /// do so, and a node that loads its log.
-    #[allow(dead_code, reason = "the log and replication are built on it")]
     pub(crate) fn follow(&self, is_follower: bool) {
         self.is_follower.store(is_follower, Ordering::Release);
     }

@@ -3,9 +3,7 @@
 mod address;
 mod client;
 mod clients;
-#[allow(dead_code, reason = "the log and replication are built on it")]
 mod gate;
-#[allow(dead_code, reason = "the log and replication are built on it")]
 mod journal;
 mod log;
 mod notifier;
@@ -17,7 +15,6 @@ mod tracking;
 pub(crate) use client::{Client, Subscribed};
 pub(crate) use clients::{ClientEntry, ClientNames, Clients};
 pub(crate) use gate::{Gate, Hindrance};
-#[allow(unused_imports, reason = "the log and replication are built on it")]
 pub(crate) use journal::{Durability, Journal, LogBatch};
 pub(crate) use log::{Loading, LogState};
 pub(crate) use notifier::Notifier;

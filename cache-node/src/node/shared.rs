@@ -16,7 +16,7 @@ use crate::{
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub, Tracking},
     persistence::Saver,
-    replication::Replication,
+    replication::{self, Replication},
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
 };
@@ -81,7 +81,7 @@ impl Shared {
             counters: Counters::default(),
             workers: (0..config.io_threads.max(1)).map(|_| WorkerStats::new()).collect(),
             started: now,
-            run_id: (0..40).map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)])).collect(),
+            run_id: replication::new_id(),
             address,
             is_stopping: AtomicBool::new(false),
             asked_to_end: Notify::new(),

@@ -354,6 +354,7 @@ pub(crate) fn begin(shared: &Shared, now: Now) {
     shared.replication.judge(shared, now);
 }
 
-fn new_id() -> String {
+/// 40 random hexadecimal digits: the name of a stream, or of a run of a node.
+pub(crate) fn new_id() -> String {
     (0..40).map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)])).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ pub(crate) enum Durability {
 pub(crate) struct Barrier {
     durability: AtomicU8,
     /// Whether there is a log that `written` and `synced` follow.
-    has_log: AtomicU8,
+    has_log: AtomicBool,
     written: AtomicU64,
     synced: AtomicU64,
     replicated: AtomicU64,
@@ -51,7 +51,7 @@ impl Default for Barrier {
     fn default() -> Self {
         Barrier {
             durability: AtomicU8::new(Durability::Memory as u8),
-            has_log: AtomicU8::new(0),
+            has_log: AtomicBool::new(false),
             written: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             replicated: AtomicU64::new(0),
@@ -77,13 +77,13 @@ impl Barrier {
             self.synced.store(offset, Ordering::Release);
         }
         self.disk_began_ms.store(0, Ordering::Release);
-        self.has_log.store(u8::from(begins_at.is_some()), Ordering::Release);
+        self.has_log.store(begins_at.is_some(), Ordering::Release);
         self.wake();
     }
 
     /// Whether there is a log.
     pub(crate) fn has_log(&self) -> bool {
-        self.has_log.load(Ordering::Acquire) != 0
+        self.has_log.load(Ordering::Acquire)
     }
 
     pub(super) fn restart_at(&self, offset: u64) {
@@ -158,7 +158,7 @@ impl Barrier {
 
     /// Whether what was written before `offset` may be acknowledged.
     pub(crate) fn is_reached(&self, offset: u64) -> bool {
-        let has_log = self.has_log.load(Ordering::Acquire) != 0;
+        let has_log = self.has_log();
         let is_synced = || has_log && self.synced.load(Ordering::Acquire) >= offset;
         let is_replicated = || self.replicated.load(Ordering::Acquire) >= offset;
         let is_safe = match self.durability.load(Ordering::Acquire) {

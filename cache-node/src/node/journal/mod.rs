@@ -5,7 +5,7 @@ mod backlog;
 mod barrier;
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,19 +17,13 @@ use crate::{keyspace::Record, protocol::encode_request};
 use backlog::Backlog;
 pub(crate) use barrier::{Barrier, Durability};
 
-/// Who wants the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Consumer {
-    Log = 1,
-    Replicas = 2,
-}
-
 /// The stream of a node. While nobody wants it, writes cost one atomic load per lock and nothing is kept.
 ///
 /// Its mutex is the last one that is locked: writers take it with their shards locked.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    consumers: AtomicU8,
+    /// Whether there is a log or a backlog.
+    is_wanted: AtomicBool,
     offset: AtomicU64,
     stream: Mutex<Stream>,
     /// Woken when bytes wait for the log.
@@ -98,7 +92,7 @@ const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 impl Journal {
     /// Whether anybody wants the stream.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.consumers.load(Ordering::Relaxed) != 0
+        self.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Bytes since the stream began: Redis's `master_repl_offset`.
@@ -150,15 +144,6 @@ impl Journal {
         stream.offset
     }
 
-    fn set_consumer(&self, consumer: Consumer, wants: bool) {
-        let bit = consumer as u8;
-        if wants {
-            self.consumers.fetch_or(bit, Ordering::AcqRel);
-        } else {
-            self.consumers.fetch_and(!bit, Ordering::AcqRel);
-        }
-    }
-
     /// Begins to keep the last `capacity` bytes for replicas, from this offset on. Whoever calls it holds every shard's lock, so that
     /// no write is half told. Keeps what is there when it has that capacity already.
     pub(crate) fn open_backlog(&self, capacity: usize) {
@@ -166,14 +151,7 @@ impl Journal {
         if stream.backlog.as_ref().is_none_or(|backlog| backlog.capacity() != capacity) {
             stream.backlog = Some(Backlog::new(capacity, stream.offset));
         }
-        self.set_consumer(Consumer::Replicas, true);
-    }
-
-    /// Ends what [`Journal::open_backlog`] began.
-    pub(crate) fn close_backlog(&self) {
-        self.stream.lock().backlog = None;
-        self.set_consumer(Consumer::Replicas, false);
-        self.grown.notify_waiters();
+        self.is_wanted.store(true, Ordering::Release);
     }
 
     /// Lets the stream go on at another offset: this node now follows another stream from there. With every shard locked.
@@ -214,14 +192,16 @@ impl Journal {
         let mut stream = self.stream.lock();
         stream.log.get_or_insert_default();
         stream.db = None;
-        self.set_consumer(Consumer::Log, true);
+        self.is_wanted.store(true, Ordering::Release);
         stream.offset
     }
 
     /// Ends what [`Journal::open_log`] began; what was not taken is dropped.
     pub(crate) fn close_log(&self) {
-        self.stream.lock().log = None;
-        self.set_consumer(Consumer::Log, false);
+        let mut stream = self.stream.lock();
+        stream.log = None;
+        self.is_wanted.store(stream.backlog.is_some(), Ordering::Release);
+        drop(stream);
         self.log_filled.notify_all();
     }
 
