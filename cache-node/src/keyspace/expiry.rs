@@ -28,7 +28,7 @@ impl Keyspace {
         let mut record = sink.wants_records().then(Record::default);
         let mut looked_at = 0;
         let mut removed = 0;
-        let mut expired = Vec::with_capacity(EXPIRED_PER_SLICE_MAX);
+        let mut expired = Vec::new();
         while looked_at < POSITIONS_PER_SLICE_MAX && removed < EXPIRED_PER_SLICE_MAX {
             let Sweep { db, hash } = shard.sweep;
             let Some(table) = shard.tables.get(db) else {

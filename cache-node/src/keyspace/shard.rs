@@ -208,10 +208,8 @@ impl Shard {
     /// Takes all entries of a database out. O(entries): taken out one by one, each would move those behind it.
     pub(super) fn clear(&mut self, db: usize) {
         for position in 0..self.tables[db].positions() {
-            if let Some(handle) = self.tables[db].at(position) {
-                self.preserve(db, position);
-                self.drop_object(db, position);
-                self.free(handle);
+            if self.tables[db].at(position).is_some() {
+                self.empty(db, position);
             }
         }
         let table = std::mem::take(&mut self.tables[db]);

@@ -155,21 +155,26 @@ impl Snapshot<'_> {
 
     /// The next entries, encoded. `None` at the end. Holds one shard's lock for about 20 µs, longer for a single large collection.
     pub(crate) fn next_chunk(&mut self) -> Option<&[u8]> {
-        loop {
-            if self.shard == self.keyspace.cells.len() {
-                return None;
-            }
-            let is_done = self.slice();
+        while self.advance() {
             self.taken.encode(&self.form, &mut self.chunk);
-            if is_done {
-                self.shard += 1;
-                self.cursor = Sweep::default();
-                self.flushed = None;
-            }
             if !self.chunk.is_empty() {
                 return Some(&self.chunk);
             }
         }
+        None
+    }
+
+    /// Takes one slice more. `false` at the end of the keyspace.
+    fn advance(&mut self) -> bool {
+        if self.shard == self.keyspace.cells.len() {
+            return false;
+        }
+        if self.slice() {
+            self.shard += 1;
+            self.cursor = Sweep::default();
+            self.flushed = None;
+        }
+        true
     }
 
     /// Takes what is pending after one more slice. `true` when the shard has nothing more.
@@ -191,8 +196,8 @@ impl Snapshot<'_> {
 
 impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
-        // An entry that keeps the other epoch would be missing from the next snapshot: the walk goes on to its end for nobody.
-        while self.next_chunk().is_some() {}
+        // An entry that keeps the other epoch would be missing from the next snapshot: the walk goes on to its end, and encodes nothing.
+        while self.advance() {}
         self.keyspace.has_snapshot.store(false, Ordering::Release);
     }
 }
