@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::{
-    command::{Flags, Run, table},
+    command::{Run, hashed_keys, lock_for, table},
     keyspace::{Keys, Now},
     node::Shared,
     protocol::{Args, Limits, OwnedRequest, ProtocolError, Reply, RequestParser},
@@ -80,13 +80,12 @@ pub(crate) struct Applier {
 
 impl Applier {
     /// A stream that goes on in `db`.
-    #[allow(dead_code, reason = "replication is built on it")]
     pub(crate) fn in_database(db: usize) -> Applier {
         Applier { db, ..Applier::default() }
     }
 
     /// The database that the stream has selected.
-    #[allow(dead_code, reason = "replication is built on it")]
+    #[cfg(test)]
     pub(crate) fn db(&self) -> usize {
         self.db
     }
@@ -156,11 +155,8 @@ impl Applier {
                     queue.push((index, args.to_owned()));
                     return Ok(Applied::Yes);
                 }
-                let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
-                    shared.keyspace.lock_all(*db, now, shared)
-                } else {
-                    shared.keyspace.lock(spec.keys.keys(args), *db, now, shared)
-                };
+                let hashed = hashed_keys(shared, spec, args);
+                let mut keys = lock_for(shared, spec, &hashed, *db, now);
                 Origin::check(origin, shared)?;
                 keys.apply_only();
                 run(&mut keys, index, args, reply)?;

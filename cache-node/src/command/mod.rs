@@ -244,12 +244,8 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
         Run::Client(run) => run(ctx, args, reply),
         Run::Keys(run) => {
             let db = ctx.client.db();
-            let hashed: SmallVec<[HashedKey<'_>; 4]> = spec.keys.keys(args).map(|key| shared.keyspace.hashed(key)).collect();
-            let mut keys = if spec.flags.has(Flags::WHOLE_KEYSPACE) {
-                shared.keyspace.lock_all(db, ctx.now, shared)
-            } else {
-                shared.keyspace.lock_hashed(&hashed, db, ctx.now, shared)
-            };
+            let hashed = hashed_keys(shared, spec, args);
+            let mut keys = lock_for(shared, spec, &hashed, db, ctx.now);
             let outcome = run_recorded(&mut keys, run, args, reply);
             if keys.db() != db {
                 ctx.client.set_db(keys.db());
@@ -267,6 +263,20 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
         }
     };
     finish(ctx, index, outcome, started.elapsed(), before, reply);
+}
+
+/// The keys that a request names, hashed once for the locks and the view.
+fn hashed_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>) -> SmallVec<[HashedKey<'a>; 4]> {
+    spec.keys.keys(args).map(|key| shared.keyspace.hashed(key)).collect()
+}
+
+/// Locks what a request needs.
+fn lock_for<'a>(shared: &'a Shared, spec: &Spec, hashed: &'a [HashedKey<'a>], db: usize, now: Now) -> Keys<'a> {
+    if spec.flags.has(Flags::WHOLE_KEYSPACE) {
+        shared.keyspace.lock_all(db, now, shared)
+    } else {
+        shared.keyspace.lock_hashed(hashed, db, now, shared)
+    }
 }
 
 /// As [`call`], under locks that EXEC or a script holds already. Gives when it ended.
