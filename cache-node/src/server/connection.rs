@@ -314,16 +314,11 @@ impl Connection {
         shared.replication.ask_to_confirm(shared);
         let mut reached = pin!(shared.journal.barrier.reached(held.offset));
         let outcome = poll_fn(|cx| {
-            let outbox = &self.client.entry.outbox;
-            outbox.register(cx.waker());
             if reached.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             // When the node ends, the log is written first and the reply goes out.
-            if outbox.is_closing() && !shared.is_stopping.load(Ordering::Acquire) {
-                return Poll::Ready(Err(End::Ours));
-            }
-            Poll::Pending
+            self.poll_closing(cx).map(Err)
         });
         time::timeout(BARRIER_TIME_MAX, outcome).await.map_err(|_| End::Ours)??;
         // Deposed meanwhile: whether its successor has the write is not known.
@@ -349,12 +344,18 @@ impl Connection {
     /// Waits until the socket takes more. Messages that come meanwhile stay in the outbox, whose bound is its own; only the word to
     /// close counts here, and when the node ends that is for after the replies.
     fn poll_writable(&self, cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
-        let outbox = &self.client.entry.outbox;
-        outbox.register(cx.waker());
-        if outbox.is_closing() && !self.worker.shared.is_stopping.load(Ordering::Acquire) {
-            return Poll::Ready(Err(End::Ours));
+        if let Poll::Ready(end) = self.poll_closing(cx) {
+            return Poll::Ready(Err(end));
         }
         self.stream.poll_write_ready(cx).map_err(End::from)
+    }
+
+    /// Ready when this connection is to be closed now, and not because the node ends: then its replies go out first.
+    fn poll_closing(&self, cx: &mut TaskContext<'_>) -> Poll<End> {
+        let outbox = &self.client.entry.outbox;
+        outbox.register(cx.waker());
+        let is_ours = outbox.is_closing() && !self.worker.shared.is_stopping.load(Ordering::Acquire);
+        if is_ours { Poll::Ready(End::Ours) } else { Poll::Pending }
     }
 }
 
