@@ -13,6 +13,7 @@ mod progress;
 mod reply;
 mod report;
 mod request;
+mod rounds;
 mod statistic;
 mod table;
 mod throughput;

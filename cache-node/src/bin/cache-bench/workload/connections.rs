@@ -16,6 +16,7 @@ use crate::{
     process,
     reply::Protocol,
     report::{Goal, Measure, Report},
+    rounds::in_rounds,
     statistic::mebibytes,
 };
 
@@ -35,15 +36,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("RSS before MiB", 1),
         Measure::new("RSS with them MiB", 1),
     ];
-    let names: Vec<String> = bench.peers.iter().map(|peer| peer.name.clone()).collect();
-    let mut report = Report::new("connections".to_owned(), about, measures, &names);
-    for round in 1..=bench.options.long_rounds() {
-        for (index, peer) in bench.peers.iter().enumerate() {
-            bench.progress.step(format!("connections: round {round} of {}, {peer}", bench.options.long_rounds()));
-            report.push(index, &measure(bench, peer, count).with_context(|| peer.name.clone())?);
-        }
-    }
-    Ok(vec![report])
+    let peers: Vec<&Peer> = bench.peers.iter().collect();
+    in_rounds(bench, ("connections", about), measures, &peers, |peer| measure(bench, peer, count))
 }
 
 fn measure(bench: &Bench, peer: &Peer, count: u64) -> Result<[f64; 3]> {

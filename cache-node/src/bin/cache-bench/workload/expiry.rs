@@ -21,6 +21,7 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
+    rounds::in_rounds,
     statistic::{Direction, mebibytes, milliseconds},
     throughput::{fill, run_while},
 };
@@ -59,18 +60,9 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("after/before", 2).goal(Some(Goal::AtMost(1.2))),
     ];
     let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
-    let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
-    let mut report = Report::new("expiry".to_owned(), about, measures, &names);
     let live = Content::new("live", LIVE as usize, bench.options.seed);
     let mortal = Content::new("mortal", keys as usize, bench.options.seed + 1);
-    for round in 1..=bench.options.long_rounds() {
-        for (index, peer) in peers.iter().enumerate() {
-            bench.progress.step(format!("expiry: round {round} of {}, {peer}", bench.options.long_rounds()));
-            let values = measure(bench, peer, &live, &mortal).with_context(|| peer.name.clone())?;
-            report.push(index, &values);
-        }
-    }
-    Ok(vec![report])
+    in_rounds(bench, ("expiry", about), measures, &peers, |peer| measure(bench, peer, &live, &mortal))
 }
 
 fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Result<[f64; 10]> {

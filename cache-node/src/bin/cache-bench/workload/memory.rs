@@ -17,6 +17,7 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
+    rounds::in_rounds,
     statistic::mebibytes,
     throughput::fill,
     workload::hash::Hashes,
@@ -50,18 +51,13 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("hash B", 1).goal(Some(Goal::AtMost(60.0))),
         Measure::new("RSS MiB", 0),
     ];
-    let names: Vec<String> = bench.peers.iter().map(|peer| peer.name.clone()).collect();
-    let mut report = Report::new("memory".to_owned(), about, measures, &names);
     let content = Content::new("session", keys as usize, bench.options.seed);
-    for round in 1..=bench.options.long_rounds() {
-        for (index, peer) in bench.peers.iter().enumerate() {
-            bench.progress.step(format!("memory: round {round} of {}, {peer}", bench.options.long_rounds()));
-            let [string, overwritten, rss] = strings(bench, peer, &content).with_context(|| peer.name.clone())?;
-            let hash = if peer.speaks_resp() { hashes(bench, peer, &content)? } else { f64::NAN };
-            report.push(index, &[string, overwritten, hash, rss]);
-        }
-    }
-    Ok(vec![report])
+    let peers: Vec<&Peer> = bench.peers.iter().collect();
+    in_rounds(bench, ("memory", about), measures, &peers, |peer| {
+        let [string, overwritten, rss] = strings(bench, peer, &content)?;
+        let hash = if peer.speaks_resp() { hashes(bench, peer, &content)? } else { f64::NAN };
+        Ok([string, overwritten, hash, rss])
+    })
 }
 
 /// Overhead at first, overhead after the overwrites, and MiB resident at first.

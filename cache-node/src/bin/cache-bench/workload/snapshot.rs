@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         Part::{Slot, Text},
         Template,
     },
+    rounds::in_rounds,
     statistic::{Direction, mebibytes, milliseconds},
     throughput::{fill, run_while},
 };
@@ -52,17 +53,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("peak more MiB", 0),
     ];
     let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
-    let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
-    let mut report = Report::new("snapshot".to_owned(), about, measures, &names);
     let content = Content::new("session", keys as usize, bench.options.seed);
-    for round in 1..=bench.options.long_rounds() {
-        for (index, peer) in peers.iter().enumerate() {
-            bench.progress.step(format!("snapshot: round {round} of {}, {peer}", bench.options.long_rounds()));
-            let values = measure(bench, peer, &content).with_context(|| peer.name.clone())?;
-            report.push(index, &values);
-        }
-    }
-    Ok(vec![report])
+    in_rounds(bench, ("snapshot", about), measures, &peers, |peer| measure(bench, peer, &content))
 }
 
 fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 9]> {
