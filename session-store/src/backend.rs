@@ -360,7 +360,7 @@ impl CacheStore {
     ) -> Result<(Id, Committed), StoreError> {
         let _changes = self.changes(old);
         if !self.scripts_cross_slots() {
-            return self.rotate_in_steps(old, write, delta).await;
+            return self.rotate_in_steps(old, binding, write, delta).await;
         }
         let keys = self.keys();
         for _ in 0..ID_ATTEMPTS {

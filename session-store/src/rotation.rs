@@ -42,6 +42,7 @@ impl CacheStore {
     pub(crate) async fn rotate_in_steps(
         &self,
         old: &Tag,
+        binding: &Tag,
         write: &Write,
         delta: &Delta<'_>,
     ) -> Result<(Id, Committed), StoreError> {
@@ -49,6 +50,7 @@ impl CacheStore {
         for _ in 0..ROTATIONS_MAX {
             let id = Id::default();
             let new = self.keys().session_tag(&id);
+            let write = &Write { bind_field: self.vault().bind_field(&new, binding)?, ..write.clone() };
             let record = match self.read_old(old).await? {
                 Read::Old(record) => record,
                 Read::Not(outcome) => return Ok((id, outcome)),

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use session_store::{BreakerState, CacheStore};
+use session_store::{BreakerState, CacheStore, EncryptionKeys};
 use support::{
     Visitor,
     fleet::{Cluster, Security},
@@ -48,6 +48,24 @@ async fn everything_works_across_slots() {
         }
         assert!(cluster.primaries().await.len() == 3);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
+    let cluster = Cluster::start(Security::Plain).await;
+    let store = CacheStore::builder(&cluster.url).encryption(EncryptionKeys::new([7; 32])).connect().await.unwrap();
+    let app = app_on(store.clone(), PATIENCE);
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/set/name/ada").await.ok();
+    // A second one, since values stay bound to where the session began.
+    for path in ["/cycle", "/login/user-1", "/cycle"] {
+        visitor.post(&app, path).await.ok();
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada", "after {path}");
+    }
+    visitor.post(&app, "/set/name/grace").await.ok();
+    assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
+    assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "user-1");
+    assert_eq!(store.quarantined(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
