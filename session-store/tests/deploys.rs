@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use axum::{Router, routing::get};
 use http::{Method, StatusCode};
@@ -114,6 +114,38 @@ async fn changes_at_the_time_of_the_migration_are_kept() {
             for i in 1..8 {
                 assert_eq!(visitor.get(&new[1], &format!("/get/key{i}")).await.ok().body, "value");
             }
+        }
+    })
+    .await;
+}
+
+/// Its cookie could land after the one of the id that followed, or after its removal at the logout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_migrates_a_session_sends_no_cookie_of_one_that_ended_meanwhile() {
+    each_backend(async |server| {
+        let old = replica(&server).await;
+        let new = replica_with(&server, |layer| layer.with_migration(rename)).await;
+        let mut connection = server.connection().await;
+        for (path, touch_is_due) in [("/logout", false), ("/cycle", false), ("/logout", true)] {
+            let mut visitor = Visitor::default();
+            visitor.post(&old, "/set/name/Ada").await.ok();
+            let key = server.keys("*:session:*").await.remove(0);
+            if touch_is_due {
+                redis::cmd("EXPIRE").arg(&key).arg(600_000).exec_async(&mut connection).await.unwrap();
+            }
+            let slow = tokio::spawn({
+                let (app, cookie) = (new.clone(), visitor.cookie.clone());
+                async move { send(&app, Method::GET, "/slow-get/1000/full_name", cookie.as_deref()).await.ok() }
+            });
+            let mut is_migrated = false;
+            while !is_migrated {
+                is_migrated = redis::cmd("HEXISTS").arg(&key).arg("@d").query_async(&mut connection).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            visitor.post(&old, path).await.ok();
+            let late = slow.await.unwrap();
+            assert_eq!((&*late.body, late.set_cookie()), ("Ada", None), "{path}");
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
         }
     })
     .await;

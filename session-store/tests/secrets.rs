@@ -327,3 +327,27 @@ async fn a_cookie_under_a_former_key_is_renewed_and_a_forged_one_never_reaches_t
     })
     .await;
 }
+
+/// The renewed cookie could land after the one of the id that followed, or after its removal at the logout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cookie_is_not_renewed_for_a_session_that_ended_meanwhile() {
+    each_backend(async |server| {
+        let layer = |keys: CookieKeys| replica(&server, |builder| builder, move |layer| layer.with_signed_cookie(keys));
+        let old = layer(CookieKeys::new(&OLD)).await;
+        let new = layer(CookieKeys::new(&NEW).and_accept(&OLD)).await;
+        for path in ["/logout", "/cycle"] {
+            let mut visitor = Visitor::default();
+            visitor.post(&old, "/set/name/ada").await.ok();
+            server.reset_commands().await;
+            let slow = tokio::spawn({
+                let (app, cookie) = (new.clone(), visitor.cookie.clone());
+                async move { send(&app, Method::GET, "/slow-get/1000/name", cookie.as_deref()).await.ok() }
+            });
+            server.until_asked("hgetall").await;
+            visitor.post(&old, path).await.ok();
+            let late = slow.await.unwrap();
+            assert_eq!((&*late.body, late.set_cookie()), ("ada", None), "{path}");
+        }
+    })
+    .await;
+}

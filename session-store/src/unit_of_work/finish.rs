@@ -179,7 +179,7 @@ impl UnitOfWork {
         let state = self.state.lock();
         let kept_ms = state.kept_ms;
         match &state.base {
-            Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() || state.cookie_outdated => {
+            Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() => {
                 CookieChange::Set { id: live.id, policy: live.policy, kept_ms }
             }
             Base::Unread { id, .. } => match state.extended {

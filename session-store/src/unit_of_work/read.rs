@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    backend::{Along, Committed, Expected, Fate, Write},
+    backend::{Committed, Expected, Fate, Write},
     cart::CartSnapshot,
     expiry::{ExpiryPolicy, not_chosen, unix_ms},
     keys::Tag,
@@ -155,23 +155,17 @@ impl UnitOfWork {
         if let Some(policy) = stored.expiry {
             write.policy = policy;
         }
-        // The session is kept longer by this, and so is its place in the list of its user's.
-        write.along = Along { user: stored.owner, sessions_max: self.settings.user_sessions_max, ..Along::default() };
         let version = stored.data_version.map(|version| version.to_string());
         // Whoever sees the old version has seen the old data, and must not write over what others made of the new.
         let expected = Expected { field: b"@d", value: version.as_deref().map(str::as_bytes) };
         let delta = Delta::between(&stored.fields, &after);
-        let committed = self.store.commit_session(tag, &write, &delta, Some(expected)).await?;
-        let Committed::Done { kept_ms, .. } = committed else {
+        let Committed::Done { .. } = self.store.commit_session(tag, &write, &delta, Some(expected)).await? else {
             return Ok(false);
         };
         tracing::debug!(from = found, to = migrations.version(), "a session was migrated");
         stored.fields = Arc::unwrap_or_clone(after);
         stored.data_version = Some(migrations.version());
-        stored.remaining_ms = kept_ms;
-        let mut state = self.state.lock();
-        state.extended = Some(write.policy);
-        state.committed = true;
+        // The remaining time stays as it was read: a cookie is due when a touch is, which looks once more whether the session lives.
         Ok(true)
     }
 
@@ -204,7 +198,8 @@ impl UnitOfWork {
                 state.base = Base::stale();
                 return;
             }
-            if is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
+            // A renewed cookie too is given only when the touch has found the session alive.
+            if is_news || state.cookie_outdated || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
                 state.extended = Some(policy);
             }
             state.keeps(stored.remaining_ms);

@@ -135,6 +135,15 @@ impl Server {
         redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut self.connection().await).await.unwrap();
     }
 
+    /// Waits until somebody has sent this command since the last reset.
+    pub async fn until_asked(&self, command: &str) {
+        let began = Instant::now();
+        while !self.commands().await.iter().any(|(name, _)| name == command) {
+            assert!(began.elapsed() < Duration::from_secs(10), "nobody sends {command}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
