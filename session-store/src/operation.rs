@@ -194,11 +194,12 @@ impl CacheStore {
     async fn place(&self) -> Result<Object<Places>, Problem> {
         let pool = &self.inner.pool;
         let status = pool.status();
-        if status.waiting >= self.inner.waiting_max {
+        // Most find one, and have no wait to be bounded or measured.
+        let must_wait = status.available == 0 && status.size == status.max_size;
+        if must_wait && status.waiting >= self.inner.waiting_max {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
         }
-        // Most find one, and have no wait to be measured.
-        let _waiting = (status.available == 0 && status.size == status.max_size).then(Waiting::begin);
+        let _waiting = must_wait.then(Waiting::begin);
         pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))
     }
 

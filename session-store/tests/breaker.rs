@@ -215,6 +215,22 @@ async fn only_so_many_operations_wait_for_the_pool() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_may_wait_free_places_are_still_used() {
+    each_process(async |server| {
+        let store = CacheStore::builder(server.url()).pool_size(1).waiting_max(0).connect().await.unwrap();
+        for _ in 0..3 {
+            store.ping().await.unwrap();
+        }
+        server.signal("-STOP");
+        let pings = futures_util::future::join_all((0..5).map(|_| store.ping())).await;
+        let full = pings.iter().filter(|ping| matches!(ping, Err(StoreError::PoolFull { waiting_max: 0 })));
+        assert_eq!(full.count(), 4, "{pings:?}");
+        server.signal("-CONT");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_is_replaced_and_nobody_notices() {
     each_process(async |server| {
         let store =
