@@ -59,18 +59,19 @@ impl ExpiryPolicy {
 
     /// How often the time of a session is extended that is used all the time; `None` for one that no use extends.
     pub(crate) fn touch_interval_ms(self) -> Option<i64> {
+        self.idle_ms().map(|idle| (idle / TOUCH_PARTS).min(TOUCH_AT_LATEST_MS))
+    }
+
+    fn idle_ms(self) -> Option<i64> {
         match self {
-            Self::Idle(ms) | Self::Browser(ms) => Some(ms / TOUCH_PARTS),
+            Self::Idle(ms) | Self::Browser(ms) => Some(ms),
             Self::At(_) => None,
         }
     }
 
     /// Whether a request should extend the time that the store still keeps the session.
     pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
-        match self {
-            Self::Idle(ms) | Self::Browser(ms) => remaining_ms < ms - (ms / TOUCH_PARTS).min(TOUCH_AT_LATEST_MS),
-            Self::At(_) => false,
-        }
+        self.idle_ms().zip(self.touch_interval_ms()).is_some_and(|(idle, interval)| remaining_ms < idle - interval)
     }
 
     pub(crate) fn encode(self) -> String {
@@ -135,5 +136,8 @@ mod tests {
         let days = 24 * 3_600_000;
         assert!(ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_001));
         assert!(!ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_000));
+        assert_eq!(ExpiryPolicy::Idle(14 * days).touch_interval_ms(), Some(3_600_000));
+        assert_eq!(ExpiryPolicy::Idle(1_600).touch_interval_ms(), Some(100));
+        assert_eq!(ExpiryPolicy::At(1_600).touch_interval_ms(), None);
     }
 }
