@@ -232,3 +232,26 @@ async fn a_websocket_saves_as_long_as_it_lives() {
     })
     .await;
 }
+
+/// A cart must not end before its session, however that is kept alive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_keeps_its_session_keeps_the_cart() {
+    each_backend(async |server| {
+        let idle = Expiry::OnInactivity(time::Duration::seconds(8));
+        let app: Router = router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(idle));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        let mut socket = open(serve(app.clone()).await, visitor.cookie.as_deref().unwrap()).await;
+        assert_eq!(say(&mut socket, "get name").await, "ada");
+        let cart = server.keys("*:cart:*").await.remove(0);
+        let mut connection = server.connection().await;
+        redis::cmd("EXPIRE").arg(&cart).arg(60).exec_async(&mut connection).await.unwrap();
+        // More than a sixteenth of the idle timeout.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(say(&mut socket, "save").await, "saved");
+        let left: i64 = redis::cmd("TTL").arg(&cart).query_async(&mut connection).await.unwrap();
+        assert!(left > 29 * 24 * 3_600, "{left} s");
+    })
+    .await;
+}

@@ -8,7 +8,7 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{OutagePolicy, StoreError, expiry::ExpiryPolicy};
+use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
@@ -73,7 +73,8 @@ impl UnitOfWork {
     pub(super) async fn keep_alive(&self) -> Result<(), StoreError> {
         let (due, along) = {
             let state = self.state.lock();
-            (state.due_long_after(), state.along(&self.settings))
+            let cart_ttl_ms = Some(self.settings.cart_ttl_ms);
+            (state.due_long_after(), Along { cart_ttl_ms, ..state.along(&self.settings) })
         };
         let Some((tag, policy)) = due else {
             return Ok(());
