@@ -181,7 +181,8 @@ impl CacheStore {
     }
 
     fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
-        let binding = self.vault().binding(tag, session.bind_field.as_deref())?;
+        // Taken out: it is part of the whole answer, which nobody should keep for its sake.
+        let binding = self.vault().binding(tag, session.bind_field.take().as_deref())?;
         for field in &mut session.fields {
             self.vault().open(&binding, field)?;
         }
@@ -554,4 +555,29 @@ fn revision(answer: &[Value]) -> Result<u64, StoreError> {
 
 pub(crate) fn number_at(answer: &[Value], place: usize) -> Result<i64, StoreError> {
     integer(answer.get(place).ok_or_else(|| unreadable("the answer of a script is too short"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use bytes::Bytes;
+    use tower_sessions::session::Id;
+
+    use crate::{CacheStore, EncryptionKeys, record::StoredSession, wire::Reply};
+
+    #[tokio::test]
+    async fn what_is_kept_of_a_session_keeps_no_answer() {
+        let store = CacheStore::builder("redis://127.0.0.1:1").encryption(EncryptionKeys::new([1; 32])).connect_lazy().unwrap();
+        let tag = store.keys().session_tag(&Id(1));
+        let bind = store.vault().bind_field(&tag, &store.keys().session_tag(&Id(2))).unwrap().unwrap();
+        let head = format!("*4\r\n$4\r\n@rev\r\n$1\r\n1\r\n$5\r\n@bind\r\n${}\r\n", bind.len());
+        let answer = Bytes::from([head.as_bytes(), &bind, b"\r\n:1\r\n"].concat());
+        let mut session = StoredSession::parse(&mut Reply::new(answer.clone())).unwrap();
+        store.open(&tag, &mut session).unwrap();
+        let kept = session.compact();
+        drop(session);
+        assert_eq!(kept.binding, Some(store.keys().session_tag(&Id(2))));
+        assert!(answer.is_unique());
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) struct StoredSession {
     /// No touch can extend it any more.
     pub(crate) capped: bool,
     pub(crate) owner: Option<Tag>,
-    /// As it is stored; see `encryption`.
+    /// As it is stored, until the session was opened; see `encryption`.
     pub(crate) bind_field: Option<Bytes>,
     /// What the values are bound to when they are encrypted; `None` until they were looked at.
     pub(crate) binding: Option<Tag>,
