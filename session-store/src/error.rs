@@ -108,8 +108,8 @@ pub enum StoreError {
         /// How many ids were drawn.
         attempts: u32,
     },
-    /// Other requests kept changing the same cart.
-    #[error("the cart changed again and again while it was being merged ({attempts} attempts)")]
+    /// Other requests kept changing what this one was to read, change or end.
+    #[error("other requests kept changing the same session, cart or list of sessions ({attempts} attempts); try again")]
     Contended {
         /// How often it was tried.
         attempts: u32,
@@ -236,5 +236,16 @@ impl From<StoreError> for tower_sessions::session_store::Error {
             StoreError::Unwritable { .. } => Self::Encode(error.to_string()),
             _ => Self::Backend(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StoreError;
+
+    #[test]
+    fn what_was_contended_for_may_be_anything_that_is_changed_by_others() {
+        let text = StoreError::Contended { attempts: 4 }.to_string();
+        assert!(["session", "cart", "4 attempts"].iter().all(|part| text.contains(part)), "{text}");
     }
 }
