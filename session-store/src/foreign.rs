@@ -51,6 +51,9 @@ impl CacheStore {
     /// Takes a session of tower-sessions-redis-store over, if there is one of this id; whether there may be a session of
     /// ours now.
     pub(crate) async fn take_over(&self, prefix: &str, id: &Id, tag: &Tag, write: &Write) -> Result<bool, StoreError> {
+        if !self.scripts_cross_slots() {
+            return Ok(false);
+        }
         let key = format!("{prefix}{id}");
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("GET").arg(&key);

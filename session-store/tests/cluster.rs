@@ -3,14 +3,19 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use session_store::{BreakerState, CacheStore, EncryptionKeys};
+use session_store::{BreakerState, CacheStore, EncryptionKeys, SessionLayer};
 use support::{
     Visitor,
     fleet::{Cluster, Security},
     traffic::{Traffic, app_on, waiting_app},
 };
+use time::OffsetDateTime;
+use tower_sessions::session::{Id, Record};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -66,6 +71,28 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
     assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "user-1");
     assert_eq!(store.quarantined(), 0);
+}
+
+/// Their record and ours are on different nodes, where no script can make one of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_tower_sessions_is_no_session_and_no_error() {
+    let cluster = Cluster::start(Security::Plain).await;
+    let layer = SessionLayer::new(CacheStore::connect(&cluster.url).await.unwrap()).with_tower_sessions_records("", "id");
+    let app = support::app::router().layer(layer);
+    for i in 0..8 {
+        let id = Id(i128::MAX - i);
+        let record = Record { id, data: HashMap::default(), expiry_date: OffsetDateTime::now_utc() + time::Duration::hours(1) };
+        let record = rmp_serde::to_vec(&record).unwrap();
+        for node in cluster.primaries().await {
+            // The other two refuse it.
+            let mut connection = cluster.nodes[node].connection().await;
+            let _ = redis::cmd("SET").arg(id.to_string()).arg(&record).exec_async(&mut connection).await;
+        }
+        let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "-");
+        visitor.post(&app, "/set/name/ada").await.ok();
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
