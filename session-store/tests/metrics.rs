@@ -7,13 +7,17 @@ use std::{
     collections::HashMap,
     io::Write,
     sync::{Arc, LazyLock, Mutex, MutexGuard},
+    time::Duration,
 };
 
+use axum::{body::Body, routing::post};
+use futures_util::stream;
 use http::{Method, StatusCode};
 use metrics_util::{
     CompositeKey,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
+use session_store::{Expiry, Session, SessionLayer};
 use support::{Visitor, each_backend, replica, replica_with, send};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
@@ -141,12 +145,49 @@ async fn operations_sessions_and_conflicts_are_counted_by_kind() {
     .await;
 }
 
+/// Reads the session, and saves it a second after the head of the answer.
+async fn save_late(session: Session) -> Body {
+    session.get::<String>("name").await.unwrap();
+    Body::from_stream(stream::once(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let saved = session.save().await.map_or_else(|error| error.to_string(), |()| "saved".to_owned());
+        Ok::<_, std::io::Error>(saved)
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::await_holding_lock, reason = "the tests take turns, each in a runtime of its own")]
+async fn a_session_that_is_gone_is_a_conflict_for_a_cart_and_for_a_body() {
+    let seen = seen();
+    each_backend(async |server| {
+        let idle = Expiry::OnInactivity(time::Duration::seconds(8));
+        let layer = SessionLayer::new(support::patient_store(&server).await).with_expiry(idle);
+        let app = support::app::router().route("/save-late", post(save_late)).layer(layer);
+        for (path, status) in [("/cart/slow-add/1000/TEA", StatusCode::CONFLICT), ("/save-late", StatusCode::OK)] {
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/name/ada").await.ok();
+            server.reset_commands().await;
+            seen.take();
+            let slow = tokio::spawn({
+                let (app, cookie) = (app.clone(), visitor.cookie.clone());
+                async move { send(&app, Method::POST, path, cookie.as_deref()).await }
+            });
+            server.until_asked("hgetall").await;
+            redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+            let answer = slow.await.unwrap();
+            assert_eq!((answer.status, answer.body.contains("session ended")), (status, true), "{path}: {answer:?}");
+            assert_eq!(seen.take().get("conflicts_total kind=session_ended"), Some(&1.0), "{path}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::await_holding_lock, reason = "the tests take turns, each in a runtime of its own")]
 async fn a_pool_that_is_too_small_and_a_store_that_is_away_show() {
     let seen = seen();
     support::each_process(async |mut server| {
-        let patience = std::time::Duration::from_secs(5);
+        let patience = Duration::from_secs(5);
         let store = session_store::CacheStore::builder(server.url()).pool_size(1).deadline(patience).connect().await.unwrap();
         seen.take();
         let pings = (0..50).map(|_| store.ping());
@@ -169,7 +210,7 @@ async fn a_pool_that_is_too_small_and_a_store_that_is_away_show() {
         let began = std::time::Instant::now();
         while store.ping().await.is_err() {
             assert!(began.elapsed() < patience);
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(seen.take().get(&format!("breaker_open node={address}")), None);
     })

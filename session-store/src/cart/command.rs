@@ -92,10 +92,7 @@ pub(crate) async fn run(
             }
             reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
             reply::GONE => unit.cart_session_gone(&target).await?,
-            reply::ENDED => {
-                unit.session_ended();
-                return Err(CartError::SessionEnded);
-            }
+            reply::ENDED => return Err(unit.session_ended()),
             reply::TAKEN => unit.planned_id_taken(&target),
             reply::TOO_MANY_LINES => {
                 return Err(CartError::TooManyLines { max: unit.settings.limits.lines_max });

@@ -107,10 +107,7 @@ impl UnitOfWork {
                 (*tag, owner.or_else(|| self.store.owners().hint(tag)))
             }
             Base::Live(live) => (live.tag, live.owner),
-            Base::Ended { .. } => {
-                metrics::conflict(metrics::Conflict::SessionEnded);
-                return Err(StoreError::SessionEnded);
-            }
+            Base::Ended { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } if !can_fill => return Ok(None),
             Base::Sent(_) | Base::None { .. } => {
                 let planned = state.planned().clone();
@@ -168,17 +165,13 @@ impl UnitOfWork {
                 state.base = Base::stale();
                 Ok(())
             }
-            Base::Live(live) if Some(live.tag) == target.session => {
-                state.base.end();
-                Err(CartError::SessionEnded)
-            }
+            Base::Live(live) if Some(live.tag) == target.session => Err(state.base.lose().into()),
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn session_ended(&self) {
-        metrics::conflict(metrics::Conflict::SessionEnded);
-        self.state.lock().base.end();
+    pub(crate) fn session_ended(&self) -> CartError {
+        self.state.lock().base.lose().into()
     }
 
     pub(crate) fn planned_id_taken(&self, target: &CartTarget) {
@@ -201,7 +194,7 @@ impl UnitOfWork {
         if let Some(id) = unread {
             self.read(&id, false).await?;
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {
             return Ok(LoginView::Owned(pending.user));
         }
@@ -209,10 +202,7 @@ impl UnitOfWork {
             _ if state.intent == Intent::End => LoginView::Fresh,
             Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
             Base::Live(live) => LoginView::Anonymous(live.tag),
-            Base::Ended { .. } => {
-                metrics::conflict(metrics::Conflict::SessionEnded);
-                return Err(StoreError::SessionEnded);
-            }
+            Base::Ended { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
     }

@@ -94,10 +94,7 @@ impl UnitOfWork {
                     self.keep_alive().await?;
                     return Ok(id);
                 }
-                Step::Conflict => {
-                    metrics::conflict(metrics::Conflict::SessionEnded);
-                    return Err(StoreError::SessionEnded);
-                }
+                Step::Conflict => return Err(self.state.lock().base.lose()),
                 Step::Read(id) => self.read(&id, false).await?,
                 Step::End(tag) => self.end(&tag).await?,
                 Step::Create(write) => {
@@ -208,11 +205,7 @@ impl UnitOfWork {
                 }
                 Ok(Some(kept_ms))
             }
-            Committed::Gone | Committed::Ended => {
-                metrics::conflict(metrics::Conflict::SessionEnded);
-                self.state.lock().base.end();
-                Err(StoreError::SessionEnded)
-            }
+            Committed::Gone | Committed::Ended => Err(self.state.lock().base.lose()),
             Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
             Committed::CartChanged => {
                 metrics::conflict(metrics::Conflict::CartChanged);

@@ -86,10 +86,7 @@ impl UnitOfWork {
                 state.keeps(kept_ms);
                 Ok(())
             }
-            None => {
-                state.base.end();
-                Err(StoreError::SessionEnded)
-            }
+            None => Err(state.base.lose()),
         }
     }
 

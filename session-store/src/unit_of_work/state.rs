@@ -187,6 +187,13 @@ impl Base {
         };
         *self = Self::Ended { id, tag, owner, fields, readable: true };
     }
+
+    /// The session ended under a request that was to change something: counted, and an error.
+    pub(super) fn lose(&mut self) -> StoreError {
+        self.end();
+        metrics::conflict(metrics::Conflict::SessionEnded);
+        StoreError::SessionEnded
+    }
 }
 
 #[derive(Debug)]
