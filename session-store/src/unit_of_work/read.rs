@@ -26,7 +26,9 @@ const READS_MAX: u32 = 4;
 impl UnitOfWork {
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
-        let mut tag = self.store.keys().session_tag(id);
+        // Whoever asks has a tag already, as a rule: the hash is made once for each request.
+        let known = self.state.lock().base.session().filter(|(known, _)| known == id);
+        let mut tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
         let mut sought_elsewhere = false;
         for _ in 0..READS_MAX {
             let (mut stored, cart) = match self.fetch(&tag, with_cart).await {
