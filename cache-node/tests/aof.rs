@@ -671,6 +671,56 @@ fn with_a_key_nothing_is_readable_without_it() {
     assert!(!status.success() && errors.contains("it is encrypted"), "{errors}");
 }
 
+/// Where the frames of an encrypted file end.
+fn frame_ends(bytes: &[u8]) -> Vec<usize> {
+    let (mut at, mut ends) = (24, Vec::new());
+    while at < bytes.len() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) & 0x7fff_ffff;
+        at += 8 + 24 + length as usize + 16;
+        ends.push(at);
+    }
+    ends
+}
+
+#[test]
+fn an_encrypted_log_that_was_cut_within_a_large_batch_ends_before_it() {
+    let (dir, keys) = (folder(), folder());
+    let key = keys.path().join("key");
+    fs::write(&key, [7; 32]).unwrap();
+    let with_key = ["--encryption-key-file", text(&key), "--appendfsync", "always"];
+    let mut first = node(dir.path(), &with_key);
+    let mut wire = Wire::connect(first.address);
+    assert_eq!(wire.run("SET before 1"), Value::ok());
+    let path = last_increment(dir.path());
+    let before = fs::metadata(&path).unwrap().len();
+    assert_eq!(wire.call(&["SET", "large", &"v".repeat(900_000)]), Value::ok());
+    first.process.kill().unwrap();
+    first.process.wait().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let ends: Vec<usize> = frame_ends(&bytes).into_iter().filter(|end| *end as u64 > before).collect();
+    assert!(ends.len() > 2, "one batch in several frames: {ends:?}");
+    // At the end of a frame and within the next one.
+    for cut in ends[..ends.len() - 1].iter().flat_map(|end| [*end, *end + 1_000]) {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let (refused, _, errors) = Binary::run(
+            &[&["--port", "0", "--dir", text(dir.path()), "--appendonly", "yes", "--aof-load-truncated", "no"], &with_key[..]]
+                .concat(),
+        );
+        assert!(!refused.success() && errors.contains(&format!("truncate -s {before})")), "{errors}");
+        let mut node = node(dir.path(), &with_key);
+        assert_eq!(Wire::connect(node.address).run("MGET before large"), Value::Array(vec![Value::bulk("1"), Value::NullBulk]));
+        support::wait_until("it says so", || node.errors().contains(&format!("it now ends at byte {before}")));
+        assert!(node.end_by("TERM").success());
+        // The next increment is not the one that is cut in the next round.
+        let manifest = dir.path().join("appendonlydir/appendonly.aof.manifest");
+        let named = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, named.lines().take(2).map(|line| line.to_owned() + "\n").collect::<String>()).unwrap();
+    }
+    fs::write(&path, &bytes).unwrap();
+    let node = node(dir.path(), &with_key);
+    assert_eq!(Wire::connect(node.address).run("STRLEN large"), Value::Integer(900_000));
+}
+
 #[test]
 fn a_log_that_was_not_encrypted_is_from_the_next_start_on() {
     let (dir, keys) = (folder(), folder());

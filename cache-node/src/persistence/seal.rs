@@ -5,6 +5,9 @@
 //! their tag of 16. What is authenticated beside them is the file's name, the frame's number
 //! and the length: frames cannot be changed, swapped, left out in the middle or brought in from another file. What ends at a frame
 //! cannot be told from a file that was cut there, as little as in a log that is not encrypted.
+//!
+//! A batch of the log that takes more than one frame is whole or not there: the length of each of its frames but the last has the bit
+//! [`GOES_ON`].
 
 use std::{
     fmt, fs,
@@ -29,6 +32,9 @@ const KEY_BYTES: usize = 32;
 
 /// Bytes of one frame: what a reader holds at once.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// In the length of a frame: it is of use only together with the next one.
+const GOES_ON: u32 = 1 << 31;
 
 /// The key of `encryption-key-file`.
 #[derive(Clone)]
@@ -95,14 +101,20 @@ impl Sealer {
         [&MAGIC[..], &self.name].concat()
     }
 
-    /// The frames that hold `bytes`. They count once [`Sealer::keep`] says that they are in the file.
-    pub(super) fn seal(&self, bytes: &[u8]) -> io::Result<(Vec<u8>, u64)> {
+    /// Frames of `bytes`, which a reader gives out as one or not at all. They count once [`Sealer::keep`] says that they are in the file.
+    pub(super) fn seal_batch(&self, bytes: &[u8]) -> io::Result<(Vec<u8>, u64)> {
+        self.seal(bytes, GOES_ON)
+    }
+
+    /// Frames of `bytes`; `link` is set in the length of each one but the last.
+    fn seal(&self, bytes: &[u8], link: u32) -> io::Result<(Vec<u8>, u64)> {
         let mut sealed = Vec::with_capacity(bytes.len() + 64);
         let mut number = self.frames;
-        for frame in bytes.chunks(FRAME_BYTES_MAX) {
+        let mut frames = bytes.chunks(FRAME_BYTES_MAX).peekable();
+        while let Some(frame) = frames.next() {
             // A new one each time, also for a frame that is written again: a nonce never serves for two texts.
             let nonce: [u8; NONCE_BYTES] = rand::random();
-            let length = frame.len() as u32;
+            let length = frame.len() as u32 | if frames.peek().is_some() { link } else { 0 };
             let payload = Payload { msg: frame, aad: &context(&self.name, number, length) };
             let text = self.key.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| io::Error::other("cannot encrypt"))?;
             sealed.extend_from_slice(&length.to_le_bytes());
@@ -138,7 +150,7 @@ impl<W: Write> SealedWriter<W> {
     }
 
     fn write_frames(&mut self) -> io::Result<()> {
-        let (sealed, frames) = self.sealer.seal(&self.buffer)?;
+        let (sealed, frames) = self.sealer.seal(&self.buffer, 0)?;
         self.buffer.clear();
         self.inner.write_all(&sealed)?;
         self.sealer.keep(frames);
@@ -160,7 +172,7 @@ impl<W: Write> Write for SealedWriter<W> {
     }
 }
 
-/// How far the frames of a file are whole: shared with who reads through it.
+/// How far the frames of a file are whole, and the batches that they make up: shared with who reads through it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Whole(Arc<WholeState>);
 
@@ -171,18 +183,18 @@ struct WholeState {
 }
 
 impl Whole {
-    /// Bytes of the file up to the end of the last whole frame.
+    /// Bytes of the file up to the end of the last whole batch.
     pub(super) fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the file ends within a frame.
+    /// Whether the file ends within a frame or a batch.
     pub(super) fn is_cut(&self) -> bool {
         self.0.is_cut.load(Ordering::Relaxed)
     }
 }
 
-/// Reads what a [`SealedWriter`] wrote. A file that ends within a frame ends at the one before, and [`Whole`] tells.
+/// Reads what a [`SealedWriter`] or a log wrote. A file that ends within a batch ends at the one before, and [`Whole`] tells.
 pub(super) struct Unsealer<R> {
     inner: R,
     key: EncryptionKey,
@@ -210,20 +222,40 @@ impl<R: Read> Unsealer<R> {
         self.whole.clone()
     }
 
-    /// Reads the next frame; `false` at the end.
-    fn next_frame(&mut self) -> io::Result<bool> {
+    /// Reads the next frame and all that go with it; `false` at the end.
+    fn next_batch(&mut self) -> io::Result<bool> {
+        self.plain.clear();
+        self.at = 0;
         if self.whole.is_cut() {
             return Ok(false);
         }
-        let begins_at = self.whole.bytes();
+        let mut ends_at = self.whole.bytes();
+        loop {
+            let Some((bytes, goes_on)) = self.next_frame(ends_at)? else {
+                // What was read of a batch is of no use without the rest.
+                self.whole.0.is_cut.fetch_or(!self.plain.is_empty(), Ordering::Relaxed);
+                self.plain.clear();
+                return Ok(false);
+            };
+            ends_at += bytes;
+            if !goes_on {
+                self.whole.0.bytes.store(ends_at, Ordering::Relaxed);
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Appends a frame's text to `plain`. Gives its bytes in the file and whether it goes on in the next one; `None` at the end.
+    fn next_frame(&mut self, begins_at: u64) -> io::Result<Option<(u64, bool)>> {
         let mut lengths = [0; 8];
         if self.inner.read(&mut lengths[..1])? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let mut nonce = [0; NONCE_BYTES];
         let is_whole = read_whole(&mut self.inner, &mut lengths[1..])? && read_whole(&mut self.inner, &mut nonce)?;
-        let [count, complement] =
+        let [length, complement] =
             [0, 4].map(|at| u32::from_le_bytes([lengths[at], lengths[at + 1], lengths[at + 2], lengths[at + 3]]));
+        let count = (length & !GOES_ON) as usize;
         let damaged = || {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -233,27 +265,25 @@ impl<R: Read> Unsealer<R> {
             )
         };
         // Zeros are blocks that were given to the file and never written, as a power failure leaves them.
-        if is_whole && lengths != [0; 8] && (count != !complement || count == 0 || count as usize > FRAME_BYTES_MAX) {
+        if is_whole && lengths != [0; 8] && (length != !complement || count == 0 || count > FRAME_BYTES_MAX) {
             return Err(damaged());
         }
-        let mut text = vec![0; if is_whole { count as usize + TAG_BYTES } else { 0 }];
+        let mut text = vec![0; if is_whole { count + TAG_BYTES } else { 0 }];
         if !is_whole || count == 0 || !read_whole(&mut self.inner, &mut text)? {
             self.whole.0.is_cut.store(true, Ordering::Relaxed);
-            return Ok(false);
+            return Ok(None);
         }
-        let payload = Payload { msg: &text, aad: &context(&self.name, self.frames, count) };
-        self.plain = self.key.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| damaged())?;
-        self.at = 0;
+        let payload = Payload { msg: &text, aad: &context(&self.name, self.frames, length) };
+        let plain = self.key.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| damaged())?;
+        self.plain.extend_from_slice(&plain);
         self.frames += 1;
-        let bytes = begins_at + (8 + NONCE_BYTES + text.len()) as u64;
-        self.whole.0.bytes.store(bytes, Ordering::Relaxed);
-        Ok(true)
+        Ok(Some(((8 + NONCE_BYTES + text.len()) as u64, length & GOES_ON != 0)))
     }
 }
 
 impl<R: Read> Read for Unsealer<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.plain.len() && !self.next_frame()? {
+        if self.at == self.plain.len() && !self.next_batch()? {
             return Ok(0);
         }
         let count = out.len().min(self.plain.len() - self.at);
@@ -283,7 +313,7 @@ pub(super) fn needs_key(key: Option<&EncryptionKey>) -> io::Result<&EncryptionKe
 mod tests {
     use std::io::{Read as _, Write as _};
 
-    use super::{EncryptionKey, MAGIC, SealedWriter, Unsealer};
+    use super::{EncryptionKey, FRAME_BYTES_MAX, MAGIC, SealedWriter, Sealer, Unsealer};
 
     fn key(byte: u8) -> EncryptionKey {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -330,6 +360,43 @@ mod tests {
             let (found, whole, is_cut) = unsealed(&bytes[..bytes.len() - missing], &key(1)).expect("the key");
             assert!(is_cut && text.starts_with(&found) && whole <= (bytes.len() - missing) as u64, "{missing}");
         }
+    }
+
+    #[test]
+    fn a_batch_of_several_frames_is_whole_or_not_there() {
+        let batches = [vec![1; 10], vec![2; 3 * FRAME_BYTES_MAX + 5], vec![3; 2 * FRAME_BYTES_MAX], vec![4; 20]];
+        let mut sealer = Sealer::new(&key(1));
+        let mut bytes = sealer.header();
+        let mut ends = vec![bytes.len()];
+        for batch in &batches {
+            let (sealed, frames) = sealer.seal_batch(batch).expect("it is encrypted");
+            sealer.keep(frames);
+            bytes.extend(sealed);
+            ends.push(bytes.len());
+        }
+        for cut in (ends[0]..=bytes.len()).step_by(99_991).chain(ends.iter().copied()).chain(frame_ends(&bytes)) {
+            let count = ends.iter().filter(|end| **end <= cut).count() - 1;
+            let (found, whole, is_cut) = unsealed(&bytes[..cut], &key(1)).expect("the key");
+            assert_eq!((whole, is_cut), (ends[count] as u64, cut != ends[count]), "{cut}");
+            assert!(found == batches[..count].concat(), "{cut}");
+        }
+        // The bit is authenticated.
+        let mut changed = bytes.clone();
+        let at = ends[1];
+        changed[at + 3] ^= 0x80;
+        changed[at + 7] ^= 0x80;
+        unsealed(&changed, &key(1)).expect_err("changed");
+    }
+
+    /// Where each frame ends.
+    fn frame_ends(bytes: &[u8]) -> Vec<usize> {
+        let (mut at, mut ends) = (24, Vec::new());
+        while at < bytes.len() {
+            let length = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) & !super::GOES_ON;
+            at += 8 + 24 + length as usize + 16;
+            ends.push(at);
+        }
+        ends
     }
 
     #[test]

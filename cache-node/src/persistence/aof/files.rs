@@ -199,7 +199,7 @@ impl LogFile {
             return Ok(());
         }
         let Some(sealer) = &self.sealer else { return self.append_raw(bytes) };
-        let (sealed, frames) = sealer.seal(bytes)?;
+        let (sealed, frames) = sealer.seal_batch(bytes)?;
         self.append_raw(&sealed)?;
         self.sealer.iter_mut().for_each(|sealer| sealer.keep(frames));
         Ok(())

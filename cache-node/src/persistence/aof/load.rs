@@ -59,7 +59,7 @@ struct Loader<'a> {
     /// Up to where the file holds whole requests and transactions.
     whole: u64,
     bytes: Vec<u8>,
-    /// How far the frames of an encrypted file are whole. `offset` and `whole` then count what they hold.
+    /// How far the batches of an encrypted file are whole. `offset` and `whole` then count what they hold.
     sealed: Option<Whole>,
 }
 
@@ -95,7 +95,7 @@ impl Loader<'_> {
         }
         if let Some(sealed) = self.sealed.clone() {
             if !self.bytes.is_empty() || applier.is_in_transaction() {
-                // A frame holds whole requests and transactions.
+                // A batch holds whole requests and transactions.
                 return Err(self.damaged(0, &ApplyError::Nesting));
             }
             return if sealed.is_cut() { self.cut(sealed.bytes(), is_last) } else { Ok(()) };
@@ -175,13 +175,19 @@ impl Loader<'_> {
     }
 
     fn damaged(&self, at: usize, error: &ApplyError) -> io::Error {
-        let text = format!(
-            "{} is damaged at byte {}: {error}. Nothing was changed. Copy the folder, then cut the file there (truncate -s {} on the \
-             file, or redis-check-aof --fix on the manifest) and start again: what stands behind it is lost then",
-            self.path.display(),
-            self.offset + at as u64,
-            self.whole,
-        );
+        let (path, at) = (self.path.display(), self.offset + at as u64);
+        let text = match self.sealed {
+            None => format!(
+                "{path} is damaged at byte {at}: {error}. Nothing was changed. Copy the folder, then cut the file there (truncate -s {} \
+                 on the file, or redis-check-aof --fix on the manifest) and start again: what stands behind it is lost then",
+                self.whole
+            ),
+            // No byte of the text is a place where the file could be cut.
+            Some(_) => format!(
+                "{path} is damaged at byte {at} of what is encrypted in it: {error}. Nothing was changed. Restore the log's folder from a \
+                 copy, or move it away to start empty"
+            ),
+        };
         io::Error::new(io::ErrorKind::InvalidData, text)
     }
 
