@@ -251,11 +251,6 @@ impl<R: Read> Unsealer<R> {
         if self.inner.read(&mut lengths[..1])? == 0 {
             return Ok(None);
         }
-        let mut nonce = [0; NONCE_BYTES];
-        let is_whole = read_whole(&mut self.inner, &mut lengths[1..])? && read_whole(&mut self.inner, &mut nonce)?;
-        let [length, complement] =
-            [0, 4].map(|at| u32::from_le_bytes([lengths[at], lengths[at + 1], lengths[at + 2], lengths[at + 3]]));
-        let count = (length & !GOES_ON) as usize;
         let damaged = || {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -264,20 +259,34 @@ impl<R: Read> Unsealer<R> {
                 ),
             )
         };
-        // Zeros are blocks that were given to the file and never written, as a power failure leaves them.
-        if is_whole && lengths != [0; 8] && (length != !complement || count == 0 || count > FRAME_BYTES_MAX) {
+        if !read_whole(&mut self.inner, &mut lengths[1..])? {
+            return self.ends_cut();
+        }
+        if lengths == [0; 8] {
+            // Blocks that were given to the file and never written, as a power failure leaves them: nothing else stands behind them.
+            return if is_zero_to_end(&mut self.inner)? { self.ends_cut() } else { Err(damaged()) };
+        }
+        let [length, complement] =
+            [0, 4].map(|at| u32::from_le_bytes([lengths[at], lengths[at + 1], lengths[at + 2], lengths[at + 3]]));
+        let count = (length & !GOES_ON) as usize;
+        if length != !complement || count == 0 || count > FRAME_BYTES_MAX {
             return Err(damaged());
         }
-        let mut text = vec![0; if is_whole { count + TAG_BYTES } else { 0 }];
-        if !is_whole || count == 0 || !read_whole(&mut self.inner, &mut text)? {
-            self.whole.0.is_cut.store(true, Ordering::Relaxed);
-            return Ok(None);
+        let mut nonce = [0; NONCE_BYTES];
+        let mut text = vec![0; count + TAG_BYTES];
+        if !read_whole(&mut self.inner, &mut nonce)? || !read_whole(&mut self.inner, &mut text)? {
+            return self.ends_cut();
         }
         let payload = Payload { msg: &text, aad: &context(&self.name, self.frames, length) };
         let plain = self.key.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| damaged())?;
         self.plain.extend_from_slice(&plain);
         self.frames += 1;
         Ok(Some(((8 + NONCE_BYTES + text.len()) as u64, length & GOES_ON != 0)))
+    }
+
+    fn ends_cut(&self) -> io::Result<Option<(u64, bool)>> {
+        self.whole.0.is_cut.store(true, Ordering::Relaxed);
+        Ok(None)
     }
 }
 
@@ -299,6 +308,20 @@ fn read_whole(inner: &mut impl Read, out: &mut [u8]) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether nothing but zeros is left.
+fn is_zero_to_end(inner: &mut impl Read) -> io::Result<bool> {
+    let mut bytes = [0; 8 * 1024];
+    loop {
+        match inner.read(&mut bytes) {
+            Ok(0) => return Ok(true),
+            Ok(count) if bytes[..count].iter().any(|byte| *byte != 0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -397,6 +420,22 @@ mod tests {
             ends.push(at);
         }
         ends
+    }
+
+    #[test]
+    fn zeros_are_an_end_that_was_never_written_only_where_nothing_follows() {
+        let text = vec![7; 700_000];
+        let bytes = sealed(&text);
+        let ends = frame_ends(&bytes);
+        for zeros in [1, 8, 20, 100_000] {
+            let (found, whole, is_cut) = unsealed(&[&bytes[..], &vec![0; zeros]].concat(), &key(1)).expect("the key");
+            assert!(found == text && whole == bytes.len() as u64 && is_cut, "{zeros}");
+        }
+        for at in [24, ends[0], ends[ends.len() - 2]] {
+            let mut changed = bytes.clone();
+            changed[at..at + 8].fill(0);
+            unsealed(&changed, &key(1)).expect_err("frames follow");
+        }
     }
 
     #[test]
