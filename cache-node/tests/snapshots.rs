@@ -339,6 +339,31 @@ fn shutdown_saves_or_not_as_it_is_told() {
 }
 
 /// INFO looks at the snapshots' state with everything locked, and the rules count changes: in the wrong order they wait for each other.
+/// One thread serves the connections: whoever waits on it for a replica waits for ever.
+#[test]
+fn what_saves_while_a_replica_is_sent_a_snapshot_does_not_wait_for_it() {
+    const VALUES: usize = 50;
+    let folder = TempDir::new().unwrap();
+    let mut saving = node(folder.path(), &["--io-threads", "1", "--save", "3600", "1", "--rdbcompression", "no"]);
+    let mut wire = Wire::connect(saving.address);
+    let value = "v".repeat(1_000_000);
+    (0..VALUES).for_each(|number| assert_eq!(wire.call(&["SET", &format!("key-{number}"), &value]), Value::ok()));
+    // A replica that takes its snapshot slowly: not at all.
+    let mut replica = Wire::connect(saving.address);
+    assert_eq!(replica.run("REPLCONF capa eof capa psync2"), Value::ok());
+    replica.send(&["PSYNC", "?", "-1"]);
+    assert!(matches!(replica.read(), Value::Simple(reply) if reply.starts_with("FULLRESYNC")));
+    assert_eq!(wire.run("SAVE"), Value::Error("ERR Background save already in progress".to_owned()));
+    assert_eq!(wire.run("SHUTDOWN"), Value::Error("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()));
+    wait_until("it says why", || saving.errors().contains("SHUTDOWN is refused"));
+    assert_eq!(wire.run("BGSAVE"), Value::Simple("Background saving started".to_owned()));
+    assert_eq!(wire.run("PING"), Value::Simple("PONG".to_owned()));
+    // The end saves all the same.
+    assert!(saving.end_by("TERM").success(), "{}", saving.errors());
+    let again = node(folder.path(), &[]);
+    assert_eq!(Wire::connect(again.address).run("DBSIZE"), Value::Integer(VALUES as i64));
+}
+
 #[test]
 fn info_and_the_rules_do_not_wait_for_each_other() {
     let folder = TempDir::new().unwrap();

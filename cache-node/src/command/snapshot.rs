@@ -71,7 +71,13 @@ fn shutdown(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
     }
     let saves = saves.unwrap_or(!ctx.config.save.is_empty());
     // Before anything ends: a node that cannot keep its data goes on serving it.
-    if saves && ctx.shared.saver.save(ctx.shared).is_err() && !is_forced {
+    if saves
+        && let Err(error) = ctx.shared.saver.save(ctx.shared)
+        && !is_forced
+    {
+        tracing::warn!(
+            "SHUTDOWN is refused, since the data cannot be saved now: {error}. With FORCE or by SIGTERM the node ends anyway"
+        );
         return Err(CommandError::fixed("ERR Errors trying to SHUTDOWN. Check logs."));
     }
     ctx.shared.end(saves);

@@ -34,7 +34,7 @@ pub(crate) use keys::{Changed, Flushed, Keys, ValueRef};
 pub(crate) use list::{End, List};
 pub(crate) use record::Record;
 pub(crate) use set::Set;
-pub(crate) use snapshot::{DbSize, Encode, EntryRef, UsageKind};
+pub(crate) use snapshot::{DbSize, Encode, EntryRef, Snapshot, UsageKind};
 pub(crate) use sorted_set::{Member, SortedSet};
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 pub(crate) use watch::WatchFlag;

@@ -52,6 +52,10 @@ struct State {
     tried: u64,
 }
 
+/// Who has it takes a snapshot, and nobody else meanwhile.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "it is held, and not looked at")] MutexGuard<'a, ()>);
+
 /// What INFO tells.
 #[derive(Clone, Debug)]
 pub(crate) struct SaveReport {
@@ -89,9 +93,10 @@ impl Saver {
         Saver { state: Mutex::new(state), called: Condvar::new(), turn: Mutex::new(()), progress: AtomicU64::new(0) }
     }
 
-    /// Waits for a turn to take a snapshot.
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+    /// Waits for a turn to take a snapshot. The one who has it may wait for a replica, and that for the thread that serves it: threads that
+    /// serve connections do not call it.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn(self.turn.lock())
     }
 
     /// BGSAVE. `false` when one runs or waits already.
@@ -126,12 +131,19 @@ impl Saver {
     /// Writes the file now, on the caller's thread.
     ///
     /// # Errors
-    /// When one is being written already, and those of the system.
+    /// When a snapshot is being written already, to the file, to a replica or for the log; and those of the system.
     pub(crate) fn save(&self, shared: &Shared) -> io::Result<()> {
-        if !self.state.lock().begin() {
-            return Err(io::Error::other("Background save already in progress"));
+        match self.turn.try_lock() {
+            Some(turn) => self.save_in(shared, &Turn(turn)),
+            None => Err(already()),
         }
-        self.write(shared)
+    }
+
+    fn save_in(&self, shared: &Shared, turn: &Turn<'_>) -> io::Result<()> {
+        if !self.state.lock().begin() {
+            return Err(already());
+        }
+        self.write(shared, turn)
     }
 
     /// Has the thread of [`start`] end.
@@ -140,18 +152,19 @@ impl Saver {
         self.called.notify_all();
     }
 
-    /// The last snapshot, when nothing writes any more: if there are rules and changes.
+    /// The last snapshot, when nothing writes any more: if there are rules and changes. Waits for one that is being written: no connection
+    /// is served any more, so that it does not wait for a replica.
     pub(crate) fn save_at_end(&self, shared: &Shared) {
         let has_changes = shared.keyspace.changes() != self.report().changes_saved;
         if has_changes && !shared.config().save.is_empty() {
             // Logged where it fails.
-            drop(self.save(shared));
+            drop(self.save_in(shared, &self.turn()));
         }
     }
 
     /// Writes the file; `running_since` is set.
-    fn write(&self, shared: &Shared) -> io::Result<()> {
-        let outcome = self.write_file(shared);
+    fn write(&self, shared: &Shared, turn: &Turn<'_>) -> io::Result<()> {
+        let outcome = self.write_file(shared, turn);
         // One may have been asked for meanwhile.
         self.called.notify_all();
         self.follow_config(&shared.config(), &shared.gate);
@@ -165,13 +178,13 @@ impl Saver {
         gate.set(Hindrance::SnapshotFailed, stops_writes);
     }
 
-    fn write_file(&self, shared: &Shared) -> io::Result<()> {
+    fn write_file(&self, shared: &Shared, turn: &Turn<'_>) -> io::Result<()> {
         self.progress.store(0, Ordering::Relaxed);
         let started = now().unix_ms / 1000;
         let config = shared.config();
         let path = path(&config);
         let outcome = file::write_whole(&path, config.encryption.as_ref(), |writer| {
-            write_snapshot(shared, writer, &self.progress, || (), |()| Vec::new())
+            write_snapshot(shared, turn, writer, &self.progress, || (), |()| Vec::new())
         });
         let kept = outcome.as_ref().map_or(Ok(()), |_| match config.snapshot_retention {
             0 => Ok(()),
@@ -264,9 +277,13 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("cache-node-save".to_owned()).spawn(move || {
         while shared.saver.wait(&shared) {
             // Logged and told by INFO where it fails.
-            drop(shared.saver.write(&shared));
+            drop(shared.saver.write(&shared, &shared.saver.turn()));
         }
     })
+}
+
+fn already() -> io::Error {
+    io::Error::other("Background save already in progress")
 }
 
 /// Where the snapshot stands.

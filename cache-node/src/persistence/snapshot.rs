@@ -9,9 +9,12 @@ use std::{
 };
 
 use crate::{
-    keyspace::{DbSize, Encode, EvictionPolicy, UsageKind},
+    keyspace::{DbSize, Encode, EvictionPolicy, Now, Snapshot, UsageKind},
     node::Shared,
-    persistence::rdb::{Encoder, RdbWriter},
+    persistence::{
+        rdb::{Encoder, RdbWriter},
+        saver::Turn,
+    },
     server::now,
 };
 
@@ -35,18 +38,16 @@ pub(crate) fn replication_aux(id: &str, offset: u64, db: usize) -> Aux {
 /// Writes a point-in-time RDB, while commands go on. `cut` is called in the moment of the snapshot, with every shard locked, and gives
 /// what belongs to that moment, such as the journal's offset; `aux` makes further fields of it. `progress` follows the bytes written.
 ///
-/// Waits while another snapshot is being written: threads that serve connections do not call it.
-///
 /// # Errors
 /// Those of `writer`. The snapshot is ended then.
 pub(crate) fn write_snapshot<W: Write, T>(
     shared: &Shared,
+    turn: &Turn<'_>,
     writer: W,
     progress: &AtomicU64,
     cut: impl FnOnce() -> T,
     aux: impl FnOnce(&T) -> Aux,
 ) -> io::Result<(T, Written)> {
-    let _turn = shared.saver.turn();
     let config = shared.config();
     let encode: Arc<dyn Encode> = Arc::new(Encoder { compresses: config.rdbcompression });
     let usage = match config.maxmemory_policy {
@@ -55,8 +56,7 @@ pub(crate) fn write_snapshot<W: Write, T>(
         _ => UsageKind::None,
     };
     let now = now();
-    let begun = shared.keyspace.begin_snapshot(&encode, usage, now, cut);
-    let (mut snapshot, result) = begun.ok_or_else(|| io::Error::other("another snapshot is being taken"))?;
+    let (mut snapshot, result) = begin(shared, turn, &encode, usage, now, cut)?;
     let mut fields = vec![
         ("redis-ver", crate::REDIS_VERSION.to_owned()),
         ("redis-bits", usize::BITS.to_string()),
@@ -78,4 +78,17 @@ pub(crate) fn write_snapshot<W: Write, T>(
     }
     let bytes = writer.finish()?;
     Ok((result, Written { bytes, keys, changes: snapshot.changes() }))
+}
+
+/// Begins a snapshot in whose moment `cut` is called, with every shard locked.
+pub(super) fn begin<'a, T>(
+    shared: &'a Shared,
+    _: &Turn<'_>,
+    encode: &Arc<dyn Encode>,
+    usage: UsageKind,
+    now: Now,
+    cut: impl FnOnce() -> T,
+) -> io::Result<(Snapshot<'a>, T)> {
+    let begun = shared.keyspace.begin_snapshot(encode, usage, now, cut);
+    begun.ok_or_else(|| io::Error::other("another snapshot is being taken"))
 }

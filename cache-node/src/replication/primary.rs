@@ -337,10 +337,10 @@ fn make_snapshot(shared: &Shared, replica: &Replica, is_streamed: bool, begun: o
     };
     let progress = AtomicU64::new(0);
     let outcome = if is_streamed {
-        write_snapshot(shared, &mut chunks, &progress, cut, Clone::clone).and_then(|_| chunks.flush())
+        write_snapshot(shared, &shared.saver.turn(), &mut chunks, &progress, cut, Clone::clone).and_then(|_| chunks.flush())
     } else {
         persistence::with_temporary(&shared.config(), |file| {
-            write_snapshot(shared, file, &progress, cut, Clone::clone).map(|(_, written)| written.bytes)
+            write_snapshot(shared, &shared.saver.turn(), file, &progress, cut, Clone::clone).map(|(_, written)| written.bytes)
         })
         .and_then(|(length, mut file)| {
             chunks.send(Chunk::Length(length))?;

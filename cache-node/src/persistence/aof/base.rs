@@ -12,7 +12,10 @@ use std::{
 use crate::{
     keyspace::{Encode, EntryRef, SortedSet, UsageKind, ValueRef},
     node::Shared,
-    persistence::{file::write_whole, snapshot::write_snapshot},
+    persistence::{
+        file::write_whole,
+        snapshot::{self, write_snapshot},
+    },
     protocol::{encode_request, format_double},
     server::now,
 };
@@ -33,16 +36,15 @@ pub(super) fn write<T>(
     cut: impl FnOnce() -> T,
 ) -> io::Result<T> {
     let config = shared.config();
+    let turn = shared.saver.turn();
     write_whole(path, config.encryption.as_ref(), |writer| {
         let mut writer = Cancellable { writer, is_cancelled };
         if is_rdb {
             let aux = |_: &T| vec![("aof-base", "1".to_owned())];
-            return write_snapshot(shared, &mut writer, &AtomicU64::new(0), cut, aux).map(|(result, _)| result);
+            return write_snapshot(shared, &turn, &mut writer, &AtomicU64::new(0), cut, aux).map(|(result, _)| result);
         }
-        let _turn = shared.saver.turn();
         let encode: Arc<dyn Encode> = Arc::new(Commands);
-        let begun = shared.keyspace.begin_snapshot(&encode, UsageKind::None, now(), cut);
-        let (mut snapshot, result) = begun.ok_or_else(|| io::Error::other("another snapshot is being taken"))?;
+        let (mut snapshot, result) = snapshot::begin(shared, &turn, &encode, UsageKind::None, now(), cut)?;
         while let Some(chunk) = snapshot.next_chunk() {
             writer.write_all(chunk)?;
         }
