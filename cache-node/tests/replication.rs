@@ -415,6 +415,43 @@ fn keys_go_on_a_replica_when_they_go_on_its_primary() {
 }
 
 /// Much more than the backlog's size is written while a snapshot is on its way.
+/// A real primary has commands that a node does not have, also within transactions: the replica's log must be one that can be loaded.
+#[test]
+fn what_a_transaction_publishes_is_in_no_ones_way() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let arguments = ["--port", "0", "--dir", dir, "--appendonly", "yes"];
+    let primary = Server::start(Kind::Redis, &[]);
+    let mut node = Binary::start(&arguments);
+    let port = primary.address().port();
+    assert_eq!(Wire::connect(node.address).run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());
+    wait_until("the link is up", || info(&mut Wire::connect(node.address), "master_link_status") == "up");
+    wait_until("the log has begun anew", || info(&mut Wire::connect(node.address), "aof_rewrites") == "1");
+    let mut wire = primary.wire();
+    for line in [
+        "SET before 1",
+        "SPUBLISH channel alone",
+        "MULTI",
+        "SET a 1",
+        "SPUBLISH channel message",
+        "PUBLISH channel message",
+        "FUNCTION FLUSH",
+        "INCR counter",
+        "EXEC",
+        "INCR counter",
+    ] {
+        let reply = wire.run(line);
+        assert!(!matches!(reply, Value::Error(_)), "{line}: {reply:?}");
+    }
+    let is_there = |wire: &mut Wire| wire.run("MGET before a counter") == Value::Array(["1", "1", "2"].map(Value::bulk).to_vec());
+    wait_until("the replica has it", || is_there(&mut Wire::connect(node.address)));
+    let offset = |address| info(&mut Wire::connect(address), "master_repl_offset");
+    wait_until("the offsets are the same", || offset(node.address) == offset(primary.address()));
+    assert!(node.end_by("TERM").success(), "{}", node.errors());
+    let again = Binary::start(&arguments);
+    assert!(is_there(&mut Wire::connect(again.address)));
+}
+
 #[test]
 fn what_is_written_during_a_sync_arrives() {
     let primary = Server::start(Kind::Node, &["--repl-backlog-size", "16kb"]);

@@ -13,6 +13,9 @@ use crate::{
 /// Bounds on a request of a stream: it comes from a node and was within the bounds that its clients had.
 const LIMITS: Limits = Limits { bulk_bytes_max: u32::MAX as usize / 2, arguments_max: i32::MAX as usize };
 
+/// Commands of Redis that change no keys, and which this node does not have.
+const PASSED_OVER: [&str; 2] = ["FUNCTION", "SPUBLISH"];
+
 /// Why a stream cannot be applied any further.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum ApplyError {
@@ -39,7 +42,7 @@ pub(crate) enum ApplyError {
 pub(crate) enum Applied {
     /// It was applied, or waits for its EXEC.
     Yes,
-    /// It is none about keys (PING, REPLCONF, PUBLISH): left to the caller.
+    /// It is none about keys (PING, REPLCONF, PUBLISH), also where it stands in a transaction: left to the caller.
     NotAboutKeys,
 }
 
@@ -109,9 +112,9 @@ impl Applier {
         self.parser.args(bytes)
     }
 
-    /// Whether the request that [`Applier::parse`] found in the same bytes is of a command that there is.
+    /// Whether the request that [`Applier::parse`] found in the same bytes is of a command that may stand in a stream.
     pub(crate) fn is_known(&self, bytes: &[u8]) -> bool {
-        self.args(bytes).get(0).is_some_and(|name| table::find(name).is_some())
+        self.args(bytes).get(0).is_some_and(|name| table::find(name).is_some() || is_passed_over(name))
     }
 
     /// Applies the request that [`Applier::parse`] found in the same bytes. What a command answers, errors too, is dropped: it is what
@@ -131,6 +134,9 @@ impl Applier {
         let Applier { db, transaction, parser, reply } = self;
         let args = parser.args(bytes);
         let Some(name) = args.get(0) else { return Ok(Applied::Yes) };
+        if is_passed_over(name) {
+            return Ok(Applied::NotAboutKeys);
+        }
         let printable = || String::from_utf8_lossy(name).into_owned();
         let index = table::find(name).ok_or_else(|| ApplyError::UnknownCommand(printable()))?;
         let spec = &table::TABLE[index];
@@ -166,6 +172,10 @@ impl Applier {
         }
         Ok(Applied::Yes)
     }
+}
+
+fn is_passed_over(name: &[u8]) -> bool {
+    PASSED_OVER.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 fn run(keys: &mut Keys<'_>, index: usize, args: Args<'_>, reply: &mut Reply) -> Result<(), ApplyError> {

@@ -16,7 +16,6 @@ use crate::{
         Expired, load_while,
         rdb::{Decoder, RdbError},
     },
-    protocol::Args,
     replication::{LinkState, PrimaryAddress, wire::PrimaryWire},
     server::now,
 };
@@ -264,11 +263,6 @@ fn apply_stream(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, db: usi
             let request = parsed..parsed + length;
             parsed += length;
             let origin = Origin { raw: &stream[unit..parsed], epoch };
-            if is_passed_over(applier.args(&stream[request.clone()])) {
-                shared.journal.append_raw(&stream[unit..parsed], false);
-                unit = parsed;
-                continue;
-            }
             match applier.apply_from(shared, &stream[request.clone()], now(), Some(origin))? {
                 Applied::Yes => {}
                 Applied::NotAboutKeys => {
@@ -300,11 +294,6 @@ fn apply_stream(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, db: usi
             confirmed = Some(Instant::now());
         }
     }
-}
-
-/// What has nothing to do with keys, and which this node does not have.
-fn is_passed_over(args: Args<'_>) -> bool {
-    args.get(0).is_some_and(|name| ["FUNCTION", "SPUBLISH"].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
 }
 
 fn confirm(shared: &Shared, wire: &mut PrimaryWire<'_>) -> Result<(), LinkError> {

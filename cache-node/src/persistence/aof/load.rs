@@ -168,7 +168,7 @@ impl Loader<'_> {
     /// What changes no keys may stand in a log; what would, and is not applied here, must not be lost in silence.
     fn pass_over(&self, at: usize, applier: &Applier) -> io::Result<()> {
         let name = applier.args(&self.bytes[at..]).get(0).unwrap_or_default().to_ascii_uppercase();
-        if [&b"PING"[..], b"PUBLISH", b"SCRIPT"].contains(&name.as_slice()) {
+        if [&b"PING"[..], b"PUBLISH", b"SCRIPT", b"FUNCTION", b"SPUBLISH"].contains(&name.as_slice()) {
             return Ok(());
         }
         Err(self.damaged(at, &ApplyError::UnknownCommand(String::from_utf8_lossy(&name).into_owned())))
