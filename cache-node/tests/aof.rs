@@ -579,6 +579,45 @@ fn a_batch_of_many_writes_is_brought_to_disk_once() {
     assert!((BATCHES..=2 * BATCHES).contains(&syncs), "{} writes were brought to disk in {syncs} goes", 64 * BATCHES);
 }
 
+/// Hundredths of a second that the thread that keeps the log has used, and the times that it was woken.
+fn work_of_the_log(node: &Binary) -> (u64, u64) {
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.process.id())).unwrap().map(|task| task.unwrap().path());
+    let is_log = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "cache-node-log");
+    let task = tasks.into_iter().find(is_log).expect("a thread keeps the log");
+    let stat = fs::read_to_string(task.join("stat")).unwrap();
+    let behind_name = stat.rsplit(')').next().unwrap();
+    let ticks = behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    let status = fs::read_to_string(task.join("status")).unwrap();
+    let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    (ticks, switches.trim().parse().unwrap())
+}
+
+#[test]
+fn a_log_that_is_brought_to_disk_by_nobody_costs_nothing() {
+    for directives in [&["--appendfsync", "no"][..], &["--durability", "none"], &["--durability", "sync", "--appendfsync", "no"]]
+    {
+        let (dir, other) = (folder(), folder());
+        let node = node(dir.path(), directives);
+        let mut wire = Wire::connect(node.address);
+        // With durability sync it is the replica that makes the disk unneeded.
+        let replica = directives[1] == "sync";
+        let port = node.address.port().to_string();
+        let replica = replica
+            .then(|| Binary::start(&["--port", "0", "--dir", text(other.path()), "--replicaof", &format!("127.0.0.1 {port}")]));
+        if replica.is_some() {
+            support::wait_until("the replica is there", || wire.run("INFO replication").text().contains("state=online"));
+        }
+        assert_eq!(wire.run("SET k v"), Value::ok());
+        // What had to be done at once is done, and the second after which it may be brought to disk is over.
+        std::thread::sleep(Duration::from_millis(1_200));
+        let before = work_of_the_log(&node);
+        std::thread::sleep(Duration::from_millis(1_000));
+        let after = work_of_the_log(&node);
+        let (ticks, switches) = (after.0 - before.0, after.1 - before.1);
+        assert!(ticks < 10 && switches < 100, "{directives:?}: {ticks} hundredths of a second, woken {switches} times");
+    }
+}
+
 #[test]
 fn many_quick_rewrites_count_every_write_once() {
     let dir = folder();

@@ -153,7 +153,7 @@ impl Keeper {
         loop {
             let shared = Arc::clone(&self.shared);
             let is_stopping = shared.log.is_stopping();
-            let patience = if is_stopping { Duration::ZERO } else { self.patience() };
+            let patience = if is_stopping { Duration::ZERO } else { self.patience(&shared.config()) };
             shared.journal.take_for_log(&mut self.batch, patience);
             let config = shared.config();
             if !is_stopping {
@@ -188,14 +188,27 @@ impl Keeper {
     }
 
     /// How long nothing may come before the thread looks up by itself.
-    fn patience(&self) -> Duration {
-        if let Some(at) = self.retry_at {
-            return at.saturating_duration_since(Instant::now());
+    fn patience(&self, config: &Config) -> Duration {
+        match self.retry_at {
+            Some(at) => at.saturating_duration_since(Instant::now()),
+            None => self.sync_due_in(config).unwrap_or(IDLE_TIME),
         }
-        if self.log.is_some() && self.synced < self.written {
-            return SYNC_INTERVAL.saturating_sub(self.last_sync.elapsed());
+    }
+
+    /// How long until the log is to be brought to disk. `None`: it has nothing that is to be, and whoever changes that calls this thread.
+    fn sync_due_in(&self, config: &Config) -> Option<Duration> {
+        if self.synced >= self.written || self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+            return None;
         }
-        IDLE_TIME
+        let has_second_node = self.has_second_node();
+        let may_wait = self.rewrite.is_some() && config.aof.no_fsync_on_rewrite;
+        if config.aof.syncs_each_batch(has_second_node) {
+            Some(Duration::ZERO)
+        } else if config.aof.syncs_every_second(has_second_node) && !may_wait {
+            Some(SYNC_INTERVAL.saturating_sub(self.last_sync.elapsed()))
+        } else {
+            None
+        }
     }
 
     /// Begins a log, ends it or begins another one, as CONFIG SET and the rest of the node want it.
@@ -313,13 +326,10 @@ impl Keeper {
 
     fn sync(&mut self, config: &Config, is_stopping: bool) -> io::Result<()> {
         let Some(log) = self.log.as_ref().filter(|log| log.is_whole()) else { return Ok(()) };
-        let may_wait = self.rewrite.is_some() && config.aof.no_fsync_on_rewrite;
-        let is_due = is_stopping
-            || config.aof.syncs_each_batch(self.has_second_node())
-            || config.aof.syncs_every_second(self.has_second_node()) && !may_wait && self.last_sync.elapsed() >= SYNC_INTERVAL;
         if self.is_disk_untrue {
             return Err(io::Error::other("what was written may not be on disk; the log is being rewritten"));
         }
+        let is_due = is_stopping || self.sync_due_in(config).is_some_and(|due_in| due_in.is_zero());
         if !is_due || self.synced >= self.written {
             return Ok(());
         }
