@@ -1,6 +1,8 @@
 //! The thread that keeps the log: writes what was appended to the stream, brings it to disk, rewrites it.
 
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,

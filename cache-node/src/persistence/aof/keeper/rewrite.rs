@@ -86,7 +86,8 @@ impl Keeper {
             && bytes > aof.rewrite_min_bytes
             && bytes.saturating_sub(base_bytes) as u128 * 100 >= u128::from(aof.rewrite_percentage) * u128::from(base_bytes);
         let may_retry = self.rewrite_retry_at.is_none_or(|at| Instant::now() >= at);
-        if log.takes_rewrite() || has_grown && may_retry {
+        // Only a rewrite makes what may not be on disk true again.
+        if log.takes_rewrite() || (has_grown || self.is_disk_untrue) && may_retry {
             let shared = Arc::clone(&self.shared);
             self.begin_rewrite(config, move || shared.journal.rotate_log());
         }
@@ -165,7 +166,7 @@ impl Keeper {
         }
     }
 
-    fn rewrite_failed(&mut self, error: &io::Error) {
+    pub(super) fn rewrite_failed(&mut self, error: &io::Error) {
         tracing::warn!("the log could not be rewritten: {error}");
         let log = &self.shared.log;
         log.is_rewriting.store(false, Ordering::Release);

@@ -1,0 +1,80 @@
+//! What goes wrong in an order that no test from outside can bring about.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Config,
+    command::apply::{Applier, Origin},
+    node::Shared,
+    persistence::aof::keeper::Keeper,
+    protocol::encode_request,
+    server::now,
+};
+
+/// How long a test waits for something that should happen at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The keeper of a log in `dir`, without its thread.
+fn keeper(dir: &tempfile::TempDir) -> Keeper {
+    let config = Config { dir: Some(dir.path().to_path_buf()), appendonly: true, ..Config::for_test() };
+    let shared = Shared::new(config, SocketAddr::from(([127, 0, 0, 1], 1)), now());
+    let mut keeper = Keeper::new(Arc::new(shared));
+    keeper.load(now()).expect("the folder is empty, or has a log");
+    keeper
+}
+
+/// Runs a write, and has the stream take it.
+fn write(shared: &Shared, words: &[&str]) {
+    let mut request = Vec::new();
+    encode_request(&mut request, words.iter().map(|word| word.as_bytes()));
+    let mut applier = Applier::default();
+    applier.parse(&request).expect("a request").expect("a whole one");
+    let origin = Origin { raw: &request, epoch: shared.replication.epoch() };
+    applier.apply_from(shared, &request, now(), Some(origin)).expect("it is applied");
+}
+
+impl Keeper {
+    /// One turn of the thread, as far as it concerns writing.
+    fn take_and_write(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        shared.journal.take_for_log(&mut self.batch, Duration::ZERO);
+        self.retry_at = None;
+        self.write_and_sync(&shared.config(), false)
+    }
+
+    /// Turns until the rewrite that runs has ended.
+    fn end_rewrite(&mut self) {
+        let began = Instant::now();
+        while self.rewrite.is_some() {
+            assert!(began.elapsed() < PATIENCE, "the rewrite does not end");
+            drop(self.take_and_write());
+            self.finish_rewrite();
+        }
+    }
+}
+
+#[test]
+fn what_a_disk_could_not_keep_is_rewritten_until_that_succeeds() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut keeper = keeper(&dir);
+    let shared = Arc::clone(&keeper.shared);
+    write(&shared, &["SET", "k", "v"]);
+    // As when fdatasync and the rewrite behind it have failed.
+    keeper.is_disk_untrue = true;
+    keeper.take_and_write().expect_err("it may not be on disk");
+    assert!(!shared.gate.is_open());
+    keeper.rewrite_failed(&io::Error::other("the disk is full"));
+    keeper.rewrite_if_due(&shared.config());
+    assert!(keeper.rewrite.is_none(), "not at once");
+    keeper.rewrite_retry_at = Some(Instant::now());
+    keeper.rewrite_if_due(&shared.config());
+    assert!(keeper.rewrite.is_some(), "but when its time has come");
+    keeper.end_rewrite();
+    keeper.take_and_write().expect("it is on disk");
+    assert!(shared.gate.is_open(), "writes are taken again");
+}
