@@ -217,6 +217,13 @@ impl Journal {
         true
     }
 
+    /// Takes [`Journal::rotate_log`] back, where the log has not come to that place yet.
+    pub(crate) fn forget_rotation(&self) {
+        if let Some(log) = &mut self.stream.lock().log {
+            log.rotation = None;
+        }
+    }
+
     /// So many replicas are up to date: with none of them, `durability sync` needs the log.
     pub(crate) fn set_replicas(&self, count: usize) {
         if self.barrier.set_replicas(count) {

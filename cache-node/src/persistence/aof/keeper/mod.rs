@@ -251,7 +251,6 @@ impl Keeper {
         if let Some(at) = self.batch.rotation {
             log.append(&self.batch.bytes[..at])?;
             self.batch.bytes.drain(..at);
-            self.batch.rotation = Some(0);
             let outcome = log.rotate();
             if let Err(error) = &outcome {
                 tracing::warn!("the log goes on in the same file, and is not rewritten: {error}");

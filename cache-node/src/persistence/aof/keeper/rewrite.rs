@@ -27,7 +27,7 @@ pub(super) struct Rewrite {
     began: Instant,
     /// Set by the thread that writes it.
     outcome: Arc<Mutex<Option<io::Result<()>>>>,
-    thread: JoinHandle<()>,
+    pub(super) thread: JoinHandle<()>,
     is_cancelled: Arc<AtomicBool>,
     pub(super) increment: Increment,
 }
@@ -173,6 +173,9 @@ impl Keeper {
         log.was_last_rewrite_good.store(false, Ordering::Release);
         log.failed_rewrites_in_a_row.fetch_add(1, Ordering::Relaxed);
         self.rewrite_retry_at = Some(Instant::now() + REWRITE_RETRY_INTERVAL);
+        // The place of its increment is not that of the next one.
+        self.batch.rotation = None;
+        self.shared.journal.forget_rotation();
         // A log without a base is none; one with a base goes on as it is.
         if self.log.as_ref().is_none_or(|log| !log.is_whole()) {
             self.close();

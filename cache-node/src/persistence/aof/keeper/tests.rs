@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -77,4 +78,42 @@ fn what_a_disk_could_not_keep_is_rewritten_until_that_succeeds() {
     keeper.end_rewrite();
     keeper.take_and_write().expect("it is on disk");
     assert!(shared.gate.is_open(), "writes are taken again");
+}
+
+#[test]
+fn a_rewrite_that_failed_leaves_no_place_for_the_next_one_to_take() {
+    for is_taken in [true, false] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut keeper = keeper(&dir);
+        let shared = Arc::clone(&keeper.shared);
+        write(&shared, &["INCR", "counter"]);
+        // One begins, and fails before its place is written.
+        assert!(shared.journal.rotate_log());
+        if is_taken {
+            shared.journal.take_for_log(&mut keeper.batch, Duration::ZERO);
+        }
+        keeper.rewrite_failed(&io::Error::other("the disk is full"));
+        // The next one is still to come to its moment.
+        let turn = shared.saver.turn();
+        shared.log.want_rewrite();
+        keeper.rewrite_if_due(&shared.config());
+        keeper.take_and_write().expect("there is room");
+        write(&shared, &["INCR", "counter"]);
+        keeper.take_and_write().expect("there is room");
+        drop(turn);
+        let began = Instant::now();
+        while !keeper.rewrite.as_ref().is_some_and(|rewrite| rewrite.thread.is_finished()) {
+            assert!(began.elapsed() < PATIENCE, "the base is not written");
+            thread::sleep(Duration::from_millis(1));
+        }
+        // What was taken last was taken before its moment.
+        keeper.finish_rewrite();
+        keeper.end_rewrite();
+        write(&shared, &["INCR", "counter"]);
+        keeper.take_and_write().expect("there is room");
+        drop(keeper);
+        let again = self::keeper(&dir);
+        let mut keys = again.shared.keyspace.lock_all(0, now(), &*again.shared);
+        assert_eq!(keys.string(b"counter").expect("a string"), Some(&b"3"[..]), "each once, taken: {is_taken}");
+    }
 }
