@@ -6,7 +6,7 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::Output,
+    process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -18,8 +18,13 @@ use support::{
 
 /// Runs `cache-node cluster NAME …` in the cluster's folder.
 fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cache-node"));
-    command.args(["cluster", arguments[0], "--dir"]).arg(cluster.folder()).args(&arguments[1..]).output().unwrap()
+    command(cluster, arguments).output().unwrap()
+}
+
+fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cache-node"));
+    command.args(["cluster", arguments[0], "--dir"]).arg(cluster.folder()).args(&arguments[1..]);
+    command
 }
 
 fn succeed(cluster: &Cluster, arguments: &[&str]) -> String {
@@ -66,6 +71,46 @@ fn a_failover_without_a_replica_changes_nothing() {
     assert!(fail(&cluster, &["rolling-restart"]).contains("cluster add-replica"));
     assert!(fail(&cluster, &["remove-replica"]).contains("no replica"));
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok(), "writes go on");
+}
+
+#[test]
+fn a_planned_failover_that_breaks_off_gives_the_writes_back() {
+    // Longer than the test: nobody is taken for hung in it.
+    let mut cluster = Cluster::start(&["--replicas", "1", "--down-after", "60000"]);
+    cluster.wait_whole();
+    let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
+    let mut wire = Wire::connect(primary.address);
+    let mut needed = || wire.run("CONFIG GET min-replicas-to-write").elements()[1].text();
+    let fail_over =
+        |cluster: &Cluster| command(cluster, &["failover"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let takes_writes = |address| Wire::connect(address).run("SET cart mugs") == Value::ok();
+
+    // A replica that says nothing keeps the failover waiting.
+    replica.signal("STOP");
+    let mut broken_off = fail_over(&cluster);
+    wait_until("writes held back", || needed() == "1000");
+    primary.signal("STOP");
+    assert!(!broken_off.wait().unwrap().success());
+    primary.signal("CONT");
+    wait_until("writes after the failover that broke off", || takes_writes(primary.address));
+
+    let mut orphan = fail_over(&cluster);
+    wait_until("writes held back again", || needed() == "1000");
+    cluster.kill_controller();
+    assert!(!orphan.wait().unwrap().success());
+    replica.signal("CONT");
+    assert!(!takes_writes(primary.address), "the hold outlives the controller");
+    cluster.start_controller();
+    wait_until("writes under the next controller", || takes_writes(primary.address));
+    assert_eq!(cluster.node("primary").pid, primary.pid, "nothing was done");
+}
+
+#[test]
+fn a_minimum_of_replicas_that_the_operator_wants_outlives_a_failover_that_is_given_up() {
+    let cluster = Cluster::start(&["--replicas", "0", "--", "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10"]);
+    let mut primary = Wire::connect(cluster.node("primary").address);
+    assert!(fail(&cluster, &["failover"]).contains("nothing was done"));
+    assert_eq!(primary.run("CONFIG GET min-replicas-to-write").elements()[1], Value::bulk("1"));
 }
 
 #[test]
@@ -179,7 +224,7 @@ fn commands_need_the_folders_token_and_a_controller() {
 
     assert!(cluster.terminate().success());
     assert!(fail(&cluster, &["status"]).contains("no controller answers"));
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cache-node"));
+    let output = Command::new(env!("CARGO_BIN_EXE_cache-node"));
     let output = { output }.args(["cluster", "status", "--dir", "/nowhere/at/all"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no cluster in /nowhere/at/all"), "{output:?}");
 }

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cluster::limits::{ANSWER_BYTES_MAX, CONNECT_MAX};
+use crate::cluster::limits::{ANSWER_BYTES_MAX, CALL_MAX, CONNECT_MAX};
 
 /// Levels of arrays in arrays that an answer may have.
 const DEPTH_MAX: usize = 8;
@@ -38,26 +38,35 @@ pub(super) enum LinkError {
     Refused(String),
 }
 
-/// One connection, one call at a time. After an error other than [`LinkError::Refused`] it must not be used again: a late answer
-/// would be taken for that of the next call.
+/// One connection, one call at a time. The node obeys calls in their order, also one behind another whose answer is late.
 #[derive(Debug)]
 pub(super) struct Link {
     stream: TcpStream,
     pending: Vec<u8>,
+    /// Answers that are still to come. All but the last are those of earlier calls, for which nobody waits any more.
+    owed: usize,
 }
 
 impl Link {
     pub(super) async fn open(address: SocketAddr) -> Result<Link, LinkError> {
         let stream = timeout(CONNECT_MAX, TcpStream::connect(address)).await.map_err(|_| LinkError::Late(CONNECT_MAX))??;
         stream.set_nodelay(true)?;
-        Ok(Link { stream, pending: Vec::new() })
+        Ok(Link { stream, pending: Vec::new(), owed: 0 })
     }
 
     /// Sends a request and waits for its answer, at most `limit`.
     pub(super) async fn call(&mut self, request: &[&str], limit: Duration) -> Result<Answer, LinkError> {
         let exchange = async {
+            // The controller's requests are short, so that they find room in the socket and are never cut.
             self.stream.write_all(&encode(request)).await?;
-            self.answer().await
+            self.owed += 1;
+            loop {
+                let answer = self.answer().await?;
+                self.owed -= 1;
+                if self.owed == 0 {
+                    return Ok(answer);
+                }
+            }
         };
         match timeout(limit, exchange).await {
             Ok(Ok(Answer::Error(text))) => Err(LinkError::Refused(text)),
@@ -70,6 +79,17 @@ impl Link {
     pub(super) async fn text(&mut self, request: &[&str], limit: Duration) -> Result<String, LinkError> {
         match self.call(request, limit).await? {
             Answer::Text(text) => Ok(text),
+            _ => Err(LinkError::Malformed),
+        }
+    }
+
+    /// The value of a directive.
+    pub(super) async fn directive(&mut self, name: &str) -> Result<String, LinkError> {
+        match self.call(&["CONFIG", "GET", name], CALL_MAX).await? {
+            Answer::List(pair) => match pair.into_iter().nth(1) {
+                Some(Answer::Text(value)) => Ok(value),
+                _ => Err(LinkError::Malformed),
+            },
             _ => Err(LinkError::Malformed),
         }
     }
@@ -135,7 +155,35 @@ fn parse(bytes: &[u8], depth: usize) -> Result<Option<(Answer, usize)>, LinkErro
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::{Answer, parse};
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::oneshot,
+    };
+
+    use super::{Answer, Link, LinkError, parse};
+
+    #[tokio::test]
+    async fn a_late_answer_is_not_taken_for_that_of_the_next_call() {
+        let node = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = node.local_addr().unwrap();
+        let (go_on, is_over) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let (mut client, _) = node.accept().await.unwrap();
+            is_over.await.unwrap();
+            let mut requests = [0; 256];
+            assert!(client.read(&mut requests).await.unwrap() > 0);
+            client.write_all(b"+early\r\n+late\r\n").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut link = Link::open(address).await.unwrap();
+        let first = link.call(&["EARLY"], Duration::from_millis(20)).await;
+        assert!(matches!(first, Err(LinkError::Late(_))), "{first:?}");
+        go_on.send(()).unwrap();
+        assert_eq!(link.text(&["LATE"], Duration::from_secs(20)).await.unwrap(), "late");
+    }
 
     #[test]
     fn answers_of_every_kind_at_every_split() {

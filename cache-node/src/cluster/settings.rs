@@ -64,6 +64,21 @@ impl Settings {
         self.durability == Durability::Sync
     }
 
+    /// The value of a further directive that takes one, the last when it is given again.
+    pub(super) fn directive(&self, name: &str) -> Option<&str> {
+        let mut found = None;
+        let mut words = self.directives.iter();
+        while let Some(word) = words.next() {
+            let Some(word) = word.strip_prefix("--") else { continue };
+            match word.split_once('=') {
+                Some((given, value)) if given.eq_ignore_ascii_case(name) => found = Some(value),
+                None if word.eq_ignore_ascii_case(name) => found = words.next().map(String::as_str),
+                _ => {}
+            }
+        }
+        found
+    }
+
     /// The arguments of the node that holds a snapshot to be restored: it serves what it loads, and writes nothing.
     pub(super) fn source_arguments(&self, port: u16, folder: &str) -> Vec<String> {
         let (host, port) = (Ipv4Addr::LOCALHOST.to_string(), port.to_string());

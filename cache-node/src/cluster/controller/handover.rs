@@ -42,10 +42,13 @@ impl Controller {
         self.state.replication_id = Some(report.replication_id.clone());
         self.members[index].report = Some(report);
 
-        self.hold_writes(&mut primary).await.map_err(told)?;
-        let caught_up = self.wait_level(&mut primary).await;
+        let caught_up = match self.hold_writes(&mut primary).await {
+            Ok(()) => self.wait_level(&mut primary).await,
+            // It may be obeyed all the same, later.
+            Err(error) => Err(told(error)),
+        };
         if caught_up.is_err() {
-            self.release_writes(&mut primary).await.map_err(told)?;
+            self.release_writes(&mut primary).await;
         }
         caught_up
     }
@@ -63,10 +66,31 @@ impl Controller {
         }
     }
 
-    async fn release_writes(&self, primary: &mut Link) -> Result<(), LinkError> {
-        match primary.call(&["CLIENT", "UNPAUSE"], CALL_MAX).await {
-            Err(LinkError::Refused(_)) => promise::tell(primary, !self.settings.is_sync() || self.state.is_primary_alone).await,
-            outcome => outcome.map(drop),
+    /// Over the link of the hold: the node obeys in this order, however late it is.
+    async fn release_writes(&mut self, primary: &mut Link) {
+        let released = match primary.call(&["CLIENT", "UNPAUSE"], CALL_MAX).await {
+            Ok(_) => Ok(()),
+            Err(_) => promise::tell(primary, self.replicas_needed()).await,
+        };
+        if let Err(error) = released {
+            // Told again at its next report, where a pause does not end by itself.
+            tracing::warn!(%error, "the primary does not hear yet that it takes writes again");
+        }
+    }
+
+    /// Takes back a hold of which the controller that made it, this one or one that died, does not know whether it still holds.
+    pub(super) async fn lift_hold(&mut self, primary: usize) {
+        let lifted = async {
+            let mut link = Link::open(self.members[primary].address()).await?;
+            if link.directive("min-replicas-to-write").await? == MORE_THAN_ANYBODY_HAS {
+                promise::tell(&mut link, self.replicas_needed()).await?;
+            }
+            Ok::<_, LinkError>(())
+        };
+        match lifted.await {
+            Ok(()) => self.told_alone = Some(self.state.is_primary_alone),
+            // Tried again at its next report.
+            Err(error) => tracing::warn!(%error, "the primary does not say whether it takes writes"),
         }
     }
 

@@ -16,6 +16,10 @@ impl Controller {
     /// Decides anew, at each report of the primary.
     pub(super) async fn settle_promise(&mut self, primary: usize) {
         if !self.settings.is_sync() {
+            // Nothing to decide, but a planned failover that was broken off may have left writes held back.
+            if self.told_alone.is_none() {
+                self.lift_hold(primary).await;
+            }
             return;
         }
         let follows = |(index, report): (usize, &crate::cluster::report::Report)| {
@@ -67,8 +71,16 @@ impl Controller {
         self.events.add(EventKind::AcknowledgedTogether, Some(&self.state.primary.clone()), text);
     }
 
+    /// `min-replicas-to-write` of the primary: what the promise needs, or what the operator wants.
+    pub(super) fn replicas_needed(&self) -> &str {
+        match (self.settings.is_sync(), self.state.is_primary_alone) {
+            (true, is_alone) => replicas(is_alone),
+            (false, _) => self.settings.directive("min-replicas-to-write").unwrap_or("0"),
+        }
+    }
+
     async fn tell_primary(&mut self, primary: usize, is_alone: bool) -> bool {
-        let told = async { tell(&mut Link::open(self.members[primary].address()).await?, is_alone).await };
+        let told = async { tell(&mut Link::open(self.members[primary].address()).await?, replicas(is_alone)).await };
         match told.await {
             Ok(()) => self.told_alone = Some(is_alone),
             Err(error) => {
@@ -81,8 +93,12 @@ impl Controller {
     }
 }
 
-/// Tells a node what its acknowledgements must mean from now on.
-pub(super) async fn tell(link: &mut Link, is_alone: bool) -> Result<(), LinkError> {
-    let replicas = if is_alone { "0" } else { "1" };
+/// Replicas that an acknowledgement in `sync` needs.
+pub(super) fn replicas(is_alone: bool) -> &'static str {
+    if is_alone { "0" } else { "1" }
+}
+
+/// Tells a node how many replicas its acknowledgements need from now on.
+pub(super) async fn tell(link: &mut Link, replicas: &str) -> Result<(), LinkError> {
     link.call(&["CONFIG", "SET", "min-replicas-to-write", replicas], CALL_MAX).await.map(drop)
 }

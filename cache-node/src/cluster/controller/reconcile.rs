@@ -131,7 +131,7 @@ impl Controller {
 async fn promote(address: SocketAddr, is_alone: Option<bool>) -> Result<Report, LinkError> {
     let mut link = Link::open(address).await?;
     if let Some(is_alone) = is_alone {
-        promise::tell(&mut link, is_alone).await?;
+        promise::tell(&mut link, promise::replicas(is_alone)).await?;
     }
     link.call(&["REPLICAOF", "NO", "ONE"], CALL_MAX).await?;
     let report = watch::report(&mut link).await?;

@@ -10,7 +10,7 @@ use crate::cluster::{
     controller::Outcome,
     events::{EventKind, unix_ms},
     limits::{CALL_MAX, SNAPSHOT_MAX, SNAPSHOTS_KEPT},
-    link::{Answer, Link, LinkError},
+    link::{Link, LinkError},
     operation::{Desk, Progress},
     report::field,
     view::{NodeState, NodeView},
@@ -42,13 +42,7 @@ impl Desk {
     /// Lets the node write its snapshot, and gives the path of it.
     async fn write_snapshot(&self, node: &NodeView, progress: &Progress) -> Result<Result<PathBuf, String>, LinkError> {
         let mut link = Link::open(node.address).await?;
-        let name = match link.call(&["CONFIG", "GET", "dbfilename"], CALL_MAX).await? {
-            Answer::List(pair) => match pair.into_iter().nth(1) {
-                Some(Answer::Text(name)) => name,
-                _ => "dump.rdb".to_owned(),
-            },
-            _ => "dump.rdb".to_owned(),
-        };
+        let name = link.directive("dbfilename").await?;
         link.call(&["BGSAVE"], CALL_MAX).await?;
         let deadline = Instant::now() + SNAPSHOT_MAX;
         loop {
