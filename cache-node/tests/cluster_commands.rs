@@ -8,11 +8,13 @@ use std::{
     net::TcpStream,
     process::{Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use support::{
-    Cluster, PATIENCE, Value, Wire, wait_until,
+    Cluster, PATIENCE, Value, Wire,
+    cluster::is_running,
+    wait_until,
     writers::{Acknowledged, Writers},
 };
 
@@ -128,6 +130,22 @@ fn replicas_come_and_go() {
     let names: Vec<String> = cluster.nodes().into_iter().map(|node| node.name).collect();
     assert_eq!(names, ["node-1", "node-3"]);
     assert!(!cluster.folder().join("node-2").exists());
+}
+
+#[test]
+fn a_replica_that_hangs_is_removed_and_the_controller_sees_the_others_meanwhile() {
+    let cluster = Cluster::start(&["--down-after", "60000"]);
+    cluster.wait_whole();
+    let hung = cluster.nodes().into_iter().find(|node| node.name == "node-3").unwrap();
+    hung.signal("STOP");
+    let removal = command(&cluster, &["remove-replica", "node-3"]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("the removal has begun", || cluster.recorded_pids().len() == 2);
+    let faulted = Instant::now();
+    cluster.node("primary").signal("KILL");
+    wait_until("a failover", || cluster.count("FailoverComplete") == 1);
+    assert!(faulted.elapsed() < PATIENCE / 2, "the controller was blind for {:?}", faulted.elapsed());
+    assert!(removal.wait_with_output().unwrap().status.success());
+    assert!(!is_running(hung.pid.unwrap()) && !cluster.folder().join("node-3").exists());
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub(super) const BAD_STARTS_MAX: u32 = 3;
 /// How long a node may take to save its data and end, when it is told to.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(20);
 
+/// How long a replica that is restarted may take to end. The controller does nothing else meanwhile; what the replica does not save
+/// the primary has.
+pub(super) const RESTART_STOP_MAX: Duration = Duration::from_secs(2);
+
 /// How long a primary may be without a replica, in `sync`, before its own disk has to do for acknowledgements. Writes are refused
 /// meanwhile.
 pub(super) const LONELY_MAX: Duration = Duration::from_secs(2);

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use tokio::sync::oneshot;
 
 use crate::cluster::{
-    controller::{Controller, Floor, ending, member::Member},
+    controller::{Controller, Floor, ending},
     events::EventKind,
-    limits::{CALL_MAX, REPLICAS_MAX},
+    limits::{CALL_MAX, REPLICAS_MAX, RESTART_STOP_MAX},
     link::Link,
 };
 
@@ -83,7 +83,8 @@ impl Controller {
             self.members.insert(index, member);
             return Err(format!("cannot record it: {error}"));
         }
-        end_member(&mut member).await;
+        // At once: its data goes too, and one that hangs must not keep the controller from the others.
+        member.fence().await;
         if let Err(error) = std::fs::remove_dir_all(&member.folder) {
             tracing::warn!(%error, "cannot remove {}", member.folder.display());
         }
@@ -95,7 +96,12 @@ impl Controller {
     async fn restart_replica(&mut self, name: &str) -> Outcome {
         let index = self.replica(name)?;
         self.floor = Floor::UnknownSince(std::time::Instant::now());
-        end_member(&mut self.members[index]).await;
+        let member = &mut self.members[index];
+        member.forget();
+        member.restart_at = None;
+        if let Some(process) = member.process.take() {
+            ending::end(process, RESTART_STOP_MAX).await;
+        }
         self.start_member(index).await;
         self.store_or_tell();
         self.events.add(EventKind::CacheNodesRebooted, Some(name), format!("{name} was restarted"));
@@ -144,13 +150,5 @@ impl Controller {
                 Err(format!("there is no {name}; the nodes are {}", names.join(", ")))
             }
         }
-    }
-}
-
-async fn end_member(member: &mut Member) {
-    member.forget();
-    member.restart_at = None;
-    if let Some(process) = member.process.take() {
-        ending::end(process).await;
     }
 }
