@@ -199,6 +199,28 @@ fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn an_encrypted_snapshot_is_restored_whole_whatever_the_limit_of_memory() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("key");
+    std::fs::write(&key, "5a".repeat(32)).unwrap();
+    let directives = ["--encryption-key-file", key.to_str().unwrap(), "--maxmemory", "1mb", "--maxmemory-policy", "allkeys-lru"];
+    let cluster = Cluster::start(&[&["--replicas", "0", "--"], &directives[..]].concat());
+    let mut wire = cluster.connect();
+    assert_eq!(wire.run("CONFIG SET maxmemory 0"), Value::ok());
+    let value = "m".repeat(1024);
+    for number in 0..4096 {
+        wire.send(&["SET", &format!("cart:{number}"), &value]);
+    }
+    assert!((0..4096).all(|_| wire.read() == Value::ok()));
+    let said = succeed(&cluster, &["backup"]);
+    let snapshot = said.trim_end().split(' ').next_back().unwrap();
+    assert!(std::fs::read(snapshot).unwrap().starts_with(b"CNSEAL"));
+    assert_eq!(wire.run("FLUSHALL"), Value::ok());
+    succeed(&cluster, &["restore", snapshot]);
+    assert_eq!(cluster.connect().run("DBSIZE"), Value::Integer(4096));
+}
+
+#[test]
 fn memory_is_scaled_on_every_node_and_stays_so() {
     let cluster = Cluster::start(&["--replicas", "1", "--maxmemory", "32mb"]);
     cluster.wait_whole();

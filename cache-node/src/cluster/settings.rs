@@ -79,13 +79,16 @@ impl Settings {
         found
     }
 
-    /// The arguments of the node that holds a snapshot to be restored: it serves what it loads, and writes nothing.
+    /// The arguments of the node that holds a snapshot to be restored: it serves all that it loads, and writes nothing. It has the
+    /// further directives too, since a key or a module among them may be what reads the snapshot; what it must be stands behind them.
     pub(super) fn source_arguments(&self, port: u16, folder: &str) -> Vec<String> {
         let (host, port) = (Ipv4Addr::LOCALHOST.to_string(), port.to_string());
-        let words =
-            ["--bind", &host, "--port", &port, "--dir", folder, "--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no"];
-        let words = words.into_iter().chain(self.copying().iter().copied()).map(str::to_owned);
-        self.program_arguments.iter().cloned().chain(words).collect()
+        let mut words = vec!["--bind", &host, "--port", &port, "--dir", folder, "--dbfilename", "dump.rdb"];
+        // A limit would evict while it loads, and what is evicted would be lost without a word.
+        words.extend(["--save", "", "--appendonly", "no", "--maxmemory", "0"]);
+        words.extend(self.copying());
+        let words = words.into_iter().map(str::to_owned);
+        self.program_arguments.iter().chain(&self.directives).cloned().chain(words).collect()
     }
 
     /// A copy of the data must not wait for more replicas to come; ours never does.

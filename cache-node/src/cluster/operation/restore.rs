@@ -35,7 +35,7 @@ impl Desk {
     }
 
     async fn replace_data(&self, file: &Path, progress: &Progress) -> Outcome {
-        check(file)?;
+        check(file, self.settings.is_own_program)?;
         if self.seen().primary.is_none() {
             return Err("the cluster has no primary at the moment".to_owned());
         }
@@ -107,11 +107,12 @@ async fn percent_loaded(source: SocketAddr) -> Result<Option<String>, LinkError>
     Ok(is_loading.then(|| field(&info, "loading_loaded_perc").unwrap_or("0").to_owned()))
 }
 
-/// What can be seen of a file without loading it.
-fn check(file: &Path) -> Result<(), String> {
+/// What can be seen of a file without loading it. Our own nodes read encrypted ones too.
+fn check(file: &Path, is_own_program: bool) -> Result<(), String> {
     let mut magic = [0; 6];
     let read = fs::File::open(file).and_then(|mut opened| opened.read_exact(&mut magic));
     match read {
+        Ok(()) if is_own_program && magic == *b"CNSEAL" => Ok(()),
         Ok(()) if magic.starts_with(b"REDIS") || magic == *b"VALKEY" => Ok(()),
         Ok(()) => Err(format!("{} is not a snapshot in Redis's format (RDB)", file.display())),
         Err(error) => Err(format!("cannot read {}: {error}", file.display())),
