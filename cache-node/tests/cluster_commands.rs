@@ -203,8 +203,10 @@ fn an_encrypted_snapshot_is_restored_whole_whatever_the_limit_of_memory() {
     let keys = tempfile::tempdir().unwrap();
     let key = keys.path().join("key");
     std::fs::write(&key, "5a".repeat(32)).unwrap();
-    let directives = ["--encryption-key-file", key.to_str().unwrap(), "--maxmemory", "1mb", "--maxmemory-policy", "allkeys-lru"];
-    let cluster = Cluster::start(&[&["--replicas", "0", "--"], &directives[..]].concat());
+    let file = keys.path().join("node.conf");
+    let directives = format!("encryption-key-file {}\nmaxmemory 1mb\nmaxmemory-policy allkeys-lru\n", key.display());
+    std::fs::write(&file, directives).unwrap();
+    let cluster = Cluster::start(&["--replicas", "0", "--", file.to_str().unwrap()]);
     let mut wire = cluster.connect();
     assert_eq!(wire.run("CONFIG SET maxmemory 0"), Value::ok());
     let value = "m".repeat(1024);

@@ -72,7 +72,7 @@ impl Settings {
             let Some(word) = word.strip_prefix("--") else { continue };
             match word.split_once('=') {
                 Some((given, value)) if given.eq_ignore_ascii_case(name) => found = Some(value),
-                None if word.eq_ignore_ascii_case(name) => found = words.next().map(String::as_str),
+                None if word.eq_ignore_ascii_case(name) => found = Some(words.next().map_or("", String::as_str)),
                 _ => {}
             }
         }

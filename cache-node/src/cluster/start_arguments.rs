@@ -7,6 +7,19 @@ use crate::cluster::{
     settings::{AskedPorts, Durability, Settings},
 };
 
+/// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
+const REFUSED: [(&str, &str); 9] = [
+    ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
+    ("bind", "the nodes listen on loopback alone"),
+    ("dir", "each node has a folder in that of the cluster: --dir in front of --"),
+    ("replicaof", "the controller says who follows whom"),
+    ("slaveof", "the controller says who follows whom"),
+    ("durability", "the controller has a part in it: --durability in front of --"),
+    ("maxmemory", "cluster scale-memory changes it later: --maxmemory in front of --"),
+    ("daemonize", "the controller would take the node for dead"),
+];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct StartArguments {
     /// Folder of the nodes' data, their logs and the cluster's state.
@@ -97,6 +110,9 @@ impl StartArguments {
             is_own_program,
             directives: self.directives,
         };
+        if let Some((name, instead)) = REFUSED.iter().find(|(name, _)| settings.directive(name).is_some()) {
+            return Err(format!("the nodes of a cluster do not take {name} behind --: {instead}"));
+        }
         Ok((settings, self.with_parent))
     }
 }
