@@ -116,6 +116,24 @@ fn a_minimum_of_replicas_that_the_operator_wants_outlives_a_failover_that_is_giv
 }
 
 #[test]
+fn a_sentinels_failover_waits_for_no_command_and_runs_in_none() {
+    let cluster = Cluster::start(&["--replicas", "1", "--down-after", "60000"]);
+    cluster.wait_whole();
+    let primary = cluster.node("primary");
+    // Nobody can copy from it, so that the command lasts.
+    primary.signal("STOP");
+    let addition = command(&cluster, &["add-replica"]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("the new replica", || cluster.nodes().len() == 3);
+    let mut sentinel = Wire::connect(cluster.sentinel);
+    let refused = sentinel.run("SENTINEL failover mymaster");
+    assert!(refused.is_error("INPROG"), "{refused:?}");
+    primary.signal("CONT");
+    assert!(addition.wait_with_output().unwrap().status.success());
+    cluster.wait_whole();
+    assert_eq!(sentinel.run("SENTINEL failover mymaster"), Value::ok());
+}
+
+#[test]
 fn replicas_come_and_go() {
     let cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());

@@ -78,9 +78,6 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let mut services = JoinSet::new();
     services.spawn(proxy::serve(primary, Target::Primary, view.clone()));
     services.spawn(proxy::serve(reader, Target::Reader, view.clone()));
-    let answering =
-        Sentinel { view: view.clone(), events: events.clone(), orders: orders_sender.clone(), address: endpoints.sentinel };
-    services.spawn(sentinel::serve(sentinel, answering));
     let desk = Desk {
         view: view.clone(),
         orders: orders_sender,
@@ -89,6 +86,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
         folder: folder_path,
         turn: Arc::default(),
     };
+    services.spawn(sentinel::serve(sentinel, Sentinel { desk: desk.clone(), address: endpoints.sentinel }));
     services.spawn(http::serve(http, Http { desk, endpoints, token }));
 
     let mut ready = view;

@@ -1,7 +1,5 @@
 //! The routes of the HTTP port.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full, channel::Channel};
 use hyper::{
@@ -33,7 +31,7 @@ impl Http {
         if is_command {
             return self.command(request).await;
         }
-        let view = Arc::clone(&self.desk.view.borrow());
+        let view = self.desk.seen();
         match request.uri().path() {
             "/v1/endpoints" => json(StatusCode::OK, &endpoints(self.endpoints, &view)),
             "/v1/nodes" => json(StatusCode::OK, &*view),

@@ -89,6 +89,12 @@ impl Desk {
         }
     }
 
+    /// Gives the primary's role to a replica. `None` while another operation runs.
+    pub(super) async fn fail_over(&self) -> Option<Outcome> {
+        let _turn = self.turn.try_lock().ok()?;
+        Some(self.order(Task::FailOver).await)
+    }
+
     async fn order(&self, task: Task) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         let ending = || "the controller is ending".to_owned();
@@ -96,7 +102,7 @@ impl Desk {
         outcome.await.map_err(|_| ending())?
     }
 
-    fn seen(&self) -> Arc<View> {
+    pub(super) fn seen(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
     }
 

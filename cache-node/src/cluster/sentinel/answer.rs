@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::{
     cluster::{
-        controller::{Order, Task},
         sentinel::{
             Sentinel,
             channel::Subscriptions,
@@ -32,7 +29,7 @@ impl Session {
     }
 
     pub(super) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.sentinel.view.borrow())
+        self.sentinel.desk.seen()
     }
 
     /// Answers one request.
@@ -141,14 +138,10 @@ impl Session {
     }
 
     async fn fail_over(&self, reply: &mut Reply) {
-        let (sender, outcome) = oneshot::channel();
-        if self.sentinel.orders.try_send(Order { task: Task::FailOver, reply: sender }).is_err() {
-            return reply.error("INPROG Failover already in progress");
-        }
-        match outcome.await {
-            Ok(Ok(_)) => reply.ok(),
-            Ok(Err(why)) => reply.error(&format!("NOGOODSLAVE {why}")),
-            Err(_) => reply.error("ERR the controller is ending"),
+        match self.sentinel.desk.fail_over().await {
+            Some(Ok(_)) => reply.ok(),
+            Some(Err(why)) => reply.error(&format!("NOGOODSLAVE {why}")),
+            None => reply.error("INPROG Failover already in progress"),
         }
     }
 

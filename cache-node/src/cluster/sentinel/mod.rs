@@ -12,18 +12,17 @@ use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, broadcast, mpsc, watch},
+    sync::{Semaphore, broadcast},
     task::JoinSet,
     time::timeout,
 };
 
 use crate::{
     cluster::{
-        controller::Order,
-        events::{Event, Events},
+        events::Event,
         limits::{SENTINEL_ARGUMENTS_MAX, SENTINEL_BULK_BYTES_MAX, SENTINEL_CONNECTIONS_MAX, SENTINEL_STALL_MAX},
+        operation::Desk,
         sentinel::{answer::Session, channel::Messages},
-        view::View,
     },
     protocol::{Limits, Reply, RequestParser},
 };
@@ -31,9 +30,7 @@ use crate::{
 /// What the Sentinel port answers from.
 #[derive(Clone, Debug)]
 pub(super) struct Sentinel {
-    pub(super) view: watch::Receiver<Arc<View>>,
-    pub(super) events: Arc<Events>,
-    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) desk: Desk,
     /// Where it listens, which it tells of itself.
     pub(super) address: SocketAddr,
 }
@@ -70,8 +67,8 @@ pub(super) async fn serve(listener: TcpListener, sentinel: Sentinel) {
 async fn converse(mut client: TcpStream, sentinel: Sentinel) -> io::Result<()> {
     client.set_nodelay(true)?;
     // Followed from the beginning: what happens between SUBSCRIBE and its answer is not missed.
-    let mut events = sentinel.events.follow();
-    let mut messages = Messages::new(&sentinel.view.borrow());
+    let mut events = sentinel.desk.events.follow();
+    let mut messages = Messages::new(&sentinel.desk.seen());
     let mut session = Session::new(sentinel);
     let mut received = BytesMut::new();
     let mut parser = RequestParser::default();
