@@ -244,7 +244,7 @@ fn the_endpoints_lead_to_the_nodes_of_their_role() {
 
 #[test]
 fn sentinel_clients_find_the_primary_and_hear_of_the_next() {
-    let cluster = Cluster::start(&["--name", "carts"]);
+    let cluster = Cluster::start(&["--name", "carts", "--down-after", "1700"]);
     cluster.wait_whole();
     let mut sentinel = Wire::connect(cluster.sentinel);
     let primary = cluster.node("primary").address;
@@ -255,6 +255,9 @@ fn sentinel_clients_find_the_primary_and_hear_of_the_next() {
     assert!(sentinel.run("SENTINEL nonsense").is_error("ERR"));
     assert!(sentinel.run("GET cart").is_error("ERR"));
     assert_eq!(sentinel.run("SENTINEL replicas carts").elements().len(), 2);
+    let fields = sentinel.run("SENTINEL master carts").elements().to_vec();
+    let name = fields.iter().position(|field| *field == Value::bulk("down-after-milliseconds")).unwrap();
+    assert_eq!(fields[name + 1], Value::bulk("1700"));
     assert_eq!(sentinel.run("SENTINEL sentinels carts").elements().len(), 0);
     assert_eq!(sentinel.run("SENTINEL myid").text().len(), 40);
     assert!(sentinel.run("INFO").text().contains("master0:name=carts,status=ok"));

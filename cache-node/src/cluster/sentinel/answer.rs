@@ -84,11 +84,11 @@ impl Session {
     async fn sentinel(&self, args: Args<'_>, reply: &mut Reply) {
         let Some(verb) = args.get(1) else { return wrong_arity("sentinel", reply) };
         let verb = String::from_utf8_lossy(verb).to_ascii_lowercase();
-        let view = self.view();
+        let (view, down_after) = (self.view(), self.sentinel.desk.settings.down_after);
         match verb.as_str() {
             "masters" => {
                 reply.array(1);
-                return write_instance(&primary_fields(&view), reply);
+                return write_instance(&primary_fields(&view, down_after), reply);
             }
             "myid" => return reply.bulk(view.id.as_bytes()),
             "help" => return help(reply),
@@ -118,12 +118,12 @@ impl Session {
             "reset" => reply.flag(crate::keyspace::glob_matches(name, view.name.as_bytes())),
             "is-master-down-by-addr" => is_down(&view, args, reply),
             _ if !is_known => reply.error("ERR No such master with that name"),
-            "master" => write_instance(&primary_fields(&view), reply),
+            "master" => write_instance(&primary_fields(&view, down_after), reply),
             "replicas" | "slaves" => {
                 let replicas: Vec<_> = view.replicas().collect();
                 reply.array(replicas.len());
                 for replica in replicas {
-                    write_instance(&replica_fields(&view, replica), reply);
+                    write_instance(&replica_fields(&view, replica, down_after), reply);
                 }
             }
             // The controller is the only one: there are no others to tell of.

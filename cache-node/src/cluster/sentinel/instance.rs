@@ -1,5 +1,7 @@
 //! A node in the fields that a Sentinel tells of it.
 
+use std::time::Duration;
+
 use crate::{
     cluster::view::{NodeState, NodeView, View},
     protocol::Reply,
@@ -8,11 +10,11 @@ use crate::{
 type Fields = Vec<(&'static str, String)>;
 
 /// The fields of the primary.
-pub(super) fn primary_fields(view: &View) -> Fields {
+pub(super) fn primary_fields(view: &View, down_after: Duration) -> Fields {
     let node = view.primary_node();
     let flags = if view.primary.is_some() { "master" } else { "s_down,o_down,master" };
     let mut fields = vec![("name", view.name.clone())];
-    fields.extend(common_fields(node, flags, "master"));
+    fields.extend(common_fields(node, flags, "master", down_after));
     fields.extend([
         ("config-epoch", view.epoch.to_string()),
         ("num-slaves", view.replicas().count().to_string()),
@@ -25,7 +27,7 @@ pub(super) fn primary_fields(view: &View) -> Fields {
 }
 
 /// The fields of a replica.
-pub(super) fn replica_fields(view: &View, node: &NodeView) -> Fields {
+pub(super) fn replica_fields(view: &View, node: &NodeView, down_after: Duration) -> Fields {
     let flags = match node.state {
         NodeState::Serving | NodeState::Syncing => "slave",
         NodeState::Silent => "s_down,slave",
@@ -34,7 +36,7 @@ pub(super) fn replica_fields(view: &View, node: &NodeView) -> Fields {
     let is_linked = node.state == NodeState::Serving;
     let primary = view.primary_node().map(|node| node.address);
     let mut fields = vec![("name", node.address.to_string())];
-    fields.extend(common_fields(Some(node), flags, "slave"));
+    fields.extend(common_fields(Some(node), flags, "slave", down_after));
     fields.extend([
         ("master-link-down-time", "0".to_owned()),
         ("master-link-status", if is_linked { "ok" } else { "err" }.to_owned()),
@@ -47,7 +49,7 @@ pub(super) fn replica_fields(view: &View, node: &NodeView) -> Fields {
     fields
 }
 
-fn common_fields(node: Option<&NodeView>, flags: &str, role: &str) -> Fields {
+fn common_fields(node: Option<&NodeView>, flags: &str, role: &str, down_after: Duration) -> Fields {
     let address = node.map(|node| node.address);
     let zero = || "0".to_owned();
     vec![
@@ -60,7 +62,7 @@ fn common_fields(node: Option<&NodeView>, flags: &str, role: &str) -> Fields {
         ("last-ping-sent", zero()),
         ("last-ok-ping-reply", zero()),
         ("last-ping-reply", zero()),
-        ("down-after-milliseconds", crate::cluster::limits::DOWN_AFTER_DEFAULT.as_millis().to_string()),
+        ("down-after-milliseconds", down_after.as_millis().to_string()),
         ("info-refresh", zero()),
         ("role-reported", role.to_owned()),
         ("role-reported-time", zero()),
