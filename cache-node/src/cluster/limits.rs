@@ -110,6 +110,9 @@ pub(super) const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 /// Lines of progress that a slow client of a command may have waiting; more are left out.
 pub(super) const PROGRESS_LINES_MAX: usize = 64;
 
+/// How long a slow client of a command may take to make room for its last line.
+pub(super) const LAST_LINE_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes of a command's body.
 pub(super) const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
 

@@ -1,9 +1,7 @@
 //! `POST /v1/commands`: one command, answered by lines of JSON while it runs.
 
-use bytes::Bytes;
 use http_body_util::{Either, channel::Channel};
 use hyper::{Request, Response, StatusCode, body::Incoming, header::AUTHORIZATION};
-use tokio::sync::mpsc;
 
 use crate::cluster::{
     http::{
@@ -11,7 +9,7 @@ use crate::cluster::{
         answer::{Body, fault, read, with_type},
     },
     limits::{HTTP_BODY_BYTES_MAX, PROGRESS_LINES_MAX},
-    operation::{Line, Operation, Progress},
+    operation::{Desk, Operation, Progress},
 };
 
 impl Http {
@@ -28,34 +26,14 @@ impl Http {
             Ok(operation) => operation,
             Err(error) => return fault(StatusCode::BAD_REQUEST, &format!("this is no command: {error}")),
         };
-        let (sender, body) = Channel::new(PROGRESS_LINES_MAX);
-        tokio::spawn(run(self.clone(), operation, sender));
+        let (client, body) = Channel::new(PROGRESS_LINES_MAX);
+        tokio::spawn(run(self.desk.clone(), operation, Progress::to(client)));
         with_type(StatusCode::OK, "application/x-ndjson", Either::Right(body))
     }
 }
 
 /// Runs the command to its end, whether its client stays or not: half of a restart helps nobody.
-async fn run(http: Http, operation: Operation, mut client: http_body_util::channel::Sender<Bytes>) {
-    let (lines, mut told) = mpsc::channel(PROGRESS_LINES_MAX);
-    let running = http.desk.run(operation, Progress(lines));
-    tokio::pin!(running);
-    let outcome = loop {
-        tokio::select! {
-            outcome = &mut running => break outcome,
-            Some(line) = told.recv() => send(&mut client, &line).await,
-        }
-    };
-    let last = match outcome {
-        Ok(text) => Line::Done(text),
-        Err(text) => Line::Failed(text),
-    };
-    send(&mut client, &last).await;
-}
-
-async fn send(client: &mut http_body_util::channel::Sender<Bytes>, line: &Line) {
-    let mut bytes = serde_json::to_vec(line).expect("a line is a string and numbers");
-    bytes.push(b'\n');
-    // A client that has gone away or does not read misses lines.
-    let sent = tokio::time::timeout(crate::cluster::limits::CALL_MAX, client.send_data(Bytes::from(bytes))).await;
-    drop(sent);
+async fn run(desk: Desk, operation: Operation, progress: Progress) {
+    let outcome = desk.run(operation, &progress).await;
+    progress.end(outcome).await;
 }

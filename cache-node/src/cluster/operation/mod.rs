@@ -1,6 +1,7 @@
 //! Commands to a running cluster that are more than one order to its controller.
 
 mod backup;
+mod progress;
 mod replicas;
 mod restore;
 
@@ -13,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+pub(super) use crate::cluster::operation::progress::{Line, Progress};
 use crate::cluster::{
     controller::{Order, Outcome, Task},
     events::Events,
@@ -34,20 +36,6 @@ pub(super) enum Operation {
     ScaleMemory { size: String },
 }
 
-/// One line of a command's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Line {
-    /// `done` of `total` steps.
-    Progress {
-        done: u64,
-        total: u64,
-        text: String,
-    },
-    Done(String),
-    Failed(String),
-}
-
 /// What operations work with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
@@ -61,30 +49,19 @@ pub(super) struct Desk {
     pub(super) turn: Arc<Mutex<()>>,
 }
 
-/// Tells how far an operation is. A client that does not read misses lines, and holds nothing up.
-#[derive(Clone, Debug)]
-pub(super) struct Progress(pub(super) mpsc::Sender<Line>);
-
-impl Progress {
-    fn tell(&self, done: u64, total: u64, text: impl Into<String>) {
-        let told = self.0.try_send(Line::Progress { done, total, text: text.into() });
-        drop(told);
-    }
-}
-
 impl Desk {
     /// Runs one operation to its end.
-    pub(super) async fn run(self, operation: Operation, progress: Progress) -> Outcome {
+    pub(super) async fn run(self, operation: Operation, progress: &Progress) -> Outcome {
         let Ok(_turn) = self.turn.try_lock() else {
             return Err("another command is running; try again when it has ended".to_owned());
         };
         match operation {
             Operation::Failover => self.order(Task::FailOver).await,
-            Operation::AddReplica => self.add_replica(&progress).await,
+            Operation::AddReplica => self.add_replica(progress).await,
             Operation::RemoveReplica { name } => self.order(Task::RemoveReplica(name)).await,
-            Operation::RollingRestart => self.rolling_restart(&progress).await,
-            Operation::Backup { keep } => self.backup(keep, &progress).await,
-            Operation::Restore { file } => self.restore(&file, &progress).await,
+            Operation::RollingRestart => self.rolling_restart(progress).await,
+            Operation::Backup { keep } => self.backup(keep, progress).await,
+            Operation::Restore { file } => self.restore(&file, progress).await,
             Operation::ScaleMemory { size } => self.order(Task::SetMaxmemory(size)).await,
         }
     }
