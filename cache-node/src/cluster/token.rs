@@ -16,13 +16,22 @@ pub(super) struct Token(String);
 impl Token {
     /// The folder's secret; a new one where there is none.
     pub(super) fn of(folder: &Path) -> io::Result<Token> {
-        match Token::read(&folder.join(FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let path = folder.join(FILE);
+        match Token::read(&path) {
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData].contains(&error.kind()) => {}
             found => return found,
         }
         let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(FILE))?;
+        // Aside and renamed: a crash leaves a whole one or none.
+        let aside = path.with_extension("new");
+        match fs::remove_file(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(secret.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
         Ok(Token(secret))
     }
 
@@ -33,7 +42,13 @@ impl Token {
 
     /// The secret in a file.
     pub(super) fn read(path: &Path) -> io::Result<Token> {
-        Ok(Token(fs::read_to_string(path)?.trim().to_owned()))
+        let text = fs::read_to_string(path)?;
+        match text.trim() {
+            "" => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty; the next start of the controller makes a new one"))
+            }
+            secret => Ok(Token(secret.to_owned())),
+        }
     }
 
     /// As the Authorization header carries it.
@@ -71,5 +86,15 @@ mod tests {
         assert!(!token.is_in(b"") && !token.is_in(b"Bearer ") && !token.is_in(format!("{}0", token.header()).as_bytes()));
         let mode = folder.path().join("control.token").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_empty_one_lets_nobody_in_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("control.token"), "").unwrap();
+        assert!(Token::in_folder(folder.path()).unwrap_err().to_string().contains("empty"));
+        let token = Token::of(folder.path()).unwrap();
+        assert!(!token.is_in(b"Bearer "));
+        assert!(token.is_in(Token::in_folder(folder.path()).unwrap().header().as_bytes()));
     }
 }
