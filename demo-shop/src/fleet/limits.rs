@@ -18,8 +18,9 @@ pub(crate) const PORT_TRIES_MAX: u32 = 3;
 pub(crate) const REPLICA_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Longest wait for a cache node that was told to end, before it is killed. What it acknowledged is on disk by then.
 pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// Longest wait for a cluster that was told to end its nodes in order, before its controller is killed.
-pub(crate) const CLUSTER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a cluster that was told to end its nodes in order, before its controller is killed. The controller gives the
+/// replicas 20 s and then the primary as long; killed before that, it would leave nodes behind.
+pub(crate) const CLUSTER_STOP_TIMEOUT: Duration = Duration::from_secs(45);
 /// How often the cluster is asked for its nodes.
 pub(crate) const CLUSTER_LOOK_PERIOD: Duration = Duration::from_millis(200);
 /// Longest wait for the cluster's answer.

@@ -121,7 +121,8 @@ fn node_status(name: &str, address: SocketAddr, pid: Option<u32>, state: State) 
     NodeStatus { name: name.to_owned(), role: "primary".to_owned(), pid, address: address.to_string(), state }
 }
 
-/// A process under supervision. Dropping it kills the process; [`Member::stop`] ends it in order.
+/// A process under supervision. Dropping it kills the process, or lets a cluster's controller end its nodes by itself;
+/// [`Member::stop`] ends it in order.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) address: SocketAddr,
@@ -157,7 +158,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // The task owns the child, which is killed when the task's values are dropped.
+        // The task owns the child, which is killed when the task's values are dropped; a controller sees its pipe close.
         self.lives.abort();
     }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let config = FleetConfig { replicas: args.replicas, cache, database: args.database, output, announces: true };
     let fleet = tokio::select! {
         fleet = Fleet::start(config, data, listener) => fleet?,
-        // What was started so far is dropped with the future, and so killed.
+        // What was started so far is dropped with the future, and so killed; a cluster's controller ends by its pipe.
         () = signals.next() => return Ok(()),
     };
     let program = std::env::args().next().unwrap_or_else(|| "demo-shop".to_owned());

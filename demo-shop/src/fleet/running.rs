@@ -50,7 +50,8 @@ impl Cache {
     }
 }
 
-/// A fleet that serves. Dropping it kills its processes; [`Fleet::stop`] ends them in order.
+/// A fleet that serves. Dropping it kills its processes, but for a cluster's controller, which ends its nodes and then itself;
+/// [`Fleet::stop`] ends them in order.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     address: SocketAddr,
