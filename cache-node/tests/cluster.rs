@@ -4,14 +4,14 @@
 mod support;
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use support::{
     Cluster, Value, Wire,
-    cluster::is_running,
+    cluster::{is_running, signal},
     process::Binary,
     wait_until,
     writers::{Acknowledged, Writers, Written},
@@ -181,6 +181,21 @@ fn the_end_keeps_the_data_and_leaves_no_process() {
     assert!(!pids.iter().any(|pid| is_running(*pid)), "a node is left");
     cluster.start_controller();
     assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+}
+
+#[test]
+fn fewer_replicas_than_there_are_is_no_order_to_remove_them() {
+    let mut cluster = Cluster::start(&["--replicas", "1"]);
+    assert!(cluster.terminate().success());
+    let ports = ["--port", "0", "--reader-port", "0", "--sentinel-port", "0", "--http-port", "0"];
+    let mut command = cluster.command();
+    command.args(ports).args(["--replicas", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let controller = command.spawn().unwrap();
+    wait_until("the nodes", || cluster.recorded_pids().len() == 2);
+    signal("TERM", controller.id());
+    let output = controller.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("cluster remove-replica"), "{said}");
 }
 
 #[test]

@@ -109,6 +109,13 @@ impl Controller {
         };
         if let Some(replicas) = controller.settings.replicas {
             controller.grow_to(replicas)?;
+            let kept = controller.members.len().saturating_sub(1);
+            if kept > usize::from(replicas) {
+                // Their data is not removed by a word that may be a slip.
+                tracing::warn!(
+                    "the cluster has {kept} replicas and keeps them; for {replicas}: cache-node cluster remove-replica"
+                );
+            }
         }
         controller.store()?;
         Ok(controller)
