@@ -19,6 +19,8 @@ use crate::{
     topology::{Cluster, Sentinel, Topology},
     url::{Login, StoreUrl, Target},
 };
+#[cfg(feature = "testing")]
+use crate::{nodes::Address, testing::MemoryNode};
 
 /// Operations in flight at most. Further ones wait in order, within their deadline.
 ///
@@ -94,6 +96,9 @@ pub struct CacheStoreBuilder {
     user_key: Option<Vec<u8>>,
     encryption: Option<EncryptionKeys>,
     near_cache: Option<NearCache>,
+    /// Where the store is instead of at the URL.
+    #[cfg(feature = "testing")]
+    memory: Option<MemoryNode>,
 }
 
 impl fmt::Debug for CacheStoreBuilder {
@@ -125,7 +130,22 @@ impl CacheStoreBuilder {
             user_key: None,
             encryption: None,
             near_cache: None,
+            #[cfg(feature = "testing")]
+            memory: None,
         }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn in_memory(node: MemoryNode) -> Self {
+        Self { memory: Some(node), ..Self::new(String::new()) }
+    }
+
+    fn store_url(&self) -> Result<StoreUrl, StoreError> {
+        #[cfg(feature = "testing")]
+        if self.memory.is_some() {
+            return Ok(StoreUrl::to(Target::Standalone(Address::Memory)));
+        }
+        StoreUrl::parse(&self.url)
     }
 
     /// What every key begins with, so that applications can share a store. Default: [`PREFIX_DEFAULT`].
@@ -314,13 +334,18 @@ impl CacheStoreBuilder {
     /// # }
     /// ```
     pub fn connect_lazy(mut self) -> Result<CacheStore, StoreError> {
-        let url = StoreUrl::parse(&self.url)?;
+        let url = self.store_url()?;
         // What was said in so many words counts more than what is in the URL.
         self.prefix = self.prefix.or_else(|| url.prefix.clone());
         self.pool_size = self.pool_size.or(url.pool_size);
         self.check()?;
         metrics::describe();
         let topology = self.topology(&url)?;
+        #[cfg(feature = "testing")]
+        if self.near_cache.is_some() && self.memory.is_some() {
+            let reason = "a near cache follows a server, and a node in memory is none: take away one of the two";
+            return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
+        }
         if self.near_cache.is_some() && !matches!(topology, Topology::Standalone(_)) {
             // What tells of changes is one node, and a deposed primary would go on telling of those that it still hears of.
             let reason = "a near cache follows one node, and the URL names Sentinels or a cluster: take away one of the two";
@@ -372,6 +397,8 @@ impl CacheStoreBuilder {
                 primary_only,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
+                #[cfg(feature = "testing")]
+                memory: self.memory.clone(),
             }
         };
         let requests = |primary_only| {

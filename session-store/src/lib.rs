@@ -32,6 +32,8 @@ mod session_ext;
 mod settings;
 mod store;
 mod streaming;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topology;
 mod turns;
 mod unavailable;

@@ -78,6 +78,11 @@ impl Source {
         Self { operation, code, sha: Script::new(code) }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn hash(&self) -> &str {
+        self.sha.get_hash()
+    }
+
     /// `EVALSHA sha n key...`; the caller adds the arguments.
     pub(crate) fn call(&self, keys: &[&str]) -> Cmd {
         let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + 256;

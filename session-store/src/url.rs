@@ -68,6 +68,19 @@ impl StoreUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, StoreError> {
         parse(text).map_err(|reason| StoreError::InvalidUrl { reason })
     }
+
+    /// Nothing but where it leads.
+    pub(crate) fn to(target: Target) -> Self {
+        Self {
+            target,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            database: 0,
+            tls: None,
+            prefix: None,
+            pool_size: None,
+        }
+    }
 }
 
 fn parse(text: &str) -> Result<StoreUrl, String> {
@@ -78,15 +91,8 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
         return Err(format!("what follows `#` is not understood; to accept any certificate, write ?insecure={INSECURE}"));
     }
     let (rest, query) = split(rest, '?');
-    let mut url = StoreUrl {
-        target: Target::Cluster { seeds: Vec::new() },
-        login: Login::default(),
-        sentinel_login: Login::default(),
-        database: 0,
-        tls: tls.then(TlsSettings::default),
-        prefix: None,
-        pool_size: None,
-    };
+    let mut url = StoreUrl::to(Target::Cluster { seeds: Vec::new() });
+    url.tls = tls.then(TlsSettings::default);
     if kind == Kind::Unix {
         if !rest.starts_with('/') {
             return Err("the path of a socket must begin with `/`: unix:///path/to/socket".to_owned());

@@ -5,8 +5,13 @@ use std::{fmt, path::PathBuf};
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
-    Tcp { host: String, port: u16 },
+    Tcp {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
+    #[cfg(feature = "testing")]
+    Memory,
 }
 
 impl Address {
@@ -24,7 +29,7 @@ impl Address {
     pub(crate) fn of_parts(host: &str, port: u16, answered_by: &Self) -> Option<Self> {
         match (host, answered_by) {
             ("" | "?", Self::Tcp { host, .. }) => Some(Self::tcp(host, port)),
-            ("" | "?", Self::Unix(_)) => None,
+            ("" | "?", _) => None,
             _ => Some(Self::tcp(host, port)),
         }
     }
@@ -36,6 +41,8 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
+            #[cfg(feature = "testing")]
+            Self::Memory => f.write_str("memory"),
         }
     }
 }

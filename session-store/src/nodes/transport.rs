@@ -42,6 +42,9 @@ pub(crate) struct Transport {
     pub(crate) primary_only: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<tokio_rustls::TlsConnector>,
+    /// What [`Address::Memory`] leads to.
+    #[cfg(feature = "testing")]
+    pub(crate) memory: Option<crate::testing::MemoryNode>,
 }
 
 impl fmt::Debug for Transport {
@@ -50,7 +53,7 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// What connections are made of: TCP, TLS over it, or a socket of the file system.
+/// What connections are made of: TCP, TLS over it, a socket of the file system, or the memory that a test has a node in.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -135,6 +138,12 @@ impl Transport {
                 let stream = UnixStream::connect(path).await?;
                 reached.store(true, Ordering::Release);
                 Ok(Box::new(stream))
+            }
+            #[cfg(feature = "testing")]
+            Address::Memory => {
+                let node = self.memory.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                reached.store(true, Ordering::Release);
+                Ok(Box::new(node.connect()?))
             }
         }
     }

@@ -7,6 +7,8 @@ mod slots;
 
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::packed::arguments;
 pub(crate) use self::{
     cluster::Cluster,
     packed::{Asking, split},

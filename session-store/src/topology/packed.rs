@@ -48,7 +48,7 @@ pub(crate) fn split(request: &dyn Packed) -> Vec<Command> {
 }
 
 /// The arguments of the first command, and what is behind it.
-fn arguments(bytes: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {
+pub(crate) fn arguments(bytes: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {
     let (count, mut rest) = length(bytes, b'*')?;
     let mut arguments = Vec::with_capacity(count.min(64));
     for _ in 0..count {

@@ -1,0 +1,346 @@
+//! The scripts in Lua and their twins in Rust are asked the same, and must answer the same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use redis::Cmd;
+use tokio::net::TcpStream;
+
+use super::{answer::Answer, commands, keyspace::Keyspace};
+use crate::{
+    scripts::{self, Source},
+    topology::arguments,
+    wire::{Item, Packed as _, Wire},
+};
+
+/// Calls of each run. Nothing ends by itself meanwhile: the shortest time is an hour.
+const CALLS: usize = 1_500;
+const RUNS: u64 = 3;
+/// Calls after which everything that is kept is compared.
+const COMPARED_EVERY: usize = 20;
+/// Times that both sides reckon are as far apart as the machine was busy between them.
+const TIMES_APART_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
+
+const SESSIONS: [&str; 4] = ["a", "b", "c", "d"];
+const USERS: [&str; 2] = ["u", "v"];
+const FIELDS: [&str; 4] = ["color", "size", "@@own", "empty"];
+const SKUS: [&str; 4] = ["TEA-1", "TEA-2", "TEA-3", "a b"];
+const KINDS: [&str; 7] = ["session", "cart", "cart-tokens", "cart-retries", "cart-merged", "user-sessions", "quarantine"];
+
+fn key(kind: &str, tag: &str) -> String {
+    format!("shop:{kind}:{{{tag}}}")
+}
+
+/// What is asked, drawn from few keys and values, so that they meet.
+struct Questions {
+    random: StdRng,
+}
+
+impl Questions {
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of.choose(&mut self.random).unwrap()
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        self.random.random_bool(probability)
+    }
+
+    fn token(&mut self) -> String {
+        format!("token{:03}", self.random.random_range(0..60))
+    }
+
+    fn policy(&mut self) -> String {
+        let kind = self.one(&["i", "s", "i"]);
+        format!("{kind}{}", HOUR_MS * self.random.random_range(1..4))
+    }
+
+    fn absolute(&mut self) -> String {
+        if self.chance(0.7) { String::new() } else { (HOUR_MS * self.random.random_range(2..5)).to_string() }
+    }
+
+    /// What goes along, its keys added to those of the call.
+    fn along(&mut self, tag: &str, keys: &mut Vec<String>) -> String {
+        let user = self.one(&USERS);
+        match self.random.random_range(0..4) {
+            0 => {
+                keys.push(key("cart", tag));
+                format!("c{}", 5 * HOUR_MS)
+            }
+            1 => {
+                keys.extend([key("cart", user), key("user-sessions", user)]);
+                format!("lsc{}u2", 5 * HOUR_MS)
+            }
+            2 => {
+                keys.push(key("user-sessions", user));
+                "su0".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn merge(&mut self, how: &mut Vec<String>, user: &str) -> String {
+        match self.random.random_range(0..3) {
+            0 => String::new(),
+            1 => self.random.random_range(0..6).to_string(),
+            _ => {
+                how.extend([key("cart", user), key("cart-merged", user), key("cart-tokens", user)]);
+                let policy = self.one(&["sum", "max", "keep"]);
+                // As many sources as there are sessions: of two that are as old, a hash does not say which goes.
+                format!("{policy} {} 3 9 4 8", 6 * HOUR_MS)
+            }
+        }
+    }
+
+    fn fields(&mut self) -> Vec<String> {
+        let mut fields = Vec::new();
+        for _ in 0..self.random.random_range(0..3) {
+            fields.extend([self.one(&FIELDS).to_owned(), self.random.random_range(0..4).to_string()]);
+        }
+        if self.chance(0.2) {
+            fields.extend(["@owner".to_owned(), self.one(&USERS).to_owned()]);
+        }
+        fields
+    }
+
+    /// Those that set, behind their number, and names to remove.
+    fn changes(&mut self, args: &mut Vec<String>) {
+        let set = self.fields();
+        args.push(set.len().to_string());
+        args.extend(set);
+        if self.chance(0.3) {
+            args.push(self.one(&FIELDS).to_owned());
+        }
+    }
+
+    fn next(&mut self) -> Cmd {
+        let (tag, user) = (self.one(&SESSIONS), self.one(&USERS));
+        let session = key("session", tag);
+        let mut keys = vec![session.clone()];
+        let mut args = Vec::new();
+        let script: &Source = match self.random.random_range(0..12) {
+            0 => {
+                args.extend([self.token(), self.policy(), self.absolute(), self.along(tag, &mut keys)]);
+                args.extend(["@v".to_owned(), "1".to_owned()]);
+                args.extend(self.fields());
+                &scripts::CREATE
+            }
+            1..=3 => {
+                let mode = self.one(&["delta", "delta", "replace"]).to_owned();
+                args.extend([self.token(), self.policy(), self.absolute(), mode, (4 * HOUR_MS).to_string()]);
+                let mut users_keys = Vec::new();
+                let merge = self.merge(&mut users_keys, user);
+                if !merge.is_empty() {
+                    keys.extend([key("cart", tag), key("cart-tokens", tag)]);
+                    keys.extend(users_keys);
+                }
+                let field = self.one(&["", "", "color", "size"]).to_owned();
+                let expected = self.one(&["", "=1", "=2"]).to_owned();
+                args.extend([merge, field, expected]);
+                args.push(self.along(tag, &mut keys));
+                self.changes(&mut args);
+                &scripts::COMMIT
+            }
+            4 => {
+                let to = self.one(&SESSIONS);
+                let pairs = ["cart", "cart-tokens"].into_iter().flat_map(|kind| [key(kind, tag), key(kind, to)]);
+                keys.extend([key("session", to)].into_iter().chain(pairs));
+                args.extend([self.token(), self.policy(), self.absolute(), (4 * HOUR_MS).to_string()]);
+                args.push(self.merge(&mut keys, user));
+                args.push(self.along(to, &mut keys));
+                self.changes(&mut args);
+                &scripts::ROTATE
+            }
+            5 => {
+                keys.extend([key("cart", tag), key("cart-tokens", tag)]);
+                if self.chance(0.5) {
+                    keys.push(key("user-sessions", user));
+                }
+                args.extend([(4 * HOUR_MS).to_string(), self.one(&["", user]).to_owned()]);
+                &scripts::END
+            }
+            6 => {
+                args.extend([self.policy(), self.absolute(), self.along(tag, &mut keys)]);
+                &scripts::TOUCH
+            }
+            7..=9 => {
+                let at = self.one(&[tag, user]);
+                keys = vec![key("cart", at), key(self.one(&["cart-tokens", "cart-retries"]), at)];
+                let has_session = self.chance(0.7);
+                let mut along = String::new();
+                if has_session {
+                    keys.push(session);
+                    if self.chance(0.3) {
+                        keys.push(key("user-sessions", user));
+                        along = "su2".to_owned();
+                    }
+                }
+                let creates = has_session && self.chance(0.3);
+                args.extend([self.one(&["add", "set", "clear", "subtract", "check"]).to_owned(), self.token(), "4".to_owned()]);
+                args.extend([5 * HOUR_MS, 6 * HOUR_MS, 3, 9].map(|number| number.to_string()));
+                args.push(self.one(&["", "", user]).to_owned());
+                args.push(if creates { self.policy() } else { String::new() });
+                args.extend([self.token(), self.absolute(), along]);
+                args.extend(["2", "@v", "1"].map(str::to_owned));
+                for _ in 0..self.random.random_range(1..3) {
+                    args.extend([self.one(&SKUS).to_owned(), self.random.random_range(0..9).to_string()]);
+                }
+                &scripts::CART
+            }
+            10 if self.chance(0.3) => {
+                keys.push(key("quarantine", tag));
+                let policy = if self.chance(0.5) { self.policy() } else { String::new() };
+                args.extend([(4 * HOUR_MS).to_string(), HOUR_MS.to_string(), policy, self.absolute()]);
+                args.extend(["@v", "1"].map(str::to_owned));
+                &scripts::QUARANTINE
+            }
+            10 => {
+                // The tokens of a cart stand for a record of other software.
+                keys.push(key("cart-tokens", user));
+                args.extend([self.token() + " ", self.policy(), self.absolute(), "color".to_owned(), "7".to_owned()]);
+                &scripts::TAKE_OVER
+            }
+            _ => return self.plain(tag, user),
+        };
+        let mut call = script.call(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        for arg in args {
+            call.arg(arg);
+        }
+        call
+    }
+
+    fn plain(&mut self, tag: &str, user: &str) -> Cmd {
+        let mut command = Cmd::new();
+        match self.random.random_range(0..6) {
+            0 => command.arg("PING"),
+            1 => command.arg("HGET").arg(key("session", tag)).arg(self.one(&FIELDS)),
+            2 => command.arg("EXISTS").arg(key("session", tag)),
+            3 => command.arg("GET").arg(key("session", tag)),
+            4 => command.arg("ZREM").arg(key("user-sessions", user)).arg(tag).arg("nobody"),
+            _ => command.arg("DEL").arg(key("session", tag)).arg(key("cart", tag)),
+        };
+        command
+    }
+}
+
+fn in_memory(keyspace: &mut Keyspace, command: &Cmd) -> Vec<Item> {
+    let packed = command.get_packed_command();
+    let (command, _) = arguments(&packed).unwrap();
+    let mut out = Vec::new();
+    let now_ms = crate::expiry::unix_ms(time::OffsetDateTime::now_utc());
+    keyspace.begin(now_ms);
+    let answer: Answer = commands::run(keyspace, &command);
+    answer.encode(&mut out);
+    items(crate::wire::Reply::new(out.into()))
+}
+
+fn items(mut reply: crate::wire::Reply) -> Vec<Item> {
+    std::iter::from_fn(|| reply.next().ok()).collect()
+}
+
+async fn at_the_node(wire: &Wire, command: &Cmd) -> Vec<Item> {
+    assert_eq!(command.replies(), 1);
+    let mut reply = wire.ask(command).await.unwrap();
+    if reply.error().is_some_and(|error| error.code() == Some("NOSCRIPT")) {
+        let scripts = [
+            &scripts::CREATE,
+            &scripts::COMMIT,
+            &scripts::ROTATE,
+            &scripts::END,
+            &scripts::TOUCH,
+            &scripts::CART,
+            &scripts::QUARANTINE,
+            &scripts::TAKE_OVER,
+        ];
+        let hash = command.args_iter().nth(1).map(|arg| match arg {
+            redis::Arg::Simple(hash) => hash.to_vec(),
+            _ => panic!("a call has its hash"),
+        });
+        let script = scripts.into_iter().find(|script| Some(script.hash().as_bytes()) == hash.as_deref()).unwrap();
+        reply = wire.ask(&script.call_with_code(command)).await.unwrap();
+    }
+    items(reply)
+}
+
+/// Numbers as large as a time may be as far apart as the two were asked, also those in texts.
+fn is_same(a: &Item, b: &Item) -> bool {
+    let times = |a: i64, b: i64| a == b || (a.min(b) > HOUR_MS / 2 && (a - b).abs() < TIMES_APART_MS);
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+    match (a, b) {
+        (Item::Integer(a), Item::Integer(b)) => times(*a, *b),
+        // Lua has no order of what was merged.
+        (Item::String(a), Item::String(b)) if a.contains(&b'\n') => lines(a) == lines(b),
+        (Item::String(a), Item::String(b)) => a == b || number(a).zip(number(b)).is_some_and(|(a, b)| times(a, b)),
+        (Item::Error(a), Item::Error(b)) => a.split(|byte| *byte == b' ').next() == b.split(|byte| *byte == b' ').next(),
+        (a, b) => a == b,
+    }
+}
+
+fn lines(text: &[u8]) -> BTreeSet<&[u8]> {
+    text.split(|byte| *byte == b'\n').collect()
+}
+
+/// Pairs of a hash or members of a set, whatever their order.
+fn sorted(kind: &str, items: &[Item]) -> Vec<(Item, Item)> {
+    let texts = |item: &Item| format!("{item:?}");
+    if kind == "user-sessions" {
+        let members: BTreeMap<_, _> = items[1..].iter().map(|item| (texts(item), (item.clone(), Item::Null))).collect();
+        return members.into_values().collect();
+    }
+    let pairs: BTreeMap<_, _> =
+        items[1..].chunks_exact(2).map(|pair| (texts(&pair[0]), (pair[0].clone(), pair[1].clone()))).collect();
+    pairs.into_values().collect()
+}
+
+async fn compare(wire: &Wire, keyspace: &mut Keyspace, asked: &str) {
+    for (kind, tag) in KINDS.iter().flat_map(|kind| SESSIONS.iter().chain(&USERS).map(move |tag| (*kind, *tag))) {
+        let mut read = Cmd::new();
+        match kind {
+            "cart-tokens" | "cart-retries" => read.arg("GET").arg(key(kind, tag)),
+            "user-sessions" => read.arg("ZRANGE").arg(key(kind, tag)).arg("0").arg("-1"),
+            _ => read.arg("HGETALL").arg(key(kind, tag)),
+        };
+        let mut left = redis::cmd("PTTL");
+        left.arg(key(kind, tag));
+        for command in [read, left] {
+            let (theirs, ours) = (at_the_node(wire, &command).await, in_memory(keyspace, &command));
+            let is_same = if matches!(theirs[0], Item::List(_)) {
+                let (theirs, ours) = (sorted(kind, &theirs), sorted(kind, &ours));
+                let pair = |((a, b), (c, d)): (&(Item, Item), &(Item, Item))| is_same(a, c) && is_same(b, d);
+                theirs.len() == ours.len() && theirs.iter().zip(&ours).all(pair)
+            } else {
+                theirs.len() == ours.len() && theirs.iter().zip(&ours).all(|(a, b)| is_same(a, b))
+            };
+            assert!(is_same, "{kind} of {tag} after {asked}: {theirs:?} at the node, {ours:?} in memory");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_scripts_and_their_twins_do_the_same() {
+    let mut answers = BTreeMap::<String, usize>::new();
+    for seed in 0..RUNS {
+        let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+        let (wire, driver) = Wire::new(TcpStream::connect(node.addr()).await.unwrap(), 100, None);
+        tokio::spawn(driver);
+        let (mut keyspace, mut questions) = (Keyspace::default(), Questions { random: StdRng::seed_from_u64(seed) });
+        for number in 0..CALLS {
+            let call = questions.next();
+            let asked = format!("{number} of run {seed}: {}", String::from_utf8_lossy(&call.get_packed_command()));
+            let (theirs, ours) = (at_the_node(&wire, &call).await, in_memory(&mut keyspace, &call));
+            let all_same = theirs.len() == ours.len() && theirs.iter().zip(&ours).all(|(a, b)| is_same(a, b));
+            assert!(all_same, "{asked}: {theirs:?} at the node, {ours:?} in memory");
+            *answers.entry(format!("{:?}", theirs.get(1))).or_default() += 1;
+            if number % COMPARED_EVERY == 0 {
+                compare(&wire, &mut keyspace, &asked).await;
+            }
+        }
+        drop(wire);
+        node.shutdown().await.unwrap();
+    }
+    for outcome in scripts::reply::GONE..=scripts::reply::CHANGED {
+        let answer = format!("{:?}", Some(Item::Integer(outcome)));
+        assert!(answers.contains_key(&answer), "no call was answered {outcome}: {answers:?}");
+    }
+}
