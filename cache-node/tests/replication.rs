@@ -4,7 +4,8 @@
 mod support;
 
 use std::{
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -414,7 +415,77 @@ fn keys_go_on_a_replica_when_they_go_on_its_primary() {
     assert_eq!(replica.info("expired_keys"), "0", "the primary said so");
 }
 
-/// Much more than the backlog's size is written while a snapshot is on its way.
+/// A primary whose snapshot ends in its middle, or never: what was here before is gone then, in memory and after a restart.
+#[test]
+fn a_promotion_in_the_middle_of_a_sync_brings_no_old_data_back() {
+    for is_closed in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let dir = folder.path().to_str().unwrap();
+        let arguments = ["--port", "0", "--dir", dir, "--appendonly", "yes", "--appendfsync", "always", "--save", "3600", "1"];
+        let mut node = Binary::start(&arguments);
+        let mut wire = Wire::connect(node.address);
+        assert_eq!(wire.run("SET old 1"), Value::ok());
+        assert_eq!(wire.run("SAVE"), Value::ok());
+        let primary = half_a_primary(is_closed);
+        assert_eq!(wire.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port())), Value::ok());
+        let is_loading = |wire: &mut Wire| wire.run("INFO persistence").text().contains("loading:1");
+        wait_until("the snapshot begins", || is_loading(&mut wire) || wire.run("DBSIZE") == Value::Integer(0));
+        if is_closed {
+            wait_until("the link is down", || !is_loading(&mut wire));
+        }
+        // What is on disk stays while there is nothing better.
+        assert!(node.end_by("TERM").success(), "{}", node.errors());
+        let again = Binary::start(&arguments);
+        let mut wire = Wire::connect(again.address);
+        assert_eq!(wire.run("GET old"), Value::bulk("1"));
+        assert_eq!(wire.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port())), Value::ok());
+        wait_until("the snapshot begins", || is_loading(&mut wire) || wire.run("DBSIZE") == Value::Integer(0));
+        assert_eq!(wire.run("REPLICAOF NO ONE"), Value::ok());
+        assert_eq!(wire.run("DBSIZE"), Value::Integer(0), "half of a snapshot is no data");
+        assert_eq!(wire.run("SET new 1"), Value::ok());
+        drop(again);
+        let again = Binary::start(&arguments);
+        assert_eq!(
+            Wire::connect(again.address).run("MGET old half new"),
+            Value::Array(vec![Value::NullBulk, Value::NullBulk, Value::bulk("1"),])
+        );
+    }
+}
+
+/// A primary that sends one key of a snapshot and then nothing more, or closes.
+fn half_a_primary(closes: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut requests = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            // Nothing is asked for but by arrays, whose words stand on lines of their own.
+            while requests.read_line(&mut line).is_ok_and(|count| count > 0) {
+                let answer = match line.trim_end() {
+                    "PING" => "+PONG\r\n".to_owned(),
+                    "listening-port" | "eof" => "+OK\r\n".to_owned(),
+                    "PSYNC" => {
+                        format!("+FULLRESYNC {} 0\r\n$EOF:{}\r\nREDIS0010\u{0}\u{4}half\u{1}1", "a".repeat(40), "e".repeat(40))
+                    }
+                    _ => String::new(),
+                };
+                stream.write_all(answer.as_bytes()).unwrap();
+                if line.starts_with("PSYNC") {
+                    break;
+                }
+                line.clear();
+            }
+            if !closes {
+                held.push(stream);
+            }
+        }
+    });
+    address
+}
+
 /// A real primary has commands that a node does not have, also within transactions: the replica's log must be one that can be loaded.
 #[test]
 fn what_a_transaction_publishes_is_in_no_ones_way() {
@@ -452,6 +523,7 @@ fn what_a_transaction_publishes_is_in_no_ones_way() {
     assert!(is_there(&mut Wire::connect(again.address)));
 }
 
+/// Much more than the backlog's size is written while a snapshot is on its way.
 #[test]
 fn what_is_written_during_a_sync_arrives() {
     let primary = Server::start(Kind::Node, &["--repl-backlog-size", "16kb"]);

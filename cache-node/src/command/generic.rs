@@ -445,14 +445,14 @@ fn dbsize(keys: &mut Keys<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn flushdb(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     check_flush_mode(args)?;
-    drop_aside(keys.flush());
+    keys.flush().drop_aside();
     reply.ok();
     Ok(())
 }
 
 fn flushall(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     check_flush_mode(args)?;
-    drop_aside(keys.flush_all());
+    keys.flush_all().drop_aside();
     reply.ok();
     Ok(())
 }
@@ -463,11 +463,4 @@ fn check_flush_mode(args: Args<'_>) -> Outcome {
         Some(mode) if args.len() == 2 && (is_word(mode, "SYNC") || is_word(mode, "ASYNC")) => Ok(()),
         Some(_) => Err(CommandError::SYNTAX),
     }
-}
-
-/// Frees millions of entries on a thread of its own: done here it would hold every shard for a second.
-fn drop_aside(flushed: crate::keyspace::Flushed) {
-    let spawned = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(flushed));
-    // Without a thread the closure was dropped already, and the memory with it.
-    drop(spawned);
 }

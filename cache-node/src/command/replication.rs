@@ -10,6 +10,7 @@ use crate::{
         table::rows,
     },
     keyspace::Keys,
+    node::Hindrance,
     protocol::{Args, Reply},
     replication::{PrimaryAddress, SyncRequest, Wait, WaitFor},
 };
@@ -20,8 +21,8 @@ const SYNC: Flags = ADMIN.and(Flags::NO_MULTI);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
-    "REPLICAOF" 3 ADMIN, "server" NONE Both(replicaof) "5.0.0" "Configures a server as replica of another, or promotes it to a master.";
-    "SLAVEOF" 3 ADMIN, "server" NONE Both(replicaof) "1.0.0" "Sets a Redis server as a replica of another, or promotes it to being a master.";
+    "REPLICAOF" 3 ADMIN.and(Flags::LOADING), "server" NONE Both(replicaof) "5.0.0" "Configures a server as replica of another, or promotes it to a master.";
+    "SLAVEOF" 3 ADMIN.and(Flags::LOADING), "server" NONE Both(replicaof) "1.0.0" "Sets a Redis server as a replica of another, or promotes it to being a master.";
     "ROLE" 1 ANY_TIME.and(Flags::FAST), "server" NONE Client(role) "2.8.12" "Returns the replication role.";
     "PSYNC" -3 SYNC, "server" NONE Client(psync) "2.8.0" "An internal command used in replication.";
     "SYNC" 1 SYNC, "server" NONE Client(sync) "1.0.0" "An internal command used in replication.";
@@ -30,7 +31,12 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "WAITAOF" 4 Flags::NOSCRIPT, "keyspace" NONE Client(waitaof) "7.2.0" "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.";
 };
 
-fn replicaof(ctx: &mut Context<'_>, _: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+fn replicaof(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let shared = ctx.shared;
+    // A primary that hangs in the middle of a sync must not keep this node; what is loaded at the start comes first.
+    if shared.gate.has(Hindrance::Loading) && !shared.replication.lacks_data() {
+        return Err(CommandError::LOADING);
+    }
     let primary = if is_word(args.at(1), "NO") && is_word(args.at(2), "ONE") {
         None
     } else {
@@ -42,13 +48,13 @@ fn replicaof(ctx: &mut Context<'_>, _: &mut Keys<'_>, args: Args<'_>, reply: &mu
         let host = host.ok_or(CommandError::fixed("ERR Invalid master host"))?;
         Some(PrimaryAddress { host: host.to_owned(), port })
     };
-    if primary.is_some() && ctx.shared.replication.primary() == primary {
+    if primary.is_some() && shared.replication.primary() == primary {
         reply.simple("OK Already connected to specified master");
         return Ok(());
     }
-    ctx.shared.replication.follow(ctx.shared, primary.clone(), ctx.now);
+    shared.replication.follow(shared, keys, primary.clone(), ctx.now);
     // What CONFIG REWRITE writes.
-    let changed = ctx.shared.change_config(|config| {
+    let changed = shared.change_config(|config| {
         config.replicaof = primary;
         Ok(())
     });

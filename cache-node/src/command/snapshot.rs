@@ -69,7 +69,8 @@ fn shutdown(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
             _ => return Err(CommandError::SYNTAX),
         }
     }
-    let saves = saves.unwrap_or(!ctx.config.save.is_empty());
+    // Neither the old data nor the primary's: what is on disk is worth more.
+    let saves = saves.unwrap_or(!ctx.config.save.is_empty()) && !ctx.shared.replication.lacks_data();
     // Before anything ends: a node that cannot keep its data goes on serving it.
     if saves
         && let Err(error) = ctx.shared.saver.save(ctx.shared)

@@ -811,6 +811,15 @@ pub(crate) struct Flushed {
     _shards: Vec<Shard>,
 }
 
+impl Flushed {
+    /// Frees millions of entries on a thread of its own: done here it would hold every shard for a second.
+    pub(crate) fn drop_aside(self) {
+        let spawned = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(self));
+        // Without a thread the closure was dropped already, and the memory with it.
+        drop(spawned);
+    }
+}
+
 /// Where a scan goes on: a shard, and the hash from which its entries are still to be visited.
 #[derive(Clone, Copy)]
 struct ScanCursor {

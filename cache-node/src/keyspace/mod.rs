@@ -30,7 +30,7 @@ pub(crate) use access::{Clock, EvictionPolicy, Usage};
 pub(crate) use change::{Change, ChangeSink, Class, Classes};
 pub(crate) use glob::glob_matches;
 pub(crate) use hash::{Hash, HashRef};
-pub(crate) use keys::{Changed, Flushed, Keys, ValueRef};
+pub(crate) use keys::{Changed, Keys, ValueRef};
 pub(crate) use list::{End, List};
 pub(crate) use record::Record;
 pub(crate) use set::Set;

@@ -156,7 +156,7 @@ impl Saver {
     /// is served any more, so that it does not wait for a replica.
     pub(crate) fn save_at_end(&self, shared: &Shared) {
         let has_changes = shared.keyspace.changes() != self.report().changes_saved;
-        if has_changes && !shared.config().save.is_empty() {
+        if has_changes && !shared.replication.lacks_data() && !shared.config().save.is_empty() {
             // Logged where it fails.
             drop(self.save_in(shared, &self.turn()));
         }
@@ -260,6 +260,9 @@ impl State {
 fn is_due(shared: &Shared, tried: u64, report: &SaveReport) -> bool {
     let config = shared.config();
     let now = now().unix_ms / 1000;
+    if shared.replication.lacks_data() {
+        return false;
+    }
     if config.snapshot_schedule.is_due(tried, now) {
         return true;
     }

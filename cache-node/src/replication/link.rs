@@ -161,6 +161,7 @@ fn receive_snapshot(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, id:
             return Err(LinkError::NotWanted);
         }
         shared.gate.set(Hindrance::Loading, true);
+        replication.set_lacks_data(true);
         keys.apply_only();
         let flushed = keys.flush_all();
         // From here on there is neither the old data nor the new.
@@ -179,6 +180,7 @@ fn receive_snapshot(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, id:
             replication.adopt(shared, id, Some(offset));
             shared.journal.open_backlog(shared.config().repl_backlog_size);
             replication.set_stream_db(db);
+            replication.set_lacks_data(false);
             shared.gate.set(Hindrance::Loading, false);
             // What is on disk is other data: it stays until the log has begun again.
             shared.log.want_renewal();

@@ -15,7 +15,7 @@ pub(crate) use sync::{Hints, SyncRequest};
 pub(crate) use wait::{Wait, WaitFor, wait};
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::Config,
-    keyspace::Now,
+    keyspace::{Keys, Now},
     node::{Hindrance, Shared},
     protocol::encode_request,
 };
@@ -107,6 +107,8 @@ pub(crate) struct Replication {
     /// locked, and changed with all of them locked.
     epoch: AtomicU64,
     link: Mutex<Link>,
+    /// A snapshot of the primary is on its way, or did not arrive whole: what was here before is gone from memory.
+    lacks_data: AtomicBool,
     /// The database that the stream of the primary has selected.
     stream_db: AtomicUsize,
     pub(crate) replicas: Replicas,
@@ -126,6 +128,7 @@ impl Replication {
             changed: Condvar::new(),
             epoch: AtomicU64::new(0),
             link: Mutex::new(Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() }),
+            lacks_data: AtomicBool::new(false),
             stream_db: AtomicUsize::new(0),
             replicas: Replicas::default(),
             acknowledged: Notify::new(),
@@ -168,6 +171,15 @@ impl Replication {
         self.link.lock().sync_bytes += count as u64;
     }
 
+    /// Whether there is neither the data of before a sync nor that of the primary. What is on disk then stays as it is.
+    pub(crate) fn lacks_data(&self) -> bool {
+        self.lacks_data.load(Ordering::Acquire)
+    }
+
+    fn set_lacks_data(&self, lacks_data: bool) {
+        self.lacks_data.store(lacks_data, Ordering::Release);
+    }
+
     /// Whether this node has a primary's stream that it can hand on.
     fn has_stream(&self) -> bool {
         self.link().state == LinkState::Connected
@@ -184,8 +196,8 @@ impl Replication {
         }
     }
 
-    /// Follows another node, or none. With every shard locked.
-    pub(crate) fn follow(&self, shared: &Shared, primary: Option<PrimaryAddress>, now: Now) {
+    /// Follows another node, or none. `keys` have every shard locked.
+    pub(crate) fn follow(&self, shared: &Shared, keys: &mut Keys<'_>, primary: Option<PrimaryAddress>, now: Now) {
         let mut current = self.primary.lock();
         if *current == primary {
             return;
@@ -207,7 +219,13 @@ impl Replication {
                 let former = std::mem::replace(&mut ids.id, new_id());
                 ids.former = Some((former, shared.journal.offset()));
                 shared.journal.forget_database();
-                // A snapshot that was being received is not whole.
+                if self.lacks_data.swap(false, Ordering::AcqRel) {
+                    // A part of a snapshot is no data. The log still has what was here before: from here on it is gone there as well.
+                    keys.flush_all().drop_aside();
+                    keys.record(&[b"FLUSHALL"]);
+                    // No client waits for it.
+                    let _offset = keys.commit();
+                }
                 shared.gate.set(Hindrance::Loading, false);
             }
             None => {}
