@@ -415,6 +415,43 @@ fn keys_go_on_a_replica_when_they_go_on_its_primary() {
     assert_eq!(replica.info("expired_keys"), "0", "the primary said so");
 }
 
+#[test]
+fn a_snapshot_that_is_sent_from_a_file_is_encrypted_there() {
+    const VALUES: usize = 8;
+    let keys = TempDir::new().unwrap();
+    let key = keys.path().join("key");
+    std::fs::write(&key, "11".repeat(32)).unwrap();
+    let directives = ["--repl-diskless-sync", "no", "--rdbcompression", "no", "--encryption-key-file", key.to_str().unwrap()];
+    let primary = Server::start(Kind::Node, &directives);
+    let mut wire = primary.wire();
+    let text = "plain text ".repeat(100_000);
+    (0..VALUES).for_each(|number| assert_eq!(wire.call(&["SET", &format!("key-{number}"), &text]), Value::ok()));
+    // One that takes nothing but the beginning: the file stays open, without a name.
+    let mut slow = primary.wire();
+    slow.send(&["PSYNC", "?", "-1"]);
+    assert!(matches!(slow.read(), Value::Simple(reply) if reply.starts_with("FULLRESYNC")));
+    let Server::Node(Binary { process, .. }, _) = &primary else { panic!("a node") };
+    let mut written = Vec::new();
+    wait_until("the file is written", || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().map(|entry| entry.unwrap().path());
+        let nameless =
+            |path: &std::path::PathBuf| std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("temp-"));
+        written = files.filter(nameless).filter_map(|path| std::fs::read(path).ok()).next().unwrap_or_default();
+        written.len() >= text.len()
+    });
+    assert!(written.starts_with(b"CNSEAL") && !written.windows(10).any(|window| window == b"plain text"));
+    drop(slow);
+    // Encryption takes its time in a build for tests.
+    assert_eq!(wire.run("FLUSHALL"), Value::ok());
+    assert_eq!(wire.call(&["SET", "key", &text]), Value::ok());
+    for kind in [Kind::Node, Kind::Redis] {
+        let replica = Server::start(kind, &[]);
+        replica.follow(&primary);
+        replica.wait_for_link();
+        assert_converged(&primary, &replica);
+    }
+}
+
 /// A primary whose snapshot ends in its middle, or never: what was here before is gone then, in memory and after a restart.
 #[test]
 fn a_promotion_in_the_middle_of_a_sync_brings_no_old_data_back() {

@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Seek as _, Write},
+    io::{self, BufRead, BufWriter, Seek as _, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::persistence::seal::{EncryptionKey, SealedWriter};
+use crate::persistence::seal::{self, EncryptionKey, SealedWriter};
 
 /// Bytes after which what was written is pushed to the disk, so that the end of a large file is no storm (Redis: 4 MB).
 const SYNC_BYTES: usize = 16 * 1024 * 1024;
@@ -42,7 +42,18 @@ pub(super) fn write_whole<T>(
 
 fn write_to<T>(path: &Path, key: Option<&EncryptionKey>, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
     let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, Syncing { file, unsynced: 0 });
+    let (result, Syncing { file, .. }) = write_through(Syncing { file, unsynced: 0 }, key, write)?;
+    file.sync_all()?;
+    Ok(result)
+}
+
+/// Has `write` write to `inner`, encrypted with `key` if there is one, and gives it back.
+fn write_through<W: Write, T>(
+    inner: W,
+    key: Option<&EncryptionKey>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> io::Result<(T, W)> {
+    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, inner);
     let result = match key {
         None => write(&mut buffered)?,
         Some(key) => {
@@ -52,25 +63,27 @@ fn write_to<T>(path: &Path, key: Option<&EncryptionKey>, write: impl FnOnce(&mut
             result
         }
     };
-    let syncing = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-    syncing.file.sync_all()?;
-    Ok(result)
+    let inner = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok((result, inner))
 }
 
-/// Has `write` write a file that no one else sees, and gives it to be read from its start.
+/// Has `write` write a file that no one else sees, encrypted with `key` if there is one, and gives what was written to be read from its
+/// start.
 ///
 /// # Errors
 /// Those of the system and of `write`.
-pub(super) fn write_nameless<T>(folder: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<(T, File)> {
+pub(super) fn write_nameless<T>(
+    folder: &Path,
+    key: Option<&EncryptionKey>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> io::Result<(T, Box<dyn BufRead>)> {
     let path = temporary_path(folder);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     // It goes with the last one who holds it, whatever happens.
     fs::remove_file(&path)?;
-    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let result = write(&mut buffered)?;
-    let mut file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let (result, mut file) = write_through(file, key, write)?;
     file.rewind()?;
-    Ok((result, file))
+    Ok((result, seal::open(file, key)?.0))
 }
 
 fn temporary_path(folder: &Path) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, Read},
+    io::{self, Read},
     time::Instant,
 };
 
@@ -13,12 +13,10 @@ use crate::{
         file,
         rdb::{Decoder, Entry, Item, RdbError},
         saver::path,
-        seal::{self, Unsealer},
+        seal,
     },
     server::now,
 };
-
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Keys that are put in place per hold of the locks.
 const BATCH_KEYS_MAX: usize = 64;
@@ -50,15 +48,7 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
         Err(error) => return Err(named(error.to_string())),
     };
     let started = Instant::now();
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
-    let is_sealed = file.fill_buf().map_err(|error| named(error.to_string()))?.starts_with(seal::MAGIC);
-    let reader: Box<dyn Read> = if is_sealed {
-        file.consume(seal::MAGIC.len());
-        let opened = seal::needs_key(config.encryption.as_ref()).and_then(|key| Unsealer::new(file, key));
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, opened.map_err(|error| named(error.to_string()))?))
-    } else {
-        Box::new(file)
-    };
+    let (reader, _) = seal::open(file, config.encryption.as_ref()).map_err(|error| named(error.to_string()))?;
     let mut decoder = Decoder::new(reader, shared.keyspace.databases()).map_err(|error| named(error.to_string()))?;
     let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |_, _| ()).map_err(|error| {
         named(format!("{error}. Nothing was changed. Restore the file from a copy, or move it away to start empty."))

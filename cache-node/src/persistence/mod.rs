@@ -16,17 +16,18 @@ pub(crate) use schedule::{SaveRule, Schedule};
 pub(crate) use seal::EncryptionKey;
 pub(crate) use snapshot::{replication_aux, write_snapshot};
 
-use std::{
-    fs::File,
-    io::{self, Write},
-};
+use std::io::{self, BufRead, Write};
 
 use crate::config::Config;
 
-/// Has `write` write a file without a name in the node's folder, and gives it to be read from its start.
+/// Has `write` write a file without a name in the node's folder, encrypted as all that is there, and gives what was written to be read
+/// from its start.
 ///
 /// # Errors
 /// Those of the system and of `write`.
-pub(crate) fn with_temporary<T>(config: &Config, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<(T, File)> {
-    file::write_nameless(config.folder(), write)
+pub(crate) fn with_temporary<T>(
+    config: &Config,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> io::Result<(T, Box<dyn BufRead>)> {
+    file::write_nameless(config.folder(), config.encryption.as_ref(), write)
 }

@@ -11,7 +11,7 @@
 
 use std::{
     fmt, fs,
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -24,7 +24,7 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 
-pub(super) const MAGIC: &[u8; 8] = b"CNSEAL\x00\x01";
+const MAGIC: &[u8; 8] = b"CNSEAL\x00\x01";
 const NAME_BYTES: usize = 16;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
@@ -218,7 +218,7 @@ impl<R: Read> Unsealer<R> {
         Ok(Unsealer { inner, key: key.clone(), name, frames: 0, plain: Vec::new(), at: 0, whole })
     }
 
-    pub(super) fn whole(&self) -> Whole {
+    fn whole(&self) -> Whole {
         self.whole.clone()
     }
 
@@ -325,11 +325,28 @@ fn is_zero_to_end(inner: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-/// Who can read a file that begins with [`MAGIC`].
-pub(super) fn needs_key(key: Option<&EncryptionKey>) -> io::Result<&EncryptionKey> {
-    key.ok_or_else(|| {
+/// Bytes that are read from a file at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What a file holds, encrypted or not. For one that is, [`Whole`] tells how far it is whole.
+///
+/// # Errors
+/// Those of `file`, and when it is encrypted and there is no key.
+pub(super) fn open<'a>(file: impl Read + 'a, key: Option<&EncryptionKey>) -> io::Result<(Box<dyn BufRead + 'a>, Option<Whole>)> {
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+    let begin = file.fill_buf()?;
+    // One that was cut within its first bytes as well.
+    let is_sealed = !begin.is_empty() && begin.starts_with(&MAGIC[..begin.len().min(MAGIC.len())]);
+    if !is_sealed {
+        return Ok((Box::new(file), None));
+    }
+    file.consume(MAGIC.len());
+    let key = key.ok_or_else(|| {
         io::Error::new(io::ErrorKind::PermissionDenied, "it is encrypted: start with its key as encryption-key-file")
-    })
+    })?;
+    let unsealer = Unsealer::new(file, key)?;
+    let whole = unsealer.whole();
+    Ok((Box::new(BufReader::with_capacity(BUFFER_BYTES, unsealer)), Some(whole)))
 }
 
 #[cfg(test)]

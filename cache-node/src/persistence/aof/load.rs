@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead, Read as _},
     path::Path,
     sync::atomic::Ordering,
 };
@@ -19,7 +19,7 @@ use crate::{
         },
         load_into,
         rdb::Decoder,
-        seal::{self, EncryptionKey, Unsealer, Whole},
+        seal::{self, Whole},
     },
 };
 
@@ -40,8 +40,8 @@ pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: N
     for (index, part) in manifest.parts().enumerate() {
         let path = folder.path_of(part);
         let file = File::open(&path).map_err(|error| told(&error, "open the log's", &path))?;
-        let mut loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed: None };
-        let reader = loader.open(file, folder.key())?;
+        let (reader, sealed) = seal::open(file, folder.key()).map_err(|error| told(&error, "read the log's", &path))?;
+        let loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed };
         loader.load(reader, index + 1 == count)?;
     }
     Ok(())
@@ -64,22 +64,6 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// A reader of what the file holds, encrypted or not.
-    fn open(&mut self, file: File, key: Option<&EncryptionKey>) -> io::Result<Input> {
-        let mut file = BufReader::with_capacity(CHUNK_BYTES, file);
-        let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
-        // One that was cut within its first bytes as well.
-        let is_sealed = !begin.is_empty() && begin.starts_with(&seal::MAGIC[..begin.len().min(seal::MAGIC.len())]);
-        if !is_sealed {
-            return Ok(Box::new(file));
-        }
-        file.consume(seal::MAGIC.len());
-        let unsealer = seal::needs_key(key).and_then(|key| Unsealer::new(file, key));
-        let unsealer = unsealer.map_err(|error| told(&error, "read the log's", self.path))?;
-        self.sealed = Some(unsealer.whole());
-        Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, unsealer)))
-    }
-
     fn load(mut self, mut file: Input, is_last: bool) -> io::Result<()> {
         let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
         if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
