@@ -97,7 +97,7 @@ fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
         let Some(occurrences) = matches.get_occurrences::<String>(directive.name) else { continue };
         for values in occurrences {
             let values: Vec<&str> = values.map(String::as_str).collect();
-            config.set(directive.name, &values)?;
+            config.read(directive.name, &values)?;
         }
     }
     Ok(config)

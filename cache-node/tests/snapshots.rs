@@ -319,6 +319,30 @@ fn rules_save_and_a_failure_is_told() {
     assert_eq!(content(node(&sub, &[]).address).len(), 6);
 }
 
+/// As in Redis: the lines of a file and the options behind it add up, and CONFIG SET puts others in the place of all.
+#[test]
+fn rules_add_up_and_config_set_replaces_them() {
+    for (file, options, expected) in [
+        ("save 900 1\nsave 300 10\n", &["--save", "60", "1", "--save", "30 5"][..], "900 1 300 10 60 1 30 5"),
+        ("save 900 1\nsave \"\"\n", &[], ""),
+        ("save 900 1\nsave \"\"\nsave 5 5\n", &[], "5 5"),
+        ("save 900 1\n", &["--save", "", "--save", "7", "7"], "7 7"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("node.conf");
+        fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        let redis = RedisServer::start_by(&[path], &[&["--dir", "/tmp"], options].concat());
+        let node = Binary::start(&[&[path, "--port", "0", "--dir", folder.path().to_str().unwrap()], options].concat());
+        for address in [redis.address, node.address] {
+            let mut wire = Wire::connect(address);
+            assert_eq!(wire.run("CONFIG GET save").elements()[1], Value::bulk(expected), "{file} {options:?}");
+            assert_eq!(wire.run("CONFIG SET save \"10 1\""), Value::ok());
+            assert_eq!(wire.run("CONFIG GET save").elements()[1], Value::bulk("10 1"));
+        }
+    }
+}
+
 #[test]
 fn shutdown_saves_or_not_as_it_is_told() {
     for (command, rules, expected) in

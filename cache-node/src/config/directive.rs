@@ -179,7 +179,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.dbfilename = name.to_owned();
         Ok(())
     };
-    "save" "SECONDS CHANGES..." LIVE "Take a snapshot after so many seconds if there were so many changes; \"\" for never",
+    "save" "SECONDS CHANGES..." LIVE "Take a snapshot after so many seconds if there were so many changes; given several times they add up; \"\" for never",
     |config| config.save.iter().map(|rule| format!("{} {}", rule.seconds, rule.changes)).collect::<Vec<_>>().join(" "), |config, values| {
         let words: Vec<&str> = values.iter().flat_map(|value| value.split_whitespace()).collect();
         config.save = SaveRule::parse_all(&words).ok_or("pairs of seconds and changes, such as 3600 1 300 100, or \"\"")?;

@@ -16,7 +16,7 @@ pub(crate) fn parse_file(config: &mut Config, name: &str, text: &str) -> Result<
         let words = split_quoted_line(line).ok_or_else(|| at_line("unbalanced quotes".to_owned()))?;
         let Some((directive, values)) = words.split_first() else { continue };
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        config.set(directive, &values).map_err(|error| at_line(error.0))?;
+        config.read(directive, &values).map_err(|error| at_line(error.0))?;
     }
     Ok(())
 }

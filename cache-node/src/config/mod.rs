@@ -182,6 +182,19 @@ impl Config {
         })
     }
 
+    /// As [`Config::set`], for a line of a file or an option of the command line: rules of `save` add up there, until one is "".
+    pub(crate) fn read(&mut self, directive: &str, values: &[&str]) -> Result<(), ConfigError> {
+        let before = std::mem::take(&mut self.save);
+        let outcome = self.set(directive, values);
+        let is_save = find(directive).is_some_and(|known| known.name == "save");
+        if !is_save {
+            self.save = before;
+        } else if !self.save.is_empty() {
+            self.save.splice(..0, before);
+        }
+        outcome
+    }
+
     /// The folder of everything on disk.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.as_deref().unwrap_or(Path::new("."))

@@ -23,19 +23,25 @@ impl RedisServer {
 
     /// With further directives; a folder is among them.
     pub fn start_with(directives: &[&str]) -> RedisServer {
+        RedisServer::start_by(&[], &[&["--save", "", "--appendonly", "no"], directives].concat())
+    }
+
+    /// As [`RedisServer::start_with`], with what stands before all directives, such as a file, and no directive but those given.
+    pub fn start_by(first: &[&str], directives: &[&str]) -> RedisServer {
         // A port that was free a moment ago may be taken now: another one then.
         for _ in 0..20 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Some(server) = RedisServer::start_on(port, directives) {
+            if let Some(server) = RedisServer::start_on(port, first, directives) {
                 return server;
             }
         }
         panic!("redis-server found no free port in 20 tries");
     }
 
-    fn start_on(port: u16, directives: &[&str]) -> Option<RedisServer> {
+    fn start_on(port: u16, first: &[&str], directives: &[&str]) -> Option<RedisServer> {
         let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(first)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(directives)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
