@@ -265,11 +265,14 @@ fn what_a_killed_process_left_half_written_is_removed_and_the_old_snapshot_stays
     wire.run("SET kept yes");
     assert_eq!(wire.run("SAVE"), Value::ok());
     drop(saving);
-    fs::write(&half, b"REDIS0010").unwrap();
     fs::write(&others, b"mine").unwrap();
-    let again = node(folder.path(), &[]);
-    assert_eq!(Wire::connect(again.address).run("GET kept"), Value::bulk("yes"));
-    assert!(!half.exists() && others.exists());
+    // Without a log, with the first one, and with one that is there.
+    for more in [&[][..], &["--appendonly", "yes"], &["--appendonly", "yes"]] {
+        fs::write(&half, b"REDIS0010").unwrap();
+        let again = node(folder.path(), more);
+        assert_eq!(Wire::connect(again.address).run("GET kept"), Value::bulk("yes"));
+        assert!(!half.exists() && others.exists(), "{more:?}");
+    }
 }
 
 #[test]

@@ -40,8 +40,6 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
     }
     let path = path(&config);
     let named = |what: String| io::Error::other(format!("cannot load {}: {what}", path.display()));
-    file::remove_temporaries(&file::folder_of(&path))
-        .map_err(|error| io::Error::new(error.kind(), format!("dir '{}': {error}", file::folder_of(&path).display())))?;
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -10,18 +10,28 @@ mod manifest;
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
-use crate::{keyspace::Now, node::Shared, persistence::load::load_at_start};
+use crate::{
+    keyspace::Now,
+    node::Shared,
+    persistence::{file::remove_temporaries, load::load_at_start},
+};
 
 use keeper::Keeper;
 
-/// Loads the log, if the configuration wants one, and else the snapshot, if there is one; starts the thread that keeps it. The thread runs in any case: CONFIG SET may want
-/// a log later. It ends when [`crate::node::LogState::stop`] says so, with an error when the last bytes could not be brought to disk.
+/// Loads the log, if the configuration wants one, and else the snapshot, if there is one; starts the thread that keeps the log. The
+/// thread runs in any case: CONFIG SET may want a log later. It ends when [`crate::node::LogState::stop`] says so, with an error when the last bytes could not be brought to disk.
 ///
 /// # Errors
 /// When the log or the snapshot cannot be read or opened, or is damaged. The text says what to do.
 pub(crate) fn start(shared: &Arc<Shared>, now: Now) -> io::Result<JoinHandle<io::Result<()>>> {
     let mut keeper = Keeper::new(Arc::clone(shared));
-    if shared.config().appendonly {
+    let config = shared.config();
+    if config.has_persistence() {
+        let folder = config.folder();
+        remove_temporaries(folder)
+            .map_err(|error| io::Error::new(error.kind(), format!("dir '{}': {error}", folder.display())))?;
+    }
+    if config.appendonly {
         keeper.load(now)?;
     } else {
         load_at_start(shared)?;
