@@ -137,6 +137,7 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
     let seconds = |time: Option<Duration>| time.map_or("-1".to_owned(), |time| time.as_secs().to_string());
     let (log, loading) = (&ctx.shared.log, &ctx.shared.loading);
     let number = |number: &AtomicU64| number.load(Ordering::Relaxed).to_string();
+    let progress = ctx.shared.saver.progress();
     let status = |is_good: &AtomicBool| if is_good.load(Ordering::Acquire) { "ok" } else { "err" }.to_owned();
     let is_loading = ctx.shared.gate.has(Hindrance::Loading);
     let is_rewriting = log.is_rewriting.load(Ordering::Acquire);
@@ -145,6 +146,12 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
     let mut fields = vec![
         ("loading", u8::from(is_loading).to_string()),
         ("async_loading", "0".to_owned()),
+        ("current_cow_peak", "0".to_owned()),
+        ("current_cow_size", "0".to_owned()),
+        ("current_cow_size_age", "0".to_owned()),
+        ("current_fork_perc", format!("{:.2}", percent(&progress.keys, &progress.keys_total))),
+        ("current_save_keys_processed", number(&progress.keys)),
+        ("current_save_keys_total", number(&progress.keys_total)),
         ("rdb_changes_since_last_save", changes.to_string()),
         ("rdb_bgsave_in_progress", u8::from(report.is_running).to_string()),
         ("rdb_last_save_time", report.last_save.to_string()),
@@ -152,7 +159,7 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
         ("rdb_last_bgsave_time_sec", seconds(report.last_took)),
         ("rdb_current_bgsave_time_sec", seconds(report.running_for)),
         ("rdb_saves", report.saves.to_string()),
-        ("rdb_current_bgsave_bytes", if report.is_running { report.progress_bytes } else { 0 }.to_string()),
+        ("rdb_current_bgsave_bytes", if report.is_running { number(&progress.bytes) } else { "0".to_owned() }),
         ("rdb_last_load_keys_expired", report.keys_expired.to_string()),
         ("rdb_last_load_keys_loaded", report.keys_loaded.to_string()),
         ("aof_enabled", u8::from(ctx.config.appendonly).to_string()),
@@ -180,15 +187,22 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
         ]);
     }
     if is_loading {
-        let (total, loaded) = (loading.total_bytes.load(Ordering::Relaxed), loading.loaded_bytes.load(Ordering::Relaxed));
         fields.extend([
             ("loading_start_time", number(&loading.began)),
-            ("loading_total_bytes", total.to_string()),
-            ("loading_loaded_bytes", loaded.to_string()),
-            ("loading_loaded_perc", format!("{:.2}", loaded as f64 * 100.0 / total.max(1) as f64)),
+            ("loading_total_bytes", number(&loading.total_bytes)),
+            ("loading_loaded_bytes", number(&loading.loaded_bytes)),
+            ("loading_loaded_perc", format!("{:.2}", percent(&loading.loaded_bytes, &loading.total_bytes))),
         ]);
     }
     lines("Persistence", &fields)
+}
+
+/// How much is done of what there is to do; 0 while that is not known.
+fn percent(done: &AtomicU64, total: &AtomicU64) -> f64 {
+    match total.load(Ordering::Relaxed) {
+        0 => 0.0,
+        total => done.load(Ordering::Relaxed) as f64 * 100.0 / total as f64,
+    }
 }
 
 fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {

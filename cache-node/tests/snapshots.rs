@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
     sync::{
@@ -256,6 +256,39 @@ fn a_damaged_file_stops_the_start_and_says_why() {
 }
 
 #[test]
+fn info_tells_how_far_a_snapshot_is_loaded() {
+    const KEYS: usize = 100_000;
+    let folder = TempDir::new().unwrap();
+    let saving = node(folder.path(), &[]);
+    let mut wire = Wire::connect(saving.address);
+    for number in 0..KEYS {
+        wire.send(&["SET", &format!("key-{number}"), "a value of some length"]);
+    }
+    (0..KEYS).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+    assert_eq!(wire.run("SAVE"), Value::ok());
+    assert_eq!(info(&mut wire, "current_save_keys_total"), "0", "none runs");
+    drop(saving);
+    let bytes = fs::metadata(folder.path().join("dump.rdb")).unwrap().len();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let directory = folder.path().to_owned();
+    let starting = thread::spawn(move || Binary::start(&["--port", &port.to_string(), "--dir", directory.to_str().unwrap()]));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_until("it listens", || TcpStream::connect(address).is_ok());
+    let mut wire = Wire::connect(address);
+    let mut told = Vec::new();
+    wait_until("it is loaded", || {
+        let text = wire.run("INFO persistence").text();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        if let (Some(percent), Some(total)) = (field("loading_loaded_perc:"), field("loading_total_bytes:")) {
+            told.push((percent.parse::<f64>().unwrap(), total));
+        }
+        text.contains("loading:0")
+    });
+    assert!(told.iter().any(|(percent, total)| *percent > 0.0 && *percent < 100.0 && *total == bytes.to_string()), "{told:?}");
+    assert_eq!(Wire::connect(starting.join().unwrap().address).run("DBSIZE"), Value::Integer(KEYS as i64));
+}
+
+#[test]
 fn what_a_killed_process_left_half_written_is_removed_and_the_old_snapshot_stays() {
     let folder = TempDir::new().unwrap();
     let half = folder.path().join("temp-4194304999-0.rdb");
@@ -380,6 +413,11 @@ fn what_saves_while_a_replica_is_sent_a_snapshot_does_not_wait_for_it() {
     assert_eq!(replica.run("REPLCONF capa eof capa psync2"), Value::ok());
     replica.send(&["PSYNC", "?", "-1"]);
     assert!(matches!(replica.read(), Value::Simple(reply) if reply.starts_with("FULLRESYNC")));
+    let number = |wire: &mut Wire, field: &str| info(wire, field).parse::<usize>().unwrap();
+    wait_until("keys are written", || number(&mut wire, "current_save_keys_processed") > 0);
+    assert!(number(&mut wire, "current_save_keys_processed") < VALUES);
+    assert_eq!(number(&mut wire, "current_save_keys_total"), VALUES);
+    assert!(info(&mut wire, "current_fork_perc").parse::<f64>().unwrap() > 0.0);
     assert_eq!(wire.run("SAVE"), Value::Error("ERR Background save already in progress".to_owned()));
     assert_eq!(wire.run("SHUTDOWN"), Value::Error("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()));
     wait_until("it says why", || saving.errors().contains("SHUTDOWN is refused"));

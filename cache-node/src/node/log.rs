@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use crate::keyspace::Now;
+
 /// Shared by the connections and the thread that keeps the log.
 #[derive(Debug)]
 pub(crate) struct LogState {
@@ -90,6 +92,20 @@ impl LogState {
 pub(crate) struct Loading {
     /// Unix time in seconds.
     pub(crate) began: AtomicU64,
+    /// 0: it is not known before.
     pub(crate) total_bytes: AtomicU64,
     pub(crate) loaded_bytes: AtomicU64,
+}
+
+impl Loading {
+    /// So many bytes are to be loaded.
+    pub(crate) fn begin(&self, now: Now, total_bytes: u64) {
+        self.began.store(now.unix_ms / 1000, Ordering::Relaxed);
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+        self.loaded_bytes.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn loaded(&self, bytes: usize) {
+        self.loaded_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }

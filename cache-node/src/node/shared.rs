@@ -90,7 +90,7 @@ impl Shared {
             config_version: AtomicU64::new(0),
             changing_config: Mutex::new(()),
         };
-        shared.loading.began.store(now.unix_ms / 1000, Ordering::Relaxed);
+        shared.loading.begin(now, 0);
         shared.follow_config();
         shared
     }

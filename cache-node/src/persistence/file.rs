@@ -2,12 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufWriter, Seek as _, Write},
+    io::{self, BufRead, BufWriter, Read, Seek as _, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::persistence::seal::{self, EncryptionKey, SealedWriter};
+use crate::{
+    node,
+    persistence::seal::{self, EncryptionKey, SealedWriter},
+};
 
 /// Bytes after which what was written is pushed to the disk, so that the end of a large file is no storm (Redis: 4 MB).
 const SYNC_BYTES: usize = 16 * 1024 * 1024;
@@ -90,6 +93,26 @@ fn temporary_path(folder: &Path) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     folder.join(format!("{TEMPORARY_PREFIX}{}-{number}.rdb", std::process::id()))
+}
+
+/// A file that is being loaded: INFO tells how far.
+pub(super) struct Loading<'a> {
+    file: File,
+    loading: &'a node::Loading,
+}
+
+impl<'a> Loading<'a> {
+    pub(super) fn new(file: File, loading: &'a node::Loading) -> Loading<'a> {
+        Loading { file, loading }
+    }
+}
+
+impl Read for Loading<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(bytes)?;
+        self.loading.loaded(count);
+        Ok(count)
+    }
 }
 
 struct Syncing {

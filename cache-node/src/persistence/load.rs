@@ -46,7 +46,10 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
         Err(error) => return Err(named(error.to_string())),
     };
     let started = Instant::now();
-    let (reader, _) = seal::open(file, config.encryption.as_ref()).map_err(|error| named(error.to_string()))?;
+    let bytes = file.metadata().map_err(|error| named(error.to_string()))?.len();
+    shared.loading.begin(now(), bytes);
+    let (reader, _) = seal::open(file::Loading::new(file, &shared.loading), config.encryption.as_ref())
+        .map_err(|error| named(error.to_string()))?;
     let mut decoder = Decoder::new(reader, shared.keyspace.databases()).map_err(|error| named(error.to_string()))?;
     let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |_, _| ()).map_err(|error| {
         named(format!("{error}. Nothing was changed. Restore the file from a copy, or move it away to start empty."))

@@ -3,6 +3,7 @@
 mod aof;
 mod file;
 mod load;
+mod progress;
 pub(crate) mod rdb;
 mod saver;
 mod schedule;

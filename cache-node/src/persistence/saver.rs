@@ -3,10 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -19,6 +16,7 @@ use crate::{
     node::{Gate, Hindrance, Shared},
     persistence::{
         file,
+        progress::Progress,
         schedule::stamp,
         snapshot::{Written, write_snapshot},
     },
@@ -38,8 +36,7 @@ pub(crate) struct Saver {
     called: Condvar,
     /// One snapshot at a time: those to the file, those for replicas, those that begin a log.
     turn: Mutex<()>,
-    /// Bytes of the snapshot that is being written to the file.
-    progress: AtomicU64,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug)]
@@ -71,7 +68,6 @@ pub(crate) struct SaveReport {
     pub(crate) saves: u64,
     pub(crate) keys_loaded: u64,
     pub(crate) keys_expired: u64,
-    pub(crate) progress_bytes: u64,
 }
 
 impl Saver {
@@ -87,10 +83,9 @@ impl Saver {
             saves: 0,
             keys_loaded: 0,
             keys_expired: 0,
-            progress_bytes: 0,
         };
         let state = State { is_asked: false, is_ending: false, running_since: None, report, tried: seconds };
-        Saver { state: Mutex::new(state), called: Condvar::new(), turn: Mutex::new(()), progress: AtomicU64::new(0) }
+        Saver { state: Mutex::new(state), called: Condvar::new(), turn: Mutex::new(()), progress: Arc::default() }
     }
 
     /// Waits for a turn to take a snapshot. The one who has it may wait for a replica, and that for the thread that serves it: threads that
@@ -119,8 +114,12 @@ impl Saver {
     pub(crate) fn report(&self) -> SaveReport {
         let state = self.state.lock();
         let running_for = state.running_since.map(|since| since.elapsed());
-        let progress_bytes = self.progress.load(Ordering::Relaxed);
-        SaveReport { is_running: running_for.is_some(), running_for, progress_bytes, ..state.report.clone() }
+        SaveReport { is_running: running_for.is_some(), running_for, ..state.report.clone() }
+    }
+
+    /// How far the snapshot is that has the turn.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     pub(super) fn loaded(&self, keys_loaded: u64, keys_expired: u64, changes: u64) {
@@ -179,12 +178,11 @@ impl Saver {
     }
 
     fn write_file(&self, shared: &Shared, turn: &Turn<'_>) -> io::Result<()> {
-        self.progress.store(0, Ordering::Relaxed);
         let started = now().unix_ms / 1000;
         let config = shared.config();
         let path = path(&config);
         let outcome = file::write_whole(&path, config.encryption.as_ref(), |writer| {
-            write_snapshot(shared, turn, writer, &self.progress, || (), |()| Vec::new())
+            write_snapshot(shared, turn, writer, || (), |()| Vec::new())
         });
         let kept = outcome.as_ref().map_or(Ok(()), |_| match config.snapshot_retention {
             0 => Ok(()),

@@ -2,16 +2,14 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
     keyspace::{DbSize, Encode, EvictionPolicy, Now, Snapshot, UsageKind},
     node::Shared,
     persistence::{
+        progress::{Counting, Progress},
         rdb::{Encoder, RdbWriter},
         saver::Turn,
     },
@@ -36,7 +34,7 @@ pub(crate) fn replication_aux(id: &str, offset: u64, db: usize) -> Aux {
 }
 
 /// Writes a point-in-time RDB, while commands go on. `cut` is called in the moment of the snapshot, with every shard locked, and gives
-/// what belongs to that moment, such as the journal's offset; `aux` makes further fields of it. `progress` follows the bytes written.
+/// what belongs to that moment, such as the journal's offset; `aux` makes further fields of it.
 ///
 /// # Errors
 /// Those of `writer`. The snapshot is ended then.
@@ -44,19 +42,18 @@ pub(crate) fn write_snapshot<W: Write, T>(
     shared: &Shared,
     turn: &Turn<'_>,
     writer: W,
-    progress: &AtomicU64,
     cut: impl FnOnce() -> T,
     aux: impl FnOnce(&T) -> Aux,
 ) -> io::Result<(T, Written)> {
     let config = shared.config();
-    let encode: Arc<dyn Encode> = Arc::new(Encoder { compresses: config.rdbcompression });
+    let encode = Arc::new(Encoder { compresses: config.rdbcompression });
     let usage = match config.maxmemory_policy {
         EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => UsageKind::Idle,
         EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu => UsageKind::Frequency,
         _ => UsageKind::None,
     };
     let now = now();
-    let (mut snapshot, result) = begin(shared, turn, &encode, usage, now, cut)?;
+    let (mut snapshot, result) = begin(shared, turn, encode, usage, now, cut)?;
     let mut fields = vec![
         ("redis-ver", crate::REDIS_VERSION.to_owned()),
         ("redis-bits", usize::BITS.to_string()),
@@ -74,21 +71,55 @@ pub(crate) fn write_snapshot<W: Write, T>(
     }
     while let Some(chunk) = snapshot.next_chunk() {
         writer.write(chunk)?;
-        progress.fetch_add(chunk.len() as u64, Ordering::Relaxed);
     }
     let bytes = writer.finish()?;
     Ok((result, Written { bytes, keys, changes: snapshot.changes() }))
+}
+
+/// A snapshot that runs, and is told of.
+pub(super) struct Running<'a> {
+    snapshot: Snapshot<'a>,
+    progress: Arc<Progress>,
+}
+
+impl Running<'_> {
+    fn sizes(&self) -> &[DbSize] {
+        self.snapshot.sizes()
+    }
+
+    fn changes(&self) -> u64 {
+        self.snapshot.changes()
+    }
+
+    /// The next entries, encoded. `None` at the end.
+    pub(super) fn next_chunk(&mut self) -> Option<&[u8]> {
+        let chunk = self.snapshot.next_chunk()?;
+        self.progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        Some(chunk)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.progress.reset();
+    }
 }
 
 /// Begins a snapshot in whose moment `cut` is called, with every shard locked.
 pub(super) fn begin<'a, T>(
     shared: &'a Shared,
     _: &Turn<'_>,
-    encode: &Arc<dyn Encode>,
+    encode: Arc<dyn Encode>,
     usage: UsageKind,
     now: Now,
     cut: impl FnOnce() -> T,
-) -> io::Result<(Snapshot<'a>, T)> {
-    let begun = shared.keyspace.begin_snapshot(encode, usage, now, cut);
-    begun.ok_or_else(|| io::Error::other("another snapshot is being taken"))
+) -> io::Result<(Running<'a>, T)> {
+    let progress = Arc::clone(shared.saver.progress());
+    progress.reset();
+    let encode: Arc<dyn Encode> = Arc::new(Counting { encode, progress: Arc::clone(&progress) });
+    let begun = shared.keyspace.begin_snapshot(&encode, usage, now, cut);
+    let (snapshot, result) = begun.ok_or_else(|| io::Error::other("another snapshot is being taken"))?;
+    let keys: usize = snapshot.sizes().iter().map(|size| size.keys).sum();
+    progress.keys_total.store(keys as u64, Ordering::Relaxed);
+    Ok((Running { snapshot, progress }, result))
 }

@@ -170,6 +170,7 @@ fn receive_snapshot(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, id:
         drop(flushed);
     }
     let started = Instant::now();
+    shared.loading.begin(now(), if let Form::Counted(length) = form { length } else { 0 });
     let outcome = load_snapshot(shared, wire, epoch, &form);
     let keys = shared.keyspace.lock_all(0, now(), shared);
     if replication.epoch() != epoch {

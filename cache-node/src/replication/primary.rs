@@ -3,10 +3,7 @@
 use std::{
     future::poll_fn,
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     thread,
     time::Duration,
@@ -335,12 +332,11 @@ fn make_snapshot(shared: &Shared, replica: &Replica, is_streamed: bool, begun: o
         drop(begun.send(Begun { id, offset }));
         aux
     };
-    let progress = AtomicU64::new(0);
     let outcome = if is_streamed {
-        write_snapshot(shared, &shared.saver.turn(), &mut chunks, &progress, cut, Clone::clone).and_then(|_| chunks.flush())
+        write_snapshot(shared, &shared.saver.turn(), &mut chunks, cut, Clone::clone).and_then(|_| chunks.flush())
     } else {
         persistence::with_temporary(&shared.config(), |file| {
-            write_snapshot(shared, &shared.saver.turn(), file, &progress, cut, Clone::clone).map(|(_, written)| written.bytes)
+            write_snapshot(shared, &shared.saver.turn(), file, cut, Clone::clone).map(|(_, written)| written.bytes)
         })
         .and_then(|(length, mut file)| {
             chunks.send(Chunk::Length(length))?;

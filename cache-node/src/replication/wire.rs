@@ -150,6 +150,7 @@ impl Read for PrimaryWire<'_> {
         bytes[..count].copy_from_slice(&self.unread()[..count]);
         self.consume(count);
         self.shared.replication.change_sync_bytes(count);
+        self.shared.loading.loaded(count);
         Ok(count)
     }
 }

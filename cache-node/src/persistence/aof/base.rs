@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -41,10 +41,9 @@ pub(super) fn write<T>(
         let mut writer = Cancellable { writer, is_cancelled };
         if is_rdb {
             let aux = |_: &T| vec![("aof-base", "1".to_owned())];
-            return write_snapshot(shared, &turn, &mut writer, &AtomicU64::new(0), cut, aux).map(|(result, _)| result);
+            return write_snapshot(shared, &turn, &mut writer, cut, aux).map(|(result, _)| result);
         }
-        let encode: Arc<dyn Encode> = Arc::new(Commands);
-        let (mut snapshot, result) = snapshot::begin(shared, &turn, &encode, UsageKind::None, now(), cut)?;
+        let (mut snapshot, result) = snapshot::begin(shared, &turn, Arc::new(Commands), UsageKind::None, now(), cut)?;
         while let Some(chunk) = snapshot.next_chunk() {
             writer.write_all(chunk)?;
         }

@@ -4,7 +4,6 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, Read as _},
     path::Path,
-    sync::atomic::Ordering,
 };
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
             files::{Folder, told},
             manifest::Manifest,
         },
-        load_into,
+        file, load_into,
         rdb::Decoder,
         seal::{self, Whole},
     },
@@ -35,12 +34,13 @@ const TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// When a file cannot be read, or is damaged: the text names the file, the byte and what to do. What was loaded until then is then of
 /// no use.
 pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: Now) -> io::Result<()> {
-    shared.loading.total_bytes.store(folder.bytes(manifest), Ordering::Relaxed);
+    shared.loading.begin(now, folder.bytes(manifest));
     let count = manifest.parts().count();
     for (index, part) in manifest.parts().enumerate() {
         let path = folder.path_of(part);
         let file = File::open(&path).map_err(|error| told(&error, "open the log's", &path))?;
-        let (reader, sealed) = seal::open(file, folder.key()).map_err(|error| told(&error, "read the log's", &path))?;
+        let (reader, sealed) = seal::open(file::Loading::new(file, &shared.loading), folder.key())
+            .map_err(|error| told(&error, "read the log's", &path))?;
         let loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed };
         loader.load(reader, index + 1 == count)?;
     }
@@ -48,7 +48,7 @@ pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: N
 }
 
 /// What a file holds.
-type Input = Box<dyn BufRead>;
+type Input<'a> = Box<dyn BufRead + 'a>;
 
 struct Loader<'a> {
     shared: &'a Shared,
@@ -64,7 +64,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load(mut self, mut file: Input, is_last: bool) -> io::Result<()> {
+    fn load(mut self, mut file: Input<'_>, is_last: bool) -> io::Result<()> {
         let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
         if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
             file = self.load_snapshot(file)?;
@@ -94,7 +94,7 @@ impl Loader<'_> {
     }
 
     /// Loads the snapshot at the beginning of the file, and gives what is behind it.
-    fn load_snapshot(&mut self, file: Input) -> io::Result<Input> {
+    fn load_snapshot<'i>(&mut self, file: Input<'i>) -> io::Result<Input<'i>> {
         let path = self.path.display();
         let damaged = |error: String| {
             let text = format!(
@@ -108,17 +108,15 @@ impl Loader<'_> {
         self.offset = decoder.at();
         let file = decoder.into_inner();
         self.whole = self.offset;
-        self.shared.loading.loaded_bytes.fetch_add(self.offset, Ordering::Relaxed);
         Ok(file)
     }
 
     /// Appends the next chunk; `false` at the end of the file.
-    fn read(&mut self, file: &mut Input) -> io::Result<bool> {
+    fn read(&mut self, file: &mut Input<'_>) -> io::Result<bool> {
         let read = file
             .take(CHUNK_BYTES as u64)
             .read_to_end(&mut self.bytes)
             .map_err(|error| told(&error, "read the log's", self.path))?;
-        self.shared.loading.loaded_bytes.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read > 0)
     }
 
