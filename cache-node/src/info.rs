@@ -11,7 +11,7 @@ use crate::{
     keyspace::Keys,
     node::Hindrance,
     replication::{LinkState, ReplicaState},
-    stats::CommandStats,
+    stats, usage,
 };
 
 /// Sections of a plain INFO, in Redis's order.
@@ -44,7 +44,7 @@ fn render_section(ctx: &Context<'_>, keys: &mut Keys<'_>, section: &str) -> Stri
         "clients" => clients(ctx),
         "memory" => memory(ctx, keys),
         "persistence" => persistence(ctx, keys),
-        "stats" => stats(ctx, keys),
+        "stats" => statistics(ctx, keys),
         "replication" => replication(ctx),
         "cpu" => cpu(),
         "commandstats" => command_stats(ctx),
@@ -63,7 +63,7 @@ fn lines(title: &str, fields: &[(&str, String)]) -> String {
 
 fn server(ctx: &Context<'_>) -> String {
     let uptime = ctx.now.unix_ms.saturating_sub(ctx.shared.started.unix_ms) / 1000;
-    let fields = [
+    let mut fields = vec![
         ("redis_version", crate::REDIS_VERSION.to_owned()),
         ("cache_node_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("redis_mode", "standalone".to_owned()),
@@ -77,6 +77,9 @@ fn server(ctx: &Context<'_>) -> String {
         ("uptime_in_days", (uptime / 86_400).to_string()),
         ("io_threads_active", u8::from(ctx.shared.workers.len() > 1).to_string()),
     ];
+    if let Some(address) = ctx.shared.metrics_address.get() {
+        fields.push(("metrics_port", address.port().to_string()));
+    }
     lines("Server", &fields)
 }
 
@@ -98,7 +101,7 @@ fn clients(ctx: &Context<'_>) -> String {
 
 fn memory(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
     let (mapped, used) = keys.mapped_and_used_bytes();
-    let resident = resident_bytes().unwrap_or(used);
+    let resident = usage::resident_bytes().unwrap_or(used);
     let fields = [
         ("used_memory", used.to_string()),
         ("used_memory_human", human(used)),
@@ -113,14 +116,6 @@ fn memory(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
         ("number_of_cached_scripts", ctx.shared.scripts.len().to_string()),
     ];
     lines("Memory", &fields)
-}
-
-/// Resident memory of the process, where the system tells it.
-fn resident_bytes() -> Option<usize> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
-    const PAGE_BYTES: usize = 4096;
-    Some(pages * PAGE_BYTES)
 }
 
 fn human(bytes: usize) -> String {
@@ -205,17 +200,14 @@ fn percent(done: &AtomicU64, total: &AtomicU64) -> f64 {
     }
 }
 
-fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
+fn statistics(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
     let counters = keys.counters();
     let workers = &ctx.shared.workers;
-    let commands: u64 =
-        workers.iter().flat_map(|worker| &worker.commands).map(|command| command.calls.load(Ordering::Relaxed)).sum();
-    let bytes_in: u64 = workers.iter().map(|worker| worker.bytes_in.load(Ordering::Relaxed)).sum();
-    let bytes_out: u64 = workers.iter().map(|worker| worker.bytes_out.load(Ordering::Relaxed)).sum();
+    let (bytes_in, bytes_out) = stats::bytes(workers);
     let errors: u64 = ctx.shared.errors.snapshot().values().sum();
     let fields = [
         ("total_connections_received", ctx.shared.counters.connections.load(Ordering::Relaxed).to_string()),
-        ("total_commands_processed", commands.to_string()),
+        ("total_commands_processed", stats::calls(workers).to_string()),
         ("total_net_input_bytes", bytes_in.to_string()),
         ("total_net_output_bytes", bytes_out.to_string()),
         ("rejected_connections", ctx.shared.counters.rejected_connections.load(Ordering::Relaxed).to_string()),
@@ -228,6 +220,7 @@ fn stats(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
         ("keyspace_misses", counters.misses.to_string()),
         ("pubsub_channels", ctx.shared.pubsub.channel_count().to_string()),
         ("pubsub_patterns", ctx.shared.pubsub.patterns().to_string()),
+        ("acl_access_denied_auth", ctx.shared.counters.failed_authentications.load(Ordering::Relaxed).to_string()),
         ("total_error_replies", errors.to_string()),
     ];
     lines("Stats", &fields)
@@ -314,32 +307,16 @@ fn replication(ctx: &Context<'_>) -> String {
 }
 
 fn cpu() -> String {
-    let (user, system) = cpu_seconds().unwrap_or_default();
+    let (user, system) = usage::processor_seconds().unwrap_or_default();
     lines("CPU", &[("used_cpu_sys", format!("{system:.6}")), ("used_cpu_user", format!("{user:.6}"))])
-}
-
-/// User and system time of the process, where the system tells it.
-fn cpu_seconds() -> Option<(f64, f64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold blanks: count from behind it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    // USER_HZ is 100 on every Linux that Rust runs on.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user / TICKS_PER_SECOND, system / TICKS_PER_SECOND))
 }
 
 fn command_stats(ctx: &Context<'_>) -> String {
     let mut text = "# Commandstats\r\n".to_owned();
     for (index, spec) in TABLE.iter().enumerate() {
-        let sum = |field: fn(&CommandStats) -> u64| -> u64 {
-            ctx.shared.workers.iter().map(|worker| field(&worker.commands[index])).sum()
-        };
-        let calls = sum(|stats| stats.calls.load(Ordering::Relaxed));
-        let microseconds = sum(|stats| stats.nanoseconds.load(Ordering::Relaxed)) / 1000;
-        let rejected = sum(|stats| stats.rejected.load(Ordering::Relaxed));
-        let failed = sum(|stats| stats.failed.load(Ordering::Relaxed));
+        let totals = stats::command_totals(&ctx.shared.workers, index);
+        let (calls, microseconds) = (totals.calls(), totals.nanoseconds / 1000);
+        let (rejected, failed) = (totals.rejected, totals.failed);
         if calls + rejected > 0 {
             let per_call = microseconds as f64 / calls.max(1) as f64;
             let name = spec.name.to_ascii_lowercase();

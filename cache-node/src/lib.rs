@@ -21,6 +21,8 @@ mod command;
 mod config;
 mod info;
 mod keyspace;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod node;
 mod persistence;
 mod protocol;
@@ -28,6 +30,7 @@ mod replication;
 mod script;
 mod server;
 mod stats;
+mod usage;
 
 pub use config::{Config, ConfigError};
 pub use server::Node;

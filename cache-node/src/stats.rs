@@ -2,32 +2,77 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
-use crate::command::table::TABLE;
+use crate::{command::table::TABLE, usage};
 
 /// Distinct error prefixes that are counted (Redis: 128): scripts may invent prefixes without end.
 const ERROR_PREFIXES_MAX: usize = 128;
 
-/// One command's counters.
+/// Classes of duration that are counted apart: one per power of two of [`LATENCY_UNIT_NS`], and one for everything longer (a second).
+pub(crate) const LATENCY_CLASSES: usize = 24;
+
+/// Durations below this are one class: what the shortest commands take.
+const LATENCY_UNIT_NS: u64 = 256;
+
+/// One command's counters on one thread.
 #[derive(Debug, Default)]
-pub(crate) struct CommandStats {
-    pub(crate) calls: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
-    pub(crate) rejected: AtomicU64,
-    pub(crate) failed: AtomicU64,
+struct CommandStats {
+    /// Calls by their duration; their sum is the number of calls.
+    latencies: [AtomicU64; LATENCY_CLASSES],
+    nanoseconds: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// One command's counters, all threads together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CommandTotals {
+    pub(crate) latencies: [u64; LATENCY_CLASSES],
+    pub(crate) nanoseconds: u64,
+    pub(crate) rejected: u64,
+    pub(crate) failed: u64,
+}
+
+impl CommandTotals {
+    pub(crate) fn calls(&self) -> u64 {
+        self.latencies.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &CommandTotals) {
+        for (sum, count) in self.latencies.iter_mut().zip(&other.latencies) {
+            *sum += count;
+        }
+        self.nanoseconds += other.nanoseconds;
+        self.rejected += other.rejected;
+        self.failed += other.failed;
+    }
+}
+
+/// The upper bound of a class of durations, in nanoseconds; `None`: it has none.
+#[cfg(any(test, feature = "metrics"))]
+pub(crate) fn latency_bound_ns(class: usize) -> Option<u64> {
+    (class + 1 < LATENCY_CLASSES).then(|| LATENCY_UNIT_NS << class)
+}
+
+/// The class of a duration: below [`latency_bound_ns`] of it, and not below that of the one before.
+fn latency_class(nanoseconds: u64) -> usize {
+    let units = nanoseconds / LATENCY_UNIT_NS;
+    ((u64::BITS - units.leading_zeros()) as usize).min(LATENCY_CLASSES - 1)
 }
 
 /// Counters of one worker thread.
 #[derive(Debug)]
 pub(crate) struct WorkerStats {
-    pub(crate) commands: Box<[CommandStats]>,
+    commands: Box<[CommandStats]>,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// The kernel's number of the thread; 0 until it runs.
+    thread: AtomicU32,
 }
 
 impl WorkerStats {
@@ -36,13 +81,26 @@ impl WorkerStats {
             commands: TABLE.iter().map(|_| CommandStats::default()).collect(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            thread: AtomicU32::new(0),
         }
+    }
+
+    /// The thread begins.
+    pub(crate) fn begin(&self) {
+        self.thread.store(usage::thread_id().unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Seconds that the thread had a processor.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn processor_seconds(&self) -> Option<f64> {
+        usage::thread_seconds(self.thread.load(Ordering::Relaxed))
     }
 
     pub(crate) fn called(&self, index: usize, took: Duration, has_failed: bool) {
         let stats = &self.commands[index];
-        add(&stats.calls, 1);
-        add(&stats.nanoseconds, took.as_nanos() as u64);
+        let nanoseconds = took.as_nanos() as u64;
+        add(&stats.latencies[latency_class(nanoseconds)], 1);
+        add(&stats.nanoseconds, nanoseconds);
         if has_failed {
             add(&stats.failed, 1);
         }
@@ -60,10 +118,21 @@ impl WorkerStats {
         add(&self.bytes_out, bytes as u64);
     }
 
+    /// The counters of the command at a place of the table.
+    pub(crate) fn command(&self, index: usize) -> CommandTotals {
+        let stats = &self.commands[index];
+        CommandTotals {
+            latencies: std::array::from_fn(|class| stats.latencies[class].load(Ordering::Relaxed)),
+            nanoseconds: stats.nanoseconds.load(Ordering::Relaxed),
+            rejected: stats.rejected.load(Ordering::Relaxed),
+            failed: stats.failed.load(Ordering::Relaxed),
+        }
+    }
+
     /// CONFIG RESETSTAT. A count that runs at the same moment on its own thread may survive.
     pub(crate) fn reset(&self) {
         for stats in &self.commands {
-            for counter in [&stats.calls, &stats.nanoseconds, &stats.rejected, &stats.failed] {
+            for counter in stats.latencies.iter().chain([&stats.nanoseconds, &stats.rejected, &stats.failed]) {
                 counter.store(0, Ordering::Relaxed);
             }
         }
@@ -75,6 +144,25 @@ impl WorkerStats {
 /// Only the owning thread adds, so a load and a store do, without the cost of a locked instruction.
 fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+/// A command's counters over all threads.
+pub(crate) fn command_totals(workers: &[WorkerStats], index: usize) -> CommandTotals {
+    workers.iter().map(|worker| worker.command(index)).fold(CommandTotals::default(), |mut sum, totals| {
+        sum.add(&totals);
+        sum
+    })
+}
+
+/// Commands that ran, over all threads.
+pub(crate) fn calls(workers: &[WorkerStats]) -> u64 {
+    (0..TABLE.len()).map(|index| command_totals(workers, index).calls()).sum()
+}
+
+/// Bytes received and sent, over all threads.
+pub(crate) fn bytes(workers: &[WorkerStats]) -> (u64, u64) {
+    let sum = |bytes: fn(&WorkerStats) -> &AtomicU64| workers.iter().map(|worker| bytes(worker).load(Ordering::Relaxed)).sum();
+    (sum(|worker| &worker.bytes_in), sum(|worker| &worker.bytes_out))
 }
 
 /// Error replies by prefix, as INFO errorstats shows them.
@@ -97,5 +185,36 @@ impl ErrorStats {
 
     pub(crate) fn reset(&self) {
         self.0.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{LATENCY_CLASSES, WorkerStats, calls, command_totals, latency_bound_ns, latency_class};
+
+    #[test]
+    fn a_class_ends_at_its_bound() {
+        for class in 0..LATENCY_CLASSES - 1 {
+            let bound = latency_bound_ns(class).expect("all but the last have one");
+            assert_eq!((latency_class(bound - 1), latency_class(bound)), (class, class + 1));
+        }
+        assert_eq!(latency_bound_ns(LATENCY_CLASSES - 1), None);
+        assert_eq!((latency_class(0), latency_class(u64::MAX)), (0, LATENCY_CLASSES - 1));
+        assert!(latency_bound_ns(LATENCY_CLASSES - 2) > Some(1_000_000_000), "a second can be told from more");
+    }
+
+    #[test]
+    fn threads_add_up_and_are_reset() {
+        let workers = [WorkerStats::new(), WorkerStats::new()];
+        workers[0].called(3, Duration::from_nanos(100), false);
+        workers[1].called(3, Duration::from_secs(9), true);
+        workers[1].rejected(3);
+        let totals = command_totals(&workers, 3);
+        assert_eq!((totals.calls(), totals.failed, totals.rejected, totals.nanoseconds), (2, 1, 1, 9_000_000_100));
+        assert_eq!((totals.latencies[0], totals.latencies[LATENCY_CLASSES - 1], calls(&workers)), (1, 1, 2));
+        workers.iter().for_each(WorkerStats::reset);
+        assert_eq!((command_totals(&workers, 3), calls(&workers)), (Default::default(), 0));
     }
 }

@@ -110,6 +110,6 @@ fn only_the_nodes_edges_touch_sockets_and_files() {
     };
     // `cluster` is no part of a node: it starts nodes as processes and speaks to them over the wire.
     assert_free_of("sockets", &SOCKETS, &outside(&["server", "replication", "metrics", "cluster"]));
-    // `cli` reads the configuration file, `info` what the kernel tells of the process under /proc.
-    assert_free_of("files", &FILES, &outside(&["persistence", "config", "cli", "info", "cluster"]));
+    // `cli` reads the configuration file, `usage` what the kernel tells of the process under /proc.
+    assert_free_of("files", &FILES, &outside(&["persistence", "config", "cli", "usage", "cluster"]));
 }

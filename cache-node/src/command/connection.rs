@@ -86,6 +86,7 @@ fn authenticate(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> Outcome 
     // Without a password set, the default user takes any, as in Redis ("nopass").
     let is_right = ctx.config.requirepass.as_ref().is_none_or(|expected| is_same(expected.as_bytes(), password));
     if user != b"default" || !is_right {
+        ctx.shared.counters.failed_authentications.fetch_add(1, Ordering::Relaxed);
         return Err(CommandError::WRONG_PASS);
     }
     ctx.client.is_authenticated = true;

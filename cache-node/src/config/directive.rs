@@ -60,8 +60,7 @@ macro_rules! directives {
 /// Every directive, in the order in which `--help` shows them.
 pub(crate) static DIRECTIVES: &[Directive] = directives! {
     "bind" "ADDRESS..." AT_START "Addresses to listen on; '*' for all of IPv4", |config| join(&config.bind), |config, values| {
-        config.bind = values.iter().map(|value| address(value)).collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
-            .ok_or("one or more IP addresses, such as 127.0.0.1 or ::1")?;
+        config.bind = addresses(values)?;
         Ok(())
     };
     "port" "PORT" AT_START "TCP port; 0 takes a free one", |config| config.port.to_string(), |config, values| {
@@ -99,6 +98,19 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
     };
     "io-threads" "COUNT" AT_START "Threads that serve connections", |config| config.io_threads.to_string(), |config, values| {
         config.io_threads = number(values, 1, 128)? as usize;
+        Ok(())
+    };
+    "metrics-port" "PORT|no" AT_START "Port of /metrics (OpenMetrics), /healthz and /readyz; 0 takes a free one",
+    |config| config.metrics_port.map_or("no".to_owned(), |port| port.to_string()), |config, values| {
+        config.metrics_port = match one(values, "a port, or no")? {
+            "no" | "" => None,
+            _ if !cfg!(feature = "metrics") => return Err("no: this program was built without its feature 'metrics'".to_owned()),
+            port => Some(port.parse().map_err(|_| "a number from 0 to 65535, or no")?),
+        };
+        Ok(())
+    };
+    "metrics-bind" "ADDRESS..." AT_START "Addresses of that port; whoever reaches it reads the figures without a password", |config| join(&config.metrics_bind), |config, values| {
+        config.metrics_bind = addresses(values)?;
         Ok(())
     };
     "maxmemory" "SIZE" LIVE "Memory for keys and values, such as 256mb; 0 for no limit", |config| config.maxmemory.to_string(), |config, values| {
@@ -389,6 +401,13 @@ fn address(text: &str) -> Option<IpAddr> {
     }
 }
 
+/// One or more; a text of CONFIG SET may hold several.
+fn addresses(values: &[&str]) -> Result<Vec<IpAddr>, Expected> {
+    let words = values.iter().flat_map(|value| value.split_whitespace());
+    let addresses: Option<Vec<IpAddr>> = words.map(address).collect();
+    addresses.filter(|list| !list.is_empty()).ok_or_else(|| "one or more IP addresses, such as 127.0.0.1 or ::1".to_owned())
+}
+
 fn join(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -411,8 +430,7 @@ mod tests {
         let mut config = Config::default();
         for directive in DIRECTIVES {
             let value = (directive.get)(&config);
-            let words: Vec<&str> = if directive.name == "bind" { value.split(' ').collect() } else { vec![&value] };
-            let outcome = config.set(directive.name, &words);
+            let outcome = config.set(directive.name, &[&value]);
             assert!(outcome.is_ok(), "{}: {outcome:?}", directive.name);
             assert_eq!((directive.get)(&config), value, "{}", directive.name);
         }

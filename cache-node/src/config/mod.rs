@@ -56,6 +56,10 @@ pub struct Config {
     /// `appendonly`: keep a log of all writes under [`Config::dir`], and load it at the start. Default no. When a write is on disk is
     /// said by `appendfsync` and `durability`, which [`Config::set`] reaches.
     pub appendonly: bool,
+    /// `metrics-port`: port of `/metrics`, `/healthz` and `/readyz` on the addresses of `metrics-bind`; 0 takes a free one, which
+    /// [`crate::Node::metrics_addr`] tells. `None`, the default: there is none.
+    pub metrics_port: Option<u16>,
+    pub(crate) metrics_bind: Vec<IpAddr>,
     pub(crate) aof: AofConfig,
     /// `None`: files are not encrypted.
     pub(crate) encryption: Option<EncryptionKey>,
@@ -111,6 +115,8 @@ impl Default for Config {
             io_threads: cores.min(THREADS_MAX),
             dir: None,
             appendonly: false,
+            metrics_port: None,
+            metrics_bind: vec![IpAddr::from([127, 0, 0, 1])],
             aof: AofConfig::default(),
             encryption: None,
             maxmemory_policy: EvictionPolicy::NoEviction,

@@ -648,12 +648,7 @@ impl<'a> Keys<'a> {
     pub(crate) fn counters(&self) -> ShardCounters {
         let mut sum = ShardCounters::default();
         for (_, shard) in &self.guards {
-            let counters = shard.counters;
-            sum.hits += counters.hits;
-            sum.misses += counters.misses;
-            sum.expired += counters.expired;
-            sum.evicted += counters.evicted;
-            sum.changes += counters.changes;
+            sum.add(shard.counters);
         }
         sum
     }

@@ -23,6 +23,8 @@ mod set;
 mod shard;
 mod snapshot;
 mod sorted_set;
+#[cfg(feature = "metrics")]
+mod totals;
 mod value;
 mod watch;
 
@@ -36,6 +38,8 @@ pub(crate) use record::Record;
 pub(crate) use set::Set;
 pub(crate) use snapshot::{DbSize, Encode, EntryRef, Snapshot, UsageKind};
 pub(crate) use sorted_set::{Member, SortedSet};
+#[cfg(feature = "metrics")]
+pub(crate) use totals::Totals;
 pub(crate) use value::{Collection, Kind, Str, Value, WrongType};
 pub(crate) use watch::WatchFlag;
 

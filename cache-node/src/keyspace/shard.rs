@@ -23,6 +23,16 @@ pub(crate) struct ShardCounters {
     pub(crate) changes: u64,
 }
 
+impl ShardCounters {
+    pub(super) fn add(&mut self, other: ShardCounters) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.changes += other.changes;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) tables: Box<[Index]>,

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -26,6 +26,8 @@ use crate::{
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) rejected_connections: AtomicU64,
+    /// AUTH and HELLO with a wrong name or password.
+    pub(crate) failed_authentications: AtomicU64,
 }
 
 /// A node's shared state.
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     /// 40 hexadecimal digits, new at every start.
     pub(crate) run_id: String,
     pub(crate) address: SocketAddr,
+    /// Where `/metrics` is, if it is anywhere.
+    pub(crate) metrics_address: OnceLock<SocketAddr>,
     pub(crate) is_stopping: AtomicBool,
     /// Told when a client asks the node to end: SHUTDOWN.
     pub(crate) asked_to_end: Notify,
@@ -83,6 +87,7 @@ impl Shared {
             started: now,
             run_id: replication::new_id(),
             address,
+            metrics_address: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
             asked_to_end: Notify::new(),
             saves_at_end: AtomicBool::new(true),

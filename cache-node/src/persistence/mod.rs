@@ -12,6 +12,8 @@ mod snapshot;
 
 pub(crate) use aof::start as start_log;
 pub(crate) use load::{Expired, load_into, load_while};
+#[cfg(feature = "metrics")]
+pub(crate) use saver::SaveReport;
 pub(crate) use saver::{Saver, start as start_saver};
 pub(crate) use schedule::{SaveRule, Schedule};
 pub(crate) use seal::EncryptionKey;

@@ -6,25 +6,32 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::Config;
+/// Where to listen, and which options say so.
+pub(super) struct Place<'a> {
+    pub(super) addresses: &'a [IpAddr],
+    pub(super) port: u16,
+    pub(super) backlog: u32,
+    pub(super) address_option: &'static str,
+    pub(super) port_option: &'static str,
+}
 
-/// Binds every address of the configuration. With port 0 the first one chooses and the others follow.
-pub(super) fn bind_all(config: &Config) -> io::Result<Vec<TcpListener>> {
-    let mut port = config.port;
-    let mut listeners = Vec::with_capacity(config.bind.len());
-    for ip in &config.bind {
+/// Binds every address. With port 0 the first one chooses and the others follow.
+pub(super) fn bind_all(place: &Place<'_>) -> io::Result<Vec<TcpListener>> {
+    let mut port = place.port;
+    let mut listeners = Vec::with_capacity(place.addresses.len());
+    for ip in place.addresses {
         let address = SocketAddr::new(*ip, port);
-        let listener = bind(address, config.tcp_backlog).map_err(|error| explain(address, &error))?;
+        let listener = bind(address, place.backlog).map_err(|error| explain(place, address, &error))?;
         port = listener.local_addr()?.port();
         listeners.push(listener);
     }
     if listeners.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "bind: no address to listen on"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no address to listen on", place.address_option)));
     }
     Ok(listeners)
 }
@@ -42,12 +49,17 @@ fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+fn explain(place: &Place<'_>, address: SocketAddr, error: &io::Error) -> io::Error {
+    let (address_option, port_option) = (place.address_option, place.port_option);
     let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; choose another with --port, or --port 0 for a free one",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another with --port",
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --bind",
-        _ => "check --bind and --port",
+        io::ErrorKind::AddrInUse => {
+            format!("another process listens there; choose another with {port_option}, or {port_option} 0 for a free one")
+        }
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 need privileges; choose another with {port_option}"),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine does not have that address; choose another with {address_option}")
+        }
+        _ => format!("check {address_option} and {port_option}"),
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}: {advice}"))
 }

@@ -14,11 +14,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(feature = "metrics")]
+use crate::metrics;
 use crate::{
     config::Config,
     keyspace::Now,
     node::{Hindrance, Shared},
     persistence, replication,
+    server::listener::Place,
 };
 
 /// A running node. Dropping it asks it to end and waits for its threads; [`Node::shutdown`] does the same from async code.
@@ -57,11 +60,25 @@ impl Node {
     /// # Errors
     /// As [`Node::spawn`].
     pub fn start(config: Config) -> io::Result<Node> {
-        let listeners = listener::bind_all(&config)?;
+        let listeners = listener::bind_all(&Place {
+            addresses: &config.bind,
+            port: config.port,
+            backlog: config.tcp_backlog,
+            address_option: "--bind",
+            port_option: "--port",
+        })?;
+        #[cfg(feature = "metrics")]
+        let watched = config.metrics_port.map(|port| bind_metrics(&config, port)).transpose()?;
         let address = listeners[0].local_addr()?;
         let shared = Arc::new(Shared::new(config, address, now()));
         shared.gate.set(Hindrance::Loading, shared.config().has_persistence());
-        let threads = worker::start_all(&shared, listeners)?;
+        #[cfg_attr(not(feature = "metrics"), allow(unused_mut, reason = "there is one thread less"))]
+        let mut threads = worker::start_all(&shared, listeners)?;
+        // Before the data is loaded: who watches the node sees that, too.
+        #[cfg(feature = "metrics")]
+        if let Some(listeners) = watched {
+            threads.push(metrics::start(&shared, listeners)?);
+        }
         let mut node = Node { shared, threads, log: None };
         node.load().inspect_err(|_| {
             // What was loaded until then must not take the place of what is there.
@@ -84,6 +101,11 @@ impl Node {
     /// Where the node listens; the first address of several.
     pub fn addr(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Where `/metrics` is; the first address of several. `None` without [`Config::metrics_port`].
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.shared.metrics_address.get().copied()
     }
 
     /// Ends the node: what has arrived is answered, then connections are closed, the log is brought to disk and the threads end.
@@ -133,6 +155,17 @@ impl Node {
     pub(crate) async fn asked_to_end(&self) {
         self.shared.asked_to_end.notified().await;
     }
+}
+
+#[cfg(feature = "metrics")]
+fn bind_metrics(config: &Config, port: u16) -> io::Result<Vec<std::net::TcpListener>> {
+    listener::bind_all(&Place {
+        addresses: &config.metrics_bind,
+        port,
+        backlog: config.tcp_backlog,
+        address_option: "--metrics-bind",
+        port_option: "--metrics-port",
+    })
 }
 
 impl Drop for Node {

@@ -169,6 +169,7 @@ fn run(
     accepting: Option<Accepting>,
 ) {
     let worker = Rc::new(Worker::new(shared, index));
+    worker.stats().begin();
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         if let Some((listeners, senders)) = accepting {

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod content;
+pub mod http;
 pub mod process;
 pub mod random;
 pub mod redis_server;

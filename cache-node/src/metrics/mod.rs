@@ -1,0 +1,13 @@
+//! `/metrics`, `/healthz` and `/readyz` of a node, on a port and a thread of their own: whoever watches the node never keeps its clients
+//! waiting, however slow he is.
+
+mod answer;
+mod collector;
+mod format;
+mod listener;
+mod ready;
+mod row;
+mod sample;
+mod table;
+
+pub(crate) use listener::start;
