@@ -54,9 +54,8 @@ pub(super) struct Ports {
 }
 
 impl State {
-    /// A cluster that has never run: node-1 is its primary.
-    pub(super) fn new(members: Vec<MemberState>) -> State {
-        let primary = members.first().map_or_else(String::new, |member| member.name.clone());
+    /// A cluster that has never run and has no nodes yet; the one of that name is to be its primary.
+    pub(super) fn new(primary: String) -> State {
         let id = format!("{:032x}{:08x}", rand::random::<u128>(), rand::random::<u32>());
         State {
             version: VERSION,
@@ -66,7 +65,7 @@ impl State {
             replication_id: None,
             boot_id: boot_id(),
             is_primary_alone: true,
-            members,
+            members: Vec::new(),
             ports: Ports::default(),
             maxmemory: None,
         }
@@ -166,7 +165,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::open(&place.path().join("cluster")).unwrap();
         assert_eq!(folder.load().unwrap(), None);
-        let state = State::new(vec![MemberState { name: "node-1".to_owned(), port: 7000, process: None }]);
+        let mut state = State::new("node-1".to_owned());
+        state.members.push(MemberState { name: "node-1".to_owned(), port: 7000, process: None });
         assert_eq!(state.id.len(), 40);
         folder.store(&state).unwrap();
         assert_eq!(folder.load().unwrap(), Some(state));

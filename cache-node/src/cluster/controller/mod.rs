@@ -69,10 +69,7 @@ impl Controller {
     pub(super) fn new(settings: Settings, folder: Folder) -> io::Result<Controller> {
         let recorded = folder.load()?;
         let is_new = recorded.is_none();
-        let mut state = match recorded {
-            Some(state) => state,
-            None => State::new(new_members(settings.replicas.unwrap_or(REPLICAS_DEFAULT))?),
-        };
+        let mut state = recorded.unwrap_or_else(|| State::new(node_name(1)));
         // Processes of another start of the machine are gone, whatever has their pids now.
         if state.boot_id != boot_id() {
             state.boot_id = boot_id();
@@ -107,7 +104,7 @@ impl Controller {
             sights,
             sights_sender,
         };
-        if let Some(replicas) = controller.settings.replicas {
+        if let Some(replicas) = controller.settings.replicas.or(is_new.then_some(REPLICAS_DEFAULT)) {
             controller.grow_to(replicas)?;
             let kept = controller.members.len().saturating_sub(1);
             if kept > usize::from(replicas) {
@@ -118,6 +115,7 @@ impl Controller {
             }
         }
         controller.store()?;
+        controller.publish();
         Ok(controller)
     }
 
@@ -252,7 +250,12 @@ impl Controller {
         while self.members.len() < usize::from(replicas) + 1 {
             let number = (1..).find(|number| !self.members.iter().any(|member| member.name == node_name(*number)));
             let name = node_name(number.expect("a cluster has fewer nodes than there are numbers"));
-            let recorded = MemberState { name, port: free_port()?, process: None };
+            // A node that does not run holds no port.
+            let mut port = free_port()?;
+            while self.members.iter().any(|member| member.port == port) {
+                port = free_port()?;
+            }
+            let recorded = MemberState { name, port, process: None };
             let mut member = Member::new(&recorded, self.folder.path())?;
             member.restart_at = Some(Instant::now());
             self.members.push(member);
@@ -290,18 +293,6 @@ impl Controller {
 
 fn node_name(number: usize) -> String {
     format!("node-{number}")
-}
-
-fn new_members(replicas: u8) -> io::Result<Vec<MemberState>> {
-    let mut members: Vec<MemberState> = Vec::new();
-    for number in 1..=usize::from(replicas) + 1 {
-        let mut port = free_port()?;
-        while members.iter().any(|member| member.port == port) {
-            port = free_port()?;
-        }
-        members.push(MemberState { name: node_name(number), port, process: None });
-    }
-    Ok(members)
 }
 
 /// The wait between two looks at a node that is changing its role.
