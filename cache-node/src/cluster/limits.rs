@@ -63,6 +63,9 @@ pub(super) const EVENTS_KEPT_MAX: usize = 1_000;
 /// Events that a slow follower may lag behind before it misses some.
 pub(super) const EVENTS_BEHIND_MAX: usize = 256;
 
+/// How long a connection that found no place may take to be told so.
+pub(super) const REFUSAL_MAX: Duration = Duration::from_millis(100);
+
 /// Connections at once, on each endpoint.
 pub(super) const PROXY_CONNECTIONS_MAX: usize = 10_000;
 

@@ -2,6 +2,7 @@
 //!
 //! Across machines real Sentinels do this; there is no consensus here, because on one machine a process can be known to be dead.
 
+mod accept;
 mod arguments;
 mod caller;
 mod controller;

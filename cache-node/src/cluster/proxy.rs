@@ -16,12 +16,12 @@ use std::{
 use tokio::{
     io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::{sleep, timeout},
+    sync::watch,
+    time::timeout,
 };
 
 use crate::cluster::{
+    accept::{MAX_CLIENTS, accept},
     limits::{CONNECT_MAX, PRIMARY_WAIT_MAX, PROXY_BUFFER_BYTES, PROXY_CONNECTIONS_MAX},
     view::View,
 };
@@ -37,58 +37,35 @@ pub(super) enum Target {
 /// What a client is told that found no node in time. Clients take `LOADING` for what passes by itself, and try again.
 const NOBODY: &[u8] = b"-LOADING the cluster has no node to serve this; try again\r\n";
 
-/// What a client is told that is one too many.
-const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
-
 /// Wait before a node that refused a connection is tried again.
 const RETRY_PERIOD: Duration = Duration::from_millis(20);
 
 /// Serves the endpoint until the task is aborted; its connections end with it.
 pub(super) async fn serve(listener: TcpListener, target: Target, view: watch::Receiver<Arc<View>>) {
-    let places = Arc::new(Semaphore::new(PROXY_CONNECTIONS_MAX));
     let turn = Arc::new(AtomicUsize::new(0));
-    let mut connections = JoinSet::new();
-    loop {
-        let client = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => client,
-                Err(error) => {
-                    // Out of file descriptors, most likely: a pause lets some close.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    sleep(RETRY_PERIOD).await;
-                    continue;
-                }
-            },
-            // Finished tasks are collected as they end, or the set would grow for ever.
-            Some(_) = connections.join_next() => continue,
-        };
-        let place = Arc::clone(&places).try_acquire_owned();
+    accept(listener, PROXY_CONNECTIONS_MAX, MAX_CLIENTS, move |client, _| {
         let (view, turn) = (view.clone(), Arc::clone(&turn));
-        connections.spawn(async move {
-            let passed = match place {
-                Ok(_place) => pass(client, target, view, &turn).await,
-                Err(_) => refuse(client, FULL).await,
-            };
+        async move {
+            let passed = pass(client, target, view, &turn).await;
             // A connection that ended in the middle is the client's or the node's business.
             drop(passed);
-        });
-    }
+        }
+    })
+    .await;
 }
 
 async fn pass(mut client: TcpStream, target: Target, mut view: watch::Receiver<Arc<View>>, turn: &AtomicUsize) -> io::Result<()> {
     client.set_nodelay(true)?;
     let found = timeout(PRIMARY_WAIT_MAX, connect(target, &mut view, turn)).await;
-    let Ok((epoch, address, mut node)) = found else { return refuse(client, NOBODY).await };
+    let Ok((epoch, address, mut node)) = found else {
+        client.write_all(NOBODY).await?;
+        return client.shutdown().await;
+    };
     node.set_nodelay(true)?;
     tokio::select! {
         copied = copy_bidirectional_with_sizes(&mut client, &mut node, PROXY_BUFFER_BYTES, PROXY_BUFFER_BYTES) => copied.map(drop),
         () = lost(target, epoch, address, &mut view) => Ok(()),
     }
-}
-
-async fn refuse(mut client: TcpStream, text: &[u8]) -> io::Result<()> {
-    client.write_all(text).await?;
-    client.shutdown().await
 }
 
 /// Connects to a node that serves, as soon as there is one.

@@ -3,14 +3,15 @@
 mod answer;
 mod command;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::net::TcpListener;
 
 use crate::cluster::{
+    accept::accept,
     limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_MAX},
     operation::Desk,
     token::Token,
@@ -33,26 +34,14 @@ pub(super) struct Endpoints {
     pub(super) http: SocketAddr,
 }
 
+/// What a client is told that is one too many.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 /// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, http: Http) {
-    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let client = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        let (client, place) = match (client, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((client, _)), Ok(place)) => (client, place),
-            (Ok(_), Err(_)) => continue,
-            (Err(error), _) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-        };
+    accept(listener, HTTP_CONNECTIONS_MAX, FULL, move |client, _| {
         let http = http.clone();
-        connections.spawn(async move {
+        async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let http = http.clone();
                 async move { Ok::<_, Infallible>(http.answer(request).await) }
@@ -64,7 +53,7 @@ pub(super) async fn serve(listener: TcpListener, http: Http) {
                 .await;
             // A client that went away or spoke no HTTP.
             drop(served);
-            drop(place);
-        });
-    }
+        }
+    })
+    .await;
 }

@@ -6,19 +6,19 @@ mod answer;
 mod channel;
 mod instance;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, broadcast},
-    task::JoinSet,
+    sync::broadcast,
     time::timeout,
 };
 
 use crate::{
     cluster::{
+        accept::{MAX_CLIENTS, accept},
         events::Event,
         limits::{SENTINEL_ARGUMENTS_MAX, SENTINEL_BULK_BYTES_MAX, SENTINEL_CONNECTIONS_MAX, SENTINEL_STALL_MAX},
         operation::Desk,
@@ -39,29 +39,15 @@ const LIMITS: Limits = Limits { bulk_bytes_max: SENTINEL_BULK_BYTES_MAX, argumen
 
 /// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, sentinel: Sentinel) {
-    let places = Arc::new(Semaphore::new(SENTINEL_CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                // Without a place the connection is dropped, and so closed.
-                Ok((client, peer)) => if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let sentinel = sentinel.clone();
-                    connections.spawn(async move {
-                        if let Err(error) = converse(client, sentinel).await {
-                            tracing::debug!(%peer, %error, "a client of the Sentinel port");
-                        }
-                        drop(place);
-                    });
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
+    accept(listener, SENTINEL_CONNECTIONS_MAX, MAX_CLIENTS, move |client, peer| {
+        let sentinel = sentinel.clone();
+        async move {
+            if let Err(error) = converse(client, sentinel).await {
+                tracing::debug!(%peer, %error, "a client of the Sentinel port");
+            }
         }
-    }
+    })
+    .await;
 }
 
 async fn converse(mut client: TcpStream, sentinel: Sentinel) -> io::Result<()> {
