@@ -198,6 +198,23 @@ async fn a_cluster_of_nodes_keeps_the_cart_through_the_death_of_its_primary_and_
     until("the cart is read again", PATIENCE, async || holds_the_cart(shop.address).await).await;
 }
 
+#[tokio::test]
+async fn a_process_that_hangs_is_said_to_give_no_answer_and_to_be_up_when_it_goes_on() {
+    let shop = shop().await;
+    let client = http();
+    for kind in ["nodes", "replicas"] {
+        let process = async || fleet(&client, shop.process.address).await[kind][0].clone();
+        let pid = process().await["pid"].clone();
+        let number = pid.as_u64().unwrap().try_into().unwrap();
+        send(number, Signal::STOP);
+        until(&format!("one of the {kind} is said to hang"), PATIENCE, async || process().await["state"] == "not answering")
+            .await;
+        assert_eq!(process().await["pid"], pid, "it runs");
+        send(number, Signal::CONT);
+        until(&format!("one of the {kind} is up"), PATIENCE, async || process().await["state"] == "up").await;
+    }
+}
+
 /// Adds lines until the shop is gone; gives the visitor and what it was told is in its cart.
 async fn shop_until_gone(address: SocketAddr, email: Option<String>) -> (Visitor, Option<u32>) {
     let visitor = Visitor::new();

@@ -182,7 +182,7 @@ impl Forwarder {
                     tracing::debug!(replica = replica.name(), %failure, "exchange failed");
                     match failure {
                         Failure::NotConnected(_) => {
-                            replica.mark_down(address, "refused a connection");
+                            replica.mark_down(address);
                             trouble = Trouble::NoReplica;
                         }
                         Failure::NotSent(_) => replica.want_probe(),

@@ -44,10 +44,8 @@ async fn watch(replica: Arc<Replica>, client: Client<HttpConnector, Body>) {
         };
         match probe(&client, address).await {
             Probe::Alive => replica.mark_up(address),
-            Probe::Refused => replica.mark_down(address, "refuses connections"),
-            Probe::Silent if replica.count_probe_timeout() >= PROBE_TIMEOUTS_MAX => {
-                replica.mark_down(address, "does not answer");
-            }
+            Probe::Refused => replica.mark_down(address),
+            Probe::Silent if replica.count_probe_timeout() >= PROBE_TIMEOUTS_MAX => replica.mark_silent(address),
             Probe::Silent => {}
         }
     }

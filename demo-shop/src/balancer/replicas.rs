@@ -93,14 +93,25 @@ impl Replica {
         }
     }
 
-    /// Notes that `address` gives no answers, and tells why.
-    pub(crate) fn mark_down(&self, address: SocketAddr, reason: &str) {
+    /// Notes that `address` refuses to serve.
+    pub(crate) fn mark_down(&self, address: SocketAddr) {
+        self.mark_lost(address, State::Down, "down: it refuses connections");
+    }
+
+    /// Notes that `address` takes connections and answers nothing: its process hangs.
+    pub(crate) fn mark_silent(&self, address: SocketAddr) {
+        self.mark_lost(address, State::Silent, "not answering");
+    }
+
+    fn mark_lost(&self, address: SocketAddr, state: State, news: &str) {
         let mut place = self.place.write();
-        let news = place.address == Some(address) && place.state == State::Up;
-        if news {
-            place.state = State::Down;
-            if self.announces {
-                tracing::info!(replica = self.name, %address, reason, "down");
+        let was_up = place.state == State::Up;
+        // One that was never up stays what it is: it may be starting.
+        let is_known = was_up || place.state == State::Silent;
+        if place.address == Some(address) && is_known {
+            place.state = state;
+            if was_up && self.announces {
+                tracing::info!(replica = self.name, %address, "{news}");
             }
         }
     }
@@ -209,7 +220,7 @@ mod tests {
     #[test]
     fn a_dead_replica_leaves_equal_shares_to_the_others() {
         let set = set_of(&["A", "B", "C"]);
-        set.iter().nth(1).expect("three replicas").mark_down(address(2), "test");
+        set.iter().nth(1).expect("three replicas").mark_down(address(2));
         let turns = turns(&set, 100);
         assert_eq!(turns.iter().filter(|name| *name == "A").count(), 50);
         assert_eq!(turns.iter().filter(|name| *name == "C").count(), 50);
@@ -233,7 +244,7 @@ mod tests {
     fn news_of_an_old_address_change_nothing() {
         let replica = Replica::supervised("A");
         replica.set_ready(address(2), 7);
-        replica.mark_down(address(1), "test");
+        replica.mark_down(address(1));
         assert!(replica.is_up());
         replica.set_gone();
         replica.mark_up(address(1));

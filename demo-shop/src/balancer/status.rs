@@ -40,12 +40,15 @@ pub(crate) struct NodeStatus {
     pub(crate) state: State,
 }
 
-/// Whether a process can be used.
+/// How a process is, by its supervisor and by the last probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     Starting,
     Up,
+    /// It runs, or was never told to have ended, and answers no probe.
+    #[serde(rename = "not answering")]
+    Silent,
     Down,
 }
 
@@ -61,6 +64,15 @@ impl NodeBoard {
     /// Replaces what is known of all nodes.
     pub(crate) fn replace(&self, nodes: Vec<NodeStatus>) {
         *self.0.write() = nodes;
+    }
+
+    /// Notes whether the node of that name answers; of one that does not run that is no news.
+    pub(crate) fn note_answer(&self, name: &str, answers: bool) {
+        let mut nodes = self.0.write();
+        let node = nodes.iter_mut().find(|node| node.name == name && matches!(node.state, State::Up | State::Silent));
+        if let Some(node) = node {
+            node.state = if answers { State::Up } else { State::Silent };
+        }
     }
 
     /// Replaces what is known of the node of that name.

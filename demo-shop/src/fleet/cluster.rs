@@ -98,6 +98,7 @@ impl Node {
         let state = match self.state.as_str() {
             "serving" => State::Up,
             "starting" | "syncing" => State::Starting,
+            "silent" => State::Silent,
             _ => State::Down,
         };
         NodeStatus { name: self.name, role: self.role, pid: self.pid, address: self.address, state }

@@ -21,6 +21,12 @@ pub(crate) const NODE_STOP_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// Longest wait for a cluster that was told to end its nodes in order, before its controller is killed. The controller gives the
 /// replicas 20 s and then the primary as long; killed before that, it would leave nodes behind.
 pub(crate) const CLUSTER_STOP_TIMEOUT: Duration = Duration::from_secs(45);
+/// How often a cache node that stands alone is asked whether it answers.
+pub(crate) const NODE_PROBE_PERIOD: Duration = Duration::from_millis(500);
+/// Longest wait for its answer.
+pub(crate) const NODE_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Questions in a row without an answer before the node is said to give none.
+pub(crate) const NODE_PROBE_TIMEOUTS_MAX: u32 = 2;
 /// How often the cluster is asked for its nodes.
 pub(crate) const CLUSTER_LOOK_PERIOD: Duration = Duration::from_millis(200);
 /// Longest wait for the cluster's answer.

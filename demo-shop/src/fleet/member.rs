@@ -29,7 +29,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Replica { replica, .. } => replica.name(),
             Self::Node { name, .. } => name,

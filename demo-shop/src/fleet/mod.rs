@@ -11,6 +11,7 @@ mod data;
 mod greeting;
 mod limits;
 mod member;
+mod node_probe;
 mod output;
 mod running;
 

@@ -7,12 +7,13 @@ use anyhow::Context;
 use futures_util::future::{join_all, try_join_all};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::balancer::{FleetStatus, NodeBoard, Replica, ReplicaSet};
 use crate::fleet::cluster::Looker;
 use crate::fleet::data::DataDir;
 use crate::fleet::member::{Member, Role};
+use crate::fleet::node_probe;
 use crate::fleet::output::Output;
 
 /// What a fleet is made of.
@@ -61,6 +62,7 @@ pub(crate) struct Fleet {
     balancer: JoinHandle<()>,
     replica_members: Vec<Member>,
     node: Option<Member>,
+    node_probe: Option<AbortHandle>,
     _data: DataDir,
 }
 
@@ -77,6 +79,7 @@ impl Fleet {
         let address = listener.local_addr().context("cannot read the listener's address")?;
         let board = Arc::new(NodeBoard::default());
         let session_key = data.session_key()?;
+        let mut node_probe = None;
         let (cache, node) = match config.cache {
             Cache::Given(url) => (url, None),
             own => {
@@ -90,7 +93,14 @@ impl Fleet {
                         Role::Node { name, board: Arc::clone(&board), folder }
                     }
                 };
+                let name = role.name().to_owned();
+                let is_alone = matches!(role, Role::Node { .. });
                 let node = Member::start(role, &config.output, config.announces).await?;
+                if is_alone {
+                    // The node never moves: the replicas know its address.
+                    let probe = node_probe::watch(Arc::clone(&board), name, node.address);
+                    node_probe = Some(tokio::spawn(probe).abort_handle());
+                }
                 (format!("redis://{}", node.address), Some(node))
             }
         };
@@ -119,7 +129,7 @@ impl Fleet {
         };
         let serve = crate::balancer::serve(listener, Arc::clone(&replicas), Arc::clone(&board), shutdown);
         let balancer = tokio::spawn(serve);
-        Ok(Self { address, replicas, board, ending, balancer, replica_members, node, _data: data })
+        Ok(Self { address, replicas, board, ending, balancer, replica_members, node, node_probe, _data: data })
     }
 
     /// Where the balancer listens.
@@ -159,6 +169,9 @@ impl Watcher {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.balancer.abort();
+        if let Some(probe) = &self.node_probe {
+            probe.abort();
+        }
     }
 }
 
