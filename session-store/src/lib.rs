@@ -35,6 +35,8 @@ mod streaming;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
+#[cfg(feature = "tower-sessions-014")]
+mod tower_sessions_014;
 mod turns;
 mod unavailable;
 mod unit_of_work;

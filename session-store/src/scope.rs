@@ -7,23 +7,96 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::Extensions;
 use tower_sessions::Session;
 
-use crate::unit_of_work::UnitOfWork;
+#[cfg(feature = "tower-sessions-014")]
+use crate::tower_sessions_014::Beside;
+use crate::{
+    Cart, StoreError,
+    unit_of_work::{Outcome, UnitOfWork},
+};
 
 /// References to a unit of work that the scope itself holds: its own, its handle's, and that of the handle which the unit holds.
-const OWN_REFERENCES: usize = 3;
+/// With the other version's handle, that one's too.
+const OWN_REFERENCES: usize = if cfg!(feature = "tower-sessions-014") { 4 } else { 3 };
 
-/// The handle and the unit of a request. They hold each other; the end of the scope takes them apart.
+/// The handles and the unit of a request. They hold each other; the end of the scope takes them apart.
 pub(crate) struct RequestScope {
-    pub(crate) session: Session,
+    session: Session,
     pub(crate) unit: Arc<UnitOfWork>,
+    #[cfg(feature = "tower-sessions-014")]
+    beside: Beside,
 }
 
 impl RequestScope {
+    pub(crate) fn new(session: Session, unit: Arc<UnitOfWork>) -> Self {
+        unit.attach(&session);
+        Self {
+            #[cfg(feature = "tower-sessions-014")]
+            beside: Beside::new(&session),
+            session,
+            unit,
+        }
+    }
+
+    /// Gives the request what its handlers take.
+    pub(crate) fn give(&self, extensions: &mut Extensions) {
+        extensions.insert(self.session.clone());
+        extensions.insert(Cart::new(Arc::clone(&self.unit)));
+        #[cfg(feature = "tower-sessions-014")]
+        self.beside.give(extensions);
+    }
+
     /// Whether somebody besides the layer still has a handle: a body that is to be streamed, an upgraded connection, a task.
     pub(crate) fn is_shared(&self) -> bool {
+        #[cfg(feature = "tower-sessions-014")]
+        if self.beside.is_shared() {
+            return true;
+        }
         Arc::strong_count(&self.unit) > OWN_REFERENCES
+    }
+
+    /// Whether neither the session nor the cart was asked for anything.
+    pub(crate) fn is_untouched(&self) -> bool {
+        !self.has_news() && self.unit.is_untouched(&self.session)
+    }
+
+    /// Whether there is nothing to commit, so that the answer can leave at once.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.has_news() && self.unit.is_settled(&self.session)
+    }
+
+    /// Commits what the request changed. After a server error only a logout counts.
+    pub(crate) async fn finish(&self, server_error: bool) -> Outcome {
+        if !server_error && let Err(error) = self.merge().await {
+            return self.unit.outcome(Some(error));
+        }
+        Arc::clone(&self.unit).finish(self.session.clone(), server_error).await
+    }
+
+    /// Commits what was changed after the head of the answer was sent; an error if the client must not believe that it was
+    /// done.
+    pub(crate) async fn finish_late(&self, is_safe: bool) -> Option<StoreError> {
+        match self.merge().await {
+            Ok(()) => Arc::clone(&self.unit).finish_late(&self.session, is_safe).await,
+            Err(error) => Some(error),
+        }
+    }
+
+    /// Whether something was changed through the other version's handle.
+    fn has_news(&self) -> bool {
+        #[cfg(feature = "tower-sessions-014")]
+        return self.beside.is_modified();
+        #[cfg(not(feature = "tower-sessions-014"))]
+        false
+    }
+
+    #[cfg_attr(not(feature = "tower-sessions-014"), allow(clippy::unused_async, reason = "there is nothing to merge"))]
+    async fn merge(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "tower-sessions-014")]
+        self.beside.merge().await?;
+        Ok(())
     }
 }
 

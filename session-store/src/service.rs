@@ -16,7 +16,7 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, Cart, StoreError, cookie,
+    CacheStore, StoreError, cookie,
     cookie_keys::{Found, Protection},
     device::Client,
     expiry::not_chosen,
@@ -81,7 +81,6 @@ where
         let sent = found.map(|found| found.id);
         let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
-        unit.attach(&session);
         unit.came_from(Client {
             user_agent: request.headers().get(USER_AGENT).cloned(),
             address: self.settings.client_address.as_ref().and_then(|find| find.of(&request)),
@@ -93,9 +92,9 @@ where
         if is_safe && self.store.has_near() {
             unit.read_near();
         }
-        request.extensions_mut().insert(session.clone());
-        request.extensions_mut().insert(Cart::new(Arc::clone(&unit)));
-        ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(RequestScope { session, unit }), is_safe }
+        let scope = RequestScope::new(session, unit);
+        scope.give(request.extensions_mut());
+        ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(scope), is_safe }
     }
 }
 
@@ -149,18 +148,18 @@ where
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
             };
-            if scope.unit.is_untouched(&scope.session) {
+            if scope.is_untouched() {
                 return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
             }
             let settings = Arc::clone(&scope.unit.settings);
-            if scope.unit.is_settled(&scope.session) {
+            if scope.is_settled() {
                 let outcome = scope.unit.outcome(None);
                 let response = apply(outcome, response, *this.is_safe, &settings);
                 return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
             }
             let server_error = response.status().is_server_error();
             let commit = Detached::new(async move {
-                let outcome = Arc::clone(&scope.unit).finish(scope.session.clone(), server_error).await;
+                let outcome = scope.finish(server_error).await;
                 // The scope lives as long as the commit, which needs the handle's expiry.
                 (outcome, scope)
             });

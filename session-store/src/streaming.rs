@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -57,10 +56,10 @@ struct Open {
 impl Open {
     fn commit(&mut self) -> Option<Detached<Option<StoreError>>> {
         let (scope, is_safe) = (self.scope.take()?, self.is_safe);
-        if scope.unit.is_settled(&scope.session) {
+        if scope.is_settled() {
             return None;
         }
-        Some(Detached::new(async move { Arc::clone(&scope.unit).finish_late(&scope.session, is_safe).await }))
+        Some(Detached::new(async move { scope.finish_late(is_safe).await }))
     }
 }
 

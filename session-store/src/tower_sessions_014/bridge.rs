@@ -1,0 +1,188 @@
+//! The store of the other handle: ours.
+//!
+//! Locks of records are taken in one order: theirs, then ours. The unit of work, which our handle calls with its record locked, knows
+//! nothing of the other handle.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tower_sessions::{Session, session};
+use tower_sessions_core_014::{
+    self as theirs, SessionStore,
+    session::{Id, Record},
+    session_store,
+};
+
+use super::{
+    error_outwards, expiry_inwards, expiry_outwards,
+    look::{self, Data, look},
+};
+
+pub(super) struct Bridge {
+    ours: Session,
+    // Never held across an await.
+    state: Mutex<State>,
+    /// The handle that the application has; taken out when the request is done, since it holds this bridge.
+    theirs: Mutex<Option<theirs::Session>>,
+}
+
+struct State {
+    /// What both handles agreed on when the other one was last shown something, or brought something.
+    agreed: Option<Data>,
+    expiry: Option<theirs::Expiry>,
+    /// Whether there is something that the other handle has not been shown before it first asks.
+    sent: bool,
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No ids: this ends up in the debug output of every `Session`.
+        f.debug_struct("Bridge").finish_non_exhaustive()
+    }
+}
+
+impl Bridge {
+    pub(super) fn new(ours: Session, expiry: Option<theirs::Expiry>) -> Self {
+        let sent = ours.id().is_some();
+        Self { ours, state: Mutex::new(State { agreed: None, expiry, sent }), theirs: Mutex::default() }
+    }
+
+    pub(super) fn attach(&self, session: &theirs::Session) {
+        *self.theirs.lock() = Some(session.clone());
+    }
+
+    /// Ends the circle of handle and bridge.
+    pub(super) fn release(&self) {
+        // Dropped after the lock: it may be the last handle.
+        let session = self.theirs.lock().take();
+        drop(session);
+    }
+
+    fn attached(&self) -> Option<theirs::Session> {
+        self.theirs.lock().clone()
+    }
+
+    pub(super) async fn merge(&self, session: &theirs::Session) -> Result<(), session_store::Error> {
+        let data = look_at_theirs(session).await.map_err(unwrapped)?;
+        self.bring(&data).await
+    }
+
+    /// Brings what differs from what was agreed on; everything else is as our handle has it.
+    async fn bring(&self, data: &Data) -> session_store::Result<()> {
+        let (agreed, sent) = {
+            let state = self.state.lock();
+            (state.agreed.clone(), state.sent)
+        };
+        if agreed.is_none() && sent {
+            // It was emptied before anybody asked what was in it.
+            self.ours.clear().await;
+        }
+        let agreed = agreed.unwrap_or_default();
+        for (key, value) in data.iter().filter(|(key, value)| agreed.get(*key) != Some(value)) {
+            self.ours.insert_value(key, value.clone()).await.map_err(outwards)?;
+        }
+        for key in agreed.keys().filter(|key| !data.contains_key(*key)) {
+            self.ours.remove_value(key).await.map_err(outwards)?;
+        }
+        let chosen = self.attached().map(|session| session.expiry());
+        let news = {
+            let mut state = self.state.lock();
+            state.agreed = Some(data.clone());
+            chosen.filter(|chosen| *chosen != state.expiry).inspect(|chosen| state.expiry = *chosen)
+        };
+        if let Some(expiry) = news {
+            self.ours.set_expiry(expiry.map(expiry_inwards));
+        }
+        Ok(())
+    }
+
+    /// Lets the other handle know the session's own expiry, unless the application has set one through it.
+    fn show_expiry(&self) {
+        let (session, expiry) = (self.attached(), self.ours.expiry().map(expiry_outwards));
+        let mut state = self.state.lock();
+        if let Some(session) = session
+            && session.expiry() == state.expiry
+            && expiry != state.expiry
+        {
+            session.set_expiry(expiry);
+            state.expiry = expiry;
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for Bridge {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        self.save(record).await?;
+        if let Some(id) = self.ours.id() {
+            record.id = Id(id.0);
+        }
+        Ok(())
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        if look::shows(&record.data) {
+            return Ok(());
+        }
+        self.bring(&record.data).await?;
+        self.ours.save().await.map_err(outwards)
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        let data = look_at_ours(&self.ours).await.map_err(outwards)?;
+        self.state.lock().agreed = Some(data.clone());
+        self.show_expiry();
+        Ok(Some(Record { id: *id, data, expiry_date: self.ours.expiry_date() }))
+    }
+
+    async fn delete(&self, _id: &Id) -> session_store::Result<()> {
+        if look::is_under_way() {
+            return Ok(());
+        }
+        let done = match self.attached() {
+            // `cycle_id` forgets the id before it calls, with the record locked; `flush` and `delete` after.
+            Some(session) if session.id().is_none() => self.ours.cycle_id().await,
+            // `flush` empties the record before it calls, `delete` does not.
+            Some(session) if look_at_theirs(&session).await.map_err(unwrapped)?.is_empty() => {
+                self.state.lock().agreed = Some(Data::default());
+                self.ours.flush().await
+            }
+            _ => self.ours.delete().await,
+        };
+        done.map_err(outwards)
+    }
+}
+
+/// A handle without an id would take the one of the record: it is made to forget it.
+async fn look_at_ours(session: &Session) -> Result<Data, session::Error> {
+    look(async {
+        let had_id = session.id().is_some();
+        session.save().await?;
+        if had_id { Ok(()) } else { session.cycle_id().await }
+    })
+    .await
+}
+
+async fn look_at_theirs(session: &theirs::Session) -> Result<Data, theirs::session::Error> {
+    look(async {
+        let had_id = session.id().is_some();
+        session.save().await?;
+        if had_id { Ok(()) } else { session.cycle_id().await }
+    })
+    .await
+}
+
+fn outwards(error: session::Error) -> session_store::Error {
+    match error {
+        session::Error::Store(error) => error_outwards(error),
+        session::Error::SerdeJson(error) => session_store::Error::Encode(error.to_string()),
+    }
+}
+
+fn unwrapped(error: theirs::session::Error) -> session_store::Error {
+    match error {
+        theirs::session::Error::Store(error) => error,
+        theirs::session::Error::SerdeJson(error) => session_store::Error::Encode(error.to_string()),
+    }
+}
