@@ -18,6 +18,7 @@ const EXAMPLES: &str = "Examples:
   cache-node cluster status --watch --dir ./cart-cluster
   redis-cli -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME mymaster
   curl http://127.0.0.1:9379/v1/nodes
+  curl http://127.0.0.1:9379/metrics
 
 The nodes are processes of their own: they go on when the controller dies, and the next start in the same folder takes them over.
 SIGTERM and Ctrl-C end the replicas first and the primary last, with their data saved.";

@@ -1,7 +1,7 @@
 //! What happened to the cluster: a ring that is read later, and a channel that is followed.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use crate::cluster::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
 
 /// What kind of thing happened; the names are those of ElastiCache's notifications, where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum EventKind {
     CreateReplicationGroupComplete,
     ControllerStarted,
@@ -64,6 +64,23 @@ pub(super) struct Events {
 struct Ring {
     kept: VecDeque<Event>,
     last_id: u64,
+    /// Those that the ring has no room for any more.
+    dropped: u64,
+    counts: BTreeMap<EventKind, u64>,
+}
+
+/// How many events there were in the controller's life.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EventCounts {
+    pub(super) by_kind: BTreeMap<EventKind, u64>,
+    /// Those that `/v1/events` has no more.
+    pub(super) dropped: u64,
+}
+
+impl EventCounts {
+    pub(super) fn of(&self, kind: EventKind) -> u64 {
+        self.by_kind.get(&kind).copied().unwrap_or_default()
+    }
 }
 
 impl Default for Events {
@@ -90,9 +107,11 @@ impl Events {
         }
         let mut ring = self.ring.lock();
         ring.last_id += 1;
+        *ring.counts.entry(kind).or_default() += 1;
         let event = Event { id: ring.last_id, unix_ms: unix_ms(), kind, node: node.map(str::to_owned), text };
         if ring.kept.len() == EVENTS_KEPT_MAX {
             ring.kept.pop_front();
+            ring.dropped += 1;
         }
         ring.kept.push_back(event.clone());
         // Sent below the lock, so that followers see the order of the ring. Nobody may be following.
@@ -103,6 +122,11 @@ impl Events {
     /// The kept events with an id above `after`, oldest first.
     pub(super) fn since(&self, after: u64) -> Vec<Event> {
         self.ring.lock().kept.iter().filter(|event| event.id > after).cloned().collect()
+    }
+
+    pub(super) fn counts(&self) -> EventCounts {
+        let ring = self.ring.lock();
+        EventCounts { by_kind: ring.counts.clone(), dropped: ring.dropped }
     }
 
     /// Events from now on.
@@ -129,5 +153,8 @@ mod tests {
         let kept = events.since(0);
         assert_eq!((kept.len(), kept[0].id), (EVENTS_KEPT_MAX, 6));
         assert_eq!(events.since(EVENTS_KEPT_MAX as u64 + 4).len(), 1);
+        let counts = events.counts();
+        assert_eq!((counts.dropped, counts.of(EventKind::NodeFailed)), (5, EVENTS_KEPT_MAX as u64 + 5));
+        assert_eq!(counts.of(EventKind::FailoverComplete), 0);
     }
 }

@@ -99,8 +99,15 @@ impl Settings {
 
     /// The arguments of a node's process. Every node starts fenced, as a replica of nobody: it takes no write until the controller, which
     /// alone knows that no other primary lives, says `REPLICAOF NO ONE`.
-    pub(super) fn node_arguments(&self, port: u16, folder: &str, maxmemory: Option<&str>) -> Vec<String> {
+    pub(super) fn node_arguments(
+        &self,
+        port: u16,
+        metrics_port: Option<u16>,
+        folder: &str,
+        maxmemory: Option<&str>,
+    ) -> Vec<String> {
         let host = Ipv4Addr::LOCALHOST.to_string();
+        let metrics_port = metrics_port.map(|port| port.to_string());
         let port = port.to_string();
         let mut words: Vec<&str> = vec!["--bind", &host, "--port", &port, "--dir", folder, "--replicaof", &host, NOWHERE];
         words.extend(self.copying());
@@ -114,6 +121,9 @@ impl Settings {
         });
         if self.is_own_program {
             words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
+        }
+        if let Some(port) = &metrics_port {
+            words.extend(["--metrics-port", port]);
         }
         if let Some(maxmemory) = maxmemory {
             words.extend(["--maxmemory", maxmemory]);

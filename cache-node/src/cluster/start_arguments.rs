@@ -8,9 +8,10 @@ use crate::cluster::{
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 10] = [
     ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
+    ("metrics-port", "each node has one of its own, which /v1/targets tells Prometheus"),
     ("bind", "the nodes listen on loopback alone"),
     ("dir", "each node has a folder in that of the cluster: --dir in front of --"),
     ("replicaof", "the controller says who follows whom"),

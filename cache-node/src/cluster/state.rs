@@ -41,6 +41,9 @@ pub(super) struct State {
 pub(super) struct MemberState {
     pub(super) name: String,
     pub(super) port: u16,
+    /// Port of `/metrics`; none of a node that was never started with one.
+    #[serde(default)]
+    pub(super) metrics_port: Option<u16>,
     pub(super) process: Option<ProcessId>,
 }
 
@@ -166,7 +169,7 @@ mod tests {
         let folder = Folder::open(&place.path().join("cluster")).unwrap();
         assert_eq!(folder.load().unwrap(), None);
         let mut state = State::new("node-1".to_owned());
-        state.members.push(MemberState { name: "node-1".to_owned(), port: 7000, process: None });
+        state.members.push(MemberState { name: "node-1".to_owned(), port: 7000, metrics_port: Some(7001), process: None });
         assert_eq!(state.id.len(), 40);
         folder.store(&state).unwrap();
         assert_eq!(folder.load().unwrap(), Some(state));

@@ -72,6 +72,7 @@ mod tests {
             role: Role::Primary,
             state: NodeState::Down,
             address: "127.0.0.1:7001".parse().unwrap(),
+            metrics: None,
             pid: None,
             offset: 12,
             lag_bytes: 0,

@@ -35,6 +35,9 @@ pub(super) struct NodeView {
     pub(super) role: Role,
     pub(super) state: NodeState,
     pub(super) address: SocketAddr,
+    /// Where its `/metrics`, `/healthz` and `/readyz` are.
+    #[serde(default)]
+    pub(super) metrics: Option<SocketAddr>,
     pub(super) pid: Option<u32>,
     /// Bytes of the replication history that it has applied, as it last said.
     pub(super) offset: u64,

@@ -10,4 +10,6 @@ mod row;
 mod sample;
 mod table;
 
+#[cfg(feature = "cluster")]
+pub(crate) use format::{Format, Labels, Number, Series};
 pub(crate) use listener::start;

@@ -43,3 +43,20 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[&str]) 
     let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
     Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
+
+/// The body, put together where it came in chunks.
+pub fn unchunked(answer: &Answer) -> String {
+    if answer.header("transfer-encoding") != Some("chunked") {
+        return answer.body.clone();
+    }
+    let (mut whole, mut rest) = (String::new(), answer.body.as_str());
+    while let Some((length, tail)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            break;
+        }
+        whole.push_str(&tail[..length]);
+        rest = &tail[length + 2..];
+    }
+    whole
+}

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod content;
 pub mod http;
 pub mod process;
+pub mod prometheus;
 pub mod random;
 pub mod redis_server;
 pub mod value;

@@ -24,6 +24,7 @@ use crate::cluster::{
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) port: u16,
+    pub(super) metrics_port: Option<u16>,
     pub(super) folder: PathBuf,
     pub(super) process: Option<NodeProcess>,
     /// Counts the processes; words about an earlier one are void.
@@ -54,6 +55,7 @@ impl Member {
         Ok(Member {
             name: recorded.name.clone(),
             port: recorded.port,
+            metrics_port: recorded.metrics_port,
             folder: cluster_folder.join(&recorded.name),
             process,
             life: 0,
@@ -72,8 +74,18 @@ impl Member {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// Where its `/metrics` is.
+    pub(super) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
     pub(super) fn recorded(&self) -> MemberState {
-        MemberState { name: self.name.clone(), port: self.port, process: self.process.as_ref().map(|process| process.id) }
+        MemberState {
+            name: self.name.clone(),
+            port: self.port,
+            metrics_port: self.metrics_port,
+            process: self.process.as_ref().map(|process| process.id),
+        }
     }
 
     /// Starts the node's process, fenced. A process of an earlier controller that was never recorded is ended first.
@@ -83,10 +95,16 @@ impl Member {
         if TcpListener::bind(self.address()).is_err() {
             self.port = free_port()?;
         }
+        // Another program has no such port.
+        self.metrics_port = match self.metrics_address() {
+            _ if !settings.is_own_program => None,
+            Some(address) if TcpListener::bind(address).is_ok() => Some(address.port()),
+            _ => Some(free_port()?),
+        };
         let folder = self.folder.to_str().ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{}: the path is not valid UTF-8", self.folder.display()))
         })?;
-        let arguments = settings.node_arguments(self.port, folder, maxmemory);
+        let arguments = settings.node_arguments(self.port, self.metrics_port, folder, maxmemory);
         self.process = Some(NodeProcess::start(&settings.program, &arguments, &self.folder)?);
         self.restart_at = None;
         Ok(())

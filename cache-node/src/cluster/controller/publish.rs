@@ -28,6 +28,7 @@ fn node(member: &Member, state: &State, primary_offset: u64) -> NodeView {
         role,
         state: node_state(member, role, state),
         address: member.address(),
+        metrics: member.metrics_address(),
         pid: member.process.as_ref().map(|process| process.id.pid),
         offset,
         lag_bytes: if role == Role::Replica { primary_offset.saturating_sub(offset) } else { 0 },

@@ -5,13 +5,19 @@ use http_body_util::{BodyExt as _, Either, Full, channel::Channel};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use serde::Serialize;
 
-use crate::cluster::{
-    http::{Endpoints, Http},
-    view::View,
+use crate::{
+    cluster::{
+        http::{
+            Endpoints, Http,
+            metrics::{self, Figures},
+        },
+        view::View,
+    },
+    metrics::Format,
 };
 
 /// A whole answer, or lines that come while a command runs.
@@ -39,12 +45,20 @@ impl Http {
                 Ok(after) => json(StatusCode::OK, &serde_json::json!({ "events": self.desk.events.since(after) })),
                 Err(text) => fault(StatusCode::BAD_REQUEST, text),
             },
+            "/v1/targets" => json(StatusCode::OK, &metrics::targets(self.endpoints.http, &view)),
+            "/metrics" => {
+                let format = Format::wanted(request.headers().get_all(ACCEPT));
+                match format.render(Figures { view, counts: self.desk.events.counts() }) {
+                    Some(text) => with_type(StatusCode::OK, format.content_type(), Either::Left(Full::new(Bytes::from(text)))),
+                    None => fault(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written"),
+                }
+            }
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
             "/readyz" if view.primary.is_some() => json(StatusCode::OK, &serde_json::json!({ "status": "ready" })),
             "/readyz" => fault(StatusCode::SERVICE_UNAVAILABLE, "no node serves as the primary"),
             _ => fault(
                 StatusCode::NOT_FOUND,
-                "there are GET /v1/endpoints, /v1/nodes, /v1/events?after=ID, /healthz and /readyz, and POST /v1/commands",
+                "there are GET /v1/endpoints, /v1/nodes, /v1/events?after=ID, /v1/targets, /metrics, /healthz and /readyz, and POST /v1/commands",
             ),
         }
     }

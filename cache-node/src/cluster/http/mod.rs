@@ -2,6 +2,7 @@
 
 mod answer;
 mod command;
+mod metrics;
 
 use std::{convert::Infallible, net::SocketAddr};
 
