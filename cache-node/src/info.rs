@@ -293,7 +293,7 @@ fn replication(ctx: &Context<'_>) -> String {
     let backlog = shared.journal.backlog();
     let (size, start) = backlog.unwrap_or((ctx.config.repl_backlog_size, offset));
     fields.extend([
-        ("master_failover_state", "no-failover".to_owned()),
+        ("master_failover_state", replication.failover_state().name().to_owned()),
         ("master_replid", ids.id),
         ("master_replid2", former),
         ("master_repl_offset", offset.to_string()),

@@ -16,68 +16,13 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use support::{
-    RedisServer, Value, Wire,
+    Value, Wire,
     content::{Content, assert_same, content, info},
     process::Binary,
+    server::{Kind, Server},
     wait_until,
 };
 use tempfile::TempDir;
-
-/// Either kind of server.
-enum Server {
-    Node(Binary, #[allow(dead_code, reason = "kept until the server has ended")] TempDir),
-    Redis(RedisServer, #[allow(dead_code, reason = "kept until the server has ended")] TempDir),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Node,
-    Redis,
-}
-
-impl Server {
-    fn start(kind: Kind, more: &[&str]) -> Server {
-        let folder = TempDir::new().unwrap();
-        let dir = folder.path().to_str().unwrap().to_owned();
-        match kind {
-            Kind::Node => {
-                let directives = [&["--port", "0", "--dir", &dir], more].concat();
-                Server::Node(Binary::start(&directives), folder)
-            }
-            Kind::Redis => {
-                let directives = [&["--dir", &dir, "--repl-diskless-sync-delay", "0"], more].concat();
-                Server::Redis(RedisServer::start_with(&directives), folder)
-            }
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        match self {
-            Server::Node(node, _) => node.address,
-            Server::Redis(redis, _) => redis.address,
-        }
-    }
-
-    fn wire(&self) -> Wire {
-        Wire::connect(self.address())
-    }
-
-    fn info(&self, field: &str) -> String {
-        info(&mut self.wire(), field)
-    }
-
-    fn number(&self, field: &str) -> u64 {
-        self.info(field).parse().unwrap()
-    }
-
-    fn follow(&self, primary: &Server) {
-        assert_eq!(self.wire().run(&format!("REPLICAOF 127.0.0.1 {}", primary.address().port())), Value::ok());
-    }
-
-    fn wait_for_link(&self) {
-        wait_until("the link is up", || self.info("master_link_status") == "up");
-    }
-}
 
 /// A client that writes everything that changes keys, until it is told to stop.
 struct Writer {

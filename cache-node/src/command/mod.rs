@@ -73,7 +73,11 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
             plain.extend(rest.map_while(|args| plain_command(ctx, args)));
         }
         if plain.is_empty() {
-            execute(ctx, requests.args(bytes, next), reply);
+            let args = requests.args(bytes, next);
+            if is_postponed(ctx, args) {
+                break;
+            }
+            execute(ctx, args, reply);
             next += 1;
             continue;
         }
@@ -142,6 +146,21 @@ fn run_plain(
         ctx.client.entry.last_command.store(*index as u32, Ordering::Relaxed);
     }
     done
+}
+
+/// Whether a request is to be run later: FAILOVER is under way, and it may write. The connection then waits for the end of that.
+pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
+    const MAY_WRITE: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
+    if !ctx.shared.gate.has(Hindrance::Failover) || !ctx.client.is_authenticated {
+        return false;
+    }
+    let Some(spec) = table::find(args.at(0)).map(|index| &table::TABLE[index]) else { return false };
+    let may_write = match &ctx.client.transaction {
+        Some(transaction) => spec.name == "EXEC" && transaction.has(MAY_WRITE),
+        None => spec.flags.has(MAY_WRITE),
+    };
+    ctx.client.is_postponed |= may_write;
+    may_write
 }
 
 /// Runs one request and writes its reply.

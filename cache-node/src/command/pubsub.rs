@@ -13,7 +13,7 @@ use crate::{
 };
 
 const SUBSCRIPTION: Flags = Flags::PUBSUB.and(Flags::NOSCRIPT).and(Flags::WHILE_SUBSCRIBED).and(Flags::LOADING).and(Flags::STALE);
-const PUBLISH: Flags = Flags::PUBSUB.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
+const PUBLISH: Flags = Flags::PUBSUB.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST).and(Flags::MAY_REPLICATE);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {

@@ -1,4 +1,4 @@
-//! REPLICAOF, ROLE, PSYNC, REPLCONF, WAIT, WAITAOF.
+//! REPLICAOF, FAILOVER, ROLE, PSYNC, REPLCONF, WAIT, WAITAOF.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     keyspace::Keys,
     node::Hindrance,
     protocol::{Args, Reply},
-    replication::{PrimaryAddress, SyncRequest, Wait, WaitFor},
+    replication::{FailoverRequest, FailoverState, PrimaryAddress, SyncRequest, Wait, WaitFor},
 };
 
 const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::STALE);
@@ -23,6 +23,7 @@ const SYNC: Flags = ADMIN.and(Flags::NO_MULTI);
 pub(crate) const COMMANDS: &[Spec] = rows! {
     "REPLICAOF" 3 ADMIN.and(Flags::LOADING), "server" NONE Both(replicaof) "5.0.0" "Configures a server as replica of another, or promotes it to a master.";
     "SLAVEOF" 3 ADMIN.and(Flags::LOADING), "server" NONE Both(replicaof) "1.0.0" "Sets a Redis server as a replica of another, or promotes it to being a master.";
+    "FAILOVER" -1 ADMIN, "server" NONE Both(failover) "6.2.0" "Starts a coordinated failover from a server to one of its replicas.";
     "ROLE" 1 ANY_TIME.and(Flags::FAST), "server" NONE Client(role) "2.8.12" "Returns the replication role.";
     "PSYNC" -3 SYNC, "server" NONE Client(psync) "2.8.0" "An internal command used in replication.";
     "SYNC" 1 SYNC, "server" NONE Client(sync) "1.0.0" "An internal command used in replication.";
@@ -37,28 +38,59 @@ fn replicaof(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: 
     if shared.gate.has(Hindrance::Loading) && !shared.replication.lacks_data() {
         return Err(CommandError::LOADING);
     }
-    let primary = if is_word(args.at(1), "NO") && is_word(args.at(2), "ONE") {
-        None
-    } else {
-        let port = integer(args.at(2)).ok().and_then(|port| u16::try_from(port).ok());
-        let port = port.ok_or(CommandError::fixed("ERR Invalid master port"))?;
-        let host = std::str::from_utf8(args.at(1))
-            .ok()
-            .filter(|host| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()));
-        let host = host.ok_or(CommandError::fixed("ERR Invalid master host"))?;
-        Some(PrimaryAddress { host: host.to_owned(), port })
-    };
+    if shared.replication.failover_state() != FailoverState::None {
+        return Err(CommandError::fixed("ERR REPLICAOF not allowed while failing over."));
+    }
+    let primary =
+        if is_word(args.at(1), "NO") && is_word(args.at(2), "ONE") { None } else { Some(address(args.at(1), args.at(2))?) };
     if primary.is_some() && shared.replication.primary() == primary {
         reply.simple("OK Already connected to specified master");
         return Ok(());
     }
-    shared.replication.follow(shared, keys, primary.clone(), ctx.now);
-    // What CONFIG REWRITE writes.
-    let changed = shared.change_config(|config| {
-        config.replicaof = primary;
-        Ok(())
-    });
-    changed.map_err(|error| CommandError::new(error.to_string()))?;
+    shared.replication.take_role(shared, keys, primary, ctx.now);
+    reply.ok();
+    Ok(())
+}
+
+fn address(host: &[u8], port: &[u8]) -> Result<PrimaryAddress, CommandError> {
+    let port = integer(port).ok().and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or(CommandError::fixed("ERR Invalid master port"))?;
+    let host = std::str::from_utf8(host).ok().filter(|host| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()));
+    let host = host.ok_or(CommandError::fixed("ERR Invalid master host"))?;
+    Ok(PrimaryAddress { host: host.to_owned(), port })
+}
+
+fn failover(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let shared = ctx.shared;
+    if args.len() == 2 && is_word(args.at(1), "ABORT") {
+        if !shared.replication.abort_failover(shared, keys, ctx.now) {
+            return Err(CommandError::fixed("ERR No failover in progress."));
+        }
+        reply.ok();
+        return Ok(());
+    }
+    let mut request = FailoverRequest { target: None, is_forced: false, timeout: None };
+    let mut options = args.from(1).iter();
+    while let Some(option) = options.next() {
+        match option {
+            word if is_word(word, "TO") && request.target.is_none() => {
+                let (Some(host), Some(port)) = (options.next(), options.next()) else { return Err(CommandError::SYNTAX) };
+                // A name that nobody can have is that of no replica.
+                integer(port)?;
+                let nobody = CommandError::fixed("ERR FAILOVER target HOST and PORT is not a replica.");
+                request.target = Some(address(host, port).map_err(|_| nobody)?);
+            }
+            word if is_word(word, "TIMEOUT") && request.timeout.is_none() => {
+                let milliseconds = integer(options.next().ok_or(CommandError::SYNTAX)?)?;
+                let milliseconds = u64::try_from(milliseconds).ok().filter(|milliseconds| *milliseconds > 0);
+                let milliseconds = milliseconds.ok_or(CommandError::fixed("ERR FAILOVER timeout must be greater than 0"))?;
+                request.timeout = Some(Duration::from_millis(milliseconds));
+            }
+            word if is_word(word, "FORCE") && !request.is_forced => request.is_forced = true,
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    shared.replication.begin_failover(shared, keys, request).map_err(CommandError::fixed)?;
     reply.ok();
     Ok(())
 }
@@ -91,10 +123,28 @@ fn role(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn psync(ctx: &mut Context<'_>, args: Args<'_>, _: &mut Reply) -> Outcome {
     let offset = integer(args.at(2))?;
+    if args.get(3).is_some_and(|word| is_word(word, "FAILOVER")) {
+        take_over(ctx, args.at(1))?;
+    }
     // Offsets count from 1 here: the one of the next byte. `?` and -1 ask for a snapshot.
     let offset = u64::try_from(offset).ok().and_then(|offset| offset.checked_sub(1));
     let wanted = offset.map(|offset| (String::from_utf8_lossy(args.at(1)).into_owned(), offset));
     begin_sync(ctx, wanted, false)
+}
+
+/// The primary hands its role to this replica.
+fn take_over(ctx: &mut Context<'_>, id: &[u8]) -> Outcome {
+    let (shared, replication) = (ctx.shared, &ctx.shared.replication);
+    let mut keys = shared.keyspace.lock_all(0, ctx.now, shared);
+    if replication.primary().is_none() {
+        return Err(CommandError::fixed("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    if replication.ids().id.as_bytes() != id {
+        return Err(CommandError::fixed("ERR PSYNC FAILOVER replid must match my replid."));
+    }
+    tracing::info!(from = %ctx.client.entry.address, "the primary hands its role to this node");
+    replication.take_role(shared, &mut keys, None, ctx.now);
+    Ok(())
 }
 
 fn sync(ctx: &mut Context<'_>, _: Args<'_>, _: &mut Reply) -> Outcome {
@@ -103,6 +153,9 @@ fn sync(ctx: &mut Context<'_>, _: Args<'_>, _: &mut Reply) -> Outcome {
 
 /// The connection becomes a replica's, once what stands before is answered.
 fn begin_sync(ctx: &mut Context<'_>, wanted: Option<(String, u64)>, is_old: bool) -> Outcome {
+    if ctx.shared.replication.failover_state() != FailoverState::None {
+        return Err(CommandError::fixed("NOMASTERLINK Can't SYNC while failing over"));
+    }
     let hints = ctx.client.sync_hints.take().map(|hints| *hints).unwrap_or_default();
     ctx.client.sync = Some(Box::new(SyncRequest { hints, wanted, is_old }));
     ctx.client.closes_after_reply = true;

@@ -17,8 +17,8 @@ const EVAL_RO: Flags = EVAL.and(Flags::READONLY);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
-    "EVAL" -3 EVAL, "scripting" NONE Both(eval) "2.6.0" "Executes a server-side Lua script.";
-    "EVALSHA" -3 EVAL, "scripting" NONE Both(evalsha) "2.6.0" "Executes a server-side Lua script by SHA1 digest.";
+    "EVAL" -3 EVAL.and(Flags::MAY_REPLICATE), "scripting" NONE Both(eval) "2.6.0" "Executes a server-side Lua script.";
+    "EVALSHA" -3 EVAL.and(Flags::MAY_REPLICATE), "scripting" NONE Both(evalsha) "2.6.0" "Executes a server-side Lua script by SHA1 digest.";
     "EVAL_RO" -3 EVAL_RO, "scripting" NONE Both(eval_ro) "7.0.0" "Executes a read-only server-side Lua script.";
     "EVALSHA_RO" -3 EVAL_RO, "scripting" NONE Both(evalsha_ro) "7.0.0" "Executes a read-only server-side Lua script by SHA1 digest.";
     "SCRIPT" -2 Flags::NOSCRIPT, "scripting" NONE Client(script) "2.6.0" "A container for Lua scripts management commands.";

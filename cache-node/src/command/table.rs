@@ -56,10 +56,12 @@ impl Flags {
     pub(crate) const LOADING: Flags = Flags(1 << 13);
     pub(crate) const STALE: Flags = Flags(1 << 14);
     pub(crate) const SKIP_MONITOR: Flags = Flags(1 << 15);
+    /// What it does goes to replicas, although it is none that writes by itself.
+    pub(crate) const MAY_REPLICATE: Flags = Flags(1 << 16);
     /// Runs a script, whose commands may need memory.
     pub(crate) const RUNS_SCRIPT: Flags = Flags(1 << 17);
 
-    const NAMES: [(Flags, &'static str); 12] = [
+    const NAMES: [(Flags, &'static str); 13] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -72,6 +74,7 @@ impl Flags {
         (Flags::FAST, "fast"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::MAY_REPLICATE, "may_replicate"),
     ];
 
     pub(crate) const fn and(self, other: Flags) -> Flags {

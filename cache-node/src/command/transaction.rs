@@ -42,6 +42,13 @@ pub(crate) struct Watch {
     keys: Vec<(usize, Vec<u8>)>,
 }
 
+impl Transaction {
+    /// Whether a command of its queue has one of these flags.
+    pub(super) fn has(&self, flags: Flags) -> bool {
+        self.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(flags))
+    }
+}
+
 pub(crate) fn queue(ctx: &mut Context<'_>, index: usize, args: Args<'_>) -> Outcome {
     let Some(transaction) = ctx.client.transaction.as_mut() else { return Ok(()) };
     let request = args.to_owned();
@@ -76,7 +83,7 @@ fn discard(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     let transaction = ctx.client.end_transaction().ok_or(CommandError::fixed("ERR EXEC without MULTI"))?;
-    let queues = |flags| transaction.queue.iter().any(|(index, _)| table::TABLE[*index].flags.has(flags));
+    let queues = |flags| transaction.has(flags);
     let refusal = if transaction.has_failed {
         Err(CommandError::EXEC_ABORT)
     } else if !ctx.shared.gate.is_open()

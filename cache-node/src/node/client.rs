@@ -28,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) written_offset: u64,
     /// QUIT, a protocol error: the reply goes out, then the connection ends.
     pub(crate) closes_after_reply: bool,
+    /// The next request waits for the end of a failover.
+    pub(crate) is_postponed: bool,
     /// What REPLCONF told: `None` for all that are no replicas.
     pub(crate) sync_hints: Option<Box<Hints>>,
     /// PSYNC: the connection becomes a replica's.
@@ -54,6 +56,7 @@ impl Client {
             subscribed: None,
             written_offset: 0,
             closes_after_reply: false,
+            is_postponed: false,
             sync_hints: None,
             sync: None,
             wait: None,

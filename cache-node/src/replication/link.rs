@@ -16,7 +16,7 @@ use crate::{
         Expired, load_while,
         rdb::{Decoder, RdbError},
     },
-    replication::{LinkState, PrimaryAddress, wire::PrimaryWire},
+    replication::{FailoverState, LinkState, PrimaryAddress, wire::PrimaryWire},
     server::now,
 };
 
@@ -119,12 +119,18 @@ fn introduce(shared: &Shared, wire: &mut PrimaryWire<'_>) -> Result<(), LinkErro
 /// Asks for the stream, and takes a snapshot first where it cannot be gone on with. Gives the database that the stream has selected.
 fn synchronize(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64) -> Result<usize, LinkError> {
     let replication = &shared.replication;
-    let offset = shared.journal.offset();
+    // Offsets count from 1 here: the one of the next byte.
+    let (id, next) = (replication.ids().id, (shared.journal.offset() + 1).to_string());
+    let is_failover = replication.failover_state() == FailoverState::InProgress;
     let answer = match shared.journal.backlog() {
-        // Offsets count from 1 here: the one of the next byte.
-        Some(_) => wire.ask(&[b"PSYNC", replication.ids().id.as_bytes(), (offset + 1).to_string().as_bytes()])?,
+        // It becomes the primary by this.
+        Some(_) if is_failover => wire.ask(&[b"PSYNC", id.as_bytes(), next.as_bytes(), b"FAILOVER"])?,
+        Some(_) => wire.ask(&[b"PSYNC", id.as_bytes(), next.as_bytes()])?,
         None => wire.ask(&[b"PSYNC", b"?", b"-1"])?,
     };
+    if is_failover {
+        replication.successor_answered(shared, answer.starts_with("+CONTINUE") || answer.starts_with("+FULLRESYNC"));
+    }
     let words: Vec<&str> = answer.split(' ').collect();
     match words[..] {
         ["+CONTINUE"] => Ok(replication.stream_db()),

@@ -1,5 +1,6 @@
 //! Replication: who follows whom, in Redis's own protocol. A node is a primary or follows one; either way others may follow it.
 
+mod failover;
 mod link;
 mod primary;
 mod replicas;
@@ -7,6 +8,8 @@ mod sync;
 mod wait;
 mod wire;
 
+use failover::Failover;
+pub(crate) use failover::{FailoverRequest, FailoverState};
 use link::LinkError;
 pub(crate) use link::start as start_link;
 pub(crate) use primary::serve as serve_replica;
@@ -109,6 +112,9 @@ pub(crate) struct Replication {
     link: Mutex<Link>,
     /// A snapshot of the primary is on its way, or did not arrive whole: what was here before is gone from memory.
     lacks_data: AtomicBool,
+    failover: Mutex<Failover>,
+    /// Told when writes that waited for a failover may go on.
+    pub(crate) resumed: Notify,
     /// The database that the stream of the primary has selected.
     stream_db: AtomicUsize,
     pub(crate) replicas: Replicas,
@@ -129,6 +135,8 @@ impl Replication {
             epoch: AtomicU64::new(0),
             link: Mutex::new(Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() }),
             lacks_data: AtomicBool::new(false),
+            failover: Mutex::default(),
+            resumed: Notify::new(),
             stream_db: AtomicUsize::new(0),
             replicas: Replicas::default(),
             acknowledged: Notify::new(),
@@ -196,8 +204,18 @@ impl Replication {
         }
     }
 
-    /// Follows another node, or none. `keys` have every shard locked.
-    pub(crate) fn follow(&self, shared: &Shared, keys: &mut Keys<'_>, primary: Option<PrimaryAddress>, now: Now) {
+    /// Follows another node, or none, and has CONFIG REWRITE write that. `keys` have every shard locked.
+    pub(crate) fn take_role(&self, shared: &Shared, keys: &mut Keys<'_>, primary: Option<PrimaryAddress>, now: Now) {
+        self.follow(shared, keys, primary.clone(), now);
+        let changed = shared.change_config(|config| {
+            config.replicaof = primary;
+            Ok(())
+        });
+        // Nothing in it can be wrong.
+        drop(changed);
+    }
+
+    fn follow(&self, shared: &Shared, keys: &mut Keys<'_>, primary: Option<PrimaryAddress>, now: Now) {
         let mut current = self.primary.lock();
         if *current == primary {
             return;
@@ -306,7 +324,9 @@ impl Replication {
         let config = shared.config();
         if !self.replicas.is_empty() {
             let since = now.unix_ms.saturating_sub(self.last_ping_ms.load(Ordering::Relaxed));
-            if since >= config.repl_ping_replica_period.as_millis() as u64 && self.primary.lock().is_none() {
+            let is_handing_over = self.failover_state() != FailoverState::None;
+            let may_ping = !is_handing_over && self.primary.lock().is_none();
+            if may_ping && since >= config.repl_ping_replica_period.as_millis() as u64 {
                 self.last_ping_ms.store(now.unix_ms, Ordering::Relaxed);
                 let mut request = Vec::new();
                 encode_request(&mut request, [b"PING".as_slice()].into_iter());
@@ -317,6 +337,7 @@ impl Replication {
             self.replicas.close_silent(now, silence_max);
         }
         self.judge(shared, now);
+        self.continue_failover(shared);
     }
 
     /// Opens and closes the gate for what the role and the replicas allow.
@@ -356,6 +377,7 @@ impl Replication {
             shared.journal.barrier.replicated(offset);
         }
         self.acknowledged.notify_waiters();
+        self.continue_failover(shared);
     }
 
     /// Wakes the link's thread, so that it sees that the node ends.

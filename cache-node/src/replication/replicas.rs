@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::{
     keyspace::Now,
     node::{ClientEntry, Journal},
-    replication::Hints,
+    replication::{Hints, PrimaryAddress},
 };
 
 /// How far a replica is.
@@ -58,8 +58,13 @@ impl Replica {
     }
 
     /// Where it is, as others know it.
+    pub(crate) fn place(&self) -> PrimaryAddress {
+        PrimaryAddress { host: self.hints.address(self.client.address.ip()), port: self.hints.listening_port }
+    }
+
     fn address(&self) -> String {
-        format!("{}:{}", self.hints.address(self.client.address.ip()), self.hints.listening_port)
+        let PrimaryAddress { host, port } = self.place();
+        format!("{host}:{port}")
     }
 
     pub(super) fn come_online(&self, now: Now) {

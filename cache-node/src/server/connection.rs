@@ -21,7 +21,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::{
     command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
-    node::Client,
+    node::{Client, Hindrance},
     protocol::{Limits, ProtocolError, Reply, RequestParser, Requests},
     replication::{self, Wait, serve_replica},
     server::{
@@ -282,6 +282,9 @@ impl Connection {
                 Stop::Drained => return Ok(()),
                 Stop::End => return Err(End::Ours),
                 Stop::Paused => {
+                    if std::mem::take(&mut self.client.is_postponed) {
+                        self.wait_until_resumed().await?;
+                    }
                     // A client that takes replies as fast as they are made must not keep the thread.
                     tokio::task::yield_now().await;
                     stop = self.run_unfinished()?;
@@ -293,19 +296,39 @@ impl Connection {
     /// WAIT: answers when it is over.
     async fn wait_for(&mut self, wait: Wait) -> Result<(), End> {
         let shared = &self.worker.shared;
-        let outbox = &self.client.entry.outbox;
-        let closing = poll_fn(|cx| {
-            outbox.register(cx.waker());
-            if outbox.is_closing() { Poll::Ready(()) } else { Poll::Pending }
-        });
         tokio::select! {
             () = replication::wait(shared, wait) => {}
-            () = closing => return Err(End::Ours),
+            () = self.closing() => return Err(End::Ours),
         }
         let mut reply = Reply::new(self.client.protocol());
         wait.answer(shared, &mut reply);
         self.outgoing.extend_from_slice(reply.bytes());
         Ok(())
+    }
+
+    /// Waits for the end of a failover, however long it takes: FAILOVER has its own time limit.
+    async fn wait_until_resumed(&self) -> Result<(), End> {
+        let shared = &self.worker.shared;
+        loop {
+            let resumed = shared.replication.resumed.notified();
+            if !shared.gate.has(Hindrance::Failover) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = resumed => {}
+                () = self.closing() => return Err(End::Ours),
+            }
+        }
+    }
+
+    /// Completes when this connection is to be closed.
+    async fn closing(&self) {
+        let outbox = &self.client.entry.outbox;
+        poll_fn(|cx| {
+            outbox.register(cx.waker());
+            if outbox.is_closing() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Waits until what was written before `offset` may be acknowledged.
@@ -402,9 +425,13 @@ pub(super) fn run_batch(
                 reply.error(&format!("ERR {error}"));
                 return (consumed, Stop::End);
             }
-            Next::Inline => {
+            Next::Inline(length) => {
                 let args = parser.args(&bytes[start..]);
                 if args.len() > 0 {
+                    if command::is_postponed(&mut context, args) {
+                        *parser = RequestParser::default();
+                        return (consumed - length, Stop::Paused);
+                    }
                     command::execute(&mut context, args, reply);
                 }
             }
@@ -426,8 +453,8 @@ pub(super) fn run_batch(
 enum Next {
     /// Nothing, or an unfinished request.
     Nothing,
-    /// An inline command, which the parser holds.
-    Inline,
+    /// An inline command of so many bytes, which the parser holds.
+    Inline(usize),
     /// Perhaps more requests.
     More,
     Error(ProtocolError),
@@ -452,7 +479,7 @@ fn gather(
             Ok(None) => return (found, Next::Nothing),
             Ok(Some(length)) => {
                 if parser.is_inline() {
-                    return (found + length, Next::Inline);
+                    return (found + length, Next::Inline(length));
                 }
                 // An empty array is answered by nothing.
                 if parser.args(&bytes[found..]).len() > 0 {

@@ -8,6 +8,7 @@ pub mod process;
 pub mod prometheus;
 pub mod random;
 pub mod redis_server;
+pub mod server;
 pub mod value;
 pub mod wire;
 pub mod writers;

@@ -1,0 +1,220 @@
+//! FAILOVER: a primary hands its role to a replica while clients write, between nodes and with a real Redis on either side.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use support::{
+    Value,
+    server::{Kind, Server},
+    wait_until,
+};
+
+fn failover_state(server: &Server) -> String {
+    server.info("master_failover_state")
+}
+
+fn signal(server: &Server, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &server.process_id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Starts a server and replicas of it, all of them up to date.
+fn replicated(primary: Kind, replicas: &[Kind]) -> (Server, Vec<Server>) {
+    let primary = Server::start(primary, &[]);
+    let replicas: Vec<Server> = replicas.iter().map(|kind| Server::start(*kind, &[])).collect();
+    for replica in &replicas {
+        replica.follow(&primary);
+        replica.wait_for_link();
+    }
+    (primary, replicas)
+}
+
+fn hands_over(primary: Kind, replicas: [Kind; 2], names_target: bool) {
+    let (old, replicas) = replicated(primary, &replicas);
+    // Whoever writes is told the truth: what was acknowledged is on the new primary.
+    let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+    let writers: Vec<_> = (0..3)
+        .map(|_| {
+            let (is_over, acknowledged, mut wire) = (Arc::clone(&is_over), Arc::clone(&acknowledged), old.wire());
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    wire.send(&["INCR", "counter"]);
+                    // A connection that ends tells nothing.
+                    let Ok(reply) = wire.try_read() else { return };
+                    if matches!(reply, Value::Integer(_)) {
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        assert!(reply.is_error("READONLY"), "{reply:?}");
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    wait_until("the writers write", || acknowledged.load(Ordering::Relaxed) > 200);
+    let command = match names_target {
+        true => format!("FAILOVER TO 127.0.0.1 {} TIMEOUT 20000", replicas[0].address().port()),
+        false => "FAILOVER".to_owned(),
+    };
+    assert_eq!(old.wire().run(&command), Value::ok());
+    wait_until("the old primary is a replica", || old.info("role") == "slave");
+    old.wait_for_link();
+    assert_eq!(failover_state(&old), "no-failover");
+    is_over.store(true, Ordering::Relaxed);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let port: u16 = old.info("master_port").parse().unwrap();
+    let new = replicas.iter().find(|replica| replica.address().port() == port).expect("one of its replicas");
+    assert!(!names_target || std::ptr::eq(new, &raw const replicas[0]));
+    assert_eq!(new.info("role"), "master");
+    assert_eq!(new.wire().run("GET counter"), Value::bulk(&acknowledged.load(Ordering::Relaxed).to_string()));
+    assert_eq!(new.number("sync_full"), 0, "the old primary went on with the stream");
+    // Everyone follows the new one, the others by way of the old one.
+    assert_eq!(new.wire().run("SET new 1"), Value::ok());
+    for server in replicas.iter().chain([&old]) {
+        wait_until("it is replicated", || server.wire().run("GET new") == Value::bulk("1"));
+    }
+    assert!(old.wire().run("SET old 1").is_error("READONLY"));
+}
+
+#[test]
+fn a_node_hands_its_role_to_a_node() {
+    hands_over(Kind::Node, [Kind::Node, Kind::Node], true);
+    hands_over(Kind::Node, [Kind::Node, Kind::Node], false);
+}
+
+#[test]
+fn a_node_hands_its_role_to_redis() {
+    hands_over(Kind::Node, [Kind::Redis, Kind::Node], true);
+}
+
+#[test]
+fn redis_hands_its_role_to_a_node() {
+    hands_over(Kind::Redis, [Kind::Node, Kind::Redis], true);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_as_redis_says_it() {
+    let refusals = [Kind::Node, Kind::Redis].map(|kind| {
+        let (primary, replicas) = replicated(kind, &[Kind::Node]);
+        let port = replicas[0].address().port();
+        let alone = Server::start(kind, &[]);
+        let mut refusals = vec![alone.wire().run("FAILOVER"), alone.wire().run("FAILOVER ABORT")];
+        let replica = Server::start(kind, &[]);
+        replica.follow(&primary);
+        replica.wait_for_link();
+        refusals.push(replica.wire().run("FAILOVER"));
+        refusals.push(alone.wire().run(&format!("PSYNC {} 1 FAILOVER", "a".repeat(40))));
+        refusals.push(replica.wire().run(&format!("PSYNC {} 1 FAILOVER", "a".repeat(40))));
+        for command in [
+            "FAILOVER TIMEOUT 0",
+            "FAILOVER TIMEOUT x",
+            "FAILOVER TIMEOUT",
+            "FAILOVER TO 127.0.0.1",
+            "FAILOVER TO 127.0.0.1 x",
+            "FAILOVER TO 127.0.0.1 1",
+            "FAILOVER NOW",
+            "FAILOVER FORCE",
+            "FAILOVER FORCE TIMEOUT 100",
+            &format!("FAILOVER TO 127.0.0.1 {port} FORCE"),
+            "FAILOVER FORCE FORCE",
+            "FAILOVER ABORT ABORT",
+        ] {
+            refusals.push(primary.wire().run(command));
+        }
+        signal(&replicas[0], "STOP");
+        primary.wire().run("SET behind 1");
+        assert_eq!(primary.wire().run(&format!("FAILOVER TO 127.0.0.1 {port}")), Value::ok());
+        refusals.push(primary.wire().run("FAILOVER"));
+        refusals.push(primary.wire().run("REPLICAOF 127.0.0.1 1"));
+        refusals.push(primary.wire().run("PSYNC ? -1"));
+        refusals.push(primary.wire().run("FAILOVER ABORT"));
+        refusals.push(primary.wire().run("FAILOVER ABORT"));
+        signal(&replicas[0], "CONT");
+        refusals
+    });
+    assert_eq!(refusals[0], refusals[1]);
+    assert_eq!(refusals[0].iter().filter(|refusal| **refusal == Value::ok()).count(), 1, "{:?}", refusals[0]);
+}
+
+/// A replica that takes nothing: writes wait, reads do not, and when the time is up all is as before.
+#[test]
+fn a_failover_that_finds_nobody_lets_writes_go_on() {
+    let (primary, replicas) = replicated(Kind::Node, &[Kind::Node]);
+    let mut wire = primary.wire();
+    signal(&replicas[0], "STOP");
+    assert_eq!(wire.run("SET key before"), Value::ok());
+    assert_eq!(wire.run("FAILOVER TIMEOUT 1500"), Value::ok());
+    assert_eq!(failover_state(&primary), "waiting-for-sync");
+    // What may write waits, also inline, in a pipeline, in a transaction or a script; what stands before it is answered.
+    let requests: [&[u8]; 5] = [
+        b"GET key\r\nSET key inline\r\nGET key\r\n",
+        b"*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n*1\r\n$4\r\nEXEC\r\n",
+        b"EVAL \"return redis.call('INCR','n')\" 0\r\n",
+        b"PUBLISH channel message\r\n",
+        b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n",
+    ];
+    let mut waiting = requests.map(|request| {
+        let mut wire = primary.wire();
+        wire.send_raw(request);
+        wire
+    });
+    assert_eq!(waiting[0].read(), Value::bulk("before"));
+    assert_eq!([waiting[1].read(), waiting[1].read()], [Value::ok(), Value::Simple("QUEUED".to_owned())]);
+    for wire in &mut waiting {
+        assert!(wire.is_silent(Duration::from_millis(50)));
+    }
+    assert_eq!(wire.run("GET key"), Value::bulk("before"));
+    wait_until("the time is up", || failover_state(&primary) == "no-failover");
+    assert_eq!([waiting[0].read(), waiting[0].read()], [Value::ok(), Value::bulk("inline")]);
+    assert_eq!(waiting[1].read().elements().len(), 1);
+    assert!(matches!(waiting[2].read(), Value::Integer(_)));
+    assert_eq!(waiting[3].read(), Value::Integer(0));
+    assert!([waiting[4].read(), waiting[4].read()].iter().all(|reply| matches!(reply, Value::Integer(_))));
+    assert_eq!(wire.run("GET n"), Value::bulk("4"));
+    assert_eq!(primary.info("role"), "master");
+    signal(&replicas[0], "CONT");
+}
+
+/// By force the role goes over although something is missing; when the replica does not answer, that can be taken back.
+#[test]
+fn a_failover_by_force_can_be_taken_back() {
+    let (primary, replicas) = replicated(Kind::Node, &[Kind::Node]);
+    let mut wire = primary.wire();
+    signal(&replicas[0], "STOP");
+    assert_eq!(wire.run("SET key before"), Value::ok());
+    let port = replicas[0].address().port();
+    assert_eq!(wire.run(&format!("FAILOVER TO 127.0.0.1 {port} FORCE TIMEOUT 200")), Value::ok());
+    wait_until("it is in progress", || failover_state(&primary) == "failover-in-progress");
+    assert_eq!(primary.info("role"), "slave");
+    let mut waiting = primary.wire();
+    waiting.send(&["SET", "key", "behind"]);
+    assert!(waiting.is_silent(Duration::from_millis(50)));
+    assert_eq!(wire.run("FAILOVER ABORT"), Value::ok());
+    assert_eq!(waiting.read(), Value::ok());
+    assert_eq!((primary.info("role"), failover_state(&primary)), ("master".to_owned(), "no-failover".to_owned()));
+    // And once more, with a replica that comes back to take the role.
+    wait_until("it is online", || {
+        signal(&replicas[0], "CONT");
+        primary.wire().run("INFO replication").text().contains("state=online")
+    });
+    signal(&replicas[0], "STOP");
+    assert_eq!(wire.run("SET key lost"), Value::ok());
+    assert_eq!(wire.run(&format!("FAILOVER TO 127.0.0.1 {port} FORCE TIMEOUT 200")), Value::ok());
+    wait_until("it is in progress", || failover_state(&primary) == "failover-in-progress");
+    signal(&replicas[0], "CONT");
+    wait_until("it is the primary", || replicas[0].info("role") == "master");
+    primary.wait_for_link();
+    assert_eq!(failover_state(&primary), "no-failover");
+    let [old, new]: [Value; 2] = [&primary, &replicas[0]].map(|server| server.wire().run("GET key"));
+    assert_eq!(old, new);
+}
