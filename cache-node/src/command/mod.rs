@@ -125,6 +125,10 @@ fn run_plain(
     let names = plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
     let hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = names.map(|key| shared.keyspace.hashed(key)).collect();
     let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
+    if keys.is_follower() {
+        // The role changed behind the look at the gate: each is looked at again.
+        return 0;
+    }
     keys.warm();
     let mut started = Instant::now();
     let mut done = 0_usize;
@@ -265,7 +269,11 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             let db = ctx.client.db();
             let hashed = hashed_keys(shared, spec, args);
             let mut keys = lock_for(shared, spec, &hashed, db, ctx.now);
-            let outcome = run_recorded(&mut keys, run, args, reply);
+            let outcome = match keys.is_follower() && spec.flags.has(Flags::WRITE) {
+                // The role may have changed behind the look at the gate.
+                true => may_write(ctx).and_then(|()| run_recorded(&mut keys, run, args, reply)),
+                false => run_recorded(&mut keys, run, args, reply),
+            };
             if keys.db() != db {
                 ctx.client.set_db(keys.db());
             }

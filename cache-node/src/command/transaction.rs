@@ -129,6 +129,14 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
             return Ok(());
         }
     }
+    if keys.is_follower()
+        && transaction.has(Flags::WRITE)
+        && let Err(error) = may_write(ctx)
+    {
+        // The role changed behind the look at the gate.
+        drop(keys);
+        return Err(abort(ctx, &error));
+    }
     keys.begin_atomic();
     reply.array(transaction.queue.len());
     ctx.is_in_exec = true;

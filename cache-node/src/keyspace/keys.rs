@@ -174,6 +174,11 @@ impl<'a> Keys<'a> {
         self.record = None;
     }
 
+    /// Whether the node followed another one when its shards were locked, and so does as long as they are.
+    pub(crate) fn is_follower(&self) -> bool {
+        self.expiry == Expiry::Hide
+    }
+
     /// Changes by commands through this view so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
