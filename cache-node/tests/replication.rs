@@ -275,6 +275,45 @@ fn wait_counts_who_has_it() {
 }
 
 #[test]
+fn a_message_reaches_the_subscribers_of_all_replicas() {
+    for kind in [Kind::Node, Kind::Redis] {
+        let primary = Server::start(kind, &[]);
+        let middle = Server::start(Kind::Node, &[]);
+        let lasts = [Server::start(Kind::Node, &[]), Server::start(Kind::Redis, &[])];
+        middle.follow(&primary);
+        middle.wait_for_link();
+        for last in &lasts {
+            last.follow(&middle);
+            last.wait_for_link();
+        }
+        let mut subscribers: Vec<Wire> = [&primary, &middle].into_iter().chain(&lasts).map(Server::wire).collect();
+        for wire in &mut subscribers {
+            assert_eq!(wire.run("SUBSCRIBE news").elements()[2], Value::Integer(1));
+        }
+        let mut wire = primary.wire();
+        let offset = primary.number("master_repl_offset");
+        assert_eq!(wire.run("PUBLISH news one"), Value::Integer(1));
+        assert!(primary.number("master_repl_offset") >= offset + 35, "it is in the stream");
+        for line in ["MULTI", "SET key 1", "PUBLISH news two", "EXEC", "EVAL \"return redis.call('PUBLISH','news','three')\" 0"] {
+            assert!(!matches!(wire.run(line), Value::Error(_)), "{line}");
+        }
+        for wire in &mut subscribers {
+            for message in ["one", "two", "three"] {
+                assert_eq!(wire.read(), Value::Array(["message", "news", message].map(Value::bulk).to_vec()));
+            }
+        }
+        // What is published at a replica stays there, and so at those behind it.
+        assert_eq!(middle.wire().run("PUBLISH news here"), Value::Integer(1));
+        assert_eq!(subscribers[1].read().elements()[2], Value::bulk("here"));
+        assert_eq!(wire.run("SET key 2"), Value::ok());
+        for last in &lasts {
+            wait_until("it is replicated", || last.wire().run("GET key") == Value::bulk("2"));
+        }
+        assert!(subscribers.iter_mut().all(|wire| wire.is_silent(Duration::from_millis(20))));
+    }
+}
+
+#[test]
 fn writes_need_as_many_replicas_as_they_are_told() {
     let primary = Server::start(Kind::Node, &["--min-replicas-to-write", "1", "--min-replicas-max-lag", "3"]);
     let mut wire = primary.wire();

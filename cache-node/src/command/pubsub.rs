@@ -30,6 +30,7 @@ const SUBSCRIPTIONS_MAX: usize = 100_000;
 
 fn publish(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let receivers = ctx.shared.pubsub.publish(args.at(1), args.at(2), ctx.config.pubsub_buffer_limit);
+    ctx.shared.replication.hand_on_message(ctx.shared, args);
     reply.count(receivers);
     Ok(())
 }

@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     keyspace::{Keys, Now},
     node::{Hindrance, Shared},
-    protocol::encode_request,
+    protocol::{Args, encode_request},
 };
 
 /// How long a replica may confirm nothing and still be one that `durability sync` counts on. Then the log takes its place, if there is one.
@@ -304,6 +304,15 @@ impl Replication {
         let ids = self.ids.lock();
         let is_known = ids.id == id || ids.former.as_ref().is_some_and(|(former, end)| former == id && offset <= *end);
         is_known && shared.journal.read_from(offset, 1).is_some()
+    }
+
+    /// Sends a PUBLISH of a client to the subscribers of replicas. One that a replica was sent goes no further, as in Redis.
+    pub(crate) fn hand_on_message(&self, shared: &Shared, request: Args<'_>) {
+        if !self.replicas.is_empty() && !shared.keyspace.is_follower() {
+            let mut bytes = Vec::new();
+            encode_request(&mut bytes, request.iter());
+            shared.journal.append_raw(&bytes, false);
+        }
     }
 
     /// Asks replicas to confirm what they have, if they do not by themselves and were not asked since the last write.
