@@ -29,9 +29,29 @@ pub(super) fn write_whole<T>(
     key: Option<&EncryptionKey>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
 ) -> io::Result<T> {
+    put_in_place(path, |temporary| write_to(temporary, key, write))
+}
+
+/// Puts `bytes` in the place of the file at `path`, in the same way; with `permissions`, if there are any.
+///
+/// # Errors
+/// Those of the system; the old file is there as before then.
+pub(crate) fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
+    put_in_place(path, |temporary| {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions)?;
+        }
+        file.write_all(bytes)?;
+        file.sync_all()
+    })
+}
+
+/// Has `write` write a file aside, whole and durably, and renames it.
+fn put_in_place<T>(path: &Path, write: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = folder_of(path);
     let temporary = temporary_path(&folder);
-    let outcome = write_to(&temporary, key, write).and_then(|result| {
+    let outcome = write(&temporary).and_then(|result| {
         fs::rename(&temporary, path)?;
         sync_folder(&folder)?;
         Ok(result)

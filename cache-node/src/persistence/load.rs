@@ -15,6 +15,7 @@ use crate::{
         saver::path,
         seal,
     },
+    replication::PositionFields,
     server::now,
 };
 
@@ -51,9 +52,16 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
     let (reader, _) = seal::open(file::Loading::new(file, &shared.loading), config.encryption.as_ref())
         .map_err(|error| named(error.to_string()))?;
     let mut decoder = Decoder::new(reader, shared.keyspace.databases()).map_err(|error| named(error.to_string()))?;
-    let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |_, _| ()).map_err(|error| {
+    let mut fields = PositionFields::default();
+    // Nothing expires meanwhile: what goes then would be in no stream.
+    shared.keyspace.follow(true);
+    let loaded = load_into(shared, &mut decoder, Expired::LeaveOut, |name, value| fields.take(name, value)).map_err(|error| {
         named(format!("{error}. Nothing was changed. Restore the file from a copy, or move it away to start empty."))
     })?;
+    if let Some(position) = fields.position() {
+        shared.replication.resume(shared, position, now());
+    }
+    shared.keyspace.follow(shared.replication.primary().is_some());
     shared.saver.loaded(loaded.keys, loaded.expired, shared.keyspace.changes());
     let took = started.elapsed();
     tracing::info!(keys = loaded.keys, expired = loaded.expired, ?took, file = %path.display(), "snapshot loaded");
@@ -63,7 +71,7 @@ pub(crate) fn load_at_start(shared: &Shared) -> io::Result<()> {
 /// What becomes of keys whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// They are gone.
+    /// They are gone. But not where the file is one of a stream: replicas have them as well, and are told by it when they go.
     LeaveOut,
     /// They stay until the primary says so.
     Keep,
@@ -95,6 +103,7 @@ pub(crate) fn load_while(
     mut aux: impl FnMut(&[u8], &[u8]),
 ) -> Result<Loaded, RdbError> {
     let now = now();
+    let mut expired = expired;
     let mut loaded = Loaded::default();
     let mut db = 0;
     let mut batch: Vec<Entry> = Vec::with_capacity(BATCH_KEYS_MAX);
@@ -114,7 +123,12 @@ pub(crate) fn load_while(
                     batch.push(entry);
                 }
             }
-            Item::Aux(name, value) => aux(&name, &value),
+            Item::Aux(name, value) => {
+                if name == *b"repl-id" {
+                    expired = Expired::Keep;
+                }
+                aux(&name, &value);
+            }
             Item::Skipped => {}
             Item::End => return Ok(loaded),
         }

@@ -17,7 +17,7 @@ pub(crate) use saver::SaveReport;
 pub(crate) use saver::{Saver, start as start_saver};
 pub(crate) use schedule::{SaveRule, Schedule};
 pub(crate) use seal::EncryptionKey;
-pub(crate) use snapshot::{replication_aux, write_snapshot};
+pub(crate) use snapshot::write_snapshot;
 
 use std::io::{self, BufRead, Write};
 

@@ -20,6 +20,7 @@ use crate::{
         schedule::stamp,
         snapshot::{Written, write_snapshot},
     },
+    replication::Position,
     server::now,
 };
 
@@ -47,6 +48,8 @@ struct State {
     report: SaveReport,
     /// When the last one was tried, Unix seconds.
     tried: u64,
+    /// Where in a stream the last one stands.
+    position: Option<Position>,
 }
 
 /// Who has it takes a snapshot, and nobody else meanwhile.
@@ -84,7 +87,7 @@ impl Saver {
             keys_loaded: 0,
             keys_expired: 0,
         };
-        let state = State { is_asked: false, is_ending: false, running_since: None, report, tried: seconds };
+        let state = State { is_asked: false, is_ending: false, running_since: None, report, tried: seconds, position: None };
         Saver { state: Mutex::new(state), called: Condvar::new(), turn: Mutex::new(()), progress: Arc::default() }
     }
 
@@ -155,7 +158,9 @@ impl Saver {
     /// is served any more, so that it does not wait for a replica.
     pub(crate) fn save_at_end(&self, shared: &Shared) {
         let has_changes = shared.keyspace.changes() != self.report().changes_saved;
-        if has_changes && !shared.replication.lacks_data() && !shared.config().save.is_empty() {
+        // Replicas are further as well where only PING and its like came: they can go on with a node that says so.
+        let has_moved = shared.replication.position(shared) != self.state.lock().position;
+        if (has_changes || has_moved) && !shared.replication.lacks_data() && !shared.config().save.is_empty() {
             // Logged where it fails.
             drop(self.save_in(shared, &self.turn()));
         }
@@ -182,7 +187,8 @@ impl Saver {
         let config = shared.config();
         let path = path(&config);
         let outcome = file::write_whole(&path, config.encryption.as_ref(), |writer| {
-            write_snapshot(shared, turn, writer, || (), |()| Vec::new())
+            let aux = |position: &Option<Position>| position.as_ref().map_or_else(Vec::new, Position::fields);
+            write_snapshot(shared, turn, writer, || shared.replication.position(shared), aux)
         });
         let kept = outcome.as_ref().map_or(Ok(()), |_| match config.snapshot_retention {
             0 => Ok(()),
@@ -195,12 +201,13 @@ impl Saver {
         let took = state.running_since.take().map(|since| since.elapsed());
         state.tried = started;
         match outcome {
-            Ok(((), Written { bytes, keys, changes })) => {
+            Ok((position, Written { bytes, keys, changes })) => {
                 tracing::info!(keys, bytes, ?took, file = %path.display(), "snapshot written");
                 let saves = state.report.saves + 1;
                 let last_save = now().unix_ms / 1000;
                 let report = state.report.clone();
                 state.report = SaveReport { last_save, error: None, last_took: took, changes_saved: changes, saves, ..report };
+                state.position = position;
                 Ok(())
             }
             Err(error) => {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Fields that stand before the keys: names and values.
-pub(crate) type Aux = Vec<(&'static str, String)>;
+type Aux = Vec<(&'static str, String)>;
 
 /// What was written.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +26,6 @@ pub(crate) struct Written {
     pub(crate) keys: u64,
     /// The keyspace's count of changes at the moment of the snapshot.
     pub(crate) changes: u64,
-}
-
-/// What a snapshot says of the stream, so that whoever loads it can go on with that.
-pub(crate) fn replication_aux(id: &str, offset: u64, db: usize) -> Aux {
-    vec![("repl-stream-db", db.to_string()), ("repl-id", id.to_owned()), ("repl-offset", offset.to_string())]
 }
 
 /// Writes a point-in-time RDB, while commands go on. `cut` is called in the moment of the snapshot, with every shard locked, and gives

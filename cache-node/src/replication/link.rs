@@ -16,7 +16,7 @@ use crate::{
         Expired, load_while,
         rdb::{Decoder, RdbError},
     },
-    replication::{FailoverState, LinkState, PrimaryAddress, wire::PrimaryWire},
+    replication::{FailoverState, LinkState, PositionFields, PrimaryAddress, wire::PrimaryWire},
     server::now,
 };
 
@@ -217,12 +217,8 @@ enum Form {
 
 /// Gives the stream's database and the number of keys.
 fn load_snapshot(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, form: &Form) -> Result<(usize, u64), LinkError> {
-    let mut db = 0;
-    let aux = |name: &[u8], value: &[u8]| {
-        if name == b"repl-stream-db" {
-            db = std::str::from_utf8(value).ok().and_then(|db| db.parse().ok()).unwrap_or(0);
-        }
-    };
+    let mut fields = PositionFields::default();
+    let aux = |name: &[u8], value: &[u8]| fields.take(name, value);
     let is_wanted = || shared.replication.epoch() == epoch;
     let databases = shared.keyspace.databases();
     let loaded = match form {
@@ -245,7 +241,7 @@ fn load_snapshot(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, form: 
             loaded
         }
     };
-    Ok((db, loaded.keys))
+    Ok((fields.db().unwrap_or(0), loaded.keys))
 }
 
 enum Never {}

@@ -2,6 +2,7 @@
 
 mod failover;
 mod link;
+mod position;
 mod primary;
 mod replicas;
 mod sync;
@@ -12,6 +13,7 @@ use failover::Failover;
 pub(crate) use failover::{FailoverRequest, FailoverState};
 use link::LinkError;
 pub(crate) use link::start as start_link;
+pub(crate) use position::{Position, PositionFields};
 pub(crate) use primary::serve as serve_replica;
 pub(crate) use replicas::{Replica, ReplicaState, Replicas};
 pub(crate) use sync::{Hints, SyncRequest};

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     keyspace::Now,
     node::{ClientEntry, Shared},
-    persistence::{self, replication_aux, write_snapshot},
+    persistence::{self, write_snapshot},
     protocol::{Limits, RequestParser},
     replication::{Replica, SyncRequest},
     server::now,
@@ -35,6 +35,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A replica that takes no bytes for so long is closed, beside `repl-timeout`.
 const SEND_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long the end of the node waits for a replica to confirm everything, and how often it looks.
+const END_TIME_MAX: Duration = Duration::from_secs(1);
+const END_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a replica may take to load its snapshot.
 const LOADING_TIME_MAX: Duration = Duration::from_secs(600);
@@ -183,7 +187,13 @@ impl Session<'_> {
         let mut outgoing: Vec<u8> = Vec::new();
         let mut sent = 0;
         let mut blocked_since: Option<time::Instant> = None;
+        // The node ends: the replica is to have everything, so that it can go on with the next start.
+        let mut ends_at: Option<time::Instant> = None;
         loop {
+            let is_sent = sent == outgoing.len() && position == journal.offset();
+            if ends_at.is_some_and(|at| (is_sent && self.has_everything()) || time::Instant::now() >= at) {
+                return Ok(());
+            }
             let grown = journal.grown();
             if sent == outgoing.len() {
                 sent = 0;
@@ -203,7 +213,9 @@ impl Session<'_> {
                         // Others of this thread have their turn.
                         tokio::task::yield_now().await;
                         self.take_confirmations()?;
-                        self.check_closing()?;
+                        if !self.shared.is_stopping.load(Ordering::Acquire) {
+                            self.check_closing()?;
+                        }
                         continue;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -223,8 +235,14 @@ impl Session<'_> {
                     ready?;
                     self.take_confirmations()?;
                 }
-                () = closing(&self.replica.client) => return Ok(()),
+                () = closing(&self.replica.client), if ends_at.is_none() => {
+                    if !self.shared.is_stopping.load(Ordering::Acquire) {
+                        return Ok(());
+                    }
+                    ends_at = Some(time::Instant::now() + END_TIME_MAX);
+                }
                 () = time::sleep(SIGN_OF_LIFE), if is_blocked => {}
+                () = time::sleep(END_LOOK), if ends_at.is_some() => {}
             }
         }
     }
@@ -233,6 +251,14 @@ impl Session<'_> {
         self.replica.come_online(now());
         self.shared.replication.replicas.came_back(self.replica);
         self.shared.replication.judge(self.shared, now());
+    }
+
+    /// Whether a replica that was sent everything has it, and nobody is left who writes more. One that confirms only now and then gets it
+    /// from the system.
+    fn has_everything(&self) -> bool {
+        let shared = self.shared;
+        let is_last = shared.clients.len() <= shared.replication.replicas.all().len();
+        is_last && (!self.replica.hints.confirms || self.replica.confirmed() >= shared.journal.offset())
     }
 
     fn check_closing(&self) -> io::Result<()> {
@@ -327,7 +353,7 @@ fn make_snapshot(shared: &Shared, replica: &Replica, is_streamed: bool, begun: o
         let offset = shared.journal.offset();
         shared.replication.replicas.moved(replica, offset, &shared.journal);
         let id = shared.replication.ids().id;
-        let aux = replication_aux(&id, offset, shared.replication.stream_db());
+        let aux = shared.replication.position(shared).map_or_else(Vec::new, |position| position.fields());
         // Nobody listens any more when the replica has gone.
         drop(begun.send(Begun { id, offset }));
         aux

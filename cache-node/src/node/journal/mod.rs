@@ -133,6 +133,11 @@ impl Journal {
         self.stream.lock().db = None;
     }
 
+    /// The database that the stream has selected; `None`: the next request says it anew.
+    pub(crate) fn selected_db(&self) -> Option<usize> {
+        self.stream.lock().db
+    }
+
     fn appended(&self, stream: &Stream) -> u64 {
         self.offset.store(stream.offset, Ordering::Release);
         if stream.log.is_some() {

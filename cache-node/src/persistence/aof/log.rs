@@ -2,9 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-use crate::persistence::aof::{
-    files::{Folder, LogFile},
-    manifest::{Manifest, Part},
+use crate::{
+    persistence::aof::{
+        files::{Folder, LogFile},
+        manifest::{Manifest, Part},
+    },
+    replication::Position,
 };
 
 #[derive(Debug)]
@@ -94,6 +97,11 @@ impl Log {
         self.manifest = manifest;
         self.begun = None;
         Ok(())
+    }
+
+    /// Keeps where in a stream the log ends: nothing more is appended.
+    pub(super) fn keep_position(&self, position: &Position) -> io::Result<()> {
+        self.folder.keep_position(&self.manifest, position)
     }
 
     /// Bytes of all files.

@@ -7,6 +7,7 @@ mod keeper;
 mod load;
 mod log;
 mod manifest;
+mod position;
 
 use std::{io, sync::Arc, thread::JoinHandle};
 

@@ -94,16 +94,20 @@ impl Keeper {
             self.begins_at(offset);
             return Ok(());
         }
+        let position = folder.take_position(&manifest)?;
+        // Nothing expires meanwhile: what is behind may have given it more time.
         shared.keyspace.follow(true);
-        let outcome = load::load(&shared, &folder, &manifest, now);
-        shared.keyspace.follow(false);
-        outcome?;
+        load::load(&shared, &folder, &manifest, now)?;
+        if let Some(position) = position {
+            shared.replication.resume(&shared, position, now);
+        }
         let log = Log::open(folder, manifest)?;
         let took = started.elapsed();
         tracing::info!(bytes = log.bytes(), ?took, "log loaded");
         self.log = Some(log);
         let keys = shared.keyspace.lock_all(0, now, &*shared);
         self.begins_at(shared.journal.open_log());
+        shared.keyspace.follow(shared.replication.primary().is_some());
         drop(keys);
         Ok(())
     }
@@ -152,7 +156,10 @@ impl Keeper {
             if is_stopping {
                 let ends_at = *ends_at.get_or_insert_with(|| Instant::now() + END_TIME_MAX);
                 match outcome {
-                    Ok(()) if self.batch.bytes.is_empty() => return Ok(()),
+                    Ok(()) if self.batch.bytes.is_empty() => {
+                        self.keep_position();
+                        return Ok(());
+                    }
                     Err(error) if Instant::now() >= ends_at => {
                         let lost = self.batch.bytes.len();
                         let text = format!("the last {lost} bytes of the log could not be brought to disk: {error}");
@@ -163,6 +170,16 @@ impl Keeper {
             } else if !config.aof.is_waited_for() {
                 thread::sleep(LINGER);
             }
+        }
+    }
+
+    /// Keeps where in the stream the log ends. Without it replicas, or the primary, begin with a snapshot after the next start: no more.
+    fn keep_position(&self) {
+        let position = self.shared.replication.position(&self.shared).filter(|position| position.offset == self.written);
+        if let (Some(log), Some(position)) = (&self.log, position)
+            && let Err(error) = log.keep_position(&position)
+        {
+            tracing::warn!("{error}");
         }
     }
 

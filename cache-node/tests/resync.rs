@@ -1,0 +1,217 @@
+//! A node that is started again goes on with the stream where its data stands, as a replica and as a primary.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Value, Wire,
+    content::{assert_same, content, info},
+    process::Binary,
+    server::{Kind, Server},
+    wait_until,
+};
+use tempfile::TempDir;
+
+const SNAPSHOT: &[&str] = &["--save", "3600", "1"];
+const LOG: &[&str] = &["--appendonly", "yes"];
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn node(folder: &Path, port: u16, more: &[&str]) -> Binary {
+    let arguments = ["--port", &port.to_string(), "--dir", folder.to_str().unwrap()];
+    Binary::start(&[&arguments[..], more].concat())
+}
+
+fn number(address: SocketAddr, field: &str) -> u64 {
+    info(&mut Wire::connect(address), field).parse().unwrap()
+}
+
+fn wait_for_link(address: SocketAddr) {
+    wait_until("the link is up", || info(&mut Wire::connect(address), "master_link_status") == "up");
+}
+
+/// Writes to several databases, alone and in transactions.
+fn write(address: SocketAddr, round: usize) {
+    let mut wire = Wire::connect(address);
+    for line in [
+        &format!("SET string:{round} {round}"),
+        "INCR counter",
+        "SELECT 3",
+        "MULTI",
+        "INCR counter",
+        &format!("RPUSH list {round}"),
+        "EXEC",
+        "PUBLISH channel message",
+        &format!("HSET hash field:{round} {round}"),
+    ] {
+        assert!(!matches!(wire.run(line), Value::Error(_)), "{line}");
+    }
+}
+
+fn assert_converged(primary: SocketAddr, replica: SocketAddr) {
+    wait_until("the offsets are the same", || number(primary, "master_repl_offset") == number(replica, "master_repl_offset"));
+    assert_same("replica", &content(&mut Wire::connect(primary), 16), &content(&mut Wire::connect(replica), 16));
+}
+
+fn replica_goes_on(primary: Kind, kept: &[&str]) {
+    let primary = Server::start(primary, &[]);
+    let folder = TempDir::new().unwrap();
+    let replicaof = ["--replicaof", "127.0.0.1", &primary.address().port().to_string()];
+    let arguments = [&replicaof[..], kept].concat();
+    let mut replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    for round in 0..3 {
+        write(primary.address(), round);
+        // What expires while it is away: its primary says what becomes of it.
+        let expires_in = if round == 0 { Duration::from_secs(3) } else { Duration::from_secs(1_000) };
+        let written = Instant::now();
+        for key in ["kept", "gone"] {
+            primary.wire().run(&format!("SET {key} {round} PX {}", expires_in.as_millis()));
+        }
+        assert_converged(primary.address(), replica.address);
+        if kept == LOG && round == 0 {
+            wait_until("the log has begun anew", || number(replica.address, "aof_rewrites") == 1);
+        }
+        assert!(replica.end_by("TERM").success(), "{}", replica.errors());
+        assert_eq!(primary.wire().run("PERSIST kept"), Value::Integer(1));
+        write(primary.address(), 100 + round);
+        if round == 0 {
+            thread::sleep((expires_in + Duration::from_millis(50)).saturating_sub(written.elapsed()));
+        }
+        replica = node(folder.path(), 0, &arguments);
+        wait_for_link(replica.address);
+        assert_converged(primary.address(), replica.address);
+        assert_eq!(Wire::connect(replica.address).run("MGET kept gone").elements()[0], Value::bulk(&round.to_string()));
+        assert_eq!(primary.number("sync_full"), 1, "round {round}: {}", replica.errors());
+    }
+    assert_eq!(primary.number("sync_partial_ok"), 3);
+    // Without an orderly end nobody knows where the log ends in the stream.
+    write(primary.address(), 200);
+    drop(replica);
+    let replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    assert_converged(primary.address(), replica.address);
+}
+
+#[test]
+fn a_replica_goes_on_from_its_snapshot() {
+    replica_goes_on(Kind::Node, SNAPSHOT);
+    replica_goes_on(Kind::Redis, SNAPSHOT);
+}
+
+#[test]
+fn a_replica_goes_on_from_its_log() {
+    replica_goes_on(Kind::Node, LOG);
+    replica_goes_on(Kind::Redis, LOG);
+}
+
+fn primary_goes_on(kept: &[&str]) {
+    let folder = TempDir::new().unwrap();
+    let port = free_port();
+    let mut primary = node(folder.path(), port, kept);
+    let replicas = [Kind::Node, Kind::Redis].map(|kind| Server::start(kind, &[]));
+    for replica in &replicas {
+        assert_eq!(replica.wire().run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());
+        replica.wait_for_link();
+    }
+    for round in 0..2 {
+        write(primary.address, round);
+        let mut wire = Wire::connect(primary.address);
+        assert_eq!(wire.run("SET passing 1 PX 200"), Value::ok());
+        assert_eq!(wire.run("WAIT 2 10000"), Value::Integer(2));
+        let before = info(&mut wire, "master_replid");
+        // Written last, and not waited for.
+        let text = "x".repeat(200_000);
+        (0..5).for_each(|number| wire.send(&["SET", &format!("last:{number}"), &text]));
+        (0..5).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+        assert!(primary.end_by("TERM").success(), "{}", primary.errors());
+        thread::sleep(Duration::from_millis(250));
+        primary = node(folder.path(), port, kept);
+        for replica in &replicas {
+            replica.wait_for_link();
+        }
+        assert_eq!(info(&mut Wire::connect(primary.address), "master_replid2"), before);
+        write(primary.address, 100 + round);
+        for replica in &replicas {
+            assert_converged(primary.address, replica.address());
+            // It expired while nobody was there to say so.
+            assert_eq!(replica.wire().run("EXISTS passing"), Value::Integer(0));
+        }
+        assert_eq!(
+            (number(primary.address, "sync_full"), number(primary.address, "sync_partial_ok")),
+            (0, 2),
+            "{}",
+            primary.errors()
+        );
+    }
+}
+
+#[test]
+fn the_replicas_of_a_primary_go_on_from_its_snapshot() {
+    primary_goes_on(SNAPSHOT);
+}
+
+#[test]
+fn the_replicas_of_a_primary_go_on_from_its_log() {
+    primary_goes_on(LOG);
+}
+
+/// A primary that is started again as a replica of the one that was promoted meanwhile.
+#[test]
+fn a_former_primary_goes_on_as_a_replica() {
+    for kept in [SNAPSHOT, LOG] {
+        let folder = TempDir::new().unwrap();
+        let mut old = node(folder.path(), 0, kept);
+        let new = Server::start(Kind::Node, &[]);
+        assert_eq!(new.wire().run(&format!("REPLICAOF 127.0.0.1 {}", old.address.port())), Value::ok());
+        new.wait_for_link();
+        write(old.address, 1);
+        assert!(old.end_by("TERM").success(), "{}", old.errors());
+        assert_eq!(new.wire().run("REPLICAOF NO ONE"), Value::ok());
+        write(new.address(), 2);
+        let replicaof = ["--replicaof", "127.0.0.1", &new.address().port().to_string()];
+        let old = node(folder.path(), 0, &[&replicaof[..], kept].concat());
+        wait_for_link(old.address);
+        assert_converged(new.address(), old.address);
+        assert_eq!((new.number("sync_full"), new.number("sync_partial_ok")), (0, 1), "{}", old.errors());
+    }
+}
+
+/// What is beside the log holds for one start, and for that log alone.
+#[test]
+fn a_log_that_went_on_without_its_stream_is_not_gone_on_with() {
+    let primary = Server::start(Kind::Node, &[]);
+    let folder = TempDir::new().unwrap();
+    let replicaof = ["--replicaof", "127.0.0.1", &primary.address().port().to_string()];
+    let arguments = [&replicaof[..], LOG].concat();
+    let mut replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    wait_until("the log has begun anew", || number(replica.address, "aof_rewrites") == 1);
+    write(primary.address(), 1);
+    assert_converged(primary.address(), replica.address);
+    assert!(replica.end_by("TERM").success(), "{}", replica.errors());
+    let log = folder.path().join("appendonlydir");
+    let position = log.join("appendonly.aof.position");
+    assert!(position.exists());
+    let increments = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+    let increment = increments.filter(|path| path.to_str().unwrap().ends_with(".incr.aof")).max().unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(increment).unwrap();
+    file.write_all(&support::wire::encode(&["SET", "alone", "1"])).unwrap();
+    let replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    assert!(!position.exists(), "it is taken away");
+    assert_converged(primary.address(), replica.address);
+    assert_eq!(primary.number("sync_full"), 2);
+    assert_eq!(Wire::connect(replica.address).run("EXISTS alone"), Value::Integer(0));
+}
