@@ -20,7 +20,10 @@ use crate::{
     url::{Login, StoreUrl, Target},
 };
 #[cfg(feature = "testing")]
-use crate::{nodes::Address, testing::MemoryNode};
+use crate::{
+    nodes::Address,
+    testing::{Faults, MemoryNode},
+};
 
 /// Operations in flight at most. Further ones wait in order, within their deadline.
 ///
@@ -99,6 +102,8 @@ pub struct CacheStoreBuilder {
     /// Where the store is instead of at the URL.
     #[cfg(feature = "testing")]
     memory: Option<MemoryNode>,
+    #[cfg(feature = "testing")]
+    faults: Option<Faults>,
 }
 
 impl fmt::Debug for CacheStoreBuilder {
@@ -132,6 +137,8 @@ impl CacheStoreBuilder {
             near_cache: None,
             #[cfg(feature = "testing")]
             memory: None,
+            #[cfg(feature = "testing")]
+            faults: None,
         }
     }
 
@@ -301,6 +308,19 @@ impl CacheStoreBuilder {
         self
     }
 
+    /// Lets the operations of this store meet faults, between it and its connection. By the feature `testing`.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// use session_store::testing::{Fault, Faults};
+    /// let builder = builder.faults(Faults::seeded(7).with(Fault::Drop, 0.1));
+    /// ```
+    #[cfg(feature = "testing")]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// Makes the store and asks it for a sign of life.
     ///
     /// # Errors
@@ -375,6 +395,8 @@ impl CacheStoreBuilder {
             waiting_max: self.waiting_max,
             near: self.near_cache.map(|near| Arc::new(Entries::new(near))),
             is_followed: false.into(),
+            #[cfg(feature = "testing")]
+            faults: self.faults,
         })))
     }
 

@@ -228,10 +228,14 @@ impl CacheStore {
                 }
             };
             let origin = origin.insert(handle.origin());
-            let asked = if asking {
-                Asking(request).send(&handle.connection.wire).await
-            } else {
-                handle.connection.wire.ask(request).await
+            let wire = &handle.connection.wire;
+            let ask = || async { if asking { Asking(request).send(wire).await } else { wire.ask(request).await } };
+            #[cfg(not(feature = "testing"))]
+            let asked = ask().await;
+            #[cfg(feature = "testing")]
+            let asked = match &self.inner.faults {
+                Some(faults) => faults.around(ask, broken_on_purpose).await,
+                None => ask().await,
             };
             let error = match asked {
                 Ok(reply) => match reply.error() {
@@ -289,6 +293,11 @@ impl CacheStore {
             }
         }
     }
+}
+
+#[cfg(feature = "testing")]
+fn broken_on_purpose(reason: &'static str) -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, reason).into()
 }
 
 /// What an error says about the next attempt.

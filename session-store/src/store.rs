@@ -51,6 +51,9 @@ pub(crate) struct Inner {
     pub(crate) near: Option<Arc<Entries>>,
     /// Whether somebody follows the store for the near cache.
     pub(crate) is_followed: AtomicBool,
+    /// What operations meet on purpose.
+    #[cfg(feature = "testing")]
+    pub(crate) faults: Option<crate::testing::Faults>,
 }
 
 /// A session is being changed.
