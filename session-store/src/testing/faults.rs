@@ -66,11 +66,11 @@ impl fmt::Display for Fault {
 /// # async fn main() -> Result<(), session_store::StoreError> {
 /// use session_store::testing::{Fault, Faults, MemoryNode};
 ///
-/// let faults = Faults::seeded(7).with(Fault::Drop, 0.2).with(Fault::Delay, 0.1);
+/// let faults = Faults::seeded(7);
 /// let store = MemoryNode::new().builder().faults(faults.clone()).connect().await?;
 /// faults.next(Fault::Error);
 /// store.ping().await?; // on the second attempt
-/// assert!(faults.count(Fault::Error) == 1);
+/// assert_eq!(faults.count(Fault::Error), 1);
 /// # Ok(())
 /// # }
 /// ```
