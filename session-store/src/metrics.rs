@@ -170,6 +170,29 @@ pub(crate) fn conflict(kind: Conflict) {
     .increment(1);
 }
 
+/// What the near cache was asked for.
+pub(crate) fn near_cache_read(is_hit: bool) {
+    match is_hit {
+        true => counter!("session_store_near_cache_reads_total", "outcome" => "hit"),
+        false => counter!("session_store_near_cache_reads_total", "outcome" => "miss"),
+    }
+    .increment(1);
+}
+
+pub(crate) fn near_cache_invalidated() {
+    counter!("session_store_near_cache_invalidations_total").increment(1);
+}
+
+pub(crate) fn near_cache_dropped() {
+    counter!("session_store_near_cache_drops_total").increment(1);
+}
+
+/// How much is in the near cache. Those that a process has besides are not added up: one store has one.
+pub(crate) fn near_cache_holds(entries: usize, bytes: usize) {
+    gauge!("session_store_near_cache_entries").set(entries as f64);
+    gauge!("session_store_near_cache_bytes").set(bytes as f64);
+}
+
 pub(crate) fn quarantined() {
     counter!("session_store_quarantined_total").increment(1);
 }
@@ -206,6 +229,11 @@ pub(crate) fn describe() {
     describe_counter!("session_store_sessions_created_total", "Sessions that began");
     describe_counter!("session_store_sessions_ended_total", "Sessions that ended, by reason");
     describe_counter!("session_store_conflicts_total", "Requests that lost against another one, by what they lost");
+    describe_counter!("session_store_near_cache_reads_total", "Reads of safe requests, by whether the near cache served them");
+    describe_counter!("session_store_near_cache_invalidations_total", "Sessions that were named to the near cache as changed");
+    describe_counter!("session_store_near_cache_drops_total", "How often the near cache dropped everything");
+    describe_gauge!("session_store_near_cache_entries", "Sessions in the near cache");
+    describe_gauge!("session_store_near_cache_bytes", Unit::Bytes, "Bytes of the sessions in the near cache");
     describe_counter!("session_store_quarantined_total", "Sessions that could not be read and were put in quarantine");
     describe_counter!("session_store_carts_merged_total", "Logins with an anonymous cart");
     describe_counter!("session_store_cart_units_dropped_total", "Units that found no room in a merged cart");

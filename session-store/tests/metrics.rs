@@ -17,7 +17,7 @@ use metrics_util::{
     CompositeKey,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use session_store::{Expiry, Session, SessionLayer};
+use session_store::{CacheStore, Expiry, NearCache, Session, SessionLayer};
 use support::{Visitor, each_backend, replica, replica_with, send};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
@@ -188,7 +188,7 @@ async fn a_pool_that_is_too_small_and_a_store_that_is_away_show() {
     let seen = seen();
     support::each_process(async |mut server| {
         let patience = Duration::from_secs(5);
-        let store = session_store::CacheStore::builder(server.url()).pool_size(1).deadline(patience).connect().await.unwrap();
+        let store = CacheStore::builder(server.url()).pool_size(1).deadline(patience).connect().await.unwrap();
         seen.take();
         let pings = (0..50).map(|_| store.ping());
         futures_util::future::join_all(pings).await.into_iter().for_each(Result::unwrap);
@@ -273,6 +273,49 @@ async fn nobody_is_found_in_the_log_and_a_stale_cookie_is_no_warning() {
         let is_loud = |line: &&str| [" WARN ", " ERROR ", " INFO "].iter().any(|level| line.contains(level)) && !is_span(line);
         let loud = log.lines().find(is_loud);
         assert_eq!(loud, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::await_holding_lock, reason = "the tests take turns, each in a runtime of its own")]
+async fn the_near_cache_is_seen() {
+    let seen = seen();
+    each_backend(async |server| {
+        let patience = Duration::from_secs(10);
+        let near = NearCache { staleness_max: patience, ..NearCache::default() };
+        let store = CacheStore::builder(server.url()).deadline(patience).near_cache(near).connect().await.unwrap();
+        let app = support::app::router().layer(SessionLayer::new(store.clone()));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/0").await.ok();
+        seen.take();
+        let status = || store.near_cache_status().unwrap();
+        let began = std::time::Instant::now();
+        while status().hits == 0 {
+            assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "0");
+            assert!(began.elapsed() < patience, "{:?}", status());
+        }
+        let mut taken = seen.take();
+        assert_eq!(taken.get("near_cache_reads_total outcome=hit"), Some(&1.0));
+        assert!(taken.get("near_cache_reads_total outcome=miss").is_some_and(|misses| *misses >= 1.0), "{taken:?}");
+        // The size is told with the next sign of life.
+        while !taken.contains_key("near_cache_entries") {
+            assert!(began.elapsed() < 2 * patience, "{taken:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            taken = seen.take();
+        }
+        assert_eq!(taken["near_cache_entries"], 1.0);
+        assert!(taken["near_cache_bytes"] > 0.0);
+        visitor.post(&app, "/set/name/1").await.ok();
+        assert!(seen.take()["near_cache_invalidations_total"] >= 1.0);
+        let mut connection = server.connection().await;
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        let mut drops = 0.0;
+        while drops == 0.0 {
+            assert!(began.elapsed() < 3 * patience, "{:?}", status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drops += seen.take().get("near_cache_drops_total").unwrap_or(&0.0);
+        }
     })
     .await;
 }

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{NearCache, NearCacheStatus};
-use crate::{keys::Tag, record::StoredSession};
+use crate::{keys::Tag, metrics, record::StoredSession};
 
 /// Parts with a lock of their own: replicas have few threads.
 const SHARDS: usize = 16;
@@ -95,6 +95,7 @@ impl Entries {
         let found = if self.is_proven(now_us) { self.find(tag, now_us) } else { None };
         let count = if found.is_some() { &self.hits } else { &self.misses };
         count.fetch_add(1, Ordering::Relaxed);
+        metrics::near_cache_read(found.is_some());
         found
     }
 
@@ -153,16 +154,19 @@ impl Entries {
         shard.remove(tag);
         drop(shard);
         self.invalidations.fetch_add(1, Ordering::Relaxed);
+        metrics::near_cache_invalidated();
     }
 
     /// Nothing is known any more.
     pub(super) fn drop_all(&self) {
         self.drops.fetch_add(1, Ordering::Relaxed);
+        metrics::near_cache_dropped();
         for shard in &self.shards {
             let mut shard = shard.lock();
             let sequence = shard.sequence + 1;
             *shard = Shard { sequence, ..Shard::default() };
         }
+        metrics::near_cache_holds(0, 0);
     }
 
     /// The connection that tells of changes broke: nothing is served until there is another one.
@@ -175,15 +179,23 @@ impl Entries {
     pub(super) fn prove(&self, asked_us: u64) {
         self.delay_us.store(self.now_us().saturating_sub(asked_us), Ordering::Relaxed);
         self.proven_us.store(asked_us, Ordering::Release);
+        // Now and then will do for the size, which every read would have to add up.
+        let (entries, bytes) = self.size();
+        metrics::near_cache_holds(entries, bytes);
+    }
+
+    fn size(&self) -> (usize, usize) {
+        let mut size = (0, 0);
+        for shard in &self.shards {
+            let shard = shard.lock();
+            size.0 += shard.young.len() + shard.old.len();
+            size.1 += shard.young_bytes + shard.old_bytes;
+        }
+        size
     }
 
     pub(crate) fn status(&self) -> NearCacheStatus {
-        let (mut entries, mut bytes) = (0, 0);
-        for shard in &self.shards {
-            let shard = shard.lock();
-            entries += shard.young.len() + shard.old.len();
-            bytes += shard.young_bytes + shard.old_bytes;
-        }
+        let (entries, bytes) = self.size();
         let now_us = self.now_us();
         let proven_us = self.proven_us.load(Ordering::Acquire);
         NearCacheStatus {
