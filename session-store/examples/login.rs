@@ -11,23 +11,23 @@ use argon2::{
 };
 use axum::{
     Extension, Form, Router,
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{Html, IntoResponse as _, Redirect, Response},
     routing::{get, post},
 };
 use axum_login::{AuthManager, AuthSession, AuthUser, AuthnBackend};
 use cache_node::{Config, Node};
 use http::StatusCode;
 use serde::Deserialize;
-use session_store::{CacheStore, Cart, SessionLayer};
+use session_store::{CacheStore, Cart, Csrf, CsrfLayer, Flash, SessionLayer, Unavailable};
 use tokio::net::TcpListener;
 
 type Error = Box<dyn std::error::Error>;
 type Auth = AuthSession<Users>;
 
-const FORM: &str = r#"<form method="post" action="/login"><label>Name <input name="name" autocomplete="username"></label>
+const FORM: &str = r#"<form method="post" action="/login">CSRF<label>Name <input name="name" autocomplete="username"></label>
 <label>Password <input name="password" type="password" autocomplete="current-password"></label><button>Log in</button></form>"#;
-const BUTTONS: &str = r#"<form method="post" action="/logout"><button>Log out</button></form>
-<form method="post" action="/logout-everywhere"><button>Log out everywhere</button></form>"#;
+const BUTTONS: &str = r#"<form method="post" action="/logout">CSRF<button>Log out</button></form>
+<form method="post" action="/logout-everywhere">CSRF<button>Log out everywhere</button></form>"#;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -47,23 +47,28 @@ async fn replica(store: &str, users: Users) -> Result<Router, Error> {
         .route("/logout", post(log_out))
         .route("/logout-everywhere", post(log_out_everywhere))
         .layer(tower::layer::layer_fn(move |inner| AuthManager::new(inner, users.clone(), "user")))
+        .layer(CsrfLayer::new())
         .layer(Extension(store.clone()))
         .layer(SessionLayer::new(store).with_secure(false))) // no TLS on this machine
 }
 
-async fn page(auth: Auth) -> Html<String> {
-    Html(auth.user.map_or_else(|| FORM.to_owned(), |user| format!("<p>Hello, {}.</p>{BUTTONS}", user.name)))
+async fn page(auth: Auth, csrf: Csrf, flash: Flash) -> Result<Html<String>, Unavailable> {
+    // The texts are our own, and the names too: there is nothing to escape.
+    let messages: String = flash.take().await?.iter().map(|message| format!("<p>{}</p>", message.text)).collect();
+    let rest = auth.user.map_or_else(|| FORM.to_owned(), |user| format!("<p>Hello, {}.</p>{BUTTONS}", user.name));
+    Ok(Html(messages + &rest.replace("CSRF", &csrf.field().await?)))
 }
 
-async fn log_in(mut auth: Auth, cart: Cart, Form(given): Form<Credentials>) -> Result<Response, Response> {
+async fn log_in(mut auth: Auth, cart: Cart, flash: Flash, Form(given): Form<Credentials>) -> Result<Redirect, Response> {
     let Some(user) = auth.authenticate(given).await.map_err(unavailable)? else {
-        return Ok((StatusCode::UNAUTHORIZED, Html(format!("<p>Wrong name or password.</p>{FORM}"))).into_response());
+        flash.error("Wrong name or password.").await.map_err(unavailable)?;
+        return Ok(Redirect::to("/"));
     };
     // A new id, against session fixation.
     auth.login(&user).await.map_err(unavailable)?;
     // The session is in the user's list, and the cart is the user's.
     cart.log_in(&user.name).await.map_err(unavailable)?;
-    Ok(Redirect::to("/").into_response())
+    Ok(Redirect::to("/"))
 }
 
 async fn log_out(mut auth: Auth) -> Result<Redirect, Response> {
@@ -168,20 +173,35 @@ mod tests {
         (status, cookie, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    /// The page, and the token in it.
+    async fn page(app: &Router, cookie: &str) -> (Option<String>, String, String) {
+        let (_, set, body) = send(app, Request::get("/").header(header::COOKIE, cookie), "").await;
+        let token = body.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        (set, body, format!("csrf_token={token}"))
+    }
+
     #[tokio::test]
     async fn a_login_on_one_replica_counts_on_the_other() {
         let node = Node::spawn(Config::for_test()).await.unwrap();
         let (url, users) = (format!("redis://{}", node.addr()), Users::new().unwrap());
         let (a, b) = (replica(&url, users.clone()).await.unwrap(), replica(&url, users).await.unwrap());
-        let (status, _, body) = send(&a, Request::post("/login"), "name=ada&password=wrong").await;
-        assert_eq!((status, body.contains("Wrong name")), (StatusCode::UNAUTHORIZED, true));
-        let (status, cookie, _) = send(&a, Request::post("/login"), "name=ada&password=lovelace").await;
+        let (cookie, _, token) = page(&a, "").await;
+        let before = cookie.unwrap();
+        let post = |path: &str, cookie: &str| Request::post(path).header(header::COOKIE, cookie);
+        let (status, _, _) = send(&a, post("/login", &before), "name=ada&password=lovelace").await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        send(&a, post("/login", &before), &format!("name=ada&password=wrong&{token}")).await;
+        let (_, body, token) = page(&b, &before).await;
+        assert!(body.contains("Wrong name") && body.contains("Log in"), "{body}");
+        let (status, cookie, _) = send(&a, post("/login", &before), &format!("name=ada&password=lovelace&{token}")).await;
         assert_eq!(status, StatusCode::SEE_OTHER);
         let cookie = cookie.unwrap();
-        let (_, _, body) = send(&b, Request::get("/").header(header::COOKIE, &cookie), "").await;
+        assert_ne!(cookie, before);
+        assert_eq!(send(&a, post("/logout", &cookie), &token).await.0, StatusCode::FORBIDDEN, "a token from before the login");
+        let (_, body, token) = page(&b, &cookie).await;
         assert!(body.contains("Hello, ada"), "{body}");
-        send(&b, Request::post("/logout-everywhere").header(header::COOKIE, &cookie), "").await;
-        let (_, _, body) = send(&a, Request::get("/").header(header::COOKIE, &cookie), "").await;
+        send(&b, post("/logout-everywhere", &cookie), &token).await;
+        let (_, body, _) = page(&a, &cookie).await;
         assert!(body.contains("Log in"), "{body}");
     }
 }

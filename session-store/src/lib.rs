@@ -1,15 +1,18 @@
 #![doc = include_str!("lib.md")]
 #![deny(missing_docs)]
 
+mod answer;
 mod backend;
 mod builder;
 pub mod cart;
 mod cookie;
 mod cookie_keys;
+mod csrf;
 mod device;
 mod encryption;
 mod error;
 mod expiry;
+mod flash;
 mod foreign;
 mod generations;
 pub mod guides;
@@ -66,8 +69,10 @@ pub use crate::{
     },
     cart::{Cart, CartChange, CartError, CartLimits, CartLine, CartSnapshot, Carts, IdempotencyToken, InvalidToken, MergePolicy},
     cookie_keys::CookieKeys,
+    csrf::{CSRF_FIELD, CSRF_FORM_BYTES_MAX_DEFAULT, CSRF_HEADER, Csrf, CsrfLayer, CsrfService},
     encryption::EncryptionKeys,
     error::{Stage, StoreError},
+    flash::{FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, FlashMessage},
     foreign::QUARANTINE_TTL,
     layer::SessionLayer,
     near_cache::{FreshSessionLayer, FreshSessionService, NearCache, NearCacheStatus, fresh_session},

@@ -9,14 +9,14 @@ use std::{
 
 use http::{
     HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    header::{RETRY_AFTER, USER_AGENT},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, StoreError, cookie,
+    CacheStore, StoreError, answer, cookie,
     cookie_keys::{Found, Protection},
     device::Client,
     expiry::not_chosen,
@@ -190,7 +190,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
     let keeps_answer = |commit_failed| outcome.policy.keeps_answer(commit_failed, is_safe);
     let mut response = match outcome.failure {
         Some(StoreError::SessionEnded) if is_safe => response,
-        Some(StoreError::SessionEnded) => replaced(StatusCode::CONFLICT, ENDED),
+        Some(StoreError::SessionEnded) => answer::text(StatusCode::CONFLICT, ENDED),
         Some(error) => {
             // An outage is told of once, by its node, and not by every request.
             if error.is_outage() {
@@ -220,16 +220,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
 }
 
 fn unavailable<B: From<&'static str>>() -> Response<B> {
-    let mut response = replaced(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
+    let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-    response
-}
-
-fn replaced<B: From<&'static str>>(status: StatusCode, text: &'static str) -> Response<B> {
-    let mut response = Response::new(B::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,0 +1,250 @@
+//! Forged requests are refused, on whichever replica, and a token from before a login is worth nothing after it.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use axum::{
+    Form, Router,
+    body::Body,
+    routing::{get, post},
+};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use session_store::{CSRF_FIELD, CSRF_HEADER, CacheStore, Cart, Csrf, CsrfLayer, Session, SessionLayer, Unavailable};
+use support::{Answer, Server, Visitor, each_backend, each_process, meter::Meter, patient_store};
+use tower::ServiceExt as _;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn routes() -> Router {
+    Router::new()
+        .route("/token", get(async |csrf: Csrf| Ok::<_, Unavailable>(csrf.token().await?)))
+        .route("/field", get(async |csrf: Csrf| Ok::<_, Unavailable>(csrf.field().await?)))
+        .route("/order", post(order).put(order).get(async || "page"))
+        .route("/hooks/payment", post(order))
+        .route("/set", post(async |session: Session| session.insert("key", 1).await.unwrap()))
+        .route("/login", post(log_in))
+        .route("/login-and-show", post(log_in_and_show))
+        .route("/callback", get(log_in))
+        .route("/logout", post(async |session: Session| session.flush().await.unwrap()))
+        .route("/verify", post(async |csrf: Csrf, token: String| csrf.verify(&token).await.unwrap().to_string()))
+}
+
+fn protected(store: CacheStore) -> Router {
+    let csrf = CsrfLayer::new().exempt_under("/hooks").exempt("/verify").exempt("/set");
+    routes().layer(csrf).layer(SessionLayer::new(store))
+}
+
+async fn replica(server: &Server) -> Router {
+    protected(patient_store(server).await)
+}
+
+async fn order(Form(fields): Form<Vec<(String, String)>>) -> String {
+    // The form arrives whole, after the layer has looked into it.
+    fields.into_iter().filter(|(name, _)| name != CSRF_FIELD).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+async fn log_in(session: Session, cart: Cart) -> Result<(), Unavailable> {
+    session.cycle_id().await?;
+    Ok(cart.log_in("ada").await?)
+}
+
+async fn log_in_and_show(session: Session, cart: Cart, csrf: Csrf) -> Result<String, Unavailable> {
+    log_in(session, cart).await?;
+    Ok(csrf.token().await?)
+}
+
+struct Sent<'a> {
+    method: Method,
+    path: &'a str,
+    header: Option<&'a str>,
+    form: Option<&'a str>,
+    content_type: &'a str,
+}
+
+impl Default for Sent<'_> {
+    fn default() -> Self {
+        Self { method: Method::POST, path: "/order", header: None, form: None, content_type: FORM }
+    }
+}
+
+async fn send(app: &Router, visitor: &mut Visitor, sent: Sent<'_>) -> Answer {
+    let mut request = Request::builder().method(sent.method).uri(sent.path).header(header::CONTENT_TYPE, sent.content_type);
+    if let Some(cookie) = &visitor.cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    if let Some(token) = sent.header {
+        request = request.header(CSRF_HEADER, token);
+    }
+    let body = Body::from(sent.form.unwrap_or_default().to_owned());
+    let response = app.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let answer = Answer { status: parts.status, headers: parts.headers, body };
+    if let Some(cookie) = answer.cookie() {
+        visitor.cookie = Some(cookie);
+    }
+    answer
+}
+
+fn form(token: &str) -> String {
+    format!("sku=TEA&{CSRF_FIELD}={token}")
+}
+
+async fn begun(app: &Router) -> (Visitor, String) {
+    let mut visitor = Visitor::default();
+    let token = visitor.get(app, "/token").await.ok().body;
+    (visitor, token)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_needs_a_token_of_its_session() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let (mut visitor, token) = begun(&a).await;
+        let (mut stranger, other) = begun(&b).await;
+        for method in [Method::POST, Method::PUT] {
+            let bare = Sent { method: method.clone(), form: Some("sku=TEA"), ..Sent::default() };
+            let refused = send(&b, &mut visitor, bare).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN);
+            assert!(refused.body.contains("csrf_token") && refused.body.contains("x-csrf-token"), "{}", refused.body);
+            let in_form = Sent { method: method.clone(), form: Some(&form(&token)), ..Sent::default() };
+            assert_eq!(send(&b, &mut visitor, in_form).await.ok().body, "sku=TEA");
+            let in_header = Sent { method, header: Some(&token), form: Some("sku=TEA"), ..Sent::default() };
+            assert_eq!(send(&b, &mut visitor, in_header).await.ok().body, "sku=TEA");
+        }
+        for wrong in [&*other, "", "AAAA", &token[1..], "%FF"] {
+            let sent = Sent { form: Some(&form(wrong)), ..Sent::default() };
+            assert_eq!(send(&a, &mut visitor, sent).await.status, StatusCode::FORBIDDEN, "{wrong}");
+            let sent = Sent { header: Some(wrong), form: Some(&form(&token)), ..Sent::default() };
+            assert_eq!(send(&a, &mut visitor, sent).await.status, StatusCode::FORBIDDEN, "{wrong}");
+        }
+        let multipart = Sent { form: Some(&form(&token)), content_type: "multipart/form-data", ..Sent::default() };
+        assert_eq!(send(&a, &mut visitor, multipart).await.status, StatusCode::FORBIDDEN, "the field is looked for in forms");
+        assert_eq!(send(&a, &mut stranger, Sent { header: Some(&token), ..Sent::default() }).await.status, StatusCode::FORBIDDEN);
+        let mut nobody = Visitor::default();
+        assert_eq!(send(&a, &mut nobody, Sent { header: Some(&token), ..Sent::default() }).await.status, StatusCode::FORBIDDEN);
+        assert_eq!(visitor.get(&a, "/order").await.ok().body, "page");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_differ_on_each_page_and_stay_good() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        // A session that has no secret yet: two pages at once must not have different ones.
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set").await.ok();
+        let (mut one, mut other) = (visitor.clone(), visitor.clone());
+        let (first, second) = tokio::join!(one.get(&a, "/token"), other.get(&b, "/token"));
+        let mut tokens = BTreeSet::from([first.ok().body, second.ok().body]);
+        for app in [&a, &b, &a] {
+            tokens.insert(visitor.get(app, "/token").await.ok().body);
+        }
+        assert_eq!(tokens.len(), 5);
+        for token in &tokens {
+            send(&b, &mut visitor, Sent { header: Some(token), form: Some(""), ..Sent::default() }).await.ok();
+            let verified = Sent { path: "/verify", form: Some(token), ..Sent::default() };
+            assert_eq!(send(&b, &mut visitor, verified).await.ok().body, "true");
+        }
+        let field = visitor.get(&a, "/field").await.ok().body;
+        assert!(field.starts_with("<input type=\"hidden\" name=\"csrf_token\" value=\""), "{field}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_makes_the_tokens_from_before_it_worthless() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        for (method, login) in [(Method::POST, "/login"), (Method::POST, "/login-and-show"), (Method::GET, "/callback")] {
+            let (mut visitor, before) = begun(&a).await;
+            let answer =
+                send(&b, &mut visitor, Sent { method, path: login, header: Some(&before), ..Sent::default() }).await.ok();
+            let old = Sent { header: Some(&before), form: Some(""), ..Sent::default() };
+            assert_eq!(send(&a, &mut visitor, old).await.status, StatusCode::FORBIDDEN, "{login}");
+            let after = match &*answer.body {
+                "" => visitor.get(&b, "/token").await.ok().body,
+                token => token.to_owned(),
+            };
+            send(&a, &mut visitor, Sent { header: Some(&after), form: Some(""), ..Sent::default() }).await.ok();
+        }
+    })
+    .await;
+}
+
+/// Whoever was logged out elsewhere a moment ago still sees a page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_a_session_that_ended_is_shown() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        let (mut visitor, token) = begun(&a).await;
+        let mut late = visitor.clone();
+        send(&b, &mut visitor, Sent { path: "/logout", header: Some(&token), ..Sent::default() }).await.ok();
+        let useless = late.get(&a, "/token").await.ok().body;
+        assert_eq!(send(&b, &mut late, Sent { header: Some(&useless), ..Sent::default() }).await.status, StatusCode::FORBIDDEN);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exempt_paths_pass_and_nothing_that_climbs_out_of_them() {
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut nobody = Visitor::default();
+        let hook = Sent { path: "/hooks/payment", form: Some("a=1"), ..Sent::default() };
+        assert_eq!(send(&app, &mut nobody, hook).await.ok().body, "a=1");
+        let climbing = Sent { path: "/hooks/../order", ..Sent::default() };
+        assert_eq!(send(&app, &mut nobody, climbing).await.status, StatusCode::FORBIDDEN);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_is_bounded_and_an_outage_is_no_forgery() {
+    each_process(async |mut server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let app = routes().layer(CsrfLayer::new().form_bytes_max(1_024)).layer(SessionLayer::new(store));
+        let (mut visitor, token) = begun(&app).await;
+        let large = format!("{}&x={}", form(&token), "y".repeat(1_024));
+        let sent = Sent { form: Some(&large), ..Sent::default() };
+        assert_eq!(send(&app, &mut visitor, sent).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let in_header = Sent { header: Some(&token), form: Some(&large), ..Sent::default() };
+        send(&app, &mut visitor, in_header).await.ok();
+        server.kill();
+        let answer = send(&app, &mut visitor, Sent { form: Some(&form(&token)), ..Sent::default() }).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_costs_the_read_of_the_session_alone() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let app = protected(CacheStore::connect(meter.url()).await.unwrap());
+        let (mut visitor, token) = begun(&app).await;
+        meter.take();
+        send(&app, &mut visitor, Sent { form: Some(&form(&token)), ..Sent::default() }).await.ok();
+        assert_eq!(meter.take(), 1);
+        visitor.get(&app, "/token").await.ok();
+        assert_eq!(meter.take(), 1);
+        // Without anything that could be checked, nothing is read.
+        send(&app, &mut visitor, Sent::default()).await;
+        visitor.get(&app, "/order").await.ok();
+        assert_eq!(meter.take(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_layer_at_the_wrong_place_says_so() {
+    let app: Router = routes().layer(CsrfLayer::new());
+    let answer = send(&app, &mut Visitor::default(), Sent::default()).await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(answer.body.contains("SessionLayer"), "{}", answer.body);
+}
