@@ -15,7 +15,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
-    scripts::{COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
+    scripts::{CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
     settings::Settings,
     wire::{self, Item, Packed},
 };
@@ -327,6 +327,14 @@ impl CacheStore {
             named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
         }
         let how = self.along(&write.along, tag, &mut named);
+        let count = write.count_reserved() + 2 * delta.set.len() + delta.removed.len();
+        if how.is_empty() && matches!(write.merge, Merge::Nothing) && expected.is_none() && count <= CHANGE_ARGUMENTS_MAX {
+            let mut call = CHANGE.call(&borrowed(&named));
+            head(&mut call, write);
+            changes(&mut call, write, &delta.set, &delta.removed);
+            let answer = self.script(&CHANGE, &call).await?;
+            return self.committed(&answer, write, tag, None).await;
+        }
         let mut call = COMMIT.call(&borrowed(&named));
         head(&mut call, write);
         call.arg("delta").arg(GRACE_MS);

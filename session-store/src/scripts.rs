@@ -28,6 +28,16 @@ macro_rules! all {
 }
 
 pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Create, in_parts_and_keep!("create")));
+/// What [`COMMIT`] does for a request that changed fields and nothing else, at half of its cost: `keep` stands behind the way
+/// that most take, which makes no function.
+pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
+    let code = concat!(
+        include_str!("scripts/change.lua"),
+        include_str!("scripts/keep.lua"),
+        "return {1, revision, keep(key, ARGV[2], absolute, s), 0, 0}\n"
+    );
+    Source::new(Operation::Commit, code)
+});
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
 pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, all!("rotate")));
 pub(crate) static PLACE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, in_parts_and_keep!("place")));
@@ -42,6 +52,9 @@ pub(crate) static TAKE_OVER: LazyLock<Source> =
 pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Merge, concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua")))
 });
+
+/// Names and values of fields that [`CHANGE`] takes: it unpacks them in one go, and Lua no more than some 8,000.
+pub(crate) const CHANGE_ARGUMENTS_MAX: usize = 1_000;
 
 /// The first number of every script's answer.
 pub(crate) mod reply {

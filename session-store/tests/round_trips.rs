@@ -21,7 +21,8 @@ async fn none_untouched_one_to_read_one_to_commit() {
         let app = app::router().layer(SessionLayer::new(store));
         let mut visitor = Visitor::default();
         // The scripts are known to the server after this, and all connections are open.
-        for path in ["/set/name/ada", "/set/name/bob", "/cart/add/TEA/1", "/cycle", "/login/ada", "/cycle", "/logout"] {
+        let first = ["/set/name/ada", "/set/name/bob", "/cart/add/TEA/1", "/cycle", "/login/ada", "/cycle", "/logout"];
+        for path in first.into_iter().chain(["/cart/add/TEA/1", "/login-here/ada", "/logout"]) {
             visitor.post(&app, path).await.ok();
         }
 

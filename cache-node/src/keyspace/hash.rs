@@ -6,7 +6,7 @@
 use ahash::RandomState;
 use indexmap::{IndexMap, map};
 
-use crate::keyspace::packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, scan_from_end};
+use crate::keyspace::packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, put, scan_from_end};
 
 /// Bytes of a table's entry beside field and value: hash, two boxes, index slot, allocator headers.
 const FIELD_OVERHEAD_BYTES: usize = 8 + 16 + 16 + 10 + 2 * 8;
@@ -25,9 +25,12 @@ impl Default for Hash {
 }
 
 impl Hash {
-    /// A hash from the bytes of its packed form, as [`Hash::packed_bytes`] gave them.
+    /// A hash from the bytes of its packed form, as [`Hash::packed_bytes`] gave them, with room for what is about to be set.
     pub(super) fn from_packed(block: &[u8]) -> Hash {
-        Hash::Packed(Packed { block: block.to_vec() })
+        const ROOM_BYTES: usize = 256;
+        let mut copy = Vec::with_capacity(block.len() + ROOM_BYTES);
+        copy.extend_from_slice(block);
+        Hash::Packed(Packed { block: copy })
     }
 
     /// The bytes that say everything, while the hash is packed.
@@ -252,15 +255,10 @@ impl Packed {
 
     fn insert(&mut self, field: &[u8], value: &[u8]) -> bool {
         match self.find(field) {
-            Some(Pair { end, value: old, .. }) if old.len() == value.len() => {
-                self.block[end - value.len()..end].copy_from_slice(value);
-                false
-            }
-            Some(Pair { start, end, .. }) => {
-                let mut pair = Vec::with_capacity(packed_len(field) + packed_len(value));
-                push(&mut pair, field);
-                push(&mut pair, value);
-                self.block.splice(start..end, pair);
+            Some(Pair { end, value: old, .. }) => {
+                let start = end - packed_len(old);
+                self.resize(start, end, packed_len(value));
+                put(&mut self.block[start..], value);
                 false
             }
             None => {
@@ -274,6 +272,17 @@ impl Packed {
                 true
             }
         }
+    }
+
+    /// Makes the place from `start` to `end` one of `len` bytes, whose content is left to the caller.
+    fn resize(&mut self, start: usize, end: usize, len: usize) {
+        let (before, after) = (self.block.len(), self.block.len() - (end - start) + len);
+        if after > before {
+            self.block.reserve_exact(after - before);
+            self.block.resize(after, 0);
+        }
+        self.block.copy_within(end..before, start + len);
+        self.block.truncate(after);
     }
 
     fn remove(&mut self, field: &[u8]) -> bool {

@@ -30,6 +30,16 @@ pub(super) fn push(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
+/// Writes a text to the start of `place`, which has room for it.
+pub(super) fn put(place: &mut [u8], text: &[u8]) {
+    let header = packed_len(text) - text.len();
+    place[0] = if header == 1 { text.len() as u8 } else { LONG };
+    if header > 1 {
+        place[1..header].copy_from_slice(&(text.len() as u32).to_le_bytes());
+    }
+    place[header..header + text.len()].copy_from_slice(text);
+}
+
 /// A walk over a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Texts<'a> {

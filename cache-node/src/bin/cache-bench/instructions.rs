@@ -13,7 +13,7 @@ use crate::{
     table,
     workload::{
         hash::{self, Hashes},
-        script::{COMMIT, Commits},
+        script::{CHANGE, COMMIT, Commits, Script},
         string::Strings,
     },
 };
@@ -45,17 +45,18 @@ enum Kind {
     /// `maxmemory` reached: each SET evicts.
     Eviction,
     Hash,
-    Commit,
+    Commit(Script),
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case { name: "string-1", depth: 1, kind: Kind::String },
     Case { name: "string-16", depth: 16, kind: Kind::String },
     Case { name: "eviction-16", depth: 16, kind: Kind::Eviction },
     Case { name: "hash-1", depth: 1, kind: Kind::Hash },
     Case { name: "hash-16", depth: 16, kind: Kind::Hash },
-    Case { name: "commit-1", depth: 1, kind: Kind::Commit },
-    Case { name: "commit-16", depth: 16, kind: Kind::Commit },
+    Case { name: "commit-1", depth: 1, kind: Kind::Commit(CHANGE) },
+    Case { name: "commit-16", depth: 16, kind: Kind::Commit(CHANGE) },
+    Case { name: "whole-commit-1", depth: 1, kind: Kind::Commit(COMMIT) },
 ];
 
 /// Counts, and compares with what was committed. `write` puts the new counts into a file instead.
@@ -150,9 +151,9 @@ pub(crate) fn run_case(name: &str, operations: &str) -> Result<()> {
             (Box::new(Strings::fill(&content, Protocol::Resp)), Box::new(Strings::load(&content, Protocol::Resp, 1)))
         }
         Kind::Hash => (Box::new(Hashes::fill(&content, hash::FIELDS)), Box::new(Hashes::load(&content, hash::FIELDS, 1))),
-        Kind::Commit => {
-            let sha = load_commit(&mut engine)?;
-            (Box::new(Commits::fill(&content, &sha)), Box::new(Commits::load(&content, &sha, 1)))
+        Kind::Commit(script) => {
+            let sha = load_script(&mut engine, script)?;
+            (Box::new(Commits::fill(&content, script, &sha)), Box::new(Commits::load(&content, script, &sha, 1)))
         }
     };
     for batch in batches(fill, 1, usize::MAX) {
@@ -189,12 +190,12 @@ fn batches(mut traffic: Box<dyn Traffic + '_>, depth: usize, operations_max: usi
     batches
 }
 
-/// Gives the script to a node; what EVALSHA calls it by.
+/// Gives a script to a node; what EVALSHA calls it by.
 ///
 /// # Errors
 /// When the node does not take it.
-pub(crate) fn load_commit(engine: &mut Engine) -> Result<String> {
-    let request = format!("*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n${}\r\n{COMMIT}\r\n", COMMIT.len());
+pub(crate) fn load_script(engine: &mut Engine, script: Script) -> Result<String> {
+    let request = format!("*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n${}\r\n{}\r\n", script.code.len(), script.code);
     engine.run(request.as_bytes(), |reply| {
         let sha = reply.strip_prefix(b"$40\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
         sha.map(|sha| String::from_utf8_lossy(sha).into_owned()).context("SCRIPT LOAD gave no SHA-1")

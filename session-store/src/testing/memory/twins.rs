@@ -119,14 +119,19 @@ impl Questions {
         let session = key("session", tag);
         let mut keys = vec![session.clone()];
         let mut args = Vec::new();
-        let script: &Source = match self.random.random_range(0..12) {
+        let script: &Source = match self.random.random_range(0..13) {
             0 => {
                 args.extend([self.token(), self.policy(), self.absolute(), self.along(tag, &mut keys)]);
                 args.extend(["@v".to_owned(), "1".to_owned()]);
                 args.extend(self.fields());
                 &scripts::CREATE
             }
-            1..=3 => {
+            1 => {
+                args.extend([self.token(), self.policy(), self.absolute()]);
+                self.changes(&mut args);
+                &scripts::CHANGE
+            }
+            2..=4 => {
                 let mode = self.one(&["delta", "delta", "replace"]).to_owned();
                 args.extend([self.token(), self.policy(), self.absolute(), mode, (4 * HOUR_MS).to_string()]);
                 let mut users_keys = Vec::new();
@@ -142,7 +147,7 @@ impl Questions {
                 self.changes(&mut args);
                 &scripts::COMMIT
             }
-            4 => {
+            5 => {
                 let to = self.one(&SESSIONS);
                 let pairs = ["cart", "cart-tokens"].into_iter().flat_map(|kind| [key(kind, tag), key(kind, to)]);
                 keys.extend([key("session", to)].into_iter().chain(pairs));
@@ -152,7 +157,7 @@ impl Questions {
                 self.changes(&mut args);
                 &scripts::ROTATE
             }
-            5 => {
+            6 => {
                 keys.extend([key("cart", tag), key("cart-tokens", tag)]);
                 if self.chance(0.5) {
                     keys.push(key("user-sessions", user));
@@ -160,11 +165,11 @@ impl Questions {
                 args.extend([(4 * HOUR_MS).to_string(), self.one(&["", user]).to_owned()]);
                 &scripts::END
             }
-            6 => {
+            7 => {
                 args.extend([self.policy(), self.absolute(), self.along(tag, &mut keys)]);
                 &scripts::TOUCH
             }
-            7..=9 => {
+            8..=10 => {
                 let at = self.one(&[tag, user]);
                 keys = vec![key("cart", at), key(self.one(&["cart-tokens", "cart-retries"]), at)];
                 let has_session = self.chance(0.7);
@@ -188,14 +193,14 @@ impl Questions {
                 }
                 &scripts::CART
             }
-            10 if self.chance(0.3) => {
+            11 if self.chance(0.3) => {
                 keys.push(key("quarantine", tag));
                 let policy = if self.chance(0.5) { self.policy() } else { String::new() };
                 args.extend([(4 * HOUR_MS).to_string(), HOUR_MS.to_string(), policy, self.absolute()]);
                 args.extend(["@v", "1"].map(str::to_owned));
                 &scripts::QUARANTINE
             }
-            10 => {
+            11 => {
                 // The tokens of a cart stand for a record of other software.
                 keys.push(key("cart-tokens", user));
                 args.extend([self.token() + " ", self.policy(), self.absolute(), "color".to_owned(), "7".to_owned()]);
@@ -245,6 +250,7 @@ async fn at_the_node(wire: &Wire, command: &Cmd) -> Vec<Item> {
     if reply.error().is_some_and(|error| error.code() == Some("NOSCRIPT")) {
         let scripts = [
             &scripts::CREATE,
+            &scripts::CHANGE,
             &scripts::COMMIT,
             &scripts::ROTATE,
             &scripts::END,

@@ -16,7 +16,7 @@ use crate::{
     workload::{
         cart::Carts,
         hash::{self, Hashes},
-        script::{Commits, load_commit},
+        script::{CHANGE, Commits, load_script},
         string::Strings,
     },
 };
@@ -41,18 +41,18 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         if !peer.speaks_resp() {
             return Ok(None);
         }
-        let sha = load_commit(server)?;
+        let sha = load_script(server, CHANGE)?;
         let fill: Vec<Box<dyn Traffic + '_>> = vec![
             Box::new(Strings::fill(&strings, server.protocol)),
             Box::new(Hashes::fill(&hashes, hash::FIELDS)),
             Box::new(Carts::fill(&carts)),
-            Box::new(Commits::fill(&commits, &sha)),
+            Box::new(Commits::fill(&commits, CHANGE, &sha)),
         ];
         let load: Vec<Box<dyn Traffic + '_>> = vec![
             Box::new(Strings::load(&strings, server.protocol, seed)),
             Box::new(Hashes::load(&hashes, hash::FIELDS, seed)),
             Box::new(Carts::load(&carts, seed)),
-            Box::new(Commits::load(&commits, &sha, seed)),
+            Box::new(Commits::load(&commits, CHANGE, &sha, seed)),
             Box::new(ShortLived::new()),
         ];
         let rng = SmallRng::seed_from_u64(seed);

@@ -1,4 +1,4 @@
-//! The commit of a session: EVALSHA of the script with which session-store writes what one request changed.
+//! The commit of a session: EVALSHA of the scripts with which session-store writes what one request changed.
 
 use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
@@ -17,8 +17,35 @@ use crate::{
     throughput::{Prepared, Variant, compare},
 };
 
-/// What is run: the library's script with all that it is put together from.
-pub(crate) const COMMIT: &str = include_str!("commit.lua");
+/// A script of the library with all that it is put together from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    name: &'static str,
+    about: &'static str,
+    pub(crate) code: &'static str,
+    /// ARGV between the absolute time and the number of arguments that set.
+    between: &'static [&'static str],
+    goal: Option<f64>,
+}
+
+/// What runs when a request changed fields and nothing else: nearly always.
+pub(crate) const CHANGE: Script = Script {
+    name: "script",
+    about: "the commit of changed fields",
+    code: include_str!("change.lua"),
+    between: &[],
+    goal: Some(1.5),
+};
+
+/// What also compares, merges carts and keeps lists of sessions, none of which is asked of it here: no absolute end, 'delta', grace,
+/// no cart, no field that must not have changed, nothing that goes along.
+pub(crate) const COMMIT: Script = Script {
+    name: "script-whole",
+    about: "the commit that can do all",
+    code: include_str!("commit.lua"),
+    between: &["delta", "10000", "", "", "", ""],
+    goal: None,
+};
 
 /// Bytes of a field's value.
 const VALUE_BYTES: usize = 60;
@@ -34,30 +61,33 @@ const CREATE: u8 = 0;
 const EXPIRE: u8 = 1;
 const RUN: u8 = 2;
 
-const VARIANTS: [Variant; 2] = [Variant::p1(Some(1.5), None), Variant::p16(None, None)];
-
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     let keys = bench.options.keys()[0];
     let content = Content::new("session", keys as usize, bench.options.seed);
-    let about = format!("EVALSHA of the session commit, one field of {FIELDS} changed, {keys} keys");
-    compare(bench, "script", &about, &VARIANTS, &|peer, server| {
-        if !peer.speaks_resp() {
-            return Ok(None);
-        }
-        let sha = load_commit(server)?;
-        Ok(Some(Prepared {
-            fill: Box::new(Commits::fill(&content, &sha)),
-            load: Box::new(Commits::load(&content, &sha, bench.options.seed)),
-        }))
-    })
+    let mut reports = Vec::new();
+    for script in [CHANGE, COMMIT] {
+        let about = format!("EVALSHA of {}, one field of {FIELDS} changed, {keys} keys", script.about);
+        let variants = [Variant::p1(script.goal, None), Variant::p16(None, None)];
+        reports.extend(compare(bench, script.name, &about, &variants, &|peer, server| {
+            if !peer.speaks_resp() {
+                return Ok(None);
+            }
+            let sha = load_script(server, script)?;
+            Ok(Some(Prepared {
+                fill: Box::new(Commits::fill(&content, script, &sha)),
+                load: Box::new(Commits::load(&content, script, &sha, bench.options.seed)),
+            }))
+        })?);
+    }
+    Ok(reports)
 }
 
-/// Gives the script to the server; what EVALSHA calls it by.
+/// Gives a script to the server; what EVALSHA calls it by.
 ///
 /// # Errors
 /// When the server does not take it.
-pub(crate) fn load_commit(server: &Server) -> Result<String> {
-    let reply = Control::connect(server)?.call(&["SCRIPT", "LOAD", COMMIT])?;
+pub(crate) fn load_script(server: &Server, script: Script) -> Result<String> {
+    let reply = Control::connect(server)?.call(&["SCRIPT", "LOAD", script.code])?;
     let sha = reply.strip_prefix(b"$40\r\n").and_then(|rest| rest.strip_suffix(b"\r\n"));
     sha.and_then(|sha| String::from_utf8(sha.to_vec()).ok())
         .with_context(|| format!("SCRIPT LOAD: '{}' is no SHA-1", reply.escape_ascii()))
@@ -76,35 +106,19 @@ pub(crate) struct Commits<'a> {
 }
 
 impl<'a> Commits<'a> {
-    pub(crate) fn fill(content: &'a Content, sha: &str) -> Commits<'a> {
-        Commits { next: Some(0), ..Commits::load(content, sha, 0) }
+    pub(crate) fn fill(content: &'a Content, script: Script, sha: &str) -> Commits<'a> {
+        Commits { next: Some(0), ..Commits::load(content, script, sha, 0) }
     }
 
-    pub(crate) fn load(content: &'a Content, sha: &str, seed: u64) -> Commits<'a> {
+    pub(crate) fn load(content: &'a Content, script: Script, sha: &str, seed: u64) -> Commits<'a> {
         let names: Vec<String> = (0..FIELDS).map(|field| format!("field:{field}")).collect();
         let mut create = vec![Text("HSET"), Slot(KEY_BYTES), Text("@rev"), Text("1"), Text("@tok"), Text("creation ")];
         create.extend(names.iter().flat_map(|name| [Text(name), Slot(VALUE_BYTES)]));
         let expire = Template::command(&[Text("PEXPIRE"), Slot(KEY_BYTES), Text(TTL_MS)]);
-        // KEYS: session. ARGV: token, policy, no absolute end, 'delta', grace, no cart, no field that must not have changed, nothing
-        // that goes along, two arguments that set, those.
-        let commit = [
-            Text("EVALSHA"),
-            Text(sha),
-            Text("1"),
-            Slot(KEY_BYTES),
-            Slot(TOKEN_BYTES),
-            Text(POLICY),
-            Text(""),
-            Text("delta"),
-            Text("10000"),
-            Text(""),
-            Text(""),
-            Text(""),
-            Text(""),
-            Text("2"),
-            Slot("field:0".len()),
-            Slot(VALUE_BYTES),
-        ];
+        // KEYS: session. ARGV: token, policy, no absolute end, what the script wants besides, two arguments that set, those.
+        let mut commit = vec![Text("EVALSHA"), Text(sha), Text("1"), Slot(KEY_BYTES), Slot(TOKEN_BYTES), Text(POLICY), Text("")];
+        commit.extend(script.between.iter().map(|argument| Text(argument)));
+        commit.extend([Text("2"), Slot("field:0".len()), Slot(VALUE_BYTES)]);
         Commits {
             content,
             create: Template::command(&create).then(&expire),
@@ -176,23 +190,25 @@ impl Traffic for Commits<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
 
-    use super::{Commits, Content, Expected, Traffic as _};
+    use super::{CHANGE, COMMIT, Commits, Content, Expected, Traffic as _};
     use crate::instructions::{self, Engine};
 
     #[test]
-    fn the_script_takes_what_is_sent_and_answers_what_is_expected() {
-        let content = Content::new("session", 3, 1);
-        let mut engine = Engine::new(cache_node::Config::for_test());
-        let sha = instructions::load_commit(&mut engine).unwrap();
-        let mut commits = Commits::fill(&content, &sha);
-        let mut create = Vec::new();
-        while commits.next(0, &mut create, &mut |_| {}) {}
-        engine.run(&create, |replies| assert!(!replies.contains(&b'-'), "{}", replies.escape_ascii()));
-        let mut commits = Commits::load(&content, &sha, 1);
-        for _ in 0..10 {
-            let (mut commit, mut expected) = (Vec::new(), None);
-            commits.next(0, &mut commit, &mut |reply: Expected| expected = Some(reply));
-            engine.run(&commit, |reply| assert!(commits.check(expected.unwrap(), reply), "{}", reply.escape_ascii()));
+    fn the_scripts_take_what_is_sent_and_answer_what_is_expected() {
+        for script in [CHANGE, COMMIT] {
+            let content = Content::new("session", 3, 1);
+            let mut engine = Engine::new(cache_node::Config::for_test());
+            let sha = instructions::load_script(&mut engine, script).unwrap();
+            let mut commits = Commits::fill(&content, script, &sha);
+            let mut create = Vec::new();
+            while commits.next(0, &mut create, &mut |_| {}) {}
+            engine.run(&create, |replies| assert!(!replies.contains(&b'-'), "{}", replies.escape_ascii()));
+            let mut commits = Commits::load(&content, script, &sha, 1);
+            for _ in 0..10 {
+                let (mut commit, mut expected) = (Vec::new(), None);
+                commits.next(0, &mut commit, &mut |reply: Expected| expected = Some(reply));
+                engine.run(&commit, |reply| assert!(commits.check(expected.unwrap(), reply), "{}", reply.escape_ascii()));
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `commit.lua`.
+//! `commit.lua`, and `change.lua`, which is a part of it.
 
 use super::{
     Call, digits,
@@ -13,6 +13,13 @@ use crate::{
 
 /// Commits that a session remembers.
 const TOKENS_REMEMBERED: usize = 8;
+
+pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    const NOTHING_ELSE: [&[u8]; 6] = [b"delta", b"0", b"", b"", b"", b""];
+    let (head, changes) = call.args.split_at_checked(3).ok_or(Refusal("ERR an argument is missing"))?;
+    let args = [head, &NOTHING_ELSE, changes].concat();
+    commit(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })
+}
 
 pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (session, token, policy, absolute) = (call.key(1)?, call.arg(1)?, call.arg(2)?, call.arg(3)?);

@@ -1,0 +1,24 @@
+-- The commit of a request that changed fields and nothing else, as nearly every one does: commit.lua says the same for all that a
+-- request may change. Nothing here is a function, since each one is made anew at every call and costs as much as a command does.
+-- KEYS: session. ARGV: commit token, policy, absolute time in ms or '', number of arguments that set (field, value, ...), those, then
+-- the fields to remove.
+local call, key, ARGV = redis.call, KEYS[1], ARGV
+local s = call('HMGET', key, '@until', '@created', '@capped', '@rev', '@tok', '@ended')
+if not s[4] then
+  if s[6] then return {2} end
+  return {0}
+end
+local mark, seen = ARGV[1] .. ' ', s[5] or ''
+if string.find(seen, mark, 1, true) then return {1, tonumber(s[4]), call('PTTL', key)} end
+
+local revision, set = s[4] + 1, 4 + ARGV[4]
+call('HSET', key, '@rev', revision, '@tok', string.sub(mark .. seen, 1, 8 * #mark), unpack(ARGV, 5, set))
+if set < #ARGV then call('HDEL', key, unpack(ARGV, set + 1)) end
+
+-- The same as keep.lua.
+local ttl, absolute = string.sub(ARGV[2], 2), ARGV[3]
+local kept, last = tonumber(ttl), tonumber(s[1] or '')
+if absolute == '' and not last and kept <= 315360000000 and string.sub(ARGV[2], 1, 1) ~= 'a' then
+  call('PEXPIRE', key, ttl)
+  return {1, revision, kept, 0, 0}
+end
