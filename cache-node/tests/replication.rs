@@ -6,6 +6,7 @@ mod support;
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -272,6 +273,48 @@ fn wait_counts_who_has_it() {
     wire.run("SET key last");
     assert_eq!(wire.run("WAIT 3 200"), Value::Integer(2));
     assert!(before.elapsed() >= Duration::from_millis(190));
+}
+
+/// A replica that takes nothing must not take the primary's memory: what waits for it has a limit, at once or after a while.
+#[test]
+fn a_replica_that_takes_the_stream_too_slowly_is_closed() {
+    const VALUES: usize = 400;
+    for (limit, is_closed) in [("replica 8mb 0 0", true), ("replica 0 1mb 1", true), ("replica 0 0 0", false)] {
+        let words: Vec<&str> = limit.split(' ').collect();
+        let directives = [&["--repl-backlog-size", "16kb", "--client-output-buffer-limit"][..], &words].concat();
+        let primary = Server::start(Kind::Node, &directives);
+        let replica = Server::start(Kind::Node, &[]);
+        replica.follow(&primary);
+        replica.wait_for_link();
+        let signal = |name: &str| {
+            let sent = Command::new("kill").args(["-s", name, &replica.process_id().to_string()]).status().unwrap();
+            assert!(sent.success());
+        };
+        signal("STOP");
+        let mut wire = primary.wire();
+        let text = "x".repeat(100_000);
+        let mut kept = 0;
+        for number in 0..VALUES {
+            assert_eq!(wire.call(&["SET", &format!("key-{number}"), &text]), Value::ok());
+            if number % 20 == 0 {
+                kept = kept.max(info(&mut wire, "repl_backlog_histlen").parse::<usize>().unwrap());
+            }
+        }
+        if is_closed {
+            wait_until("it is closed", || primary.info("connected_slaves") == "0");
+            wire.run("SET one more");
+            assert!(primary.number("repl_backlog_histlen") <= 16 * 1024, "{limit}");
+        } else {
+            assert_eq!(primary.info("connected_slaves"), "1");
+            assert!(kept > 2 * VALUES * text.len() / 3 - 16_000_000, "{kept} are kept, and the system has the rest");
+        }
+        assert!(limit != "replica 8mb 0 0" || kept <= 9 << 20, "{kept}");
+        signal("CONT");
+        // It may not know yet that its link is gone.
+        wait_until("it has everything", || replica.wire().run("STRLEN key-399") == Value::Integer(100_000));
+        assert_converged(&primary, &replica);
+        assert_eq!(primary.number("sync_full"), if is_closed { 2 } else { 1 }, "{limit}");
+    }
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub struct Config {
     pub(crate) proto_max_bulk_len: usize,
     pub(crate) client_query_buffer_limit: usize,
     pub(crate) pubsub_buffer_limit: usize,
+    pub(crate) replica_buffer_limit: BufferLimit,
     pub(crate) loglevel: String,
     /// What it was read from: where CONFIG REWRITE writes.
     pub(crate) file: Option<PathBuf>,
@@ -99,6 +100,16 @@ pub struct Config {
     pub(crate) min_replicas_max_lag: u64,
     pub(crate) sync_needs_all_replicas: bool,
     pub(crate) sync_grace: Duration,
+}
+
+/// `client-output-buffer-limit` of one class; 0 bytes for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BufferLimit {
+    /// With more bytes waiting for it the client is closed.
+    pub(crate) hard: usize,
+    /// The same when there are more for so long.
+    pub(crate) soft: usize,
+    pub(crate) soft_time: Duration,
 }
 
 impl Default for Config {
@@ -130,6 +141,7 @@ impl Default for Config {
             proto_max_bulk_len: 512 * 1024 * 1024,
             client_query_buffer_limit: 1024 * 1024 * 1024,
             pubsub_buffer_limit: 32 * 1024 * 1024,
+            replica_buffer_limit: BufferLimit { hard: 256 << 20, soft: 64 << 20, soft_time: Duration::from_secs(60) },
             loglevel: "notice".to_owned(),
             file: None,
             dbfilename: "dump.rdb".to_owned(),

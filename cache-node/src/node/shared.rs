@@ -150,6 +150,7 @@ impl Shared {
         self.keyspace.clock().follow(config.maxmemory_policy);
         self.notifier.follow(config.notify_keyspace_events, config.pubsub_buffer_limit);
         self.tracking.follow(config.pubsub_buffer_limit);
+        self.journal.hold_at_most(self.replication.replica_bytes_max(&config));
         self.saver.follow_config(&config, &self.gate);
     }
 }

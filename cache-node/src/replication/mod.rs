@@ -330,6 +330,14 @@ impl Replication {
         self.asked_at.store(behind, Ordering::Relaxed);
     }
 
+    /// Bytes that may wait for a replica. What the backlog keeps anyway costs nothing more, as in Redis.
+    pub(crate) fn replica_bytes_max(&self, config: &Config) -> u64 {
+        match config.replica_buffer_limit.hard {
+            0 => u64::MAX,
+            hard => hard.max(config.repl_backlog_size) as u64,
+        }
+    }
+
     /// What is done now and then: PING for replicas, those that are silent closed, writes allowed or not.
     pub(crate) fn tick(&self, shared: &Shared, now: Now) {
         let config = shared.config();
@@ -346,6 +354,7 @@ impl Replication {
             let silence_max =
                 if config.sync_needs_all_replicas { config.sync_grace.min(config.repl_timeout) } else { config.repl_timeout };
             self.replicas.close_silent(now, silence_max);
+            self.replicas.close_slow(shared.journal.offset(), self.replica_bytes_max(&config), config.replica_buffer_limit, now);
         }
         self.judge(shared, now);
         self.continue_failover(shared);

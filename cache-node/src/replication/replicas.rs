@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    config::BufferLimit,
     keyspace::Now,
     node::{ClientEntry, Journal},
     replication::{Hints, PrimaryAddress},
@@ -38,6 +39,8 @@ pub(crate) struct Replica {
     synced: AtomicU64,
     /// When it last confirmed something, Unix milliseconds.
     confirmed_ms: AtomicU64,
+    /// Since when more waits for it than the soft limit, Unix milliseconds; 0: no more does.
+    slow_since_ms: AtomicU64,
 }
 
 impl Replica {
@@ -50,6 +53,7 @@ impl Replica {
             confirmed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             confirmed_ms: AtomicU64::new(now.unix_ms),
+            slow_since_ms: AtomicU64::new(0),
         }
     }
 
@@ -83,6 +87,24 @@ impl Replica {
             self.synced.fetch_max(synced, Ordering::AcqRel);
         }
         self.confirmed_ms.store(now.unix_ms, Ordering::Relaxed);
+    }
+
+    /// Whether more than its limits is still to be sent to it, the stream ending at `end`: more than `bytes_max`, or for too long more than
+    /// the soft limit.
+    fn is_too_slow(&self, end: u64, bytes_max: u64, limit: BufferLimit, now: Now) -> bool {
+        // Before its snapshot has begun nothing waits for it.
+        let waiting = match self.position.load(Ordering::Acquire) {
+            u64::MAX => 0,
+            position => end.saturating_sub(position),
+        };
+        if limit.soft == 0 || waiting < limit.soft as u64 {
+            self.slow_since_ms.store(0, Ordering::Relaxed);
+        } else if let Err(since) = self.slow_since_ms.compare_exchange(0, now.unix_ms, Ordering::Relaxed, Ordering::Relaxed)
+            && now.unix_ms.saturating_sub(since) > limit.soft_time.as_millis() as u64
+        {
+            return true;
+        }
+        waiting > bytes_max
     }
 
     /// Seconds since it last confirmed something.
@@ -182,6 +204,16 @@ impl Replicas {
 
     pub(super) fn close_all(&self) {
         self.list.lock().values().for_each(|replica| replica.client.outbox.close());
+    }
+
+    /// Closes those that take the stream too slowly: `client-output-buffer-limit`. They begin with a snapshot when they come back.
+    pub(super) fn close_slow(&self, end: u64, bytes_max: u64, limit: BufferLimit, now: Now) {
+        for replica in self.list.lock().values() {
+            if replica.is_too_slow(end, bytes_max, limit, now) && !replica.client.outbox.is_closing() {
+                tracing::warn!(replica = %replica.client.address, "closing a replica that is behind its client-output-buffer-limit");
+                replica.client.outbox.close();
+            }
+        }
     }
 
     /// Closes those from which nothing came for too long.

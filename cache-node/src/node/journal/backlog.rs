@@ -5,10 +5,6 @@ use std::collections::VecDeque;
 /// Bytes of a block: what is given back at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Bytes that are kept beyond the capacity for a replica that takes them slowly (Redis: `client-output-buffer-limit replica`, 256 MB).
-/// One that falls further behind begins anew.
-pub(super) const HELD_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
 /// Bytes with the stream's offsets, in blocks. Memory is taken as bytes come in.
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -39,8 +35,9 @@ impl Backlog {
         self.start
     }
 
-    /// Adds bytes, and forgets those before the last [`Backlog::capacity`], but none from `held_from` on: someone is still to read them.
-    pub(super) fn push(&mut self, bytes: &[u8], held_from: u64) {
+    /// Adds bytes, and forgets those before the last [`Backlog::capacity`], but none from `held_from` on, which someone is still to read,
+    /// as long as those are no more than `held_max`.
+    pub(super) fn push(&mut self, bytes: &[u8], held_from: u64, held_max: u64) {
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.blocks.back().is_none_or(|block| block.bytes.len() == BLOCK_BYTES) {
@@ -53,7 +50,7 @@ impl Backlog {
             rest = behind;
         }
         let wanted = self.end.saturating_sub(self.capacity as u64);
-        let held = held_from.max(wanted.saturating_sub(HELD_BYTES_MAX));
+        let held = held_from.max(self.end.saturating_sub(held_max));
         self.start = self.start.max(wanted.min(held));
         while self.blocks.front().is_some_and(|block| block.start + block.bytes.len() as u64 <= self.start) {
             self.blocks.pop_front();
@@ -95,7 +92,7 @@ mod tests {
             for round in 0..200_usize {
                 let piece: Vec<u8> = (0..round * 7 % 23 * scale).map(|index| (round * 31 + index) as u8).collect();
                 stream.extend_from_slice(&piece);
-                backlog.push(&piece, NOBODY);
+                backlog.push(&piece, NOBODY, 0);
                 let end = START + stream.len() as u64;
                 let kept = stream.len().min(capacity);
                 assert!(backlog.start() >= START && end - backlog.start() == kept as u64, "{capacity} {round}");
@@ -114,11 +111,14 @@ mod tests {
     fn what_someone_is_still_to_read_stays() {
         let mut backlog = Backlog::new(100, 0);
         for _ in 0..50 {
-            backlog.push(&[7; 10_000], 20_000);
+            backlog.push(&[7; 10_000], 20_000, 480_000);
         }
         assert_eq!(backlog.start(), 20_000);
         assert_eq!(backlog.read(20_000, usize::MAX).map(|bytes| bytes.len()), Some(480_000));
-        backlog.push(b"x", NOBODY);
-        assert_eq!(backlog.start(), 500_001 - 100);
+        // It has fallen too far behind.
+        backlog.push(b"x", 20_000, 480_000);
+        assert_eq!((backlog.start(), backlog.read(20_000, 1)), (20_001, None));
+        backlog.push(b"x", NOBODY, 480_000);
+        assert_eq!(backlog.start(), 500_002 - 100);
     }
 }

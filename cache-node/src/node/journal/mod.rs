@@ -41,6 +41,8 @@ struct Stream {
     backlog: Option<Backlog>,
     /// The offset that the slowest replica is to be sent next.
     held_from: Option<u64>,
+    /// Bytes that are kept for it at the most.
+    held_max: u64,
     log: Option<LogQueue>,
     /// The log's thread is asked to look up, although there may be no bytes.
     is_log_called: bool,
@@ -68,7 +70,7 @@ impl Stream {
     fn push(&mut self, bytes: &[u8], is_for_log: bool) {
         self.offset += bytes.len() as u64;
         if let Some(backlog) = &mut self.backlog {
-            backlog.push(bytes, self.held_from.unwrap_or(u64::MAX));
+            backlog.push(bytes, self.held_from.unwrap_or(u64::MAX), self.held_max);
         }
         if let Some(log) = self.log.as_mut().filter(|_| is_for_log) {
             log.bytes.extend_from_slice(bytes);
@@ -180,6 +182,11 @@ impl Journal {
     /// sent it. `None`: there is no such replica.
     pub(crate) fn hold_from(&self, offset: Option<u64>) {
         self.stream.lock().held_from = offset;
+    }
+
+    /// Bytes that are kept for a replica at the most.
+    pub(crate) fn hold_at_most(&self, bytes: u64) {
+        self.stream.lock().held_max = bytes;
     }
 
     /// Up to `bytes_max` bytes from `offset` on; none when the stream ends there. `None`: they are not in the backlog (any more).
