@@ -170,7 +170,7 @@ fn prometheus_finds_all_nodes_of_a_cluster() {
 
     // What rules, dashboard and page speak of is there.
     let node = http::get(before.values().next().unwrap().parse().unwrap(), "/metrics", &[]).body;
-    let known: BTreeSet<String> = names(&node).union(&names(&controller.body)).cloned().collect();
+    let known: BTreeSet<String> = names(&node).union(&names(&http::get(cluster.http, "/metrics", &[]).body)).cloned().collect();
     // Those that a node has only as a replica, or after a snapshot.
     let at_times = [
         "cache_node_primary_link_up",
@@ -182,7 +182,7 @@ fn prometheus_finds_all_nodes_of_a_cluster() {
     let mut wire = Wire::connect(limited.addr());
     wire.run("GET k");
     let known: BTreeSet<String> = known.union(&names(&http::get(metrics, "/metrics", &[]).body)).cloned().collect();
-    for name in ["alerts.yml", "dashboard.json", "metrics.md"] {
+    for name in ["alerts.yml", "dashboard.json", "metrics.md", "events.md"] {
         let unknown: Vec<String> =
             asked(&text(name)).into_iter().filter(|word| !known.contains(word) && !at_times.contains(&word.as_str())).collect();
         assert!(unknown.is_empty(), "{name} speaks of {unknown:?}");

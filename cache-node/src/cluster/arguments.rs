@@ -15,6 +15,7 @@ const EXAMPLES: &str = "Examples:
   cache-node cluster --replicas 2 --durability sync --dir ./cart-cluster
   cache-node cluster start --port 0 --reader-port 0 --sentinel-port 0 --http-port 0
   cache-node cluster start --maxmemory 512mb -- --maxmemory-policy volatile-lru
+  cache-node cluster start --webhook https://example.com/hooks/cache --webhook-secret-file webhook.secret
   cache-node cluster status --watch --dir ./cart-cluster
   redis-cli -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME mymaster
   curl http://127.0.0.1:9379/v1/nodes

@@ -129,9 +129,52 @@ impl Events {
         EventCounts { by_kind: ring.counts.clone(), dropped: ring.dropped }
     }
 
+    /// All events, those included that were kept before this call, for one who reads them at his own pace.
+    pub(super) fn replay(&self) -> Follower {
+        // Followed first: what comes in between is seen twice and told once.
+        let events = self.followers.subscribe();
+        Follower { kept: self.since(0).into(), events, last_id: 0, dropped: 0 }
+    }
+
     /// Events from now on.
     pub(super) fn follow(&self) -> broadcast::Receiver<Event> {
         self.followers.subscribe()
+    }
+}
+
+/// Reads events. [`EVENTS_BEHIND_MAX`] wait for it; then the oldest are dropped, and counted.
+#[derive(Debug)]
+pub(super) struct Follower {
+    kept: VecDeque<Event>,
+    events: broadcast::Receiver<Event>,
+    last_id: u64,
+    dropped: u64,
+}
+
+impl Follower {
+    /// The next event; `None` when there will be none.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        loop {
+            let event = match self.kept.pop_front() {
+                Some(event) => event,
+                None => match self.events.recv().await {
+                    Ok(event) => event,
+                    Err(broadcast::error::RecvError::Lagged(count)) => {
+                        self.dropped += count;
+                        continue;
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+            };
+            if event.id > self.last_id {
+                self.last_id = event.id;
+                return Some(event);
+            }
+        }
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 
@@ -142,7 +185,20 @@ pub(super) fn unix_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{EVENTS_KEPT_MAX, EventKind, Events};
+    use super::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX, EventKind, Events};
+
+    #[tokio::test]
+    async fn a_slow_follower_misses_the_oldest_and_knows_how_many() {
+        let events = Events::default();
+        events.add(EventKind::ControllerStarted, None, "before");
+        let mut follower = events.replay();
+        for number in 0..EVENTS_BEHIND_MAX + 7 {
+            events.add(EventKind::NodeFailed, Some("node-1"), number.to_string());
+        }
+        assert_eq!(follower.next().await.map(|event| (event.id, event.text)), Some((1, "before".to_owned())));
+        assert_eq!(follower.next().await.map(|event| event.text), Some("7".to_owned()));
+        assert_eq!(follower.dropped(), 7);
+    }
 
     #[test]
     fn the_ring_keeps_the_latest() {

@@ -3,6 +3,7 @@
 //! Across machines real Sentinels do this; there is no consensus here, because on one machine a process can be known to be dead.
 
 mod accept;
+mod announce;
 mod arguments;
 mod caller;
 mod controller;
@@ -23,5 +24,6 @@ mod status;
 mod token;
 mod view;
 mod watch;
+mod webhook;
 
 pub(crate) use arguments::{command, run};

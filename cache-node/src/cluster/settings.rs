@@ -4,6 +4,8 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
+use crate::cluster::webhook::WebhookSettings;
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Durability {
@@ -51,6 +53,8 @@ pub(super) struct Settings {
     pub(super) program_arguments: Vec<String>,
     /// Whether the program is this one, which knows `durability`.
     pub(super) is_own_program: bool,
+    /// `None`: events are told by no webhook.
+    pub(super) webhooks: Option<WebhookSettings>,
     /// Further directives for every node.
     pub(super) directives: Vec<String>,
 }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::cluster::{
+    announce,
     controller::Controller,
     http::{self, Endpoints, Http},
     limits::{ORDERS_MAX, PROGRESS_PERIOD, TAKE_OVER_MAX},
@@ -26,6 +27,7 @@ use crate::cluster::{
     settings::Settings,
     state::{Folder, Ports},
     token::Token,
+    webhook::Webhooks,
 };
 
 /// Ports of the endpoints where nothing else is said or recorded.
@@ -75,7 +77,9 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
 
     let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
     let (view, events) = (controller.view(), controller.events());
+    let webhooks = Webhooks::start(settings.webhooks.as_ref(), &settings.name, &events).map_err(io::Error::other)?;
     let mut services = JoinSet::new();
+    services.spawn(announce::run(events.replay(), view.clone()));
     services.spawn(proxy::serve(primary, Target::Primary, view.clone()));
     services.spawn(proxy::serve(reader, Target::Reader, view.clone()));
     let desk = Desk {
@@ -87,7 +91,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
         turn: Arc::default(),
     };
     services.spawn(sentinel::serve(sentinel, Sentinel { desk: desk.clone(), address: endpoints.sentinel }));
-    services.spawn(http::serve(http, Http { desk, endpoints, token }));
+    services.spawn(http::serve(http, Http { desk, endpoints, token, webhooks: webhooks.tallies() }));
 
     let mut ready = view;
     services.spawn(async move {
@@ -104,6 +108,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
         tracing::info!("{name}: the replicas end, then the primary");
     };
     controller.run(orders, end).await;
+    webhooks.end().await;
     services.shutdown().await;
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::cluster::{
-    limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX},
+    limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX, WEBHOOKS_MAX},
     settings::{AskedPorts, Durability, Settings},
+    webhook::{Secrets, Target, WebhookSettings},
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
@@ -63,6 +64,14 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = DOWN_AFTER_DEFAULT.as_millis() as u32, value_parser = clap::value_parser!(u32).range(200..=60_000))]
     down_after: u32,
 
+    /// Tell events to this address (http or https): a JSON POST each, signed as Standard Webhooks has it. It can be given several times.
+    #[arg(long, value_name = "URL", requires = "webhook_secret_file")]
+    webhook: Vec<Target>,
+
+    /// File with what webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced.
+    #[arg(long, value_name = "PATH")]
+    webhook_secret_file: Option<PathBuf>,
+
     /// End the cluster when standard input closes, as it does at the end of the process that started this one.
     #[arg(long)]
     with_parent: bool,
@@ -93,6 +102,13 @@ impl StartArguments {
             Some(program) => program,
             None => std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?,
         };
+        if self.webhook.len() > WEBHOOKS_MAX {
+            return Err(format!("--webhook can be given {WEBHOOKS_MAX} times"));
+        }
+        let webhooks = match &self.webhook_secret_file {
+            Some(path) => Some(WebhookSettings { targets: self.webhook, secrets: Secrets::read(path)? }),
+            None => None,
+        };
         let settings = Settings {
             name: self.name,
             folder: self.dir,
@@ -109,6 +125,7 @@ impl StartArguments {
             program,
             program_arguments: self.node_argument,
             is_own_program,
+            webhooks,
             directives: self.directives,
         };
         if let Some((name, instead)) = REFUSED.iter().find(|(name, _)| settings.directive(name).is_some()) {

@@ -7,6 +7,7 @@ pub mod http;
 pub mod process;
 pub mod prometheus;
 pub mod random;
+pub mod receiver;
 pub mod redis_server;
 pub mod server;
 pub mod value;

@@ -48,7 +48,7 @@ impl Http {
             "/v1/targets" => json(StatusCode::OK, &metrics::targets(self.endpoints.http, &view)),
             "/metrics" => {
                 let format = Format::wanted(request.headers().get_all(ACCEPT));
-                match format.render(Figures { view, counts: self.desk.events.counts() }) {
+                match format.render(Figures { view, counts: self.desk.events.counts(), webhooks: self.webhooks.counts() }) {
                     Some(text) => with_type(StatusCode::OK, format.content_type(), Either::Left(Full::new(Bytes::from(text)))),
                     None => fault(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written"),
                 }

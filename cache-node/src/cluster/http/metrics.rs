@@ -8,6 +8,7 @@ use crate::{
     cluster::{
         events::{EventCounts, EventKind},
         view::{NodeState, NodeView, Role, View},
+        webhook::TargetCounts,
     },
     metrics::{Labels, Number, Series},
 };
@@ -17,6 +18,7 @@ use crate::{
 pub(super) struct Figures {
     pub(super) view: Arc<View>,
     pub(super) counts: EventCounts,
+    pub(super) webhooks: Vec<TargetCounts>,
 }
 
 /// The nodes and the controller, in the form of Prometheus's HTTP service discovery. A node's role is no label: it changes, and the series
@@ -32,7 +34,8 @@ impl Collector for Figures {
         let mut series = Series(encoder);
         self.encode_cluster(&mut series)?;
         self.encode_nodes(&mut series)?;
-        self.encode_events(&mut series)
+        self.encode_events(&mut series)?;
+        self.encode_webhooks(&mut series)
     }
 }
 
@@ -91,5 +94,21 @@ impl Figures {
         }
         let by_kind = counts.by_kind.iter().map(|(kind, count)| (vec![("kind", format!("{kind:?}"))], Number::Whole(*count)));
         series.counter("cache_cluster_events", None, "Events by their kind, in the life of this controller.", by_kind)
+    }
+
+    fn encode_webhooks(&self, series: &mut Series<'_>) -> fmt::Result {
+        type Read = fn(&TargetCounts) -> u64;
+        let counters: [(&str, &str, Read); 4] = [
+            ("cache_cluster_webhook_delivered", "Events that the receiver took.", |counts| counts.delivered),
+            ("cache_cluster_webhook_failed", "Events that were given up after the last try.", |counts| counts.failed),
+            ("cache_cluster_webhook_failed_tries", "Tries that did not succeed.", |counts| counts.failed_tries),
+            ("cache_cluster_webhook_dropped", "Events that had no room while an earlier one was tried.", |counts| counts.dropped),
+        ];
+        for (name, help, read) in counters {
+            let counts =
+                self.webhooks.iter().map(|counts| (vec![("target", counts.target.clone())], Number::Whole(read(counts))));
+            series.counter(name, None, help, counts)?;
+        }
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::cluster::{
     limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_MAX},
     operation::Desk,
     token::Token,
+    webhook::Tallies,
 };
 
 /// What the HTTP port answers from.
@@ -24,6 +25,7 @@ pub(super) struct Http {
     pub(super) desk: Desk,
     pub(super) endpoints: Endpoints,
     pub(super) token: Token,
+    pub(super) webhooks: Tallies,
 }
 
 /// The fixed addresses of the cluster.

@@ -1,0 +1,102 @@
+//! The events of one target, one after the other.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{sync::watch, time::sleep};
+
+use crate::cluster::{
+    events::{Event, Follower},
+    limits::{WEBHOOK_DELAY_MAX, WEBHOOK_DELAY_MIN, WEBHOOK_TRIES_MAX},
+    webhook::{Tally, post::Post},
+};
+
+/// What tells one target.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) post: Post,
+    pub(super) cluster: String,
+    /// Makes the ids of events unique, which count from 1 in each life of the controller.
+    pub(super) life: String,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// How the tries of one event ended.
+enum End {
+    Delivered,
+    GivenUp,
+    /// The receiver wants nothing more.
+    Gone,
+}
+
+impl Delivery {
+    /// Runs until the receiver is gone, or, when `ending` says so, until nothing waits.
+    pub(super) async fn run(self, mut events: Follower, mut ending: watch::Receiver<bool>) {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = events.next() => event,
+                _ = ending.wait_for(|is_ending| *is_ending) => None,
+            };
+            self.tally.dropped.store(events.dropped(), Ordering::Relaxed);
+            let Some(event) = event else { return };
+            match self.deliver(&event, &mut ending).await {
+                End::Delivered => self.tally.delivered.fetch_add(1, Ordering::Relaxed),
+                End::GivenUp => self.tally.failed.fetch_add(1, Ordering::Relaxed),
+                End::Gone => return,
+            };
+        }
+    }
+
+    async fn deliver(&self, event: &Event, ending: &mut watch::Receiver<bool>) -> End {
+        let id = format!("evt_{}_{}", self.life, event.id);
+        let body = self.body(event);
+        let mut delay = WEBHOOK_DELAY_MIN;
+        for number in 1..=WEBHOOK_TRIES_MAX {
+            // Whoever ends has time for one more try.
+            let is_last = number == WEBHOOK_TRIES_MAX || *ending.borrow();
+            let error = match self.post.send(&id, &body).await {
+                Ok(()) => return End::Delivered,
+                Err(error) => error,
+            };
+            self.tally.failed_tries.fetch_add(1, Ordering::Relaxed);
+            let target = self.post.shown();
+            if error.is_gone() {
+                tracing::warn!(target, "the webhook's receiver is gone (410): it is told nothing more");
+                return End::Gone;
+            }
+            if is_last {
+                tracing::warn!(target, kind = ?event.kind, tries = number, %error, "an event was not delivered");
+                return End::GivenUp;
+            }
+            tracing::debug!(target, kind = ?event.kind, tries = number, %error, "an event will be tried again");
+            tokio::select! {
+                () = sleep(jittered(delay)) => {}
+                _ = ending.wait_for(|is_ending| *is_ending) => {}
+            }
+            delay = (delay * 2).min(WEBHOOK_DELAY_MAX);
+        }
+        End::GivenUp
+    }
+
+    fn body(&self, event: &Event) -> Bytes {
+        let nanoseconds = i128::from(event.unix_ms) * 1_000_000;
+        let at = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok().and_then(|at| at.format(&Rfc3339).ok());
+        let mut data = serde_json::json!({ "cluster": self.cluster, "id": event.id, "text": event.text });
+        if let Some(node) = &event.node {
+            data["node"] = node.as_str().into();
+        }
+        let body = serde_json::json!({ "type": event.kind, "timestamp": at, "data": data });
+        Bytes::from(body.to_string())
+    }
+}
+
+/// Between half of `delay` and all of it, so that those who failed together do not come back together.
+fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(rand::rng().random_range(0.5..=1.0))
+}

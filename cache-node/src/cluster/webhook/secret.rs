@@ -1,0 +1,109 @@
+//! What webhooks are signed with.
+
+use std::{fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// In front of a secret, so that it is found where it does not belong.
+const PREFIX: &str = "whsec_";
+
+/// Bytes of a secret, as Standard Webhooks asks for.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Secrets at once: the new one and those that it replaces.
+const SECRETS_MAX: usize = 4;
+
+/// Bytes of the file.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// The secrets of the file. They are never printed.
+#[derive(Clone)]
+pub(in crate::cluster) struct Secrets(Vec<Hmac<Sha256>>);
+
+impl Secrets {
+    /// Reads a file with a secret per line.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not of that form; the text says what to do and holds nothing of the file.
+    pub(in crate::cluster) fn read(path: &Path) -> Result<Secrets, String> {
+        let size = fs::metadata(path).map(|file| file.len());
+        let text = match size {
+            Ok(size) if size > FILE_BYTES_MAX => Err(format!("it is larger than {FILE_BYTES_MAX} bytes")),
+            Ok(_) => fs::read_to_string(path).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let secrets = text.and_then(|text| Secrets::parse(&text));
+        secrets.map_err(|error| {
+            format!(
+                "--webhook-secret-file {}: {error}; make one with: (printf whsec_; head -c 32 /dev/urandom | base64) > FILE",
+                path.display()
+            )
+        })
+    }
+
+    fn parse(text: &str) -> Result<Secrets, String> {
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() || lines.len() > SECRETS_MAX {
+            return Err(format!("expected 1 to {SECRETS_MAX} lines, each {PREFIX} and a secret in base64"));
+        }
+        let secrets = lines.iter().enumerate().map(|(index, line)| {
+            let bytes = line.strip_prefix(PREFIX).and_then(|secret| STANDARD.decode(secret).ok());
+            let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
+            let bytes = bytes.ok_or_else(|| {
+                let (min, max) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+                format!("line {} is not {PREFIX} and {min} to {max} bytes in base64", index + 1)
+            })?;
+            Ok(Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length"))
+        });
+        secrets.collect::<Result<_, String>>().map(Secrets)
+    }
+
+    /// The header `webhook-signature`: one signature per secret.
+    pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
+        let signatures = self.0.iter().map(|secret| {
+            let mut mac = secret.clone();
+            mac.update(format!("{id}.{timestamp}.").as_bytes());
+            mac.update(body);
+            format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+        });
+        signatures.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::Secrets;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    #[test]
+    fn it_signs_as_the_standards_example_is_signed() {
+        let (id, timestamp, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(Secrets::parse(SECRET).unwrap().sign(id, timestamp, body), signature);
+        let both = Secrets::parse(&format!("whsec_{}\n\n{SECRET}\n", "A".repeat(32))).unwrap().sign(id, timestamp, body);
+        assert!(both.starts_with("v1,") && both.ends_with(&format!(" {signature}")), "{both}");
+        assert_ne!(Secrets::parse(SECRET).unwrap().sign(id, timestamp + 1, body), signature);
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_without_being_told() {
+        let short = format!("whsec_{}", "A".repeat(20));
+        for bad in
+            ["", "\n", "hunter2hunter2hunter2hunter2hunt", "whsec_", "whsec_!!!!", &short, &format!("{SECRET}\n").repeat(5)]
+        {
+            let error = Secrets::parse(bad).unwrap_err();
+            assert!(!error.contains("hunter2") && !error.contains("AAAA"), "{error}");
+        }
+        assert!(!format!("{:?}", Secrets::parse(SECRET).unwrap()).contains("MfKQ"));
+    }
+}
