@@ -136,6 +136,7 @@ fn run_plain(
         let Run::Keys(run) = table::TABLE[*index].run else { break };
         let before = reply.len();
         let outcome = run_recorded(&mut keys, run, args_of(offset), reply);
+        stand_behind(ctx, *index, &outcome);
         let ended = Instant::now();
         finish(ctx, *index, outcome, ended - started, before, reply);
         started = ended;
@@ -152,9 +153,11 @@ fn run_plain(
     done
 }
 
+/// Commands that write, and those of which it is not known before.
+const MAY_WRITE: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
+
 /// Whether a request is to be run later: FAILOVER is under way, and it may write. The connection then waits for the end of that.
 pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
-    const MAY_WRITE: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
     if !ctx.shared.gate.has(Hindrance::Failover) || !ctx.client.is_authenticated {
         return false;
     }
@@ -274,6 +277,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
                 true => may_write(ctx).and_then(|()| run_recorded(&mut keys, run, args, reply)),
                 false => run_recorded(&mut keys, run, args, reply),
             };
+            stand_behind(ctx, index, &outcome);
             if keys.db() != db {
                 ctx.client.set_db(keys.db());
             }
@@ -285,6 +289,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             // What a script writes is seen together, and repeated together.
             keys.begin_atomic();
             let outcome = run(ctx, &mut keys, args, reply);
+            stand_behind(ctx, index, &outcome);
             ctx.client.wrote(keys.commit());
             outcome
         }
@@ -323,9 +328,20 @@ pub(crate) fn call_locked(
         Run::Keys(run) => run_recorded(keys, run, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
+    stand_behind(ctx, index, &outcome);
     let ended = Instant::now();
     finish(ctx, index, outcome, ended - started, before, reply);
     ended
+}
+
+/// A write that found nothing to change tells that the change is made: that was acknowledged to nobody before it is safe, so the answer
+/// waits for all that was written until now. Called under the locks that the command ran with; of one that wrote, the offset behind that
+/// takes the place of this one. An error acknowledges nothing.
+fn stand_behind(ctx: &mut Context<'_>, index: usize, outcome: &Outcome) {
+    let (journal, flags) = (&ctx.shared.journal, table::TABLE[index].flags);
+    if flags.has(MAY_WRITE) && outcome.is_ok() && journal.barrier.promises_something() {
+        ctx.client.wrote(Some(journal.offset()));
+    }
 }
 
 /// Runs a command on keys, and records it if it changed something: by its own words where it has not said others.

@@ -226,7 +226,7 @@ impl Connection {
         Ok(stop)
     }
 
-    /// Replies of a batch that wrote wait until that is as safe as `durability` promises; those of others do not. `offset` and `epoch`:
+    /// Replies of a batch that wrote, or found its change made, wait until that is as safe as `durability` promises; those of others do not. `offset` and `epoch`:
     /// before the batch.
     fn hold_if_written_since(&mut self, offset: u64, epoch: u64) {
         let shared = &self.worker.shared;

@@ -249,6 +249,42 @@ fn replies_of_a_batch_that_wrote_wait_until_it_is_safe_and_others_do_not() {
 }
 
 #[test]
+fn a_write_that_finds_its_change_made_waits_for_the_one_that_made_it() {
+    let mut fixture = Fixture::new();
+    let shared = Arc::clone(fixture.shared());
+    let keys = shared.keyspace.lock_all(0, now(), &*shared);
+    let begins_at = shared.journal.open_log();
+    shared.journal.barrier.follow_log(Some(begins_at));
+    shared.journal.barrier.promise(Durability::Disk);
+    drop(keys);
+    fixture.stream.write_all(b"SADD s a\r\n").expect("the node reads");
+    fixture.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a time above zero");
+    let mut reply = [0; 64];
+    fixture.stream.read(&mut reply).expect_err("nothing is on disk yet");
+    // The client gave up waiting and asks again: "it is there already" acknowledges the first write as well.
+    let again: [&[u8]; 4] = [
+        b"SADD s a\r\n",
+        b"EVAL \"return redis.call('sismember', 's', 'a') - 1\" 0\r\n",
+        b"EVAL \"return redis.call('sadd', 's', 'a')\" 0\r\n",
+        b"MULTI\r\nSADD s a\r\nEXEC\r\n",
+    ];
+    let mut waiting = Vec::new();
+    for request in again {
+        let mut client = TcpStream::connect(fixture.node.addr()).expect("it listens");
+        client.set_read_timeout(Some(Duration::from_millis(100))).expect("a time above zero");
+        client.write_all(request).expect("the node reads");
+        client.read(&mut reply).expect_err("the first one is not on disk yet");
+        waiting.push(client);
+    }
+    shared.journal.barrier.synced(shared.journal.offset());
+    for mut client in waiting {
+        client.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+        let read = client.read(&mut reply).expect("now it is");
+        assert!(reply[..read].ends_with(b":0\r\n") || reply[..read].starts_with(b"+OK"), "{}", reply[..read].escape_ascii());
+    }
+}
+
+#[test]
 fn nobody_pays_for_a_stream_that_nobody_wants() {
     let node = Node::start(Config::for_test()).expect("a free port");
     let shared = node.shared();
