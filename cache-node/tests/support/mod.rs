@@ -4,11 +4,13 @@
 pub mod cluster;
 pub mod content;
 pub mod http;
+pub mod network;
 pub mod process;
 pub mod prometheus;
 pub mod random;
 pub mod receiver;
 pub mod redis_server;
+pub mod sentinel;
 pub mod server;
 pub mod value;
 pub mod wire;

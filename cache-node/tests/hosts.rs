@@ -1,0 +1,256 @@
+//! Three hosts as the recipe `three-hosts` sets them up, each with a node, a real Sentinel and a client: a cut network, a lost host, their
+//! return. No acknowledged write is lost, and no two primaries acknowledge.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Value, Wire,
+    content::info,
+    network::{self, Network, address, in_own_network},
+    process::Binary,
+    sentinel::{Directory, Sentinel, Shopper, wait_until},
+};
+use tempfile::TempDir;
+
+const HOSTS: [&str; 3] = ["host-1", "host-2", "host-3"];
+/// Where the test itself is: another host of the network, which is never cut off.
+const OFFICE: &str = "office";
+const NAME: &str = "carts";
+const PASSWORD: &str = "of-the-test";
+
+/// A host with what runs there; dropping it kills both.
+struct Host {
+    number: usize,
+    node: Option<Binary>,
+    sentinel: Option<Sentinel>,
+    folder: PathBuf,
+}
+
+struct Site {
+    network: Network,
+    hosts: Vec<Host>,
+    _folder: TempDir,
+}
+
+/// A file of the recipe as this host has it.
+fn recipe(file: &str, number: usize, folder: &Path) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/three-hosts").join(file);
+    let own = address(number).to_string();
+    let text = fs::read_to_string(path).unwrap().replace("CHANGE-ME", PASSWORD);
+    let lines = text.lines().map(|line| {
+        let line = line.replace("/var/lib/cache-node", folder.to_str().unwrap());
+        if line.starts_with("bind ") || line.contains("announce-ip ") { line.replace("192.0.2.11", &own) } else { line }
+    });
+    let text: String = lines.map(|line| line + "\n").collect();
+    if number > 0 { text.replace("#replicaof ", "replicaof ") } else { text }
+}
+
+impl Site {
+    fn start() -> Site {
+        let folder = TempDir::new().unwrap();
+        let network = Network::of(&[&HOSTS[..], &[OFFICE]].concat());
+        network::enter(OFFICE);
+        let hosts = (0..HOSTS.len()).map(|number| {
+            let folder = folder.path().join(HOSTS[number]);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("node.conf"), recipe("node.conf", number, &folder)).unwrap();
+            fs::write(folder.join("sentinel.conf"), recipe("sentinel.conf", number, &folder)).unwrap();
+            Host { number, node: None, sentinel: None, folder }
+        });
+        let mut site = Site { hosts: hosts.collect(), network, _folder: folder };
+        for number in 0..HOSTS.len() {
+            site.start_node(number);
+        }
+        site.wait_for_replicas(0, 2);
+        for number in 0..HOSTS.len() {
+            site.start_sentinel(number);
+        }
+        site.wait_whole();
+        site
+    }
+
+    fn start_node(&mut self, number: usize) {
+        let host = &mut self.hosts[number];
+        let mut command = self.network.command(HOSTS[host.number], env!("CARGO_BIN_EXE_cache-node"));
+        command.arg(host.folder.join("node.conf")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        host.node = Some(Binary::start_by(&mut command));
+    }
+
+    fn start_sentinel(&mut self, number: usize) {
+        let host = &mut self.hosts[number];
+        let command = self.network.command(HOSTS[host.number], "redis-sentinel");
+        host.sentinel = Some(Sentinel::start(command, &host.folder.join("sentinel.conf"), sentinel_address(number), NAME));
+    }
+
+    /// The host of the primary that the Sentinels of these hosts agree on.
+    fn primary_of(&self, hosts: &[usize]) -> Option<usize> {
+        let told: HashSet<SocketAddr> =
+            hosts.iter().filter_map(|host| self.hosts[*host].sentinel.as_ref()).map(Sentinel::primary).collect();
+        let [told] = told.into_iter().collect::<Vec<_>>()[..] else { return None };
+        (0..HOSTS.len()).find(|number| node_address(*number) == told)
+    }
+
+    /// Waits until these hosts have another primary than that one, which takes writes.
+    fn wait_for_other_primary(&self, old: usize, hosts: &[usize]) -> usize {
+        let mut new = old;
+        wait_until("another primary", || {
+            new = self.primary_of(hosts).unwrap_or(old);
+            new != old
+        });
+        wait_until("it knows that it is one", || info(&mut wire(new), "role") == "master");
+        new
+    }
+
+    fn wait_for_replicas(&self, primary: usize, count: usize) {
+        wait_until("the replicas follow the primary", || {
+            let text = wire(primary).run("INFO replication").text();
+            text.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count() == count
+        });
+    }
+
+    /// Waits until three Sentinels know a primary with two replicas, and each other.
+    fn wait_whole(&self) -> usize {
+        for host in &self.hosts {
+            wait_until("the Sentinels know everyone", || host.sentinel.as_ref().unwrap().knows_all(2));
+        }
+        let primary = self.primary_of(&[0, 1, 2]).expect("they agree");
+        self.wait_for_replicas(primary, 2);
+        primary
+    }
+
+    fn others(&self, host: usize) -> Vec<usize> {
+        (0..HOSTS.len()).filter(|other| *other != host).collect()
+    }
+}
+
+fn node_address(number: usize) -> SocketAddr {
+    SocketAddr::from((address(number), 6379))
+}
+
+fn sentinel_address(number: usize) -> SocketAddr {
+    SocketAddr::from((address(number), 26_379))
+}
+
+fn wire(number: usize) -> Wire {
+    let mut wire = Wire::connect(node_address(number));
+    assert_eq!(wire.run(&format!("AUTH {PASSWORD}")), Value::ok());
+    wire
+}
+
+/// A client on each host, which asks that host's Sentinel first, as one whose network is cut can do.
+fn shoppers() -> Vec<Shopper> {
+    let on_host = |number: usize| {
+        let sentinels = (0..HOSTS.len()).map(|other| sentinel_address((number + other) % HOSTS.len())).collect();
+        let directory = Directory { sentinels, name: NAME, password: Some(PASSWORD) };
+        Shopper::start(&format!("cart-of-{}", HOSTS[number]), directory, move || network::enter(HOSTS[number]))
+    };
+    (0..HOSTS.len()).map(on_host).collect()
+}
+
+/// Waits until each of these has had another write acknowledged; gives how long that took.
+fn wait_for_writes(shoppers: &[Shopper], of: &[usize]) -> Duration {
+    let started = Instant::now();
+    let before: Vec<u64> = shoppers.iter().map(Shopper::acknowledged).collect();
+    // Two: the answer to the first may have been on its way.
+    wait_until("writes are acknowledged", || of.iter().all(|host| shoppers[*host].acknowledged() > before[*host] + 1));
+    started.elapsed()
+}
+
+fn three_hosts() {
+    let mut site = Site::start();
+    let shoppers = shoppers();
+    wait_for_writes(&shoppers, &[0, 1, 2]);
+    thread::sleep(Duration::from_secs(1));
+
+    // The primary's host is cut off, with a client that still reaches it and a Sentinel that still names it.
+    let deposed = site.primary_of(&[0, 1, 2]).unwrap();
+    let majority = site.others(deposed);
+    site.network.cut(HOSTS[deposed]);
+    // Answers that were on their way.
+    thread::sleep(Duration::from_millis(300));
+    let at_the_cut = shoppers[deposed].acknowledged();
+    let primary = site.wait_for_other_primary(deposed, &majority);
+    let gap = wait_for_writes(&shoppers, &majority);
+    println!("cut off: {} takes writes {gap:?} after it is the primary", HOSTS[primary]);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(shoppers[deposed].acknowledged(), at_the_cut, "the deposed primary acknowledged to those who still reach it");
+    assert!(at_the_cut > 50, "the client of the cut host wrote before");
+    let role = site
+        .network
+        .command(HOSTS[deposed], "redis-cli")
+        .args(["-h", "127.0.0.1", "--no-auth-warning"])
+        .args(["-a", PASSWORD, "ROLE"])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&role.stdout).starts_with("master"), "it still takes itself for the primary: {role:?}");
+    site.network.heal(HOSTS[deposed]);
+    wait_until("the deposed primary follows", || info(&mut wire(deposed), "role") == "slave");
+    wait_for_writes(&shoppers, &[0, 1, 2]);
+    assert_eq!(site.wait_whole(), primary, "the return of a host moves nothing");
+
+    // The primary's host is lost with all that runs there, and comes back.
+    let (lost, left) = (primary, site.others(primary));
+    site.network.cut(HOSTS[lost]);
+    site.hosts[lost].node = None;
+    site.hosts[lost].sentinel = None;
+    let primary = site.wait_for_other_primary(lost, &left);
+    wait_for_writes(&shoppers, &left);
+    thread::sleep(Duration::from_secs(1));
+    site.network.heal(HOSTS[lost]);
+    site.start_node(lost);
+    site.start_sentinel(lost);
+    wait_until("the lost host's node follows", || info(&mut wire(lost), "role") == "slave");
+    wait_for_writes(&shoppers, &[0, 1, 2]);
+    assert_eq!(site.wait_whole(), primary, "the return of a host moves nothing");
+
+    // A replica's host is cut off: nobody else is moved, and writes go on once it no longer counts.
+    let cut = site.others(primary)[0];
+    let rest = site.others(cut);
+    site.network.cut(HOSTS[cut]);
+    let gap = wait_for_writes(&shoppers, &rest);
+    println!("a replica cut off: writes go on after {gap:?}");
+    assert_eq!(site.primary_of(&rest), Some(primary));
+    site.network.heal(HOSTS[cut]);
+    wait_for_writes(&shoppers, &[0, 1, 2]);
+    assert_eq!(site.wait_whole(), primary);
+
+    let ended: Vec<(String, u64, Duration)> = shoppers
+        .into_iter()
+        .map(|shopper| {
+            let key = shopper.key.clone();
+            let (acknowledged, gap) = shopper.end();
+            (key, acknowledged, gap)
+        })
+        .collect();
+    for (key, acknowledged, gap) in ended {
+        let mut seen = Vec::new();
+        for (number, host) in HOSTS.iter().enumerate() {
+            let mut wire = wire(number);
+            let members = wire.run(&format!("SMEMBERS {key}"));
+            let found: HashSet<u64> = members.elements().iter().map(|line| line.text().parse().unwrap()).collect();
+            let lost = (1..=acknowledged).filter(|line| !found.contains(line)).count();
+            println!("{key} on {host}: {acknowledged} acknowledged, {lost} of them lost, longest gap {gap:?}");
+            assert_eq!(lost, 0, "{key}: acknowledged writes that {host} lacks");
+            // At most the one line whose answer nobody waited for is there unacknowledged.
+            assert!(found.len() as u64 <= acknowledged + 1, "{key}: lines that nobody wrote");
+            seen.push(found);
+        }
+        assert!(seen.iter().all(|found| *found == seen[0]), "{key} is not the same everywhere");
+    }
+}
+
+#[test]
+fn a_cut_network_and_a_lost_host_lose_no_acknowledged_write_and_make_no_second_primary() {
+    in_own_network("a_cut_network_and_a_lost_host_lose_no_acknowledged_write_and_make_no_second_primary", three_hosts);
+}
