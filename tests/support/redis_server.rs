@@ -23,12 +23,21 @@ impl RedisServer {
     /// # Errors
     /// When redis-server is not installed or does not start.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`RedisServer::start`], with more `directives` of redis.conf.
+    ///
+    /// # Errors
+    /// When redis-server is not installed or does not start.
+    pub async fn start_with(directives: &[&str]) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         let port = free_port();
         let mut command = Command::new(program::installed("redis-server", "redis-server")?);
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(folder.path());
+            .arg(folder.path())
+            .args(directives);
         let mut server = Server::spawn("redis-server", command)?;
         server.line_with("Ready to accept connections").await?;
         Ok(Self { server, address: format!("127.0.0.1:{port}"), _folder: folder })

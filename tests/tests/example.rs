@@ -1,18 +1,21 @@
-//! The example that adds the layer to a router runs as the README says.
+//! The examples run as they say.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use end_to_end::cache_node::CacheNode;
-use end_to_end::server::Server;
+use end_to_end::redis_server::RedisServer;
+use end_to_end::server::{Server, Signal};
 use end_to_end::visitor::Visitor;
+use end_to_end::wait;
 
 /// Built by `cargo build --examples`, next to this test's own folder.
-fn example() -> PathBuf {
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let file = test.parent().unwrap().parent().unwrap().join("examples/ten_lines");
+    let file = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(file.is_file(), "{} is not built; run: cargo build --workspace --examples", file.display());
     file
 }
@@ -25,7 +28,7 @@ async fn the_example_runs() {
         assert!(free.is_ok(), "the example uses {address}; end what listens there, then run the tests again");
     }
     let _node = CacheNode::start_on(6379, &[]).await.unwrap();
-    let mut server = Server::spawn("ten_lines", Command::new(example())).unwrap();
+    let mut server = Server::spawn("ten_lines", Command::new(example("ten_lines"))).unwrap();
     server.listens_on("127.0.0.1:3000").await.unwrap();
     let visitor = Visitor::new();
     for visit in ["visit 1\n", "visit 2\n", "visit 3\n"] {
@@ -34,8 +37,138 @@ async fn the_example_runs() {
     }
     // Another process, the same session.
     drop(server);
-    let mut server = Server::spawn("ten_lines", Command::new(example())).unwrap();
+    let mut server = Server::spawn("ten_lines", Command::new(example("ten_lines"))).unwrap();
     server.listens_on("127.0.0.1:3000").await.unwrap();
     let answer = visitor.get("http://127.0.0.1:3000/").await.unwrap().success().unwrap();
     assert_eq!(answer.text(), "visit 4\n");
+}
+
+/// One that tells where it listens; the address, without the slash at its end.
+async fn start(name: &str, args: &[&str]) -> (Server, String) {
+    let mut command = Command::new(example(name));
+    command.args(args);
+    let mut server = Server::spawn(name, command).unwrap();
+    let url = server.line_with("http://").await.unwrap();
+    (server, url.trim_end_matches('/').to_owned())
+}
+
+#[tokio::test]
+async fn a_cart_comes_along_at_the_login() {
+    let redis = RedisServer::start().await.unwrap();
+    for store in [None, Some(redis.url())] {
+        let (_server, url) = start("cart", &store.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let post = async |visitor: &Visitor, path: &str, fields: &[(&str, &str)]| {
+            visitor.form(&format!("{url}{path}"), fields).await.unwrap().success().unwrap().text()
+        };
+        let cart = async |visitor: &Visitor| visitor.get(&format!("{url}/")).await.unwrap().success().unwrap().text();
+        let (at_home, at_work) = (Visitor::new(), Visitor::new());
+        assert_eq!(post(&at_home, "/add", &[("sku", "TEA-001"), ("quantity", "2")]).await, "2 in the cart\n");
+        assert_eq!(post(&at_home, "/set", &[("sku", "TEA-001"), ("quantity", "3")]).await, "3 in the cart\n");
+        post(&at_home, "/login", &[("user", "ada")]).await;
+        for _ in 0..2 {
+            post(&at_work, "/add", &[("sku", "CUP-001"), ("quantity", "1"), ("token", "one-form-sent-twice")]).await;
+        }
+        assert_eq!(cart(&at_work).await, "1 x CUP-001\n");
+        post(&at_work, "/login", &[("user", "ada")]).await;
+        for visitor in [&at_home, &at_work] {
+            assert_eq!(cart(visitor).await, "1 x CUP-001\n3 x TEA-001\n");
+        }
+        post(&at_work, "/logout", &[]).await;
+        assert_eq!(cart(&at_work).await, "");
+        let refused = at_home.form(&format!("{url}/add"), &[("sku", "@"), ("quantity", "1")]).await.unwrap();
+        assert_eq!(refused.status, 422);
+    }
+}
+
+#[tokio::test]
+async fn sentinels_lead_to_the_primary_through_a_failover() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let program = end_to_end::program::built("cache-node", "CACHE_NODE_BIN").unwrap();
+    let mut command = Command::new(&program);
+    command.args(["cluster", "--dir", dir, "--replicas", "1", "--port", "0", "--reader-port", "0"]);
+    command.args(["--sentinel-port", "0", "--http-port", "0"]);
+    let mut cluster = Server::spawn("cluster", command).unwrap();
+    let ready = cluster.line_with("cluster ready on ").await.unwrap();
+    let sentinel = ready.split("sentinel ").nth(1).unwrap().split([',', ')']).next().unwrap();
+    let (_server, url) = start("sentinel", &[&format!("redis+sentinel://{sentinel}/mymaster")]).await;
+    let visitor = Visitor::new();
+    let visit = async || visitor.get(&format!("{url}/")).await.unwrap().success().unwrap().text();
+    let nodes = async || visitor.get(&format!("{url}/store")).await.unwrap().success().unwrap().text();
+    assert_eq!(visit().await, "visit 1\n");
+    let before = nodes().await;
+    let mut failover = Command::new(&program);
+    let failover = Server::spawn("failover", {
+        failover.args(["cluster", "failover", "--dir", dir]);
+        failover
+    })
+    .unwrap();
+    for number in 2..=20 {
+        assert_eq!(visit().await, format!("visit {number}\n"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let failed_over = wait::until("another primary", Duration::from_secs(20), || async {
+        visit().await;
+        (nodes().await.split(' ').next() != before.split(' ').next()).then_some(())
+    });
+    failed_over.await.unwrap_or_else(|error| panic!("{error}: {}", failover.log()));
+    cluster.signal(Signal::TERM);
+    cluster.ended(Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_is_asked_where_a_key_is() {
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(RedisServer::start_with(&["--cluster-enabled", "yes"]).await.unwrap());
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        let client = redis::Client::open(node.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut ask = async |words: &str| {
+            let mut words = words.split(' ');
+            let mut command = redis::cmd(words.next().unwrap());
+            words.for_each(|word| {
+                command.arg(word);
+            });
+            command.query_async::<String>(&mut connection).await.unwrap()
+        };
+        ask(["CLUSTER ADDSLOTSRANGE 0 5460", "CLUSTER ADDSLOTSRANGE 5461 10922", "CLUSTER ADDSLOTSRANGE 10923 16383"][number])
+            .await;
+        ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
+        ask(&format!("CLUSTER MEET {}", nodes[0].address().replace(':', " "))).await;
+    }
+    wait::until("the nodes to be a cluster", Duration::from_secs(20), || async {
+        for node in &nodes {
+            let mut connection = redis::Client::open(node.url()).ok()?.get_multiplexed_async_connection().await.ok()?;
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.ok()?;
+            let is_ok = info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3");
+            is_ok.then_some(())?;
+        }
+        Some(())
+    })
+    .await
+    .unwrap();
+    let (_server, url) = start("cluster", &[&format!("redis+cluster://{},{}", nodes[0].address(), nodes[1].address())]).await;
+    let visitor = Visitor::new();
+    for number in 1..=5 {
+        let answer = visitor.get(&format!("{url}/")).await.unwrap().success().unwrap();
+        assert_eq!(answer.text(), format!("visit {number}\n"));
+    }
+    for _ in 0..20 {
+        let answer = Visitor::new().get(&format!("{url}/")).await.unwrap().success().unwrap();
+        assert_eq!(answer.text(), "visit 1\n");
+    }
+    let told = visitor.get(&format!("{url}/store")).await.unwrap().success().unwrap().text();
+    assert_eq!(told.lines().count(), 3, "{told}");
+}
+
+#[tokio::test]
+async fn an_example_that_needs_a_store_says_which() {
+    for name in ["sentinel", "cluster"] {
+        let mut server = Server::spawn(name, Command::new(example(name))).unwrap();
+        let status = server.ended(Duration::from_secs(10)).await.unwrap();
+        assert!(!status.success());
+        assert!(server.log().contains(&format!("redis+{name}://")), "{}", server.log());
+    }
 }
