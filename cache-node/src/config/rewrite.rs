@@ -1,14 +1,11 @@
 //! CONFIG REWRITE: the configuration in force, written back into its file. What people wrote there stays as they wrote it.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io};
 
 use crate::{
     config::{Config, ConfigError, DIRECTIVES, Directive, find},
-    protocol::split_quoted_line,
+    persistence::replace,
+    protocol::{quoted_word, split_quoted_line},
 };
 
 /// What stands above directives that the file did not have.
@@ -27,28 +24,9 @@ pub(crate) fn rewrite_file(config: &Config) -> Result<(), ConfigError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), None),
             Err(error) => return Err(error),
         };
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = folder.join(format!("{name}-{}.tmp", std::process::id()));
-        let outcome = write_aside(&temporary, &rewrite(&text, config), permissions)
-            .and_then(|()| fs::rename(&temporary, path))
-            .and_then(|()| File::open(folder)?.sync_all());
-        if outcome.is_err() {
-            // It may not have come to be.
-            drop(fs::remove_file(&temporary));
-        }
-        outcome
+        replace(path, rewrite(&text, config).as_bytes(), permissions)
     };
     write().map_err(|error| ConfigError(format!("Rewriting config file {}: {error}", path.display())))
-}
-
-fn write_aside(path: &Path, text: &str, permissions: Option<fs::Permissions>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    if let Some(permissions) = permissions {
-        file.set_permissions(permissions)?;
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The text of a file with the values that are in force: comments, order and lines that still hold stay.
@@ -104,20 +82,7 @@ fn line_of(directive: &Directive, name: &str, config: &Config) -> Option<String>
     if value.is_empty() {
         return (directive.name == "save").then(|| format!("{name} \"\""));
     }
-    let is_plain = value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\'));
-    if is_plain || has_words { Some(format!("{name} {value}")) } else { Some(format!("{name} {}", quoted(&value))) }
-}
-
-fn quoted(value: &str) -> String {
-    let mut quoted = "\"".to_owned();
-    for byte in value.bytes() {
-        match byte {
-            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
-            b' '..=b'~' => quoted.push(char::from(byte)),
-            other => quoted += &format!("\\x{other:02x}"),
-        }
-    }
-    quoted + "\""
+    if has_words { Some(format!("{name} {value}")) } else { Some(format!("{name} {}", quoted_word(&value))) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod seal;
 mod snapshot;
 
 pub(crate) use aof::start as start_log;
+pub(crate) use file::replace;
 pub(crate) use load::{Expired, load_into, load_while};
 #[cfg(feature = "metrics")]
 pub(crate) use saver::SaveReport;

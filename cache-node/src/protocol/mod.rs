@@ -8,4 +8,4 @@ mod request;
 pub(crate) use encode::encode_request;
 pub(crate) use integer::{DecimalBuffer, parse_integer};
 pub(crate) use reply::{Protocol, Reply, format_double};
-pub(crate) use request::{Args, Limits, OwnedRequest, ProtocolError, RequestParser, Requests, split_quoted_line};
+pub(crate) use request::{Args, Limits, OwnedRequest, ProtocolError, RequestParser, Requests, quoted_word, split_quoted_line};

@@ -365,6 +365,23 @@ pub(crate) fn split_quoted_line(line: &str) -> Option<Vec<String>> {
     Some(request.args().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
+/// A word as [`split_quoted_line`] reads it back: in quotes only where it must be.
+pub(crate) fn quoted_word(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    let mut quoted = "\"".to_owned();
+    for byte in word.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            other => quoted += &format!("\\x{other:02x}"),
+        }
+    }
+    quoted + "\""
+}
+
 fn bare<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
     let mut rest = text;
     while let Some((byte, tail)) = rest.split_first() {

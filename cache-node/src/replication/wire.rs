@@ -26,9 +26,10 @@ pub(super) struct PrimaryWire<'a> {
     shared: &'a Shared,
     stream: TcpStream,
     epoch: u64,
+    /// What came stands in it from `taken` to `filled`.
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that were taken.
     taken: usize,
+    filled: usize,
     pub(super) silence_max: Duration,
     last_byte: Instant,
 }
@@ -44,7 +45,16 @@ impl<'a> PrimaryWire<'a> {
                     stream.set_read_timeout(Some(LOOK))?;
                     stream.set_write_timeout(Some(silence_max))?;
                     let last_byte = Instant::now();
-                    return Ok(PrimaryWire { shared, stream, epoch, buffer: Vec::new(), taken: 0, silence_max, last_byte });
+                    return Ok(PrimaryWire {
+                        shared,
+                        stream,
+                        epoch,
+                        buffer: vec![0; BUFFER_BYTES],
+                        taken: 0,
+                        filled: 0,
+                        silence_max,
+                        last_byte,
+                    });
                 }
                 Err(error) => last = error,
             }
@@ -85,14 +95,13 @@ impl<'a> PrimaryWire<'a> {
     }
 
     pub(super) fn unread(&self) -> &[u8] {
-        &self.buffer[self.taken..]
+        &self.buffer[self.taken..self.filled]
     }
 
     pub(super) fn consume(&mut self, count: usize) {
         self.taken += count;
-        if self.taken == self.buffer.len() {
-            self.buffer.clear();
-            self.taken = 0;
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
         }
     }
 
@@ -108,16 +117,18 @@ impl<'a> PrimaryWire<'a> {
             return Err(LinkError::NotWanted);
         }
         if self.taken > 0 {
-            self.buffer.drain(..self.taken);
+            // Nothing but a line that is not whole yet is left when more is asked for.
+            self.buffer.copy_within(self.taken..self.filled, 0);
+            self.filled -= self.taken;
             self.taken = 0;
         }
-        let start = self.buffer.len();
-        self.buffer.resize(start + BUFFER_BYTES, 0);
-        let outcome = self.stream.read(&mut self.buffer[start..]);
-        self.buffer.truncate(start + *outcome.as_ref().unwrap_or(&0));
-        match outcome {
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(self.filled + BUFFER_BYTES, 0);
+        }
+        match self.stream.read(&mut self.buffer[self.filled..]) {
             Ok(0) => Err(LinkError::Closed),
-            Ok(_) => {
+            Ok(count) => {
+                self.filled += count;
                 self.last_byte = Instant::now();
                 self.shared.replication.change_link(|link| link.last_io_ms = now().unix_ms);
                 Ok(true)

@@ -1,8 +1,8 @@
 //! The manifest: which files make up the log, in which order. The format is Redis 7's.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use crate::protocol::split_quoted_line;
+use crate::protocol::{quoted_word, split_quoted_line};
 
 /// What a file of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Manifest {
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in self.base.iter().chain(&self.history).chain(&self.increments) {
-            writeln!(f, "file {} seq {} type {}", quoted(&part.name), part.number, part.kind.letter())?;
+            writeln!(f, "file {} seq {} type {}", quoted_word(&part.name), part.number, part.kind.letter())?;
         }
         Ok(())
     }
@@ -132,24 +132,6 @@ fn parse_line(line: &str) -> Result<Part, String> {
         return Err("expected: file NAME seq NUMBER type b|i|h".to_owned());
     };
     Ok(Part { name, number, kind })
-}
-
-/// A name as redis.conf quotes it, when it must be.
-fn quoted(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
-    if name.bytes().all(is_plain) {
-        return name.to_owned();
-    }
-    let mut quoted = "\"".to_owned();
-    for byte in name.bytes() {
-        match byte {
-            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
-            b' '..=b'~' => quoted.push(char::from(byte)),
-            _ => write!(quoted, "\\x{byte:02x}").expect("writing to a String cannot fail"),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]
