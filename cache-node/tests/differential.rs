@@ -37,7 +37,7 @@ const NOT_COMPARED: [(&str, &str); 10] = [
     ("psync", "makes the connection a replica's; tests/replication.rs"),
     ("sync", "makes the connection a replica's; tests/replication.rs"),
     ("replconf", "belongs to replicas; tests/replication.rs"),
-    ("waitaof", "Redis 7.0 does not have it; tests/replication.rs"),
+    ("waitaof", "Redis 7.0 does not have it; tests/aof/waiting.rs"),
     ("save", "writes a file; tests/snapshots.rs"),
     ("bgsave", "writes a file; tests/snapshots.rs"),
     ("lastsave", "tells a time; tests/snapshots.rs"),
