@@ -2,17 +2,17 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueRange, error::ErrorKind};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     Config, ConfigError, Node,
     config::{DIRECTIVES, parse_file},
+    logging,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn serve(config: Config) -> ExitCode {
-    start_logging(&config.loglevel);
+    logging::start(&config.loglevel, config.log_format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -152,25 +152,6 @@ pub(crate) fn signal() -> io::Result<impl Future<Output = &'static str>> {
             _ = interrupt.recv() => "SIGINT",
         }
     })
-}
-
-pub(crate) fn start_logging(level: &str) {
-    let level = match level {
-        "debug" => LevelFilter::DEBUG,
-        "verbose" | "notice" => LevelFilter::INFO,
-        "warning" => LevelFilter::WARN,
-        _ => LevelFilter::OFF,
-    };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    // Already set when another part of the same process logs: that one stays.
-    let set = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        // A reader of the log that went away is no reason to end: telling it on the same closed stream would panic.
-        .log_internal_errors(false)
-        .try_init();
-    drop(set);
 }
 
 fn fail(error: &io::Error) -> ExitCode {

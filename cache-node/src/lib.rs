@@ -21,6 +21,7 @@ mod command;
 mod config;
 mod info;
 mod keyspace;
+mod logging;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod node;

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::cluster::webhook::WebhookSettings;
+use crate::{cluster::webhook::WebhookSettings, logging::LogFormat};
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,6 +53,8 @@ pub(super) struct Settings {
     pub(super) program_arguments: Vec<String>,
     /// Whether the program is this one, which knows `durability`.
     pub(super) is_own_program: bool,
+    /// Of the controller and its nodes.
+    pub(super) log_format: LogFormat,
     /// `None`: events are told by no webhook.
     pub(super) webhooks: Option<WebhookSettings>,
     /// Further directives for every node.
@@ -124,6 +126,7 @@ impl Settings {
             Durability::Async | Durability::Sync => ["--appendonly", "yes", "--appendfsync", "everysec"].as_slice(),
         });
         if self.is_own_program {
+            words.extend(["--log-format", self.log_format.name()]);
             words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
         }
         if let Some(port) = &metrics_port {

@@ -35,7 +35,7 @@ const PORTS_DEFAULT: Ports = Ports { primary: 6379, reader: 6380, sentinel: 2637
 
 /// Runs the cluster. Prints one line when its endpoints are bound and its nodes are being started.
 pub(super) fn start(settings: Settings, is_with_parent: bool) -> ExitCode {
-    crate::cli::start_logging("notice");
+    crate::logging::start("notice", settings.log_format);
     // One thread passes bytes on, while the other watches.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.and_then(|runtime| runtime.block_on(run(settings, is_with_parent)));

@@ -2,10 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::cluster::{
-    limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX, WEBHOOKS_MAX},
-    settings::{AskedPorts, Durability, Settings},
-    webhook::{Secrets, Target, WebhookSettings},
+use crate::{
+    cluster::{
+        limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX, WEBHOOKS_MAX},
+        settings::{AskedPorts, Durability, Settings},
+        webhook::{Secrets, Target, WebhookSettings},
+    },
+    logging::LogFormat,
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
@@ -72,6 +75,10 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "PATH")]
     webhook_secret_file: Option<PathBuf>,
 
+    /// How log lines are written, by the controller to standard error and by each node to node.log in its folder.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+
     /// End the cluster when standard input closes, as it does at the end of the process that started this one.
     #[arg(long)]
     with_parent: bool,
@@ -126,6 +133,7 @@ impl StartArguments {
             program_arguments: self.node_argument,
             is_own_program,
             webhooks,
+            log_format: self.log_format,
             directives: self.directives,
         };
         if let Some((name, instead)) = REFUSED.iter().find(|(name, _)| settings.directive(name).is_some()) {

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     config::{AppendFsync, BufferLimit, Config, DurabilityMode, size},
     keyspace::{Classes, EvictionPolicy},
+    logging::LogFormat,
     persistence::{EncryptionKey, SaveRule, Schedule},
     replication::PrimaryAddress,
 };
@@ -182,6 +183,10 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
             return Err(LEVELS.join(", "));
         }
         config.loglevel = level;
+        Ok(())
+    };
+    "log-format" "text|json" AT_START "How log lines are written to standard error; json: an object per line", |config| config.log_format.name().to_owned(), |config, values| {
+        config.log_format = one(values, "a word").ok().and_then(LogFormat::parse).ok_or("text or json")?;
         Ok(())
     };
     "dir" "FOLDER" LIVE "Folder of snapshots and the log; with it the node finds its data again when it starts", |config| config.folder().display().to_string(), |config, values| {

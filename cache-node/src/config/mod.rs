@@ -21,9 +21,13 @@ use thiserror::Error;
 
 use crate::{
     keyspace::{Classes, EvictionPolicy},
+    logging::LogFormat,
     persistence::{EncryptionKey, SaveRule, Schedule},
     replication::PrimaryAddress,
 };
+
+/// Directives whose values are told to nobody but CONFIG GET.
+const SECRETS: [&str; 2] = ["requirepass", "masterauth"];
 
 /// A directive or its value is wrong. The text names the directive, what was wrong and what is taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -76,6 +80,7 @@ pub struct Config {
     pub(crate) pubsub_buffer_limit: usize,
     pub(crate) replica_buffer_limit: BufferLimit,
     pub(crate) loglevel: String,
+    pub(crate) log_format: LogFormat,
     /// What it was read from: where CONFIG REWRITE writes.
     pub(crate) file: Option<PathBuf>,
     pub(crate) dbfilename: String,
@@ -143,6 +148,7 @@ impl Default for Config {
             pubsub_buffer_limit: 32 * 1024 * 1024,
             replica_buffer_limit: BufferLimit { hard: 256 << 20, soft: 64 << 20, soft_time: Duration::from_secs(60) },
             loglevel: "notice".to_owned(),
+            log_format: LogFormat::default(),
             file: None,
             dbfilename: "dump.rdb".to_owned(),
             save: Vec::new(),
@@ -195,7 +201,8 @@ impl Config {
         let known =
             find(directive).ok_or_else(|| ConfigError(format!("unknown directive '{directive}'; see cache-node --help")))?;
         (known.set)(self, values).map_err(|expected| {
-            let given = values.join(" ");
+            // It may be printed and logged.
+            let given = if SECRETS.contains(&known.name) { "(hidden)".to_owned() } else { values.join(" ") };
             ConfigError(format!("{}: '{given}' is not valid: expected {expected}", known.name))
         })
     }

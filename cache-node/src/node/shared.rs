@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::{
     config::{AppendFsync, Config, ConfigError, DurabilityMode},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
+    logging,
     node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, PubSub, Tracking},
     persistence::Saver,
     replication::{self, Replication},
@@ -145,6 +146,7 @@ impl Shared {
             DurabilityMode::Async | DurabilityMode::None => Durability::Memory,
         });
         self.look_for_safety();
+        logging::follow(&config.loglevel);
         // The log's own thread follows as well.
         self.journal.call_log();
         self.keyspace.clock().follow(config.maxmemory_policy);

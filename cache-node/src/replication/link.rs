@@ -102,7 +102,8 @@ fn introduce(shared: &Shared, wire: &mut PrimaryWire<'_>) -> Result<(), LinkErro
             None => wire.ask(&[b"AUTH", password.as_bytes()])?,
         };
         if !answer.starts_with('+') {
-            return Err(LinkError::Refused("AUTH with masterauth", answer));
+            // A server that does not know AUTH repeats what it was sent, and this is logged.
+            return Err(LinkError::Refused("AUTH with masterauth", answer.replace(password.as_str(), "(hidden)")));
         }
     }
     let port = config.replica_announce_port.unwrap_or(shared.address.port()).to_string();
