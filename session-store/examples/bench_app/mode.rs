@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use anyhow::Result;
 use axum::Router;
 use clap::ValueEnum;
-use session_store::{CacheStore, CartLimits, NearCache, SessionLayer};
+use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, SessionLayer};
 use tower_sessions_014::{MemoryStore, SessionManagerLayer};
 use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
 
@@ -13,6 +13,8 @@ use crate::{ours, plain, theirs};
 
 /// Connections of fred's pool: as in the documentation of `tower-sessions-redis-store`.
 const FRED_CONNECTIONS: usize = 6;
+/// As many as operations may be in flight by default.
+const EXCLUSIVE_CONNECTIONS: usize = POOL_SIZE_DEFAULT;
 /// A load that adds to one line for minutes must not reach the limit of a shop.
 const CART_LIMITS: CartLimits = CartLimits { lines_max: 10_000, quantity_max: 1_000_000_000 };
 
@@ -22,6 +24,8 @@ pub(crate) enum Mode {
     Plain,
     /// `SessionLayer`
     Ours,
+    /// `SessionLayer` with a connection for each operation in flight, which shares it with no other
+    OursExclusive,
     /// `SessionLayer` over a store with a near cache
     NearCache,
     /// tower-sessions 0.14 with its memory store: one replica, lost with the process
@@ -40,11 +44,15 @@ impl fmt::Display for Mode {
 pub(crate) async fn router(mode: Mode, store: &str) -> Result<Router> {
     Ok(match mode {
         Mode::Plain => plain::routes(),
-        Mode::Ours | Mode::NearCache => {
+        Mode::Ours | Mode::OursExclusive | Mode::NearCache => {
             // A machine that is busy with the load as well is slower than a shop's.
             let mut store = CacheStore::builder(store).deadline(Duration::from_secs(1));
             if mode == Mode::NearCache {
                 store = store.near_cache(NearCache::default());
+            }
+            if mode == Mode::OursExclusive {
+                // Places in the pool are dealt to sockets in turn: of each there is one.
+                store = store.pool_size(EXCLUSIVE_CONNECTIONS).sockets(EXCLUSIVE_CONNECTIONS);
             }
             let store = store.connect().await?;
             ours::routes().layer(SessionLayer::new(store).with_secure(false).with_cart_limits(CART_LIMITS))

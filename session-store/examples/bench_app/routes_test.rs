@@ -69,6 +69,7 @@ async fn check(mode: Mode, exact: bool) {
 #[tokio::test]
 async fn all_routes_answer_in_mode_ours_and_no_change_of_the_cart_is_lost() {
     check(Mode::Ours, true).await;
+    check(Mode::OursExclusive, true).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub mod app;
 pub mod fleet;
 pub mod meter;
 pub mod server;
+pub mod slow_proxy;
 pub mod traffic;
 
 use std::time::Duration;

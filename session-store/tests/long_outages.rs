@@ -1,0 +1,240 @@
+//! A node that is slow, one that is stopped for long, and one that is away for minutes while everybody goes on asking.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use http::{Method, StatusCode};
+use session_store::{BreakerState, CacheStore, CartLimits, SessionLayer};
+use support::{Answer, Visitor, app, each_process, send, slow_proxy::SlowProxy};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+/// The deadline, and what two busy cores may add.
+const WITHIN_DEADLINE: Duration = Duration::from_millis(250 + 400);
+/// What is promised is 100 ms after the node accepts again; the rest is for two busy cores.
+const BACK_WITHIN: Duration = Duration::from_millis(100 + 400);
+
+fn application(store: &CacheStore) -> Router {
+    let limits = CartLimits { lines_max: 100, quantity_max: 1_000_000 };
+    app::router().layer(SessionLayer::new(store.clone()).with_cart_limits(limits))
+}
+
+/// How often something was put into a cart, as its visitor knows it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    confirmed: u32,
+    /// Failed, and may have been done all the same.
+    unknown: u32,
+}
+
+impl Count {
+    fn note(&mut self, answer: &Answer) {
+        match answer.status {
+            StatusCode::OK => self.confirmed += 1,
+            StatusCode::SERVICE_UNAVAILABLE => self.unknown += 1,
+            other => panic!("{other}: {}", answer.body),
+        }
+    }
+
+    fn check(self, cart: &str) {
+        let there: u32 = cart.strip_prefix("TEA=").unwrap_or_else(|| panic!("{self:?}: {cart}")).parse().unwrap();
+        assert!((self.confirmed..=self.confirmed + self.unknown).contains(&there), "{there} are there: {self:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_node_costs_the_deadline_at_most_and_a_probe_finds_it_well_again() {
+    each_process(async |server| {
+        let proxy = SlowProxy::start(&server, 1).await;
+        let store = CacheStore::connect(proxy.url()).await.unwrap();
+        let app = application(&store);
+        let mut visitor = Visitor::default();
+        let mut count = Count::default();
+        count.note(&visitor.post(&app, "/cart/add/TEA/1").await.ok());
+        let (mut refused_at_once, mut opened, mut closed_again) = (0, 0, 0);
+        let mut is_open = false;
+        proxy.slow(true);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(15) {
+            let asked = Instant::now();
+            let answer = visitor.post(&app, "/cart/add/TEA/1").await;
+            assert!(asked.elapsed() < WITHIN_DEADLINE, "an answer took {:?}", asked.elapsed());
+            count.note(&answer);
+            refused_at_once += u32::from(answer.status != StatusCode::OK && asked.elapsed() < Duration::from_millis(100));
+            let was_open = std::mem::replace(&mut is_open, store.status().nodes[0].breaker != BreakerState::Closed);
+            opened += u32::from(is_open && !was_open);
+            closed_again += u32::from(was_open && !is_open);
+            sleep(Duration::from_millis(10)).await;
+        }
+        println!("{count:?}, refused at once {refused_at_once}, opened {opened}, closed again {closed_again}");
+        assert!(count.confirmed > 10 && count.unknown > 10, "some answers are in time, and some are not: {count:?}");
+        assert!(opened > 0 && closed_again > 0, "a breaker that opened {opened} and closed {closed_again} times");
+        assert!(refused_at_once > 0, "nobody is kept waiting while it is open");
+
+        proxy.slow(false);
+        // What is under way comes late still.
+        sleep(Duration::from_millis(400)).await;
+        let well = Instant::now();
+        loop {
+            let answer = visitor.post(&app, "/cart/add/TEA/1").await;
+            count.note(&answer);
+            if answer.status == StatusCode::OK {
+                break;
+            }
+            assert!(well.elapsed() < BACK_WITHIN, "not back after {:?}: {}", well.elapsed(), answer.body);
+            sleep(Duration::from_millis(2)).await;
+        }
+        for _ in 0..20 {
+            count.note(&visitor.post(&app, "/cart/add/TEA/1").await.ok());
+        }
+        assert_eq!(store.status().nodes[0].breaker, BreakerState::Closed);
+        count.check(&visitor.get(&app, "/cart").await.ok().body);
+    })
+    .await;
+}
+
+/// Visitors who ask fifty times a second in all, whatever becomes of it.
+struct Load {
+    ends: watch::Sender<bool>,
+    visitors: JoinSet<(Visitor, Count, Vec<Duration>)>,
+}
+
+const VISITORS: u32 = 25;
+const REQUESTS_PER_SECOND: u32 = 50;
+
+impl Load {
+    async fn start(app: &Router) -> Self {
+        let ends = watch::Sender::new(false);
+        let mut visitors = JoinSet::new();
+        for number in 0..VISITORS {
+            let mut visitor = Visitor::default();
+            visitor.post(app, "/set/name/ada").await.ok();
+            visitor.post(app, "/cart/add/TEA/1").await.ok();
+            visitors.spawn(ask(app.clone(), visitor, number, ends.subscribe()));
+        }
+        Self { ends, visitors }
+    }
+
+    /// What everybody was told is what is there; how long each request took.
+    async fn finish(self, app: &Router) -> (Count, Vec<Duration>) {
+        self.ends.send_replace(true);
+        let (mut all, mut times) = (Count::default(), Vec::new());
+        for (mut visitor, count, took) in self.visitors.join_all().await {
+            count.check(&visitor.get(app, "/cart").await.ok().body);
+            assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada", "its session is the one from before");
+            all.confirmed += count.confirmed;
+            all.unknown += count.unknown;
+            times.extend(took);
+        }
+        times.sort();
+        (all, times)
+    }
+}
+
+/// Reads and additions in turn.
+async fn ask(app: Router, visitor: Visitor, number: u32, mut ends: watch::Receiver<bool>) -> (Visitor, Count, Vec<Duration>) {
+    let (mut count, mut took) = (Count { confirmed: 1, unknown: 0 }, Vec::new());
+    let period = Duration::from_secs(1) * VISITORS / REQUESTS_PER_SECOND;
+    sleep(period * number / VISITORS).await;
+    let mut turns = interval(period);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for turn in 0.. {
+        tokio::select! {
+            _ = turns.tick() => {}
+            _ = ends.wait_for(|ends| *ends) => break,
+        }
+        let began = Instant::now();
+        if turn % 2 == 0 {
+            let answer = send(&app, Method::GET, "/get/name", visitor.cookie.as_deref()).await;
+            assert!(answer.body == "ada" || answer.status == StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+            assert_eq!(answer.set_cookie(), None);
+        } else {
+            count.note(&send(&app, Method::POST, "/cart/add/TEA/1", visitor.cookie.as_deref()).await);
+        }
+        took.push(began.elapsed());
+    }
+    (visitor, count, took)
+}
+
+/// Asks every other millisecond; how long it took until it was served.
+async fn until_served(app: &Router, visitor: &Visitor) -> Duration {
+    let began = Instant::now();
+    loop {
+        let answer = send(app, Method::GET, "/get/name", visitor.cookie.as_deref()).await;
+        if answer.status == StatusCode::OK {
+            assert_eq!(answer.body, "ada");
+            return began.elapsed();
+        }
+        assert!(began.elapsed() < BACK_WITHIN, "not back after {:?}: {}", began.elapsed(), answer.body);
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn at(times: &[Duration], part: f64) -> Duration {
+    times[((times.len() - 1) as f64 * part) as usize]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_stopped_for_ten_seconds_is_back_at_once_with_everything() {
+    each_process(async |server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let app = application(&store);
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let load = Load::start(&app).await;
+        sleep(Duration::from_secs(1)).await;
+        server.signal("-STOP");
+        sleep(Duration::from_secs(10)).await;
+        server.signal("-CONT");
+        let back = until_served(&app, &visitor).await;
+        sleep(Duration::from_secs(1)).await;
+        let (count, times) = load.finish(&app).await;
+        println!("back after {back:?}, {count:?}, half within {:?}, slowest {:?}", at(&times, 0.5), at(&times, 1.0));
+        assert!(count.confirmed > 20 && count.unknown > 100, "{count:?}");
+        assert!(at(&times, 1.0) < WITHIN_DEADLINE, "{:?}", at(&times, 1.0));
+        assert!(at(&times, 0.5) < Duration::from_millis(100), "half of them are refused at once: {:?}", at(&times, 0.5));
+    })
+    .await;
+}
+
+/// Three minutes: `tests/run --long` runs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes more than three minutes"]
+async fn a_node_that_is_away_for_minutes_under_load_is_back_at_once_with_everything() {
+    const AWAY: Duration = Duration::from_secs(180);
+    each_process(async |mut server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let app = application(&store);
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let load = Load::start(&app).await;
+        sleep(Duration::from_secs(2)).await;
+        let tasks = |moment| println!("{moment}: {} tasks live", tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        tasks("before");
+        server.kill();
+        sleep(AWAY).await;
+        tasks("after three minutes");
+        let node = store.status().nodes.remove(0);
+        assert!(node.breaker != BreakerState::Closed && node.since > AWAY - Duration::from_secs(5), "{node:?}");
+        server.restart().await;
+        let back = until_served(&app, &visitor).await;
+        sleep(Duration::from_secs(2)).await;
+        let (count, times) = load.finish(&app).await;
+        println!(
+            "{} requests, back after {back:?}, {count:?}; half within {:?}, 99 of 100 within {:?}, slowest {:?}",
+            times.len(),
+            at(&times, 0.5),
+            at(&times, 0.99),
+            at(&times, 1.0)
+        );
+        assert!(times.len() as u32 > AWAY.as_secs() as u32 * REQUESTS_PER_SECOND * 8 / 10, "{} requests", times.len());
+        assert!(at(&times, 0.99) < Duration::from_millis(100), "they are refused at once: {:?}", at(&times, 0.99));
+    })
+    .await;
+}
