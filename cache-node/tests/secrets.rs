@@ -37,14 +37,14 @@ fn say_secrets(wire: &mut Wire) {
         "CONFIG SET requirepass s3cr3t-three nosuchdirective s3cr3t-five",
         "CONFIG SET masteruser s3cr3t-replicator",
         "ACL SETUSER s3cr3t-person on >s3cr3t-password ~* +@all",
-        "SET session:s3cr3t-id s3cr3t-value EX 100",
-        "HSET session:s3cr3t-id field",
+        "SET session:1 s3cr3t-value EX 100",
+        "HSET session:1 field",
         "NOSUCHCOMMAND s3cr3t-argument",
-        "GET session:s3cr3t-id s3cr3t-extra",
-        "EVAL \"return redis.call('SET', KEYS[1], ARGV[1])\" 1 s3cr3t-key s3cr3t-argument",
+        "GET session:1 s3cr3t-extra",
+        "EVAL \"return redis.call('SET', KEYS[1], ARGV[1])\" 1 key s3cr3t-argument",
         "EVAL \"return redis.error_reply('ERR no s3cr3t-error')\" 0",
         "EVAL \"syntax s3cr3t-source\" 0",
-        "MIGRATE 127.0.0.1 1 s3cr3t-key 0 100 AUTH2 s3cr3t-user s3cr3t-password",
+        "MIGRATE 127.0.0.1 1 key 0 100 AUTH2 s3cr3t-user s3cr3t-password",
         "REPLICAOF s3cr3t-host notaport",
     ] {
         wire.run(line);
@@ -69,6 +69,10 @@ fn log_lines_are_json_and_hold_no_secret() {
         "s3cr3t-one",
         "--masterauth",
         "s3cr3t-two",
+        "--slowlog-log-slower-than",
+        "0",
+        "--slowlog-max-len",
+        "1000",
         "--replicaof",
         "127.0.0.1",
         &port,
@@ -87,8 +91,9 @@ fn log_lines_are_json_and_hold_no_secret() {
         .unwrap();
     let figures = http::get(SocketAddr::from(([127, 0, 0, 1], metrics)), "/metrics", &[]).body;
     assert!(figures.contains("cache_node_auth_failures_total"));
-    wire.run("SLOWLOG GET 128");
-    for shown in [&figures, &text(&wire.run("INFO everything")), &text(&wire.run("CLIENT LIST"))] {
+    let slow = format!("{:?}", wire.run("SLOWLOG GET -1"));
+    assert!(slow.contains("(redacted)"));
+    for shown in [&figures, &text(&wire.run("INFO everything")), &text(&wire.run("CLIENT LIST")), &slow] {
         assert!(!shown.contains(MARK), "{shown}");
     }
     assert!(node.end_by("TERM").success());
@@ -103,6 +108,62 @@ fn log_lines_are_json_and_hold_no_secret() {
     let refusal: Json = serde_json::from_str(refusal).unwrap();
     assert_eq!((&refusal["level"], &refusal["message"]), (&"WARN".into(), &"the link to the primary is down".into()));
     assert!(refusal["error"].as_str().unwrap().contains("WRONGPASS"), "fields are fields: {refusal}");
+}
+
+/// The arguments of the latest slow requests, the newest first.
+fn slow_requests(wire: &mut Wire) -> Vec<Vec<String>> {
+    let Value::Array(requests) = wire.run("SLOWLOG GET -1") else { panic!("SLOWLOG GET answers an array") };
+    let arguments = requests.iter().map(|request| {
+        let Value::Array(parts) = request else { panic!("{request:?}") };
+        assert!(matches!(parts[..2], [Value::Integer(_), Value::Integer(1_700_000_000..)]), "{parts:?}");
+        let Value::Array(arguments) = &parts[3] else { panic!("{parts:?}") };
+        arguments.iter().map(text).collect()
+    });
+    arguments.collect()
+}
+
+#[test]
+fn the_slow_log_shows_commands_and_keys_and_on_demand_values_but_never_passwords() {
+    let node = Binary::start(&["--port", "0", "--slowlog-log-slower-than", "0", "--slowlog-max-len", "4"]);
+    let mut wire = Wire::connect(node.address);
+    wire.run("CLIENT SETNAME shop");
+    wire.run("SET session:1 value EX 100");
+    wire.run("MSET a 1 b 2");
+    assert_eq!(
+        slow_requests(&mut wire)[..2],
+        [words("MSET a (redacted) b (redacted)"), words("SET session:1 (redacted) (redacted) (redacted)")]
+    );
+    let Value::Array(requests) = wire.run("SLOWLOG GET 1") else { panic!("an array") };
+    let Value::Array(parts) = &requests[0] else { panic!("{requests:?}") };
+    assert!(parts.len() == 6 && text(&parts[4]).starts_with("127.0.0.1:") && text(&parts[5]) == "shop", "{parts:?}");
+    // Pipelined, in a transaction, in a script: what the client sent is there.
+    wire.run("SLOWLOG RESET");
+    wire.send_raw(b"SET p 1\r\nMULTI\r\nSET t 1\r\nEXEC\r\n");
+    (0..4).for_each(|_| drop(wire.read()));
+    wire.run("EVAL \"return redis.call('SET', KEYS[1], 1)\" 1 inside");
+    let slow: Vec<String> = slow_requests(&mut wire).iter().map(|arguments| arguments.join(" ")).collect();
+    assert_eq!(slow[..3], ["EVAL (redacted) (redacted) inside", "SET t (redacted)", "MULTI"]);
+    assert_eq!(wire.run("SLOWLOG LEN"), Value::Integer(4));
+
+    wire.run("CONFIG SET slowlog-redact-arguments no");
+    wire.run(&format!("SET k {}", "v".repeat(200)));
+    wire.run(&format!("DEL {}", "k ".repeat(40).trim_end()));
+    wire.run("CONFIG SET requirepass s3cr3t");
+    wire.run("AUTH s3cr3t");
+    let slow = slow_requests(&mut wire);
+    assert_eq!(slow[0], words("AUTH (redacted)"));
+    assert_eq!(slow[1], words("CONFIG SET (redacted) (redacted)"));
+    assert!(slow[2].len() == 32 && slow[2][31] == "... (10 more arguments)", "{:?}", slow[2]);
+    assert_eq!(slow[3][2], "v".repeat(128) + "... (72 more bytes)");
+
+    wire.run("CONFIG SET slowlog-log-slower-than -1");
+    wire.run("SLOWLOG RESET");
+    wire.run("SET k v");
+    assert_eq!(wire.run("SLOWLOG GET"), Value::Array(vec![]));
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod replication;
 mod scripting;
 mod server;
 mod set;
+mod slowlog;
 mod snapshot;
 mod sorted_set;
 mod sorted_set_range;
@@ -138,7 +139,9 @@ fn run_plain(
         let outcome = run_recorded(&mut keys, run, args_of(offset), reply);
         stand_behind(ctx, *index, &outcome);
         let ended = Instant::now();
-        finish(ctx, *index, outcome, ended - started, before, reply);
+        let took = ended - started;
+        finish(ctx, *index, outcome, took, before, reply);
+        slowlog::note(ctx, *index, args_of(offset), took.as_nanos() as u64);
         started = ended;
         done += 1;
         if reply.len() >= REPLY_BYTES_MAX {
@@ -294,7 +297,9 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             outcome
         }
     };
-    finish(ctx, index, outcome, started.elapsed(), before, reply);
+    let took = started.elapsed();
+    finish(ctx, index, outcome, took, before, reply);
+    slowlog::note(ctx, index, args, took.as_nanos() as u64);
 }
 
 /// The keys that a request names, hashed once for the locks and the view.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::{
     command::{
         CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, replication, scripting, server, set,
-        snapshot, sorted_set, string, transaction,
+        slowlog, snapshot, sorted_set, string, transaction,
     },
     keyspace::Keys,
     protocol::{Args, Reply},
@@ -172,7 +172,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 14] = [
+    let families: [&[Spec]; 15] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -186,6 +186,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         aof::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
+        slowlog::COMMANDS,
         replication::COMMANDS,
     ];
     families.concat()

@@ -1,10 +1,10 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     command::{
-        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room, may_write,
+        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room, may_write, slowlog,
         table::{self, rows},
     },
     keyspace::{Keys, Now, WatchFlag},
@@ -140,8 +140,11 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     keys.begin_atomic();
     reply.array(transaction.queue.len());
     ctx.is_in_exec = true;
+    let mut started = Instant::now();
     for (index, request) in &transaction.queue {
-        call_locked(ctx, &mut keys, *index, request.args(), reply);
+        let ended = call_locked(ctx, &mut keys, *index, request.args(), reply);
+        slowlog::note(ctx, *index, request.args(), (ended - started).as_nanos() as u64);
+        started = ended;
         ctx.client.set_db(keys.db());
     }
     ctx.is_in_exec = false;

@@ -185,6 +185,22 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.loglevel = level;
         Ok(())
     };
+    "slowlog-log-slower-than" "MICROSECONDS" LIVE "SLOWLOG keeps requests that took so long; 0 for all, -1 for none", |config| match config.slowlog_slower_than_ns {
+        u64::MAX => "-1".to_owned(),
+        nanoseconds => (nanoseconds / 1_000).to_string(),
+    }, |config, values| {
+        let microseconds = number(values, -1, i64::from(i32::MAX))?;
+        config.slowlog_slower_than_ns = u64::try_from(microseconds).map_or(u64::MAX, |microseconds| microseconds * 1_000);
+        Ok(())
+    };
+    "slowlog-max-len" "COUNT" LIVE "Requests that SLOWLOG keeps", |config| config.slowlog_max_len.to_string(), |config, values| {
+        config.slowlog_max_len = number(values, 0, 10_000)? as usize;
+        Ok(())
+    };
+    "slowlog-redact-arguments" "yes|no" LIVE "Show of a slow request only commands and keys; no: values as well, but never passwords", |config| yes_no(config.slowlog_redacts_arguments), |config, values| {
+        config.slowlog_redacts_arguments = boolean(values)?;
+        Ok(())
+    };
     "log-format" "text|json" AT_START "How log lines are written to standard error; json: an object per line", |config| config.log_format.name().to_owned(), |config, values| {
         config.log_format = one(values, "a word").ok().and_then(LogFormat::parse).ok_or("text or json")?;
         Ok(())

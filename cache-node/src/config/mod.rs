@@ -80,6 +80,10 @@ pub struct Config {
     pub(crate) pubsub_buffer_limit: usize,
     pub(crate) replica_buffer_limit: BufferLimit,
     pub(crate) loglevel: String,
+    /// `u64::MAX`: nothing is kept.
+    pub(crate) slowlog_slower_than_ns: u64,
+    pub(crate) slowlog_max_len: usize,
+    pub(crate) slowlog_redacts_arguments: bool,
     pub(crate) log_format: LogFormat,
     /// What it was read from: where CONFIG REWRITE writes.
     pub(crate) file: Option<PathBuf>,
@@ -148,6 +152,9 @@ impl Default for Config {
             pubsub_buffer_limit: 32 * 1024 * 1024,
             replica_buffer_limit: BufferLimit { hard: 256 << 20, soft: 64 << 20, soft_time: Duration::from_secs(60) },
             loglevel: "notice".to_owned(),
+            slowlog_slower_than_ns: 10_000_000,
+            slowlog_max_len: 128,
+            slowlog_redacts_arguments: true,
             log_format: LogFormat::default(),
             file: None,
             dbfilename: "dump.rdb".to_owned(),

@@ -10,6 +10,7 @@ mod notifier;
 mod outbox;
 mod pubsub;
 mod shared;
+mod slow_log;
 mod tracking;
 
 pub(crate) use client::{Client, Subscribed};
@@ -21,4 +22,5 @@ pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;
 pub(crate) use pubsub::{PubSub, Topic};
 pub(crate) use shared::Shared;
+pub(crate) use slow_log::{SlowLog, SlowRequest, shown_arguments};
 pub(crate) use tracking::Tracking;
