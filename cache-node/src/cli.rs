@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueRange, error::ErrorKind};
+use sd_notify::NotifyState;
 
 use crate::{
     Config, ConfigError, Node,
@@ -129,16 +130,25 @@ fn serve(config: Config) -> ExitCode {
         // A closed standard output is no reason not to serve.
         let told = writeln!(out, "cache-node ready on {} (pid {})", node.addr(), std::process::id()).and_then(|()| out.flush());
         drop(told);
+        notify(&[NotifyState::Ready, NotifyState::Status(&format!("serves on {}", node.addr()))]);
         let name = tokio::select! {
             name = ended => name,
             () = node.asked_to_end() => "SHUTDOWN",
         };
         tracing::info!("{name}: ending");
+        notify(&[NotifyState::Stopping]);
         match node.shutdown().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         }
     })
+}
+
+/// Tells systemd how the process is, where the unit is of `Type=notify` and so gives a NOTIFY_SOCKET.
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// Completes at SIGTERM or SIGINT with the signal's name.

@@ -48,6 +48,8 @@ impl NodeProcess {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0)
+            // The service is the whole cluster; a node that is ready does not make it so.
+            .env_remove("NOTIFY_SOCKET")
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot start {}: {error}", program.display())))?;
         // Until it is collected the pid stays this child's, even when it has ended already.

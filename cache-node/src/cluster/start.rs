@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -98,6 +99,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
         // Told once writes are taken: whoever waits for this line may begin.
         if ready.wait_for(|view| view.primary.is_some()).await.is_ok() {
             tell_ready(&endpoints, &place);
+            crate::cli::notify(&[NotifyState::Ready]);
         }
     });
     let end = async {
@@ -106,6 +108,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
             () = parent_ended(), if is_with_parent => "the end of the process that started it",
         };
         tracing::info!("{name}: the replicas end, then the primary");
+        crate::cli::notify(&[NotifyState::Stopping]);
     };
     controller.run(orders, end).await;
     webhooks.end().await;
