@@ -1,5 +1,5 @@
 //! Three hosts as the recipe `three-hosts` sets them up, each with a node, a real Sentinel and a client: a cut network, a lost host, their
-//! return. No acknowledged write is lost, and no two primaries acknowledge.
+//! return. No acknowledged write is lost, and no two primaries acknowledge. And three pods as the recipe `kubernetes` starts them.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -9,7 +9,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -56,16 +56,24 @@ fn recipe(file: &str, number: usize, folder: &Path) -> String {
     if number > 0 { text.replace("#replicaof ", "replicaof ") } else { text }
 }
 
+/// Makes a host's `node.conf` and `sentinel.conf` in its folder.
+type Prepare = fn(&Network, usize, &Path);
+
+fn prepare_host(_: &Network, number: usize, folder: &Path) {
+    for file in ["node.conf", "sentinel.conf"] {
+        fs::write(folder.join(file), recipe(file, number, folder)).unwrap();
+    }
+}
+
 impl Site {
-    fn start() -> Site {
+    fn start(prepare: Prepare) -> Site {
         let folder = TempDir::new().unwrap();
         let network = Network::of(&[&HOSTS[..], &[OFFICE]].concat());
         network::enter(OFFICE);
         let hosts = (0..HOSTS.len()).map(|number| {
             let folder = folder.path().join(HOSTS[number]);
             fs::create_dir(&folder).unwrap();
-            fs::write(folder.join("node.conf"), recipe("node.conf", number, &folder)).unwrap();
-            fs::write(folder.join("sentinel.conf"), recipe("sentinel.conf", number, &folder)).unwrap();
+            prepare(&network, number, &folder);
             Host { number, node: None, sentinel: None, folder }
         });
         let mut site = Site { hosts: hosts.collect(), network, _folder: folder };
@@ -158,6 +166,14 @@ fn shoppers() -> Vec<Shopper> {
     (0..HOSTS.len()).map(on_host).collect()
 }
 
+/// The lines of a cart on that host, and how many of the acknowledged ones it lacks.
+fn cart(number: usize, key: &str, acknowledged: u64) -> (HashSet<u64>, usize) {
+    let members = wire(number).run(&format!("SMEMBERS {key}"));
+    let found: HashSet<u64> = members.elements().iter().map(|line| line.text().parse().unwrap()).collect();
+    let lost = (1..=acknowledged).filter(|line| !found.contains(line)).count();
+    (found, lost)
+}
+
 /// Waits until each of these has had another write acknowledged; gives how long that took.
 fn wait_for_writes(shoppers: &[Shopper], of: &[usize]) -> Duration {
     let started = Instant::now();
@@ -168,7 +184,7 @@ fn wait_for_writes(shoppers: &[Shopper], of: &[usize]) -> Duration {
 }
 
 fn three_hosts() {
-    let mut site = Site::start();
+    let mut site = Site::start(prepare_host);
     let shoppers = shoppers();
     wait_for_writes(&shoppers, &[0, 1, 2]);
     thread::sleep(Duration::from_secs(1));
@@ -236,10 +252,7 @@ fn three_hosts() {
     for (key, acknowledged, gap) in ended {
         let mut seen = Vec::new();
         for (number, host) in HOSTS.iter().enumerate() {
-            let mut wire = wire(number);
-            let members = wire.run(&format!("SMEMBERS {key}"));
-            let found: HashSet<u64> = members.elements().iter().map(|line| line.text().parse().unwrap()).collect();
-            let lost = (1..=acknowledged).filter(|line| !found.contains(line)).count();
+            let (found, lost) = cart(number, &key, acknowledged);
             println!("{key} on {host}: {acknowledged} acknowledged, {lost} of them lost, longest gap {gap:?}");
             assert_eq!(lost, 0, "{key}: acknowledged writes that {host} lacks");
             // At most the one line whose answer nobody waited for is there unacknowledged.
@@ -253,4 +266,88 @@ fn three_hosts() {
 #[test]
 fn a_cut_network_and_a_lost_host_lose_no_acknowledged_write_and_make_no_second_primary() {
     in_own_network("a_cut_network_and_a_lost_host_lose_no_acknowledged_write_and_make_no_second_primary", three_hosts);
+}
+
+const DOMAIN: &str = "cache-node.shop.svc.cluster.local";
+
+/// What stands under a name in the manifest's ConfigMap.
+fn config_map(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/kubernetes/cache-node.yaml");
+    let manifest = fs::read_to_string(path).unwrap();
+    let (_, rest) = manifest.split_once(&format!("\n  {name}: |\n")).unwrap();
+    rest.lines()
+        .map_while(|line| line.strip_prefix("    ").or(line.is_empty().then_some(line)))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// What the manifest's init container does in the pod of that number.
+fn prepare_pod(network: &Network, number: usize, folder: &Path) {
+    let (config, secrets) = (folder.with_extension("config"), folder.with_extension("secrets"));
+    fs::create_dir_all(&config).unwrap();
+    fs::create_dir_all(&secrets).unwrap();
+    for file in ["node.conf", "sentinel.conf", "first-start.sh"] {
+        fs::write(config.join(file), config_map(file)).unwrap();
+    }
+    fs::write(secrets.join("password"), PASSWORD).unwrap();
+    fs::write(secrets.join("encryption.key"), "0123456789abcdef".repeat(4)).unwrap();
+    let output = network
+        .command(HOSTS[number], "sh")
+        .arg(config.join("first-start.sh"))
+        .env("POD_NAME", format!("cache-node-{number}"))
+        .env("DOMAIN", DOMAIN)
+        // The Service leads to any of them; here to one that the test never lets down.
+        .env("SENTINEL_SERVICE", format!("cache-node-2.{DOMAIN}"))
+        .env("CONFIG", &config)
+        .env("SECRETS", &secrets)
+        .env("DATA", folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The cluster's name service.
+fn name_pods() {
+    let hosts: String = (0..HOSTS.len()).map(|number| format!("{} cache-node-{number}.{DOMAIN}\n", address(number))).collect();
+    let file = TempDir::new().unwrap().keep().join("hosts");
+    fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).unwrap();
+    let mounted = Command::new("mount").arg("--bind").arg(&file).arg("/etc/hosts").status().unwrap();
+    assert!(mounted.success());
+}
+
+fn three_pods() {
+    name_pods();
+    let mut site = Site::start(prepare_pod);
+    let shoppers = shoppers();
+    wait_for_writes(&shoppers, &[0, 1, 2]);
+    assert_eq!(site.primary_of(&[0, 1, 2]), Some(0));
+    // The pod is gone with its volume. Another one takes its name: an empty one, which must not be the primary.
+    site.hosts[0].node = None;
+    site.hosts[0].sentinel = None;
+    let primary = site.wait_for_other_primary(0, &[1, 2]);
+    wait_for_writes(&shoppers, &[1, 2]);
+    let folder = site.hosts[0].folder.clone();
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    prepare_pod(&site.network, 0, &folder);
+    let written = fs::read_to_string(folder.join("node.conf")).unwrap();
+    assert!(written.contains(&format!("replicaof cache-node-{primary}.{DOMAIN} 6379")), "{written}");
+    site.start_node(0);
+    site.start_sentinel(0);
+    wait_until("it has the data", || info(&mut wire(0), "master_link_status") == "up");
+    // A pod that only restarts keeps its files.
+    let before = fs::read_to_string(folder.join("node.conf")).unwrap();
+    prepare_pod(&site.network, 0, &folder);
+    assert_eq!(fs::read_to_string(folder.join("node.conf")).unwrap(), before);
+    for shopper in shoppers {
+        let key = shopper.key.clone();
+        let (acknowledged, gap) = shopper.end();
+        println!("{key}: {acknowledged} acknowledged, longest gap {gap:?}");
+        assert_eq!(cart(primary, &key, acknowledged).1, 0, "{key}: acknowledged writes that are lost");
+    }
+}
+
+#[test]
+fn the_pods_of_the_manifest_find_each_other_and_an_empty_one_is_no_primary() {
+    in_own_network("the_pods_of_the_manifest_find_each_other_and_an_empty_one_is_no_primary", three_pods);
 }

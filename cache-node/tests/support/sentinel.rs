@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -165,7 +165,9 @@ fn primary(directory: &Directory) -> Option<Wire> {
 /// An address in a Sentinel's answer.
 fn told(answer: &Value) -> Option<SocketAddr> {
     let Value::Array(parts) = answer else { return None };
-    format!("{}:{}", parts.first()?.text(), parts.get(1)?.text()).parse().ok()
+    let port = parts.get(1)?.text().parse().ok()?;
+    // A name, where Sentinels tell names.
+    (parts.first()?.text().as_str(), port).to_socket_addrs().ok()?.next()
 }
 
 fn try_connect(address: SocketAddr) -> Option<Wire> {
