@@ -180,7 +180,7 @@ impl CacheStore {
         Ok((stored, CartSnapshot::parse(&mut reply)?))
     }
 
-    fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
+    pub(crate) fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
         // Taken out: it is part of the whole answer, which nobody should keep for its sake.
         let binding = self.vault().binding(tag, session.bind_field.take().as_deref())?;
         for field in &mut session.fields {
@@ -497,9 +497,9 @@ pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
 }
 
 /// HGETALL and PTTL of a session, and HGETALL of a cart: written straight into the buffer that is sent.
-struct SessionRead<'a> {
-    session: &'a str,
-    cart: Option<&'a str>,
+pub(crate) struct SessionRead<'a> {
+    pub(crate) session: &'a str,
+    pub(crate) cart: Option<&'a str>,
 }
 
 impl Packed for SessionRead<'_> {

@@ -6,23 +6,20 @@ use redis::RedisConnectionInfo;
 
 #[cfg(feature = "tls")]
 use crate::nodes::tls;
+#[cfg(feature = "testing")]
+use crate::testing::{Faults, MemoryNode};
 use crate::{
     CacheStore, EncryptionKeys, NearCache, StoreError,
     encryption::Vault,
     keys::{FORMER_KEYS_MAX, Keys},
     metrics,
     near_cache::Entries,
-    nodes::{Node, Transport},
+    nodes::{Address, Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
     store::Inner,
-    topology::{Cluster, Sentinel, Topology},
+    topology::{Cluster, Replicas, Sentinel, Topology},
     url::{Login, StoreUrl, Target},
-};
-#[cfg(feature = "testing")]
-use crate::{
-    nodes::Address,
-    testing::{Faults, MemoryNode},
 };
 
 /// Operations in flight at most. Further ones wait in order, within their deadline.
@@ -99,6 +96,8 @@ pub struct CacheStoreBuilder {
     user_key: Option<Vec<u8>>,
     encryption: Option<EncryptionKeys>,
     near_cache: Option<NearCache>,
+    read_from_replicas: bool,
+    reader: Option<String>,
     /// Where the store is instead of at the URL.
     #[cfg(feature = "testing")]
     memory: Option<MemoryNode>,
@@ -135,6 +134,8 @@ impl CacheStoreBuilder {
             user_key: None,
             encryption: None,
             near_cache: None,
+            read_from_replicas: false,
+            reader: None,
             #[cfg(feature = "testing")]
             memory: None,
             #[cfg(feature = "testing")]
@@ -321,6 +322,40 @@ impl CacheStoreBuilder {
         self
     }
 
+    /// Lets requests with a safe method (GET, HEAD) read their session from a replica, of those that the Sentinels or the cluster name.
+    /// Default: off. In the URL: `read_from=replicas`.
+    ///
+    /// A visitor never sees less than what he has changed himself, on whichever replica of the application: with each change the client gets
+    /// a second cookie, `…-seen`, with the revision of its session. For two seconds after it reads go to the primary; later a
+    /// replica's answer counts if it has that revision, and the primary is asked otherwise. So it is when the replica has no such session, or
+    /// does not answer within a quarter of the deadline, and when there is no replica.
+    ///
+    /// What others have changed may be seen later, by as much as the replica is behind: another tab without that cookie, and also
+    /// [`UserSessions::end_all`](crate::UserSessions::end_all). Put routes that decide who may do what under
+    /// [`fresh_session`](crate::fresh_session), which reads from the primary. Requests with other methods do so in any case, and so do all
+    /// carts, and a session that is read together with its cart.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis+sentinel://127.0.0.1/main");
+    /// let builder = builder.read_from_replicas();
+    /// ```
+    pub fn read_from_replicas(mut self) -> Self {
+        self.read_from_replicas = true;
+        self
+    }
+
+    /// As [`read_from_replicas`](Self::read_from_replicas), of one node: the address, as `host:port`, that leads to its replicas, such as
+    /// the reader endpoint of ElastiCache. Default: none. In the URL: `reader=host:port`.
+    ///
+    /// ```
+    /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
+    /// let builder = builder.reader("127.0.0.1:6380");
+    /// ```
+    pub fn reader(mut self, address: impl Into<String>) -> Self {
+        self.reader = Some(address.into());
+        self
+    }
+
     /// Makes the store and asks it for a sign of life.
     ///
     /// # Errors
@@ -366,7 +401,12 @@ impl CacheStoreBuilder {
             let reason = "a near cache follows a server, and a node in memory is none: take away one of the two";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
         }
-        if self.near_cache.is_some() && !matches!(topology, Topology::Standalone(_)) {
+        if self.near_cache.is_some() && topology.has_replicas() {
+            // What a replica says may be older than a change that has been told.
+            let reason = "a near cache keeps what the primary says, and reads may go to replicas: take away one of the two";
+            return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
+        }
+        if self.near_cache.is_some() && !matches!(topology, Topology::Standalone(..)) {
             // What tells of changes is one node, and a deposed primary would go on telling of those that it still hears of.
             let reason = "a near cache follows one node, and the URL names Sentinels or a cluster: take away one of the two";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
@@ -417,6 +457,7 @@ impl CacheStoreBuilder {
                 connect_timeout: self.connect_timeout,
                 age_max: self.connection_age_max,
                 primary_only,
+                readonly: false,
                 #[cfg(feature = "tls")]
                 tls: tls.clone(),
                 #[cfg(feature = "testing")]
@@ -428,15 +469,30 @@ impl CacheStoreBuilder {
             transport.login = transport.login.set_db(url.database);
             transport
         };
+        let invalid = |reason: &str| StoreError::InvalidSettings { reason: reason.to_owned() };
+        let reads_replicas = self.read_from_replicas || url.read_from_replicas;
+        let reader = self.reader.as_deref().map(StoreUrl::address).transpose()?.or_else(|| url.reader.clone());
+        if reader.is_some() && !matches!(url.target, Target::Standalone(Address::Tcp { .. })) {
+            return Err(invalid("a reader belongs to one node; with Sentinels or a cluster, use read_from_replicas"));
+        }
         Ok(match &url.target {
+            Target::Standalone(_) if reads_replicas => {
+                return Err(invalid("of one node it is not known where its replicas are: say so with `reader`"));
+            }
             Target::Standalone(address) => {
-                Topology::Standalone(Node::new(address.clone(), Arc::new(requests(false)), self.sockets))
+                let node = |address| Node::new(address, Arc::new(requests(false)), self.sockets);
+                Topology::Standalone(node(address.clone()), reader.map(|reader| Replicas::endpoint(node(reader))))
             }
             Target::Sentinel { sentinels, name } => {
                 let questions = transport(&url.sentinel_login, false);
-                Topology::Sentinel(Sentinel::new(sentinels.clone(), name.clone(), questions, requests(true), self.sockets))
+                let reads = reads_replicas.then(|| requests(false));
+                let (sentinels, name) = (sentinels.clone(), name.clone());
+                Topology::Sentinel(Sentinel::new(sentinels, name, questions, requests(true), reads, self.sockets))
             }
-            Target::Cluster { seeds } => Topology::Cluster(Cluster::new(seeds.clone(), requests(false), self.sockets)),
+            Target::Cluster { seeds } => {
+                let reads = reads_replicas.then(|| Transport { readonly: true, ..requests(false) });
+                Topology::Cluster(Cluster::new(seeds.clone(), requests(false), reads, self.sockets))
+            }
         })
     }
 

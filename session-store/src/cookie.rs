@@ -13,6 +13,7 @@ use tower_sessions::session::Id;
 use crate::{
     cookie_keys::{Found, Protection},
     expiry::ExpiryPolicy,
+    seen::Seen,
 };
 
 /// The attributes of the cookie.
@@ -50,9 +51,22 @@ impl CookieSettings {
         if host_only && !self.name.starts_with("__") { format!("__Host-{}", self.name) } else { self.name.to_string() }
     }
 
+    /// The name of the cookie beside it.
+    pub(crate) fn seen_name(&self) -> String {
+        self.full_name() + "-seen"
+    }
+
     /// The header for a session that the store keeps for so many ms: `Max-Age` is in step.
     pub(crate) fn set(&self, full_name: &str, id: &Id, policy: ExpiryPolicy, kept_ms: i64) -> HeaderValue {
-        let mut cookie = self.cookie(full_name, self.protection.write(full_name, id));
+        self.kept(self.cookie(full_name, self.protection.write(full_name, id)), policy, kept_ms)
+    }
+
+    /// What the client has seen of that session, kept as long.
+    pub(crate) fn set_seen(&self, seen_name: &str, seen: Seen, policy: ExpiryPolicy, kept_ms: i64) -> HeaderValue {
+        self.kept(self.cookie(seen_name, seen.to_value()), policy, kept_ms)
+    }
+
+    fn kept(&self, mut cookie: Cookie<'_>, policy: ExpiryPolicy, kept_ms: i64) -> HeaderValue {
         match policy {
             ExpiryPolicy::Idle(_) | ExpiryPolicy::At(_) => {
                 cookie.set_max_age(Duration::milliseconds(kept_ms.max(0)));
@@ -83,13 +97,17 @@ impl CookieSettings {
 
 /// The id that the client sent. What is no id counts as none.
 pub(crate) fn find(headers: &HeaderMap, full_name: &str, protection: &Protection) -> Option<Found> {
+    values(headers, full_name).find_map(|cookie| protection.read(full_name, cookie.value()))
+}
+
+/// The cookies of this name: a client may send several.
+pub(crate) fn values<'a>(headers: &'a HeaderMap, full_name: &str) -> impl Iterator<Item = Cookie<'a>> {
     headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|header| header.to_str().ok())
         .flat_map(|header| Cookie::split_parse(header).filter_map(Result::ok))
-        .filter(|cookie| cookie.name() == full_name)
-        .find_map(|cookie| protection.read(full_name, cookie.value()))
+        .filter(move |cookie| cookie.name() == full_name)
 }
 
 /// Adds the cookie. A cache that stores the answer must not hand the cookie to somebody else.

@@ -348,6 +348,7 @@ impl SessionLayer {
         self.change(|settings| {
             change(&mut settings.cookie);
             settings.cookie_name = settings.cookie.full_name();
+            settings.seen_name = settings.cookie.seen_name();
         })
     }
 

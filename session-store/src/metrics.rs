@@ -170,6 +170,28 @@ pub(crate) fn conflict(kind: Conflict) {
     .increment(1);
 }
 
+/// What became of a read that a replica was asked for. All but the first went on to the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplicaRead {
+    Served,
+    /// The client has seen a later revision.
+    Behind,
+    /// No such session, there or at all.
+    Missing,
+    /// No replica answered, or not in time.
+    Failed,
+}
+
+pub(crate) fn replica_read(outcome: ReplicaRead) {
+    match outcome {
+        ReplicaRead::Served => counter!("session_store_replica_reads_total", "outcome" => "served"),
+        ReplicaRead::Behind => counter!("session_store_replica_reads_total", "outcome" => "behind"),
+        ReplicaRead::Missing => counter!("session_store_replica_reads_total", "outcome" => "missing"),
+        ReplicaRead::Failed => counter!("session_store_replica_reads_total", "outcome" => "failed"),
+    }
+    .increment(1);
+}
+
 /// What the near cache was asked for.
 pub(crate) fn near_cache_read(is_hit: bool) {
     match is_hit {
@@ -229,6 +251,7 @@ pub(crate) fn describe() {
     describe_counter!("session_store_sessions_created_total", "Sessions that began");
     describe_counter!("session_store_sessions_ended_total", "Sessions that ended, by reason");
     describe_counter!("session_store_conflicts_total", "Requests that lost against another one, by what they lost");
+    describe_counter!("session_store_replica_reads_total", "Reads that replicas were asked for, by what became of them");
     describe_counter!("session_store_near_cache_reads_total", "Reads of safe requests, by whether the near cache served them");
     describe_counter!("session_store_near_cache_invalidations_total", "Sessions that were named to the near cache as changed");
     describe_counter!("session_store_near_cache_drops_total", "How often the near cache dropped everything");

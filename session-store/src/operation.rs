@@ -191,7 +191,7 @@ impl CacheStore {
     }
 
     /// A place in the pool, now or when one becomes free. The caller bounds the wait.
-    async fn place(&self) -> Result<Object<Places>, Problem> {
+    pub(crate) async fn place(&self) -> Result<Object<Places>, Problem> {
         let pool = &self.inner.pool;
         let status = pool.status();
         // Most find one, and have no wait to be bounded or measured.
@@ -327,7 +327,7 @@ impl Verdict {
     }
 }
 
-enum Problem {
+pub(crate) enum Problem {
     Store(StoreError),
     Refused(RedisError),
 }

@@ -21,9 +21,10 @@ use crate::{
     device::Client,
     expiry::not_chosen,
     scope::{Detached, RequestScope},
+    seen::Seen,
     settings::Settings,
     streaming::follow,
-    unit_of_work::{CookieChange, Outcome, UnitOfWork},
+    unit_of_work::{CookieChange, Outcome, SeenChange, UnitOfWork},
 };
 
 /// Body of the answer when the commit failed.
@@ -91,6 +92,9 @@ where
         let is_safe = request.method().is_safe();
         if is_safe && self.store.has_near() {
             unit.read_near();
+        }
+        if self.store.reads_replicas() {
+            unit.came_with(Seen::find(request.headers(), &self.settings.seen_name), is_safe);
         }
         let scope = RequestScope::new(session, unit);
         scope.give(request.extensions_mut());
@@ -210,12 +214,20 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
         response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
     }
     cookie::vary(response.headers_mut());
-    let header = match outcome.cookie {
-        CookieChange::Keep => return response,
-        CookieChange::Set { id, policy, kept_ms } => settings.cookie.set(&settings.cookie_name, &id, policy, kept_ms),
-        CookieChange::Remove => settings.cookie.remove(&settings.cookie_name),
+    let (name, seen_name) = (&settings.cookie_name, &settings.seen_name);
+    let session = match outcome.cookie {
+        CookieChange::Keep => None,
+        CookieChange::Set { id, policy, kept_ms } => Some(settings.cookie.set(name, &id, policy, kept_ms)),
+        CookieChange::Remove => Some(settings.cookie.remove(name)),
     };
-    cookie::attach(response.headers_mut(), header);
+    let seen = match outcome.seen {
+        SeenChange::Keep => None,
+        SeenChange::Set { seen, policy, kept_ms } => Some(settings.cookie.set_seen(seen_name, seen, policy, kept_ms)),
+        SeenChange::Remove => Some(settings.cookie.remove(seen_name)),
+    };
+    for header in session.into_iter().chain(seen) {
+        cookie::attach(response.headers_mut(), header);
+    }
     response
 }
 

@@ -56,6 +56,8 @@ impl fmt::Debug for ClientAddress {
 pub(crate) struct Settings {
     pub(crate) cookie: CookieSettings,
     pub(crate) cookie_name: String,
+    /// The name of the cookie that says what the client has seen, for reads from replicas.
+    pub(crate) seen_name: String,
     pub(crate) expiry: Expiry,
     /// The longest life of a session, in ms.
     pub(crate) absolute_ms: Option<i64>,
@@ -84,6 +86,7 @@ impl Default for Settings {
         let cookie = CookieSettings::default();
         Self {
             cookie_name: cookie.full_name(),
+            seen_name: cookie.seen_name(),
             cookie,
             expiry: EXPIRY_DEFAULT,
             absolute_ms: None,

@@ -105,6 +105,8 @@ pub struct StoreStatus {
     pub topology: &'static str,
     /// The nodes that requests are sent to, as far as they are known.
     pub nodes: Vec<NodeStatus>,
+    /// The replicas that reads may go to, when they may. A store is as ready without them.
+    pub replicas: Vec<NodeStatus>,
     /// How busy the pool is.
     pub pool: PoolStatus,
 }
@@ -125,13 +127,14 @@ impl CacheStore {
     /// |---|---|
     /// | `prefix`, `pool_size` | as [`CacheStoreBuilder::prefix`] and [`CacheStoreBuilder::pool_size`], which count more |
     /// | `db`, `user`, `password` | as before the host |
+    /// | `read_from=replicas`, `reader` | as [`CacheStoreBuilder::read_from_replicas`] and [`CacheStoreBuilder::reader`] |
     /// | `sentinel_user`, `sentinel_password` | for the Sentinels, which do not get those of the nodes |
     /// | `ca` | a file with the authorities that may have signed the server's certificate, instead of the system's |
     /// | `cert`, `key` | files with the client's certificate and its key |
     /// | `insecure=accept-any-certificate` | TLS without knowing with whom |
     ///
     /// A user needs these rights: `~PREFIX:* +@read +@write +@scripting +@connection +time`, with Sentinel also `+role`, in a cluster
-    /// also `+cluster|slots +cluster|info +asking`.
+    /// also `+cluster|slots +cluster|info +asking`, and `+readonly` for reads from replicas.
     ///
     /// # Errors
     ///
@@ -226,7 +229,12 @@ impl CacheStore {
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let topology = &self.inner.topology;
-        StoreStatus { topology: topology.name(), nodes: topology.nodes(), pool: self.pool_status() }
+        StoreStatus {
+            topology: topology.name(),
+            nodes: topology.nodes(),
+            replicas: topology.replicas(),
+            pool: self.pool_status(),
+        }
     }
 
     /// How the near cache does; `None` when there is none.

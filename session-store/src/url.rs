@@ -54,6 +54,10 @@ pub(crate) struct StoreUrl {
     pub(crate) tls: Option<TlsSettings>,
     pub(crate) prefix: Option<String>,
     pub(crate) pool_size: Option<usize>,
+    /// Whether reads may go to the replicas that Sentinels or a cluster name.
+    pub(crate) read_from_replicas: bool,
+    /// Where copies of one node are read.
+    pub(crate) reader: Option<Address>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,11 @@ impl StoreUrl {
         parse(text).map_err(|reason| StoreError::InvalidUrl { reason })
     }
 
+    /// A host and perhaps a port, as they are in a URL.
+    pub(crate) fn address(text: &str) -> Result<Address, StoreError> {
+        address(text, PORT_DEFAULT).map_err(|reason| StoreError::InvalidSettings { reason })
+    }
+
     /// Nothing but where it leads.
     pub(crate) fn to(target: Target) -> Self {
         Self {
@@ -79,6 +88,8 @@ impl StoreUrl {
             tls: None,
             prefix: None,
             pool_size: None,
+            read_from_replicas: false,
+            reader: None,
         }
     }
 }
@@ -219,6 +230,17 @@ fn settings(url: &mut StoreUrl, kind: Kind, query: &str) -> Result<(), String> {
             ("password" | "pass", _) => url.login.password = Some(value),
             ("sentinel_user", _) if is_sentinel => url.sentinel_login.user = Some(value),
             ("sentinel_password", _) if is_sentinel => url.sentinel_login.password = Some(value),
+            ("read_from", _) if value != "replicas" => {
+                return Err(format!("`read_from={value}` is not understood: write read_from=replicas, or leave it out"));
+            }
+            ("read_from", _) if matches!(kind, Kind::Sentinel | Kind::Cluster) => url.read_from_replicas = true,
+            ("read_from", _) => {
+                return Err("of one node it is not known where its replicas are: write reader=host:port".to_owned());
+            }
+            ("reader", _) if kind == Kind::Standalone => url.reader = Some(address(&value, PORT_DEFAULT)?),
+            ("reader", _) => {
+                return Err("`reader` is for redis://; with Sentinels or a cluster write read_from=replicas".to_owned());
+            }
             ("ca", Some(tls)) => tls.ca = Some(value.into()),
             ("cert", Some(_)) => certificate = Some(value),
             ("key", Some(_)) => key = Some(value),
@@ -236,7 +258,7 @@ fn settings(url: &mut StoreUrl, kind: Kind, query: &str) -> Result<(), String> {
             _ => {
                 return Err(format!(
                     "the setting `{name}` is not known; those of a URL are prefix, pool_size, db, user, password, \
-                     sentinel_user, sentinel_password, ca, cert, key and insecure"
+                     read_from, reader, sentinel_user, sentinel_password, ca, cert, key and insecure"
                 ));
             }
         }
@@ -281,6 +303,7 @@ mod tests {
         assert_eq!((url.database, url.prefix.as_deref(), url.pool_size, &url.tls), (3, Some("book"), Some(9), &None));
         assert_eq!(parsed("redis://:secret@[::1]").target, Target::Standalone(Address::tcp("::1", 6379)));
         assert_eq!(parsed("valkey://h").target, Target::Standalone(Address::tcp("h", 6379)));
+        assert_eq!(parsed("redis://h?reader=r:7").reader, Some(Address::tcp("r", 7)));
         let unix = parsed("unix:///run/redis%20a.sock?db=2&password=x");
         assert_eq!(unix.target, Target::Standalone(Address::Unix("/run/redis a.sock".into())));
         assert_eq!((unix.database, unix.login.password.as_deref()), (2, Some("x")));
@@ -292,6 +315,7 @@ mod tests {
         let sentinels = vec![Address::tcp("a", 26379), Address::tcp("b", 27000), Address::tcp("::2", 27001)];
         assert_eq!(url.target, Target::Sentinel { sentinels, name: "main".to_owned() });
         assert_eq!((url.database, url.login.user.as_deref(), url.sentinel_login.user.as_deref()), (4, Some("u"), Some("watch")));
+        assert!(!url.read_from_replicas && parsed("redis+sentinel://a/main?read_from=replicas").read_from_replicas);
         let cluster = parsed("redis+cluster://a,b:7001");
         assert_eq!(cluster.target, Target::Cluster { seeds: vec![Address::tcp("a", 6379), Address::tcp("b", 7001)] });
     }
@@ -326,6 +350,10 @@ mod tests {
             ("redis://h?ca=/x", "is for TLS"),
             ("redis://h?sentinel_user=x", "is for redis+sentinel://"),
             ("redis://h#insecure", "what follows `#`"),
+            ("redis://h?read_from=replicas", "write reader=host:port"),
+            ("redis://h?reader=h:x", "port `x`"),
+            ("redis+cluster://h?reader=h", "write read_from=replicas"),
+            ("redis+cluster://h?read_from=primary", "`read_from=primary` is not understood"),
             ("redis+sentinel://a,b,c", "redis+sentinel://host1,host2,host3/name"),
             ("redis+sentinel://a,,c/x", "host is missing"),
             ("redis+cluster://a/1", "no database but 0"),

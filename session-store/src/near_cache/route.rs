@@ -8,8 +8,8 @@ use tower_service::Service;
 
 use crate::Cart;
 
-/// The routes under this layer read the session from the store, never from the near cache: for what decides who may do what.
-/// It stands inside the [`SessionLayer`](crate::SessionLayer), as with axum's `route_layer`.
+/// The routes under this layer read the session from the primary of the store, never from the near cache or a replica: for what decides who
+/// may do what. It stands inside the [`SessionLayer`](crate::SessionLayer), as with axum's `route_layer`.
 ///
 /// ```
 /// use axum::{Router, routing::get};

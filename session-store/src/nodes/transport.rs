@@ -40,6 +40,8 @@ pub(crate) struct Transport {
     pub(crate) age_max: Duration,
     /// Whether only a primary will do.
     pub(crate) primary_only: bool,
+    /// Whether the nodes are replicas of a cluster, which serve reads only to those who say that they know.
+    pub(crate) readonly: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<tokio_rustls::TlsConnector>,
     /// What [`Address::Memory`] leads to.
@@ -168,6 +170,9 @@ impl Transport {
         }
         // Shows a server that wants a password or is still loading.
         redis::cmd("PING").exec_async(&mut wire).await?;
+        if self.readonly {
+            redis::cmd("READONLY").exec_async(&mut wire).await?;
+        }
         if self.primary_only && is_replica(&mut wire).await? {
             return Err(io::Error::other("it is a replica, and does not take writes").into());
         }

@@ -21,7 +21,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::slots::{SLOTS, Slot};
+use super::{
+    Replicas,
+    slots::{SLOTS, Slot},
+};
 use crate::{
     StoreError,
     nodes::{Address, Node, NodeStatus, Transport},
@@ -29,6 +32,8 @@ use crate::{
 
 /// How often the map is read although nothing was wrong.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// The same where reads go to replicas: nothing fails when there is a new one.
+const REFRESH_REPLICAS_EVERY: Duration = Duration::from_secs(5);
 /// Between two readings of the map, however many operations want it; also until the next one while something is wrong.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 /// For the answer of one node.
@@ -50,6 +55,8 @@ pub(crate) struct Cluster {
 struct Shared {
     seeds: Vec<Address>,
     transport: Arc<Transport>,
+    /// To replicas, when reads may go to them.
+    reads: Option<Arc<Transport>>,
     sockets: usize,
     map: RwLock<Map>,
     changed: Notify,
@@ -63,6 +70,8 @@ struct Map {
     nodes: Vec<Arc<Node>>,
     /// Where copies are: asked for the map when no primary answers.
     replicas: Vec<Address>,
+    /// Those of each node, in the order of the nodes, when reads may go to them.
+    copies: Vec<Replicas>,
     /// Indices into the nodes.
     slots: Box<[u16]>,
     epoch: u64,
@@ -80,13 +89,15 @@ impl Map {
 }
 
 impl Cluster {
-    pub(crate) fn new(seeds: Vec<Address>, transport: Transport, sockets: usize) -> Self {
+    /// `reads`: to the replicas, when reads may go to them.
+    pub(crate) fn new(seeds: Vec<Address>, transport: Transport, reads: Option<Transport>, sockets: usize) -> Self {
         let slots = vec![NOBODY; SLOTS].into();
         let shared = Shared {
             seeds,
             transport: Arc::new(transport),
+            reads: reads.map(Arc::new),
             sockets,
-            map: RwLock::new(Map { nodes: Vec::new(), replicas: Vec::new(), slots, epoch: 0 }),
+            map: RwLock::new(Map { nodes: Vec::new(), replicas: Vec::new(), copies: Vec::new(), slots, epoch: 0 }),
             changed: Notify::new(),
             wanted: Arc::default(),
             problem: Mutex::new(None),
@@ -117,6 +128,16 @@ impl Cluster {
                 reason: problem.unwrap_or_else(|| "no node has said yet which slots it has".to_owned()),
             }
         })
+    }
+
+    pub(super) fn has_replicas(&self) -> bool {
+        self.shared.reads.is_some()
+    }
+
+    pub(super) fn replica(&self, slot: Slot) -> Option<Arc<Node>> {
+        let map = self.shared.map.read();
+        // A node that a redirection has named has none until the map is read again.
+        map.copies.get(usize::from(map.slots[usize::from(slot.0)]))?.pick()
     }
 
     pub(super) async fn recovered(&self, slot: Option<Slot>) {
@@ -154,6 +175,10 @@ impl Cluster {
         self.shared.map.read().nodes.iter().map(|node| node.status()).collect()
     }
 
+    pub(super) fn replicas(&self) -> Vec<NodeStatus> {
+        self.shared.map.read().copies.iter().flat_map(Replicas::status).collect()
+    }
+
     /// Not before the first operation: a store can be made where no runtime is yet.
     fn start(&self) {
         if !self.started.swap(true, Ordering::AcqRel) {
@@ -180,10 +205,11 @@ async fn keep(shared: Weak<Shared>) {
         };
         // The map is not held while waiting: a store that nobody uses any more closes its connections.
         let wanted = Arc::clone(&strong.wanted);
+        let every = if strong.reads.is_some() { REFRESH_REPLICAS_EVERY } else { REFRESH_EVERY };
         drop(strong);
         sleep(REFRESH_PAUSE).await;
         if all_is_well {
-            let _ = timeout(REFRESH_EVERY, wanted.notified()).await;
+            let _ = timeout(every, wanted.notified()).await;
         }
     }
 }
@@ -226,12 +252,22 @@ impl Shared {
         }
         let known: HashMap<Address, Arc<Node>> =
             map.nodes.iter().map(|node| (node.address().clone(), Arc::clone(node))).collect();
-        let mut next =
-            Map { nodes: Vec::new(), replicas: answer.replicas, slots: vec![NOBODY; SLOTS].into(), epoch: answer.epoch };
-        for (from, to, address) in answer.ranges {
+        let mut next = Map {
+            nodes: Vec::new(),
+            replicas: answer.replicas,
+            copies: Vec::new(),
+            slots: vec![NOBODY; SLOTS].into(),
+            epoch: answer.epoch,
+        };
+        let known_copies: Vec<_> = map.copies.iter().flat_map(Replicas::nodes).cloned().collect();
+        for Range { from, to, primary: address, replicas } in answer.ranges {
             let index = next.nodes.iter().position(|node| *node.address() == address).unwrap_or_else(|| {
                 let node = known.get(&address).cloned();
                 next.nodes.push(node.unwrap_or_else(|| Node::new(address, Arc::clone(&self.transport), self.sockets)));
+                if let Some(reads) = &self.reads {
+                    let make = |address| Node::new(address, Arc::clone(reads), self.sockets);
+                    next.copies.push(Replicas::at(&replicas, &known_copies, make));
+                }
                 next.nodes.len() - 1
             });
             if from <= to && usize::from(to) < SLOTS {
@@ -261,7 +297,16 @@ impl Shared {
 struct Answer {
     is_ok: bool,
     epoch: u64,
-    ranges: Vec<(u16, u16, Address)>,
+    ranges: Vec<Range>,
+    replicas: Vec<Address>,
+}
+
+/// Slots that one primary has.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    from: u16,
+    to: u16,
+    primary: Address,
     replicas: Vec<Address>,
 }
 
@@ -294,8 +339,9 @@ fn parse(info: &str, slots: Vec<Value>, asked: &Address) -> Option<Answer> {
         let mut parts = range.into_iter();
         let (Value::Int(from), Value::Int(to)) = (parts.next()?, parts.next()?) else { return None };
         let primary = address(parts.next()?, asked)?;
-        answer.ranges.push((u16::try_from(from).ok()?, u16::try_from(to).ok()?, primary));
-        answer.replicas.extend(parts.filter_map(|replica| address(replica, asked)));
+        let replicas: Vec<_> = parts.filter_map(|replica| address(replica, asked)).collect();
+        answer.replicas.extend(replicas.iter().cloned());
+        answer.ranges.push(Range { from: u16::try_from(from).ok()?, to: u16::try_from(to).ok()?, primary, replicas });
     }
     answer.replicas.sort_by_key(ToString::to_string);
     answer.replicas.dedup();
@@ -314,7 +360,7 @@ fn address(node: Value, asked: &Address) -> Option<Address> {
 mod tests {
     use redis::Value;
 
-    use super::parse;
+    use super::{Range, parse};
     use crate::nodes::Address;
 
     fn node(host: &str, port: i64) -> Value {
@@ -331,7 +377,8 @@ mod tests {
         let answer = parse(info, slots, &Address::tcp("asked", 9)).expect("it has the form of CLUSTER SLOTS");
         assert!(answer.is_ok);
         assert_eq!(answer.epoch, 7);
-        assert_eq!(answer.ranges, [(0, 8_191, Address::tcp("a", 1)), (8_192, 16_383, Address::tcp("asked", 3))]);
+        let range = |from, to, primary| Range { from, to, primary, replicas: vec![Address::tcp("b", 2)] };
+        assert_eq!(answer.ranges, [range(0, 8_191, Address::tcp("a", 1)), range(8_192, 16_383, Address::tcp("asked", 3))]);
         assert_eq!(answer.replicas, [Address::tcp("b", 2)]);
         assert_eq!(parse("", vec![Value::Int(1)], &Address::tcp("asked", 9)), None);
     }

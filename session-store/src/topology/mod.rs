@@ -2,6 +2,7 @@
 
 mod cluster;
 mod packed;
+mod replicas;
 mod sentinel;
 mod slots;
 
@@ -12,6 +13,7 @@ pub(crate) use self::packed::arguments;
 pub(crate) use self::{
     cluster::Cluster,
     packed::{Asking, split},
+    replicas::Replicas,
     sentinel::Sentinel,
     slots::Slot,
 };
@@ -23,8 +25,8 @@ use crate::{
 /// Which node to ask.
 #[derive(Debug)]
 pub(crate) enum Topology {
-    /// Always the same, or whatever its name leads to.
-    Standalone(Arc<Node>),
+    /// Always the same, or whatever its name leads to; and an address of its copies, if one was named.
+    Standalone(Arc<Node>, Option<Replicas>),
     /// The primary that the Sentinels name.
     Sentinel(Sentinel),
     /// The primary of a key's slot.
@@ -35,16 +37,34 @@ impl Topology {
     /// The node for keys of this slot; the slot is asked for only where it matters.
     pub(crate) async fn node(&self, slot: Option<Slot>) -> Result<Arc<Node>, StoreError> {
         match self {
-            Self::Standalone(node) => Ok(Arc::clone(node)),
+            Self::Standalone(node, _) => Ok(Arc::clone(node)),
             Self::Sentinel(sentinel) => sentinel.node().await,
             Self::Cluster(cluster) => cluster.node(slot).await,
+        }
+    }
+
+    /// Whether reads may go to replicas.
+    pub(crate) fn has_replicas(&self) -> bool {
+        match self {
+            Self::Standalone(_, replicas) => replicas.is_some(),
+            Self::Sentinel(sentinel) => sentinel.has_replicas(),
+            Self::Cluster(cluster) => cluster.has_replicas(),
+        }
+    }
+
+    /// A copy of the node for keys of this slot; `None` when there is none that answers.
+    pub(crate) fn replica(&self, slot: Slot) -> Option<Arc<Node>> {
+        match self {
+            Self::Standalone(_, replicas) => replicas.as_ref()?.pick(),
+            Self::Sentinel(sentinel) => sentinel.replica(),
+            Self::Cluster(cluster) => cluster.replica(slot),
         }
     }
 
     /// Returns when the node that is to be asked may answer again, or is another one.
     pub(crate) async fn recovered(&self, slot: Option<Slot>) {
         match self {
-            Self::Standalone(node) => node.until_closed().await,
+            Self::Standalone(node, _) => node.until_closed().await,
             Self::Sentinel(sentinel) => sentinel.recovered().await,
             Self::Cluster(cluster) => cluster.recovered(slot).await,
         }
@@ -53,7 +73,7 @@ impl Topology {
     /// Something was wrong with a node: another one may be in its place.
     pub(crate) fn refresh(&self) {
         match self {
-            Self::Standalone(_) => {}
+            Self::Standalone(..) => {}
             Self::Sentinel(sentinel) => sentinel.refresh(),
             Self::Cluster(cluster) => cluster.refresh(),
         }
@@ -62,7 +82,7 @@ impl Topology {
     /// The node that another one has named; `moved`: for good.
     pub(crate) fn redirected(&self, slot: Slot, to: Address, moved: bool) -> Option<Arc<Node>> {
         match self {
-            Self::Standalone(_) | Self::Sentinel(_) => None,
+            Self::Standalone(..) | Self::Sentinel(_) => None,
             Self::Cluster(cluster) => Some(cluster.redirected(slot, to, moved)),
         }
     }
@@ -74,7 +94,7 @@ impl Topology {
 
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Standalone(_) => "standalone",
+            Self::Standalone(..) => "standalone",
             Self::Sentinel(_) => "sentinel",
             Self::Cluster(_) => "cluster",
         }
@@ -82,9 +102,18 @@ impl Topology {
 
     pub(crate) fn nodes(&self) -> Vec<NodeStatus> {
         match self {
-            Self::Standalone(node) => vec![node.status()],
+            Self::Standalone(node, _) => vec![node.status()],
             Self::Sentinel(sentinel) => sentinel.nodes(),
             Self::Cluster(cluster) => cluster.nodes(),
+        }
+    }
+
+    /// The replicas that reads may go to.
+    pub(crate) fn replicas(&self) -> Vec<NodeStatus> {
+        match self {
+            Self::Standalone(_, replicas) => replicas.as_ref().map(Replicas::status).unwrap_or_default(),
+            Self::Sentinel(sentinel) => sentinel.replicas(),
+            Self::Cluster(cluster) => cluster.replicas(),
         }
     }
 }

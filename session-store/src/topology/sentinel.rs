@@ -23,6 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::Replicas;
 use crate::{
     StoreError,
     nodes::{Address, Connection, Node, NodeStatus, Transport, role},
@@ -56,8 +57,11 @@ struct Shared {
     questions: Transport,
     /// To the primary.
     requests: Arc<Transport>,
+    /// To its replicas, when reads may go to them.
+    reads: Option<Arc<Transport>>,
     sockets: usize,
     primary: RwLock<Option<Primary>>,
+    replicas: RwLock<Replicas>,
     changed: Notify,
     /// Counts how often somebody wanted to know.
     wanted: watch::Sender<u64>,
@@ -74,8 +78,18 @@ struct Primary {
 }
 
 impl Sentinel {
-    pub(crate) fn new(sentinels: Vec<Address>, name: String, questions: Transport, requests: Transport, sockets: usize) -> Self {
+    /// `reads`: to the replicas, when reads may go to them.
+    pub(crate) fn new(
+        sentinels: Vec<Address>,
+        name: String,
+        questions: Transport,
+        requests: Transport,
+        reads: Option<Transport>,
+        sockets: usize,
+    ) -> Self {
         let shared = Shared {
+            reads: reads.map(Arc::new),
+            replicas: RwLock::default(),
             name,
             sentinels,
             questions,
@@ -136,6 +150,18 @@ impl Sentinel {
         self.shared.primary.read().iter().map(|primary| primary.node.status()).collect()
     }
 
+    pub(super) fn replicas(&self) -> Vec<NodeStatus> {
+        self.shared.replicas.read().status()
+    }
+
+    pub(super) fn has_replicas(&self) -> bool {
+        self.shared.reads.is_some()
+    }
+
+    pub(super) fn replica(&self) -> Option<Arc<Node>> {
+        self.shared.replicas.read().pick()
+    }
+
     /// Not before the first operation: a store can be made where no runtime is yet.
     fn start(&self) {
         if !self.started.swap(true, Ordering::AcqRel) {
@@ -147,6 +173,17 @@ impl Sentinel {
 }
 
 impl Shared {
+    /// Takes the addresses of the replicas that a Sentinel named.
+    fn take_replicas(&self, addresses: &[Address]) {
+        let Some(transport) = &self.reads else { return };
+        let mut replicas = self.replicas.write();
+        if replicas.nodes().iter().map(|node| node.address()).eq(addresses) {
+            return;
+        }
+        let make = |address| Node::new(address, Arc::clone(transport), self.sockets);
+        *replicas = Replicas::at(addresses, replicas.nodes(), make);
+    }
+
     /// Takes what a Sentinel said. `news`: it said so by itself just now.
     fn take(&self, answer: &Answer, news: bool) {
         *self.problem.lock() = None;
@@ -229,12 +266,20 @@ async fn follow(
     let mut is_news = false;
     loop {
         let Some(strong) = shared.upgrade() else { return String::new() };
-        let name = strong.name.clone();
+        let (name, wants_replicas) = (strong.name.clone(), strong.reads.is_some());
         drop(strong);
-        let asked = timeout(ANSWER_WITHIN, ask(&mut connection, &name, sentinel)).await;
+        let asked = timeout(ANSWER_WITHIN, async {
+            let answer = ask(&mut connection, &name, sentinel).await?;
+            let replicas = if wants_replicas { ask_replicas(&mut connection, &name, sentinel).await? } else { Vec::new() };
+            Ok::<_, String>((answer, replicas))
+        });
+        let asked = asked.await;
         let Some(strong) = shared.upgrade() else { return String::new() };
         match asked {
-            Ok(Ok(answer)) => strong.take(&answer, is_news),
+            Ok(Ok((answer, replicas))) => {
+                strong.take(&answer, is_news);
+                strong.take_replicas(&replicas);
+            }
             Ok(Err(problem)) => return problem,
             Err(_) => return format!("no answer within {} ms", ANSWER_WITHIN.as_millis()),
         }
@@ -309,6 +354,24 @@ async fn ask(connection: &mut Connection, name: &str, sentinel: &Address) -> Res
     answer(&fields, sentinel).ok_or_else(|| "its answer has no address".to_owned())
 }
 
+async fn ask_replicas(connection: &mut Connection, name: &str, sentinel: &Address) -> Result<Vec<Address>, String> {
+    let mut command = redis::cmd("SENTINEL");
+    // As Redis before 5 understands it too.
+    command.arg("SLAVES").arg(name);
+    let replicas: Vec<HashMap<String, String>> =
+        command.query_async(&mut connection.wire).await.map_err(|error| error.to_string())?;
+    let mut addresses: Vec<_> = replicas.iter().filter_map(|fields| replica(fields, sentinel)).collect();
+    addresses.sort_by_key(ToString::to_string);
+    Ok(addresses)
+}
+
+/// The address of a replica that hears its primary, as far as the Sentinel knows.
+fn replica(fields: &HashMap<String, String>, sentinel: &Address) -> Option<Address> {
+    let is_away = |flag: &str| matches!(flag, "s_down" | "o_down" | "disconnected" | "master_down");
+    let is_up = !fields.get("flags")?.split(',').any(is_away) && fields.get("master-link-status")? == "ok";
+    is_up.then(|| Address::of_parts(fields.get("ip")?, fields.get("port")?.parse().ok()?, sentinel)).flatten()
+}
+
 fn answer(fields: &HashMap<String, String>, sentinel: &Address) -> Option<Answer> {
     let address = Address::of_parts(fields.get("ip")?, fields.get("port")?.parse().ok()?, sentinel)?;
     let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
@@ -317,8 +380,24 @@ fn answer(fields: &HashMap<String, String>, sentinel: &Address) -> Option<Answer
 
 #[cfg(test)]
 mod tests {
-    use super::selected;
+    use std::collections::HashMap;
+
+    use super::{replica, selected};
     use crate::nodes::Address;
+
+    #[test]
+    fn replicas_that_hear_nothing_are_left_out() {
+        let fields = |flags: &str, link: &str| {
+            let fields = [("ip", "10.0.0.2"), ("port", "6380"), ("flags", flags), ("master-link-status", link)];
+            HashMap::from(fields.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        };
+        let sentinel = Address::tcp("s", 1);
+        assert_eq!(replica(&fields("slave", "ok"), &sentinel), Some(Address::tcp("10.0.0.2", 6380)));
+        for (flags, link) in [("s_down,slave", "ok"), ("slave,disconnected", "ok"), ("slave", "err")] {
+            assert_eq!(replica(&fields(flags, link), &sentinel), None, "{flags} {link}");
+        }
+        assert_eq!(replica(&HashMap::new(), &sentinel), None);
+    }
 
     #[test]
     fn what_sentinels_say_is_read() {

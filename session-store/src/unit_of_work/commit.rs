@@ -197,6 +197,7 @@ impl UnitOfWork {
         match answer {
             Committed::Done { revision, kept_ms, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
+                self.state.lock().wrote(revision);
                 if !matches!(write.merge, Merge::Nothing) {
                     metrics::cart_merged(dropped);
                 }

@@ -8,12 +8,13 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy};
+use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy, seen::Seen};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) cookie: CookieChange,
+    pub(crate) seen: SeenChange,
     pub(crate) failure: Option<StoreError>,
     /// Something that was asked for could not be read or changed, whatever the handler made of it.
     pub(crate) met_outage: bool,
@@ -24,6 +25,14 @@ pub(crate) struct Outcome {
 pub(crate) enum CookieChange {
     Keep,
     Set { id: Id, policy: ExpiryPolicy, kept_ms: i64 },
+    Remove,
+}
+
+/// What becomes of the cookie that says what the client has seen, where there are replicas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SeenChange {
+    Keep,
+    Set { seen: Seen, policy: ExpiryPolicy, kept_ms: i64 },
     Remove,
 }
 
@@ -94,7 +103,8 @@ impl UnitOfWork {
     pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
         let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
-        Outcome { cookie, failure, met_outage: self.met_outage(), policy: self.outage_policy() }
+        let seen = self.seen(cookie);
+        Outcome { cookie, seen, failure, met_outage: self.met_outage(), policy: self.outage_policy() }
     }
 
     async fn write(&self, session: &Session, server_error: bool) -> Result<(), StoreError> {
@@ -170,6 +180,17 @@ impl UnitOfWork {
                 tracing::debug!(%error, "the session's time was not extended");
                 state.extended = None;
             }
+        }
+    }
+
+    fn seen(&self, cookie: CookieChange) -> SeenChange {
+        let state = self.state.lock();
+        match (cookie, &state.base, state.wrote) {
+            (CookieChange::Remove, ..) if state.sent_seen => SeenChange::Remove,
+            (CookieChange::Keep | CookieChange::Set { .. }, Base::Live(live), Some(revision)) if self.store.reads_replicas() => {
+                SeenChange::Set { seen: Seen::now(revision), policy: live.policy, kept_ms: state.kept_ms }
+            }
+            _ => SeenChange::Keep,
         }
     }
 

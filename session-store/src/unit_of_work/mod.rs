@@ -25,12 +25,12 @@ use tower_sessions::{
 use self::state::{Base, Intent, State};
 pub(crate) use self::{
     cart::{CartSource, CartTarget, LoginView},
-    finish::{CookieChange, Outcome},
+    finish::{CookieChange, Outcome, SeenChange},
     swap::{Basis, Swap, Swapped},
 };
 #[cfg(feature = "tower-sessions-014")]
 use crate::tower_sessions_014::look;
-use crate::{CacheStore, StoreError, device::Client, record::decode, settings::Settings};
+use crate::{CacheStore, StoreError, device::Client, record::decode, seen::Seen, settings::Settings};
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
@@ -76,9 +76,18 @@ impl UnitOfWork {
         self.state.lock().may_read_near = true;
     }
 
-    /// Only the store will do.
+    /// The store has replicas: what the client says that it has seen, and whether the method is a safe one.
+    pub(crate) fn came_with(&self, seen: Option<Seen>, is_safe: bool) {
+        let mut state = self.state.lock();
+        state.sent_seen = seen.is_some();
+        state.replica_from = seen.unwrap_or_default().revision_min().filter(|_| is_safe);
+    }
+
+    /// Only the primary of the store will do.
     pub(crate) fn read_fresh(&self) {
-        self.state.lock().may_read_near = false;
+        let mut state = self.state.lock();
+        state.may_read_near = false;
+        state.replica_from = None;
     }
 
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.

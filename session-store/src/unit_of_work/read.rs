@@ -30,7 +30,11 @@ impl UnitOfWork {
         let known = self.state.lock().base.session().filter(|(known, _)| known == id);
         let mut tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
         let mut sought_elsewhere = false;
-        for _ in 0..READS_MAX {
+        for attempt in 0..READS_MAX {
+            if attempt > 0 {
+                // What is repeated is repeated because of what the primary has.
+                self.state.lock().replica_from = None;
+            }
             let (mut stored, cart) = match self.fetch(&tag, with_cart).await {
                 Err(error) if error.is_corrupt() => {
                     self.quarantine(&tag, &error).await?;
@@ -86,6 +90,12 @@ impl UnitOfWork {
         }
         if self.state.lock().may_read_near
             && let Some(stored) = self.store.near().and_then(|near| near.get(tag))
+        {
+            return Ok((stored, None));
+        }
+        let replica_from = self.state.lock().replica_from;
+        if let Some(revision_min) = replica_from
+            && let Some(stored) = self.store.read_session_from_replica(tag, revision_min).await
         {
             return Ok((stored, None));
         }

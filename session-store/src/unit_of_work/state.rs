@@ -33,6 +33,12 @@ pub(super) struct State {
     pub(super) cart_expected: bool,
     /// Whether what the near cache has will do.
     pub(super) may_read_near: bool,
+    /// The revision that a replica must have for its answer to do; `None`: only the primary will do.
+    pub(super) replica_from: Option<u64>,
+    /// The client has said what it has seen.
+    pub(super) sent_seen: bool,
+    /// The revision of this request's last commit.
+    pub(super) wrote: Option<u64>,
     /// Whether anything was asked of the unit at all.
     pub(super) touched: bool,
     pub(super) committed: bool,
@@ -72,6 +78,9 @@ impl State {
             cart: None,
             cart_expected: false,
             may_read_near: false,
+            replica_from: None,
+            sent_seen: false,
+            wrote: None,
             touched: false,
             committed: false,
             extended: None,
@@ -93,6 +102,12 @@ impl State {
         if let Base::Sent(id) = self.base {
             self.base = Base::Unread { id, tag: keys.session_tag(&id), owner: None };
         }
+    }
+
+    pub(super) fn wrote(&mut self, revision: u64) {
+        self.wrote = Some(revision);
+        // A replica may not have heard of it.
+        self.replica_from = None;
     }
 
     pub(super) fn keeps(&mut self, kept_ms: i64) {

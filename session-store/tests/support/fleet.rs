@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 /// What the user `shop` of every node may do: what the library needs, and nothing else.
 const ACL: &str = "user shop on >sesame resetchannels ~shop:* -@all +@read +@write +@scripting +@connection +time +role \
-                   +cluster|slots +cluster|info +asking -keys -scan -randomkey -flushdb -flushall -swapdb";
+                   +cluster|slots +cluster|info +asking +readonly -keys -scan -randomkey -flushdb -flushall -swapdb";
 
 /// How nodes are spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct Process {
     /// What the store is to use.
     pub store_port: u16,
     program: &'static str,
-    args: Vec<String>,
+    pub args: Vec<String>,
     folder: PathBuf,
     child: Option<Child>,
 }
@@ -159,7 +159,7 @@ impl Drop for Process {
     }
 }
 
-fn server(folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
+pub fn server(folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
     let mut server = Process::new("redis-server", folder);
     let acl = server.folder.join("users.acl");
     std::fs::write(&acl, format!("user default on nopass ~* &* +@all\n{ACL}\n")).unwrap();

@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod fleet;
+pub mod gate;
 pub mod meter;
 pub mod server;
 pub mod slow_proxy;

@@ -1,0 +1,265 @@
+//! Reads from replicas: a visitor sees what he has changed, however far the replica is behind, and whatever becomes of it.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, routing::get};
+use http::{Method, Request, header};
+use http_body_util::BodyExt as _;
+use session_store::{BreakerState, CacheStore, NearCache, Session, SessionLayer, fresh_session};
+use support::{
+    app,
+    fleet::{Cluster, Process, Security, Sentinels, until},
+    gate::Pair,
+};
+use tower::ServiceExt as _;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A browser that has both cookies, and whose changes may have been long ago.
+#[derive(Debug, Clone, Default)]
+struct Browser {
+    session: String,
+    seen: String,
+}
+
+impl Browser {
+    async fn send(&mut self, app: &Router, method: Method, path: &str) -> String {
+        let cookie = [&*self.session, &*self.seen].into_iter().filter(|cookie| !cookie.is_empty()).collect::<Vec<_>>().join("; ");
+        let request = Request::builder().method(method).uri(path).header(header::COOKIE, cookie).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        for set in response.headers().get_all(header::SET_COOKIE) {
+            let set = set.to_str().unwrap();
+            let pair = if set.contains("Max-Age=0") { "" } else { set.split(';').next().unwrap() };
+            let kept = if set.starts_with("__Host-id-seen=") { &mut self.seen } else { &mut self.session };
+            pair.clone_into(kept);
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    async fn get(&mut self, app: &Router, path: &str) -> String {
+        self.send(app, Method::GET, path).await
+    }
+
+    async fn post(&mut self, app: &Router, path: &str) -> String {
+        self.send(app, Method::POST, path).await
+    }
+
+    /// As if the last change had been long ago: only its revision counts.
+    fn aged(&self) -> Self {
+        let seen = self.seen.rsplit_once('.').map_or_else(String::new, |(revision, _)| format!("{revision}.0"));
+        Self { seen, ..self.clone() }
+    }
+
+    /// As another browser that has stolen the session's cookie, or one that keeps no others.
+    fn without_seen(&self) -> Self {
+        Self { seen: String::new(), ..self.clone() }
+    }
+}
+
+async fn replica_of_app(url: &str) -> (Router, CacheStore) {
+    let store = CacheStore::builder(url).deadline(Duration::from_secs(2)).connect().await.unwrap();
+    let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
+    let reloaded = async |session: Session| {
+        session.insert("name", "reloaded").await.unwrap();
+        session.save().await.unwrap();
+        session.load().await.unwrap();
+        session.get::<String>("name").await.unwrap().unwrap_or_default()
+    };
+    let routes = Router::new().route("/fresh", get(fresh)).route_layer(fresh_session());
+    let routes = routes.route("/reloaded", get(reloaded)).merge(app::router());
+    (routes.layer(SessionLayer::new(store.clone())), store)
+}
+
+/// How often sessions were read there.
+async fn reads(node: &Process) -> u64 {
+    let info: String = node.ask(&["INFO", "commandstats"]).await;
+    let calls = |line: &str| line.strip_prefix("cmdstat_hgetall:calls=")?.split(',').next()?.parse().ok();
+    info.lines().find_map(calls).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_sees_his_own_changes_while_the_replica_is_behind() {
+    let pair = Pair::start().await;
+    let ((a, _), (b, _)) = (replica_of_app(&pair.url()).await, replica_of_app(&pair.url()).await);
+    let mut browser = Browser::default();
+    browser.post(&a, "/set/name/0").await;
+    assert!(browser.seen.starts_with("__Host-id-seen="), "{browser:?}");
+    pair.until_in_step().await;
+
+    // In step: the replica serves, and the primary is not asked.
+    let before = (reads(&pair.primary).await, reads(&pair.replica).await);
+    for app in [&a, &b] {
+        assert_eq!(browser.aged().get(app, "/get/name").await, "0");
+    }
+    assert_eq!((reads(&pair.primary).await, reads(&pair.replica).await), (before.0, before.1 + 2));
+
+    // Behind: each change is seen on both replicas of the application, at once and later.
+    pair.shut();
+    for turn in 1..=20 {
+        browser.post(&a, &format!("/set/name/{turn}")).await;
+        let before = reads(&pair.replica).await;
+        assert_eq!(browser.get(&b, "/get/name").await, turn.to_string());
+        assert_eq!(reads(&pair.replica).await, before, "a change of a moment ago is looked for on the primary");
+        assert_eq!(browser.aged().get(&b, "/get/name").await, turn.to_string());
+        assert_eq!(reads(&pair.replica).await, before + 1, "an old one on the replica first");
+    }
+    // A session that the replica has not heard of.
+    let mut other = Browser::default();
+    other.post(&a, "/set/name/new").await;
+    assert_eq!(other.aged().get(&b, "/get/name").await, "new");
+    assert_eq!(other.without_seen().get(&b, "/get/name").await, "new");
+    // One that got a new id.
+    other.post(&a, "/cycle").await;
+    assert_eq!(other.aged().get(&b, "/get/name").await, "new");
+    // Within a request.
+    assert_eq!(browser.aged().get(&b, "/reloaded").await, "reloaded");
+
+    pair.open().await;
+    let before = (reads(&pair.primary).await, reads(&pair.replica).await);
+    assert_eq!(browser.aged().get(&b, "/get/name").await, "reloaded");
+    assert_eq!((reads(&pair.primary).await, reads(&pair.replica).await), (before.0, before.1 + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_safe_reads_may_be_behind_and_none_where_it_matters() {
+    let pair = Pair::start().await;
+    let (app, _) = replica_of_app(&pair.url()).await;
+    let mut browser = Browser::default();
+    browser.post(&app, "/set/name/old").await;
+    pair.until_in_step().await;
+    pair.shut();
+    browser.post(&app, "/set/name/new").await;
+    // This is what is promised to nobody else but the visitor himself.
+    assert_eq!(browser.without_seen().get(&app, "/get/name").await, "old");
+    assert_eq!(browser.without_seen().get(&app, "/fresh").await, "new");
+    assert_eq!(browser.without_seen().post(&app, "/slow-set/0/name/newer").await, "new", "the value before, from the primary");
+    assert_eq!(browser.without_seen().get(&app, "/page").await, "-:0", "with a cart, the primary is read");
+    // After a logout nothing is left of the cookies, and the primary knows that the session has ended.
+    let before = browser.clone();
+    browser.post(&app, "/logout").await;
+    assert_eq!((&*browser.session, &*browser.seen), ("", ""));
+    assert_eq!(before.without_seen().get(&app, "/fresh").await, "");
+    pair.open().await;
+    assert_eq!(before.without_seen().get(&app, "/get/name").await, "-");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_serves_while_the_replica_is_hung_or_gone() {
+    let mut pair = Pair::start().await;
+    let (app, store) = replica_of_app(&pair.url()).await;
+    let mut browser = Browser::default();
+    browser.post(&app, "/set/name/ada").await;
+    pair.until_in_step().await;
+    assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+    let breaker = || store.status().replicas[0].breaker;
+    assert_eq!(breaker(), BreakerState::Closed);
+
+    pair.replica.signal("-STOP");
+    // After a few that were not answered it is not asked any more.
+    until(PATIENCE, "the replica is given up", async || {
+        assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+        breaker() != BreakerState::Closed
+    })
+    .await;
+    assert_eq!(store.status().nodes[0].breaker, BreakerState::Closed);
+    pair.replica.signal("-CONT");
+    until(PATIENCE, "the replica is asked again", async || breaker() == BreakerState::Closed).await;
+
+    pair.replica.kill();
+    for _ in 0..8 {
+        assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+    }
+    pair.replica.start();
+    pair.until_in_step().await;
+    until(PATIENCE, "the replica is asked again", async || breaker() == BreakerState::Closed).await;
+    let before = reads(&pair.replica).await;
+    assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+    assert_eq!(reads(&pair.replica).await, before + 1);
+}
+
+/// Reads until a replica has served one, and tells how many reads all nodes but the primary have had.
+async fn until_served(app: &Router, browser: &Browser, replicas: impl AsyncFn() -> u64, value: &str) {
+    let before = replicas().await;
+    until(PATIENCE, "a replica serves", async || {
+        assert_eq!(browser.aged().get(app, "/get/name").await, value);
+        replicas().await > before
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replicas_that_sentinels_name_are_read_before_and_after_a_failover() {
+    let mut fleet = Sentinels::start(Security::Plain).await;
+    let (app, store) = replica_of_app(&format!("{}?read_from=replicas", fleet.url)).await;
+    let mut browser = Browser::default();
+    browser.post(&app, "/set/name/ada").await;
+    let primary = fleet.primary().await.port;
+    let others = async |primary| {
+        let mut sum = 0;
+        for node in fleet.nodes.iter().filter(|node| node.port != primary) {
+            sum += reads(node).await;
+        }
+        sum
+    };
+    until_served(&app, &browser, async || others(primary).await, "ada").await;
+    assert_eq!(store.status().replicas.len(), 2);
+    assert_eq!(store.status().nodes.len(), 1);
+
+    let _: String = fleet.sentinels[1].ask(&["SENTINEL", "FAILOVER", "main"]).await;
+    until(PATIENCE, "the failover is over", async || {
+        let (_, port): (String, u16) = fleet.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
+        port != primary
+    })
+    .await;
+    fleet.until_settled().await;
+    let primary = {
+        let (_, port): (String, u16) = fleet.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
+        port
+    };
+    browser.post(&app, "/set/name/lovelace").await;
+    until_served(&app, &browser, async || others(primary).await, "lovelace").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replicas_of_a_cluster_are_read() {
+    for security in [Security::Plain, Security::TlsAndAcl] {
+        let cluster = Cluster::start(security).await;
+        until(PATIENCE, "each primary is known to have a replica", async || {
+            let ranges: Vec<Vec<redis::Value>> = cluster.nodes[0].ask(&["CLUSTER", "SLOTS"]).await;
+            ranges.iter().all(|range| range.len() == 4)
+        })
+        .await;
+        let separator = if cluster.url.contains('?') { '&' } else { '?' };
+        let (app, store) = replica_of_app(&format!("{}{separator}read_from=replicas", cluster.url)).await;
+        let primaries = cluster.primaries().await;
+        let replicas = async || {
+            let mut sum = 0;
+            for (_, node) in cluster.nodes.iter().enumerate().filter(|(at, _)| !primaries.contains(at)) {
+                sum += reads(node).await;
+            }
+            sum
+        };
+        for _ in 0..6 {
+            let mut browser = Browser::default();
+            browser.post(&app, "/set/name/ada").await;
+            until_served(&app, &browser, replicas, "ada").await;
+        }
+        assert_eq!(store.status().replicas.len(), 3);
+        assert_eq!(store.status().nodes.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said() {
+    let refused = |builder: session_store::CacheStoreBuilder| builder.connect_lazy().unwrap_err().to_string();
+    let one = || CacheStore::builder("redis://127.0.0.1:6379");
+    assert!(refused(one().read_from_replicas()).contains("`reader`"));
+    assert!(refused(one().reader("a b")).contains("cannot be one"));
+    assert!(refused(one().reader("h:1").near_cache(NearCache::default())).contains("near cache"));
+    assert!(refused(CacheStore::builder("redis+cluster://h").reader("h:1")).contains("read_from_replicas"));
+}
