@@ -265,7 +265,7 @@ mod tests {
         let whole = "a".repeat(FLASH_TEXT_BYTES_MAX);
         assert_eq!(cut(whole.clone()), whole);
         for character in ["a", "ä", "€", "🦀"] {
-            let cut = cut(character.repeat(FLASH_TEXT_BYTES_MAX));
+            let cut = cut(character.repeat(FLASH_TEXT_BYTES_MAX + 1));
             assert!(cut.len() <= FLASH_TEXT_BYTES_MAX && cut.len() > FLASH_TEXT_BYTES_MAX - 8, "{}", cut.len());
             assert!(cut.ends_with('…'));
         }
