@@ -117,7 +117,9 @@ impl Controller {
             let had_followed = self.members[index].report.as_ref().is_some_and(|report| self.state.is_followed_by(report));
             match report {
                 Some(report) => {
-                    if self.state.is_followed_by(&report) && best.is_none_or(|(_, offset)| report.offset > offset) {
+                    // One that was started again knows the history from its disk, and may have followed nothing since.
+                    let has_followed = self.state.is_followed_by(&report) && !self.members[index].is_replaced;
+                    if has_followed && best.is_none_or(|(_, offset)| report.offset > offset) {
                         best = Some((index, report.offset));
                     }
                     self.members[index].report = Some(report);
