@@ -1,4 +1,4 @@
-//! FAILOVER: a primary hands its role to a replica while clients write, between nodes and with a real Redis on either side.
+//! FAILOVER: a primary hands its role to a replica while clients write, between nodes and with a real Redis on either side; CLIENT PAUSE.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use support::{
@@ -217,4 +217,45 @@ fn a_failover_by_force_can_be_taken_back() {
     assert_eq!(failover_state(&primary), "no-failover");
     let [old, new]: [Value; 2] = [&primary, &replicas[0]].map(|server| server.wire().run("GET key"));
     assert_eq!(old, new);
+}
+
+/// CLIENT PAUSE by the same means, beside a real Redis.
+#[test]
+fn a_pause_has_requests_wait_until_its_end() {
+    for kind in [Kind::Node, Kind::Redis] {
+        let server = Server::start(kind, &[]);
+        let mut wire = server.wire();
+        for (command, expected) in [
+            ("CLIENT PAUSE x", "ERR timeout is not an integer or out of range"),
+            ("CLIENT PAUSE -1", "ERR timeout is negative"),
+            ("CLIENT PAUSE 1 READ", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
+        ] {
+            assert_eq!(wire.run(command), Value::Error(expected.to_owned()), "{kind:?}");
+        }
+        assert_eq!(wire.run("CLIENT UNPAUSE"), Value::ok());
+        assert_eq!(wire.run("CLIENT PAUSE 0"), Value::ok());
+        assert_eq!(wire.run("SET key 1"), Value::ok());
+        // Writes wait, until they may go on.
+        assert_eq!(wire.run("CLIENT PAUSE 100000 WRITE"), Value::ok());
+        let mut waiting = server.wire();
+        waiting.send_raw(b"GET key\r\nINCR key\r\nGET key\r\n");
+        assert_eq!(waiting.read(), Value::bulk("1"));
+        assert!(waiting.is_silent(Duration::from_millis(100)));
+        assert_eq!(wire.run("GET key"), Value::bulk("1"));
+        assert_eq!(wire.run("CLIENT UNPAUSE"), Value::ok());
+        assert_eq!([waiting.read(), waiting.read()], [Value::Integer(2), Value::bulk("2")]);
+        // All wait until the time is over; the later end holds.
+        let paused = Instant::now();
+        assert_eq!(wire.run("CLIENT PAUSE 400 WRITE"), Value::ok());
+        assert_eq!(wire.run("CLIENT PAUSE 10"), Value::ok());
+        assert_eq!(waiting.run("GET key"), Value::bulk("2"));
+        assert!(paused.elapsed() >= Duration::from_millis(390), "{kind:?}: {:?}", paused.elapsed());
+        assert_eq!(waiting.run("INCR key"), Value::Integer(3));
+        // A client that goes away meanwhile is no one's concern.
+        assert_eq!(wire.run("CLIENT PAUSE 100000 WRITE"), Value::ok());
+        waiting.send(&["INCR", "key"]);
+        drop(waiting);
+        assert_eq!(wire.run("CLIENT UNPAUSE"), Value::ok());
+        wait_until("writes go on", || matches!(wire.run("INCR key"), Value::Integer(4 | 5)));
+    }
 }

@@ -6,15 +6,16 @@ use crate::{
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         error::printable,
-        parse::{integer, is_word},
+        parse::{integer, is_word, timeout},
         pubsub,
         subcommand::{self, Subcommand, subcommands},
         table::rows,
         transaction,
     },
     keyspace::Keys,
-    node::{ClientEntry, ClientNames, Shared},
+    node::{ClientEntry, ClientNames, PauseKind, Shared},
     protocol::{Args, Protocol, Reply},
+    server::now,
 };
 
 const ANY_TIME: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
@@ -182,9 +183,11 @@ const CLIENT: &[Subcommand] = subcommands! {
     "LIST" -2 "[TYPE <type>] [ID <id> ...]" "Return information about connections.";
     "NO-EVICT" 3 "ON|OFF" "Accepted: connections are never evicted here.";
     "NO-TOUCH" 3 "ON|OFF" "Accepted as a hint.";
+    "PAUSE" -3 "<timeout> [WRITE|ALL]" "Have requests wait for so many milliseconds, those that write or all.";
     "SETINFO" 4 "<LIB-NAME|LIB-VER> <value>" "Set what CLIENT LIST shows of the client's library.";
     "SETNAME" 3 "<name>" "Set the name of this connection.";
     "TRACKING" -3 "ON|OFF [BCAST] [PREFIX <prefix> ...]" "Tell this connection of keys that change: all, or those with a prefix. Needs HELLO 3.";
+    "UNPAUSE" 2 "" "Let requests go on that CLIENT PAUSE has wait.";
 };
 
 fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -208,6 +211,14 @@ fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         "INFO" => reply.verbatim(&(entry.line(ctx.now) + "\n")),
         "LIST" => list(ctx, args, reply)?,
         "KILL" => kill(ctx, args, reply)?,
+        "PAUSE" => {
+            pause(ctx, args)?;
+            reply.ok();
+        }
+        "UNPAUSE" => {
+            ctx.shared.pause.end(&ctx.shared.gate);
+            reply.ok();
+        }
         "NO-EVICT" | "NO-TOUCH" => {
             if !is_word(args.at(2), "ON") && !is_word(args.at(2), "OFF") {
                 return Err(CommandError::SYNTAX);
@@ -218,6 +229,21 @@ fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         "GETREDIR" => reply.integer(if entry.is_tracking.load(Ordering::Relaxed) { 0 } else { -1 }),
         "TRACKING" => tracking(ctx, args, reply)?,
         _ => subcommand::help("CLIENT", CLIENT, reply),
+    }
+    Ok(())
+}
+
+fn pause(ctx: &Context<'_>, args: Args<'_>) -> Outcome {
+    let kind = match args.get(3) {
+        None => PauseKind::All,
+        Some(word) if args.len() == 4 && is_word(word, "WRITE") => PauseKind::Writes,
+        Some(word) if args.len() == 4 && is_word(word, "ALL") => PauseKind::All,
+        Some(_) if args.len() == 4 => return Err(CommandError::fixed("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        Some(_) => return Err(CommandError::unknown_subcommand("CLIENT", args.at(1))),
+    };
+    if let Some(time) = timeout(args.at(2))? {
+        // Not from the batch's time: what ran before it may have taken long.
+        ctx.shared.pause.begin(&ctx.shared.gate, kind, now().unix_ms.saturating_add(time.as_millis() as u64));
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ use smallvec::SmallVec;
 use crate::{
     command::error::printable,
     keyspace::{HashedKey, Keys, Now},
-    node::{Client, Hindrance, Shared},
+    node::{Client, Hindrance, PauseKind, Shared},
     protocol::{Args, Protocol, Reply, Requests},
     script::Interpreter,
     stats::WorkerStats,
@@ -159,18 +159,24 @@ fn run_plain(
 /// Commands that write, and those of which it is not known before.
 const MAY_WRITE: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
 
-/// Whether a request is to be run later: FAILOVER is under way, and it may write. The connection then waits for the end of that.
+/// Whether a request is to be run later: CLIENT PAUSE or FAILOVER keeps it waiting. The connection then waits for the end of that.
 pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
-    if !ctx.shared.gate.has(Hindrance::Failover) || !ctx.client.is_authenticated {
+    if !ctx.shared.gate.has(Hindrance::Paused) || !ctx.client.is_authenticated {
         return false;
     }
     let Some(spec) = table::find(args.at(0)).map(|index| &table::TABLE[index]) else { return false };
-    let may_write = match &ctx.client.transaction {
+    let may_write = || match &ctx.client.transaction {
         Some(transaction) => spec.name == "EXEC" && transaction.has(MAY_WRITE),
         None => spec.flags.has(MAY_WRITE),
     };
-    ctx.client.is_postponed |= may_write;
-    may_write
+    let is_postponed = match ctx.shared.pause.kind() {
+        // Otherwise nobody could end it.
+        Some(PauseKind::All) => spec.name != "CLIENT",
+        Some(PauseKind::Writes) => may_write(),
+        None => false,
+    };
+    ctx.client.is_postponed |= is_postponed;
+    is_postponed
 }
 
 /// Runs one request and writes its reply.

@@ -1,5 +1,7 @@
 //! Arguments as numbers, times and options.
 
+use std::time::Duration;
+
 use crate::{command::CommandError, keyspace::Now, protocol::parse_integer};
 
 /// A signed integer as Redis reads it: no blanks, no plus, no leading zeros.
@@ -20,6 +22,13 @@ pub(crate) fn strict_integer(text: &[u8]) -> Option<i64> {
         return None;
     }
     parse_integer(text)
+}
+
+/// Milliseconds that something may take; `None` for 0: for ever, or not at all.
+pub(crate) fn timeout(text: &[u8]) -> Result<Option<Duration>, CommandError> {
+    let milliseconds = integer(text).map_err(|_| CommandError::fixed("ERR timeout is not an integer or out of range"))?;
+    let milliseconds = u64::try_from(milliseconds).map_err(|_| CommandError::fixed("ERR timeout is negative"))?;
+    Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
 }
 
 /// A finite or infinite double; NaN and blanks are refused.

@@ -6,7 +6,7 @@ use crate::{
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         error::printable,
-        parse::{integer, is_word},
+        parse::{integer, is_word, timeout},
         table::rows,
     },
     keyspace::Keys,
@@ -230,12 +230,6 @@ fn waitaof(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome 
     }
     begin_wait(ctx, Wait { what: WaitFor::Disk { is_local, replicas }, offset: ctx.client.written_offset, timeout }, reply);
     Ok(())
-}
-
-fn timeout(text: &[u8]) -> Result<Option<Duration>, CommandError> {
-    let milliseconds = integer(text).map_err(|_| CommandError::fixed("ERR timeout is not an integer or out of range"))?;
-    let milliseconds = u64::try_from(milliseconds).map_err(|_| CommandError::fixed("ERR timeout is negative"))?;
-    Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
 }
 
 /// Answers at once what is there already, and where nothing may wait: inside EXEC.

@@ -28,7 +28,7 @@ pub(crate) struct Client {
     pub(crate) written_offset: u64,
     /// QUIT, a protocol error: the reply goes out, then the connection ends.
     pub(crate) closes_after_reply: bool,
-    /// The next request waits for the end of a failover.
+    /// The next request waits for the end of a pause.
     pub(crate) is_postponed: bool,
     /// What REPLCONF told: `None` for all that are no replicas.
     pub(crate) sync_hints: Option<Box<Hints>>,

@@ -21,8 +21,8 @@ pub(crate) enum Hindrance {
     Stale = 1 << 5,
     /// `min-replicas-to-write` are not there.
     TooFewReplicas = 1 << 6,
-    /// FAILOVER is under way: what may write waits.
-    Failover = 1 << 7,
+    /// CLIENT PAUSE, or FAILOVER is under way: some requests wait.
+    Paused = 1 << 7,
 }
 
 /// The reasons in force. Costs one atomic load per batch while there are none.

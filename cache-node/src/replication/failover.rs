@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     keyspace::{Keys, Now},
-    node::{Hindrance, Shared},
+    node::Shared,
     replication::{PrimaryAddress, Replica, ReplicaState, Replication},
     server::now,
 };
@@ -89,7 +89,7 @@ impl Replication {
         *failover = Failover { state: FailoverState::WaitingForSync, target, is_forced, ends_at };
         // What expires is hidden meanwhile: the stream is to come to an end.
         shared.keyspace.follow(true);
-        shared.gate.set(Hindrance::Failover, true);
+        shared.pause.set_failing_over(&shared.gate, true);
         Ok(())
     }
 
@@ -170,7 +170,6 @@ impl Replication {
             self.take_role(shared, keys, None, now);
         }
         shared.keyspace.follow(self.primary().is_some());
-        shared.gate.set(Hindrance::Failover, false);
-        self.resumed.notify_waiters();
+        shared.pause.set_failing_over(&shared.gate, false);
     }
 }

@@ -115,8 +115,6 @@ pub(crate) struct Replication {
     /// A snapshot of the primary is on its way, or did not arrive whole: what was here before is gone from memory.
     lacks_data: AtomicBool,
     failover: Mutex<Failover>,
-    /// Told when writes that waited for a failover may go on.
-    pub(crate) resumed: Notify,
     /// The database that the stream of the primary has selected.
     stream_db: AtomicUsize,
     pub(crate) replicas: Replicas,
@@ -138,7 +136,6 @@ impl Replication {
             link: Mutex::new(Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() }),
             lacks_data: AtomicBool::new(false),
             failover: Mutex::default(),
-            resumed: Notify::new(),
             stream_db: AtomicUsize::new(0),
             replicas: Replicas::default(),
             acknowledged: Notify::new(),
@@ -357,6 +354,7 @@ impl Replication {
             self.replicas.close_slow(shared.journal.offset(), self.replica_bytes_max(&config), config.replica_buffer_limit, now);
         }
         self.judge(shared, now);
+        shared.pause.tick(&shared.gate, now);
         self.continue_failover(shared);
     }
 

@@ -306,19 +306,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for the end of a failover, however long it takes: FAILOVER has its own time limit.
+    /// Waits until a request that waits may be looked at again. CLIENT PAUSE and FAILOVER have their own time limits.
     async fn wait_until_resumed(&self) -> Result<(), End> {
         let shared = &self.worker.shared;
-        loop {
-            let resumed = shared.replication.resumed.notified();
-            if !shared.gate.has(Hindrance::Failover) {
-                return Ok(());
-            }
+        let changed = shared.pause.changed();
+        if shared.gate.has(Hindrance::Paused) {
             tokio::select! {
-                () = resumed => {}
+                () = changed => {}
                 () = self.closing() => return Err(End::Ours),
             }
         }
+        Ok(())
     }
 
     /// Completes when this connection is to be closed.
