@@ -250,7 +250,12 @@ fn replication(ctx: &Context<'_>) -> String {
                 ("slave_repl_offset", offset.to_string()),
             ]);
             if is_syncing {
+                let total = &shared.loading.total_bytes;
+                let left = total.load(Ordering::Relaxed).saturating_sub(link.sync_bytes);
+                fields.push(("master_sync_total_bytes", total.load(Ordering::Relaxed).to_string()));
                 fields.push(("master_sync_read_bytes", link.sync_bytes.to_string()));
+                fields.push(("master_sync_left_bytes", left.to_string()));
+                fields.push(("master_sync_perc", format!("{:.2}", percent(&AtomicU64::new(link.sync_bytes), total))));
                 fields.push(("master_sync_last_io_seconds_ago", seconds_since(link.last_io_ms)));
             }
             if !is_up {

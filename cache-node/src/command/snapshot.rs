@@ -61,7 +61,7 @@ fn shutdown(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
             word if is_word(word, "SAVE") && saves.is_none() => saves = Some(true),
             word if is_word(word, "NOSAVE") && saves.is_none() => saves = Some(false),
             word if is_word(word, "FORCE") => is_forced = true,
-            // Nothing here waits for replicas that lag behind.
+            // Replicas that lag behind are waited for by a second at the most, whatever is said.
             word if is_word(word, "NOW") => {}
             word if is_word(word, "ABORT") && args.len() == 2 => {
                 return Err(CommandError::fixed("ERR No shutdown in progress."));
