@@ -14,7 +14,8 @@ use std::{
 };
 
 use support::{
-    Value,
+    Value, Wire,
+    process::Binary,
     server::{Kind, Server},
     wait_until,
 };
@@ -257,5 +258,72 @@ fn a_pause_has_requests_wait_until_its_end() {
         drop(waiting);
         assert_eq!(wire.run("CLIENT UNPAUSE"), Value::ok());
         wait_until("writes go on", || matches!(wire.run("INCR key"), Value::Integer(4 | 5)));
+    }
+}
+
+/// Over and over under load, with logs: every acknowledged write is there, once, and after a restart as well.
+#[test]
+fn a_role_that_goes_back_and_forth_loses_nothing() {
+    const ROUNDS: usize = 12;
+    let more = ["--appendonly", "yes", "--repl-backlog-size", "16mb"];
+    let nodes = [Server::start(Kind::Node, &more), Server::start(Kind::Node, &more)];
+    nodes[1].follow(&nodes[0]);
+    nodes[1].wait_for_link();
+    let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+    let addresses = [nodes[0].address(), nodes[1].address()];
+    let writers: Vec<_> = (0..3)
+        .map(|_| {
+            let (is_over, acknowledged) = (Arc::clone(&is_over), Arc::clone(&acknowledged));
+            thread::spawn(move || {
+                let mut unknown = 0;
+                for turn in 0.. {
+                    let mut wire = Wire::connect(addresses[turn % 2]);
+                    loop {
+                        if is_over.load(Ordering::Relaxed) {
+                            return unknown;
+                        }
+                        wire.send(&["INCR", "counter"]);
+                        match wire.try_read() {
+                            Ok(Value::Integer(_)) => acknowledged.fetch_add(1, Ordering::Relaxed),
+                            Ok(reply) => {
+                                assert!(reply.is_error("READONLY"), "{reply:?}");
+                                break;
+                            }
+                            // Whether it was written nobody knows.
+                            Err(_) => {
+                                unknown += 1;
+                                break;
+                            }
+                        };
+                    }
+                }
+                unreachable!("it ends when it is over");
+            })
+        })
+        .collect();
+    for round in 0..ROUNDS {
+        let (old, new) = (&nodes[round % 2], &nodes[(round + 1) % 2]);
+        let before = acknowledged.load(Ordering::Relaxed);
+        wait_until("the writers write", || acknowledged.load(Ordering::Relaxed) > before + 50);
+        assert_eq!(old.wire().run("FAILOVER TIMEOUT 20000"), Value::ok());
+        wait_until("the role is handed over", || new.info("role") == "master" && old.info("master_link_status") == "up");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let unknown: i64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    let primary = &nodes[ROUNDS % 2];
+    let counter = |server: &Server| server.wire().run("GET counter").text().parse::<i64>().unwrap();
+    let found = counter(primary);
+    assert!(
+        (acknowledged..=acknowledged + unknown).contains(&found),
+        "{acknowledged} acknowledged, {unknown} open, {found} found"
+    );
+    wait_until("the replica has it", || counter(&nodes[(ROUNDS + 1) % 2]) == found);
+    assert_eq!(nodes[0].number("sync_full") + nodes[1].number("sync_full"), 1, "every other time the stream went on");
+    for server in nodes {
+        let Server::Node(mut node, folder) = server else { panic!("a node") };
+        assert!(node.end_by("TERM").success(), "{}", node.errors());
+        let again = Binary::start(&["--port", "0", "--dir", folder.path().to_str().unwrap(), "--appendonly", "yes"]);
+        assert_eq!(Wire::connect(again.address).run("GET counter"), Value::bulk(&found.to_string()));
     }
 }
