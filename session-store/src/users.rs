@@ -18,6 +18,8 @@ use crate::{
 const ROUNDS_MAX: u32 = 8;
 /// Characters of the longest handle that is looked at.
 const HANDLE_CHARS_MAX: usize = 64;
+/// Sessions that are read in one round trip: in a cluster each of them takes a place in the pool.
+const READ_AT_ONCE: usize = 64;
 /// What is read of each session.
 const FIELDS: [&str; 7] = ["@rev", "@owner", "@created", "@login", "@seen", "@device", "@network"];
 
@@ -277,25 +279,13 @@ impl UserSessions {
     }
 
     async fn fields(&self, tags: &[Tag]) -> Result<Vec<Value>, StoreError> {
-        let keys = self.store.keys();
-        let read = |tag: &Tag| {
-            let mut command = redis::cmd("HMGET");
-            command.arg(keys.session(tag)).arg(&FIELDS[..]);
-            command
-        };
-        if tags.is_empty() {
-            return Ok(Vec::new());
-        }
-        if self.store.scripts_cross_slots() {
+        let mut answers = Vec::with_capacity(tags.len());
+        for tags in tags.chunks(READ_AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(tags.len());
             for tag in tags {
-                pipeline.add_command(read(tag));
+                pipeline.cmd("HMGET").arg(self.store.keys().session(tag)).arg(&FIELDS[..]);
             }
-            return self.store.pipeline(&pipeline).await;
-        }
-        let mut answers = Vec::with_capacity(tags.len());
-        for tag in tags {
-            answers.push(self.store.command(&read(tag)).await?);
+            answers.extend(self.store.pipeline(&pipeline).await?);
         }
         Ok(answers)
     }
