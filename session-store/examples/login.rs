@@ -49,7 +49,7 @@ async fn replica(store: &str, users: Users) -> Result<Router, Error> {
         .layer(tower::layer::layer_fn(move |inner| AuthManager::new(inner, users.clone(), "user")))
         .layer(CsrfLayer::new())
         .layer(Extension(store.clone()))
-        .layer(SessionLayer::new(store).with_secure(false))) // no TLS on this machine
+        .layer(SessionLayer::new(store).with_tower_sessions_014().with_secure(false))) // no TLS on this machine
 }
 
 async fn page(auth: Auth, csrf: Csrf, flash: Flash) -> Result<Html<String>, Unavailable> {

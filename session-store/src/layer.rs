@@ -249,6 +249,35 @@ impl SessionLayer {
         })
     }
 
+    /// Gives requests the session of tower-sessions 0.14 as well, which axum-login 0.18 and axum-messages 0.8 ask for. Default: not.
+    ///
+    /// Both handles are one session: one read, one commit, one cookie, and `cycle_id`, `flush`, `delete`, `clear` and `set_expiry` do
+    /// the same through either. Each keeps a copy of the data, which neither version shares with anybody. So the other handle shows
+    /// what ours has when it is first asked, and what is changed through it comes to ours when it is saved, at the latest before the
+    /// commit; of a key that was changed through both, the other handle's value stays. In between, a key that was changed through one
+    /// handle should not be read through the other.
+    ///
+    /// After axum-login's `login`, call [`Cart::log_in`](crate::Cart::log_in) too: it puts the session into the user's list, so that it can be ended from everywhere.
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use axum_login::{AuthManager, AuthnBackend};
+    /// use axum_messages::MessagesManagerLayer;
+    /// use session_store::{CacheStore, SessionLayer};
+    /// use tower::layer::layer_fn;
+    ///
+    /// fn app(routes: Router, users: impl AuthnBackend + 'static, store: CacheStore) -> Router {
+    ///     routes
+    ///         .layer(MessagesManagerLayer)
+    ///         .layer(layer_fn(move |inner| AuthManager::new(inner, users.clone(), "axum-login.data")))
+    ///         .layer(SessionLayer::new(store).with_tower_sessions_014())
+    /// }
+    /// ```
+    #[cfg(feature = "tower-sessions-014")]
+    pub fn with_tower_sessions_014(self) -> Self {
+        self.change(|settings| settings.gives_014 = true)
+    }
+
     /// How large carts may become.
     ///
     /// ```

@@ -18,15 +18,14 @@ use crate::{
 };
 
 /// References to a unit of work that the scope itself holds: its own, its handle's, and that of the handle which the unit holds.
-/// With the other version's handle, that one's too.
-const OWN_REFERENCES: usize = if cfg!(feature = "tower-sessions-014") { 4 } else { 3 };
+const OWN_REFERENCES: usize = 3;
 
 /// The handles and the unit of a request. They hold each other; the end of the scope takes them apart.
 pub(crate) struct RequestScope {
     session: Session,
     pub(crate) unit: Arc<UnitOfWork>,
     #[cfg(feature = "tower-sessions-014")]
-    beside: Beside,
+    beside: Option<Beside>,
 }
 
 impl RequestScope {
@@ -34,7 +33,7 @@ impl RequestScope {
         unit.attach(&session);
         Self {
             #[cfg(feature = "tower-sessions-014")]
-            beside: Beside::new(&session),
+            beside: unit.settings.gives_014.then(|| Beside::new(&session)),
             session,
             unit,
         }
@@ -45,14 +44,17 @@ impl RequestScope {
         extensions.insert(self.session.clone());
         extensions.insert(Cart::new(Arc::clone(&self.unit)));
         #[cfg(feature = "tower-sessions-014")]
-        self.beside.give(extensions);
+        if let Some(beside) = &self.beside {
+            beside.give(extensions);
+        }
     }
 
     /// Whether somebody besides the layer still has a handle: a body that is to be streamed, an upgraded connection, a task.
     pub(crate) fn is_shared(&self) -> bool {
         #[cfg(feature = "tower-sessions-014")]
-        if self.beside.is_shared() {
-            return true;
+        if let Some(beside) = &self.beside {
+            // It has a handle of ours too.
+            return beside.is_shared() || Arc::strong_count(&self.unit) > OWN_REFERENCES + 1;
         }
         Arc::strong_count(&self.unit) > OWN_REFERENCES
     }
@@ -87,7 +89,7 @@ impl RequestScope {
     /// Whether something was changed through the other version's handle.
     fn has_news(&self) -> bool {
         #[cfg(feature = "tower-sessions-014")]
-        return self.beside.is_modified();
+        return self.beside.as_ref().is_some_and(Beside::is_modified);
         #[cfg(not(feature = "tower-sessions-014"))]
         false
     }
@@ -95,7 +97,9 @@ impl RequestScope {
     #[cfg_attr(not(feature = "tower-sessions-014"), allow(clippy::unused_async, reason = "there is nothing to merge"))]
     async fn merge(&self) -> Result<(), StoreError> {
         #[cfg(feature = "tower-sessions-014")]
-        self.beside.merge().await?;
+        if let Some(beside) = &self.beside {
+            beside.merge().await?;
+        }
         Ok(())
     }
 }

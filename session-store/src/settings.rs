@@ -72,6 +72,9 @@ pub(crate) struct Settings {
     pub(crate) taken_over: Option<Box<str>>,
     /// The name of a cookie that is read beside our own.
     pub(crate) former_cookie: Option<Box<str>>,
+    /// Whether the request gets the session of tower-sessions 0.14 too.
+    #[cfg(feature = "tower-sessions-014")]
+    pub(crate) gives_014: bool,
 }
 
 impl Settings {
@@ -99,6 +102,8 @@ impl Default for Settings {
             migrations: Migrations::default(),
             taken_over: None,
             former_cookie: None,
+            #[cfg(feature = "tower-sessions-014")]
+            gives_014: false,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 
 use axum::{
     Extension, Router,
+    body::Body,
     extract::Path,
     http::StatusCode,
     routing::{get, post},
@@ -69,6 +70,24 @@ fn routes() -> Router {
         .route("/set-other/{key}/{value}", post(write_other))
         .route("/both", post(both))
         .route("/other/{what}", post(other))
+        .route("/stream/{value}", post(stream))
+        .route("/late/{value}", post(late))
+}
+
+/// Changes the session while the body is sent.
+async fn stream(theirs: Other, Path(value): Path<String>) -> Body {
+    theirs.get::<String>("old").await.unwrap();
+    Body::from_stream(futures_util::stream::once(async move {
+        theirs.insert("streamed", value).await.unwrap();
+        Ok::<_, Infallible>("sent")
+    }))
+}
+
+/// Changes the session after others have had the time to end it.
+async fn late(theirs: Other, Path(value): Path<String>) {
+    theirs.get::<String>("old").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    theirs.insert("late", value).await.unwrap();
 }
 
 async fn replica(server: &Server) -> Router {
@@ -76,13 +95,13 @@ async fn replica(server: &Server) -> Router {
     routes()
         .layer(MessagesManagerLayer)
         .layer(tower::layer::layer_fn(|inner| AuthManager::new(inner, Everybody, "axum-login.data")))
-        .layer(SessionLayer::new(store.clone()))
+        .layer(SessionLayer::new(store.clone()).with_tower_sessions_014())
         .layer(Extension(store))
 }
 
 /// Without anything that asks for the session by itself.
 async fn bare_replica(server: &Server) -> Router {
-    routes().layer(SessionLayer::new(patient_store(server).await))
+    routes().layer(SessionLayer::new(patient_store(server).await).with_tower_sessions_014())
 }
 
 fn shown(value: Option<String>) -> String {
@@ -333,10 +352,31 @@ async fn the_other_handle_ends_and_renews_as_ours_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_handle_streams_and_loses_as_ours_does() {
+    each_backend(async |server| {
+        let (a, b) = (bare_replica(&server).await, bare_replica(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set/old/0").await.ok();
+        assert_eq!(visitor.post(&a, "/stream/yes").await.ok().body, "sent");
+        assert_eq!(visitor.get(&b, "/get/streamed").await.ok().body, "yes");
+        let (mut slow, mut quick) = (visitor.clone(), visitor.clone());
+        let end = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            quick.post(&b, "/other/flush").await.ok()
+        };
+        let (late, _) = tokio::join!(slow.post(&a, "/late/no"), end);
+        assert_eq!(late.status, StatusCode::CONFLICT);
+        assert_eq!(late.set_cookie(), None);
+        assert_eq!(visitor.get(&b, "/get/late").await.ok().body, "-");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_handles_cost_one_read_and_one_commit() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let app = routes().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let app = routes().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()).with_tower_sessions_014());
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/old/0").await.ok();
         // From now on the store knows the script of a commit.
