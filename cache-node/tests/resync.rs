@@ -215,3 +215,28 @@ fn a_log_that_went_on_without_its_stream_is_not_gone_on_with() {
     assert_eq!(primary.number("sync_full"), 2);
     assert_eq!(Wire::connect(replica.address).run("EXISTS alone"), Value::Integer(0));
 }
+
+/// A replica that begins with a copy of a snapshot is spared another one, whichever server wrote it and whichever reads it.
+#[test]
+fn a_copied_snapshot_is_gone_on_with_by_either_server() {
+    for (wrote, reads) in [(Kind::Node, Kind::Redis), (Kind::Redis, Kind::Node), (Kind::Node, Kind::Node)] {
+        let kept = TempDir::new().unwrap();
+        let primary = Server::start(wrote, &["--dir", kept.path().to_str().unwrap()]);
+        // The stream begins with the first one who follows it.
+        let first = Server::start(Kind::Node, &[]);
+        first.follow(&primary);
+        first.wait_for_link();
+        write(primary.address(), 1);
+        // The snapshot that was sent may be just ending.
+        wait_until("it is saved", || primary.wire().run("SAVE") == Value::ok());
+        write(primary.address(), 2);
+        let folder = TempDir::new().unwrap();
+        fs::copy(kept.path().join("dump.rdb"), folder.path().join("dump.rdb")).unwrap();
+        let port = primary.address().port().to_string();
+        let replica = Server::start(reads, &["--dir", folder.path().to_str().unwrap(), "--replicaof", "127.0.0.1", &port]);
+        replica.wait_for_link();
+        write(primary.address(), 3);
+        assert_converged(primary.address(), replica.address());
+        assert_eq!((primary.number("sync_full"), primary.number("sync_partial_ok")), (1, 1), "{wrote:?} {reads:?}");
+    }
+}
