@@ -32,22 +32,58 @@ fn strike(cluster: &Cluster, signals: &[&str], rest: Duration) -> Vec<Instant> {
     faults
 }
 
+/// What faults did to those who wrote meanwhile.
+struct Report {
+    gaps: Vec<Duration>,
+    acknowledged: usize,
+    seconds: f64,
+    retries: usize,
+    lost: usize,
+}
+
+impl Report {
+    fn of(cluster: &Cluster, written: &Written, faults: &[Instant]) -> Report {
+        let mut gaps = written.gaps(faults);
+        gaps.sort();
+        Report {
+            gaps,
+            acknowledged: written.keys.len(),
+            seconds: written.at.last().unwrap().duration_since(written.at[0]).as_secs_f64(),
+            retries: written.retries,
+            lost: written.lost(cluster.primary).len(),
+        }
+    }
+
+    fn p50(&self) -> Duration {
+        self.gaps[self.gaps.len() / 2]
+    }
+
+    fn worst(&self) -> Duration {
+        *self.gaps.last().unwrap()
+    }
+
+    const HEAD: &str = "| durability | fault | faults | gap p50 | gap worst | acknowledged | per second | retries | lost |\n\
+                        |---|---|---|---|---|---|---|---|---|";
+
+    /// A row of a table in Markdown.
+    fn row(&self, durability: &str, fault: &str) -> String {
+        format!(
+            "| {durability} | {fault} | {} | {} ms | {} ms | {} | {:.0} | {} | {} |",
+            self.gaps.len(),
+            self.p50().as_millis(),
+            self.worst().as_millis(),
+            self.acknowledged,
+            self.acknowledged as f64 / self.seconds,
+            self.retries,
+            self.lost
+        )
+    }
+}
+
 fn report(name: &str, cluster: &Cluster, written: &Written, faults: &[Instant]) -> usize {
-    let mut gaps = written.gaps(faults);
-    gaps.sort();
-    let lost = written.lost(cluster.primary);
-    let seconds = written.at.last().unwrap().duration_since(written.at[0]).as_secs_f64();
-    println!(
-        "{name}: {} faults, gap p50 {:?}, worst {:?}; {} writes acknowledged ({:.0}/s, {} retries), {} lost",
-        faults.len(),
-        gaps[gaps.len() / 2],
-        gaps.last().unwrap(),
-        written.keys.len(),
-        written.keys.len() as f64 / seconds,
-        written.retries,
-        lost.len()
-    );
-    lost.len()
+    let report = Report::of(cluster, written, faults);
+    println!("{}\n{}", Report::HEAD, report.row(name, "of several kinds"));
+    report.lost
 }
 
 /// Two kills and two hangs under writes; what was acknowledged must be there.
@@ -108,27 +144,37 @@ fn everything_killed_at_once_keeps_what_was_acknowledged() {
     }
 }
 
+/// A measurement that prints a table: five minutes for each durability, half of them of kills and half of hangs. `FAULT_SECONDS` makes each
+/// half longer or shorter. That nothing is lost in `sync` is held; how long the gaps are depends on what else the machine does, and goals
+/// that were missed are told.
 #[test]
 #[ignore = "ten minutes of kills and freezes"]
 fn gaps_of_kills_and_freezes_every_ten_seconds_under_two_thousand_writes_a_second() {
+    let seconds = std::env::var("FAULT_SECONDS").map_or(150, |text| text.parse().expect("FAULT_SECONDS is a number of seconds"));
+    let mut missed = Vec::new();
+    println!("{}", Report::HEAD);
     for durability in ["sync", "async"] {
-        for (signal, goal) in [("KILL", Duration::from_secs(1)), ("STOP", Duration::from_secs(2))] {
+        for (signal, fault, goal) in [("KILL", "kill -9", Duration::from_secs(1)), ("STOP", "SIGSTOP", Duration::from_secs(2))] {
             let cluster = Cluster::start(&["--durability", durability]);
             cluster.wait_whole();
             let writers = Writers::start(cluster.primary, 32, 2_000, Acknowledged::ByOk);
             let started = Instant::now();
             let mut faults = Vec::new();
-            while started.elapsed() < Duration::from_secs(150) {
-                faults.extend(strike(&cluster, &[signal], Duration::from_secs(9)));
+            while started.elapsed() < Duration::from_secs(seconds) {
+                let next = Instant::now() + Duration::from_secs(10);
+                faults.extend(strike(&cluster, &[signal], Duration::ZERO));
+                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
-            let written = writers.end();
-            let lost = report(&format!("{durability}, {signal} every 10 s"), &cluster, &written, &faults);
+            let report = Report::of(&cluster, &writers.end(), &faults);
+            println!("{}", report.row(durability, fault));
             // What `async` loses is counted and told; it promises nothing about it.
-            assert!(lost == 0 || durability == "async", "{lost} acknowledged writes are lost");
-            let worst = written.gaps(&faults).into_iter().max().unwrap();
-            assert!(worst < goal, "the worst gap is {worst:?}, the goal {goal:?}");
+            assert!(report.lost == 0 || durability == "async", "{} acknowledged writes are lost", report.lost);
+            if report.worst() >= goal {
+                missed.push(format!("missed: {durability}, {fault}: the worst gap is {:?}, the goal {goal:?}", report.worst()));
+            }
         }
     }
+    println!("{}", if missed.is_empty() { "every goal was met".to_owned() } else { missed.join("\n") });
 }
 
 #[test]
