@@ -136,6 +136,22 @@ async fn nothing_is_lost_while_replicas_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_primary_of_a_cluster_is_killed_and_frozen() {
+    let often = ["--cluster", "--kill-node-every", "5s", "--freeze-node-every", "8s"];
+    let arguments = [&["--replicas", "2", "--shoppers", "30", "--duration", "14s", "--think-time", "60ms"], &often[..]].concat();
+    let (code, report, text) = load_test(&arguments).await;
+    assert_eq!(code, 0, "{text}");
+    let run = &report["runs"][0];
+    let kills = run["kills"].as_array().unwrap();
+    for failure in ["node_killed", "node_frozen"] {
+        let gaps: Vec<_> = kills.iter().filter(|kill| kill["failure"] == failure).map(|kill| &kill["gap_ms"]).collect();
+        assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap.is_number()), "{failure}: {kills:?}");
+    }
+    assert!(run["operations"]["acknowledged"].as_u64().unwrap() > 100, "{run}");
+    assert!(run["operations"]["carts_compared"].as_u64().unwrap() > 60, "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_drops_one_update_in_a_hundred_is_found() {
     let redis = redis().await;
     for (forget_every, expected) in [(0, 0), (100, 1)] {
