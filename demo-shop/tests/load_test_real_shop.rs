@@ -137,8 +137,8 @@ async fn nothing_is_lost_while_replicas_are_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_primary_of_a_cluster_is_killed_and_frozen() {
-    let often = ["--cluster", "--kill-node-every", "5s", "--freeze-node-every", "8s"];
-    let arguments = [&["--replicas", "2", "--shoppers", "30", "--duration", "14s", "--think-time", "60ms"], &often[..]].concat();
+    let often = ["--cluster", "--kill-node-every", "6s", "--freeze-node-every", "6s"];
+    let arguments = [&["--replicas", "2", "--shoppers", "30", "--duration", "15s", "--think-time", "60ms"], &often[..]].concat();
     let (code, report, text) = load_test(&arguments).await;
     assert_eq!(code, 0, "{text}");
     let run = &report["runs"][0];

@@ -76,8 +76,9 @@ pub(crate) async fn run(
         None => origin.to_string(),
     };
     helpers.spawn(progress::show(title, config.duration, Arc::clone(&recorder)));
-    for strike in &config.strikes {
-        helpers.spawn(strike_in_turn(target.killer(), *strike, end, Arc::clone(&recorder), ending.subscribe()));
+    for (strike, first) in config.strikes.iter().zip(first_strikes(&config.strikes)) {
+        let first = start + first;
+        helpers.spawn(strike_in_turn(target.killer(), *strike, first, end, Arc::clone(&recorder), ending.subscribe()));
     }
     let mut instances = Vec::new();
     while let Some(shopper) = shoppers.join_next().await {
@@ -90,15 +91,24 @@ pub(crate) async fn run(
     Ok(Run::new(replicas.map_or(seen, usize::from), config.shoppers, totals, &instances))
 }
 
+/// When the first failure of each kind comes. Kinds whose periods divide each other would else always come together, and nobody could tell
+/// what each did: a node that is killed as it freezes was only killed.
+fn first_strikes(strikes: &[(Failure, Duration)]) -> impl Iterator<Item = Duration> {
+    let shortest = strikes.iter().map(|(_, every)| *every).min().unwrap_or_default();
+    let kinds = u32::try_from(strikes.len()).unwrap_or(u32::MAX).max(1);
+    (0..).zip(strikes).map(move |(kind, (_, every))| *every - shortest * kind / kinds)
+}
+
 /// Makes one process after another fail, in the order of their names.
 async fn strike_in_turn(
     killer: Killer,
     (failure, every): (Failure, Duration),
+    first: Instant,
     end: Instant,
     recorder: Arc<Recorder>,
     mut ending: watch::Receiver<bool>,
 ) {
-    let mut next = Instant::now() + every;
+    let mut next = first;
     let mut last = String::new();
     while next + CALM_AT_THE_END <= end {
         tokio::select! {
@@ -122,5 +132,24 @@ async fn strike_in_turn(
             }
             last.clone_from(name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::load_test::recorder::Failure;
+    use crate::load_test::runner::first_strikes;
+
+    #[test]
+    fn failures_of_several_kinds_never_come_together_when_their_periods_divide_each_other() {
+        let seconds = Duration::from_secs;
+        let strikes = [(Failure::NodeKilled, seconds(10)), (Failure::NodeFrozen, seconds(20))];
+        assert_eq!(first_strikes(&strikes).collect::<Vec<_>>(), [seconds(10), seconds(15)]);
+        let strikes =
+            [(Failure::ReplicaKilled, seconds(6)), (Failure::NodeKilled, seconds(6)), (Failure::NodeFrozen, seconds(6))];
+        assert_eq!(first_strikes(&strikes).collect::<Vec<_>>(), [seconds(6), seconds(4), seconds(2)]);
+        assert_eq!(first_strikes(&strikes[..1]).collect::<Vec<_>>(), [seconds(6)]);
     }
 }
