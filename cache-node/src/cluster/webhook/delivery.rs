@@ -21,7 +21,7 @@ use crate::cluster::{
 pub(super) struct Delivery {
     pub(super) post: Post,
     pub(super) cluster: String,
-    /// Makes the ids of events unique, which count from 1 in each life of the controller.
+    /// Names the controller's life in the ids of events.
     pub(super) life: String,
     pub(super) tally: Arc<Tally>,
 }

@@ -84,20 +84,15 @@ impl Webhooks {
     pub(super) fn start(settings: Option<&WebhookSettings>, cluster: &str, events: &Events) -> Result<Webhooks, String> {
         let mut running = JoinSet::new();
         let ending = watch::Sender::new(false);
-        let mut tallies = Vec::new();
-        for target in settings.map_or(&[][..], |settings| &settings.targets) {
-            let Some(settings) = settings else { break };
+        let mut tallies: Vec<(String, Arc<Tally>)> = Vec::new();
+        // Makes ids of events unique, which count from 1 in each life of the controller; the same at every target.
+        let life = format!("{:016x}", rand::random::<u64>());
+        let targets = settings.into_iter().flat_map(|settings| settings.targets.iter().map(|target| (target, &settings.secrets)));
+        for (target, secrets) in targets {
+            let post = Post::new(target.clone(), secrets.clone())?;
             let tally = Arc::new(Tally::default());
-            // Two paths of one host are two targets.
-            let same = tallies.iter().filter(|(name, _): &&(String, _)| name.starts_with(&target.shown())).count();
-            let name = if same == 0 { target.shown() } else { format!("{} ({})", target.shown(), same + 1) };
-            tallies.push((name, Arc::clone(&tally)));
-            let delivery = Delivery {
-                post: Post::new(target.clone(), settings.secrets.clone())?,
-                cluster: cluster.to_owned(),
-                life: format!("{:016x}", rand::random::<u64>()),
-                tally,
-            };
+            tallies.push((name_beside(&tallies, &target.shown()), Arc::clone(&tally)));
+            let delivery = Delivery { post, cluster: cluster.to_owned(), life: life.clone(), tally };
             running.spawn(delivery.run(events.replay(), ending.subscribe()));
         }
         Ok(Webhooks { running, ending, tallies: Tallies(tallies.into()) })
@@ -114,5 +109,33 @@ impl Webhooks {
         if timeout(WEBHOOK_END_MAX, all).await.is_err() {
             tracing::warn!("events were not delivered to every webhook before the end");
         }
+    }
+}
+
+/// The name of a target in the figures: two paths of one host are two targets, and paths are not shown.
+fn name_beside(others: &[(String, Arc<Tally>)], shown: &str) -> String {
+    let numbered = |number: usize| if number == 1 { shown.to_owned() } else { format!("{shown} ({number})") };
+    let free = (1..).map(numbered).find(|name| !others.iter().any(|(other, _)| other == name));
+    free.expect("there are more numbers than targets")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::{Secrets, WebhookSettings, Webhooks};
+    use crate::cluster::events::Events;
+
+    #[tokio::test]
+    async fn targets_of_one_host_are_told_apart_without_their_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let urls = ["http://127.0.0.1:1/a", "http://127.0.0.1:11/a", "http://127.0.0.1:1/b", "http://127.0.0.1:1/c"];
+        let targets = urls.iter().map(|url| url.parse().unwrap()).collect();
+        let settings = WebhookSettings { targets, secrets: Secrets::read(&file).unwrap() };
+        let webhooks = Webhooks::start(Some(&settings), "carts", &Events::default()).unwrap();
+        let names: Vec<String> = webhooks.tallies().counts().into_iter().map(|counts| counts.target).collect();
+        assert_eq!(names, ["http://127.0.0.1:1", "http://127.0.0.1:11", "http://127.0.0.1:1 (2)", "http://127.0.0.1:1 (3)"]);
+        webhooks.end().await;
     }
 }
