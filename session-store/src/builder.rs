@@ -330,7 +330,8 @@ impl CacheStoreBuilder {
     /// replica's answer counts if it has that revision, and the primary is asked otherwise. So it is when the replica has no such session, or
     /// does not answer within a quarter of the deadline, and when there is no replica.
     ///
-    /// What others have changed may be seen later, by as much as the replica is behind: another tab without that cookie, and also
+    /// What is changed on a WebSocket or while a body is sent brings no cookie, and may be seen later by as much as the replica is behind.
+    /// So may what others have changed, and the end of a session by
     /// [`UserSessions::end_all`](crate::UserSessions::end_all). Put routes that decide who may do what under
     /// [`fresh_session`](crate::fresh_session), which reads from the primary. Requests with other methods do so in any case, and so do all
     /// carts, and a session that is read together with its cart.

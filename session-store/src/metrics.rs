@@ -170,6 +170,10 @@ pub(crate) fn conflict(kind: Conflict) {
     .increment(1);
 }
 
+pub(crate) fn csrf_refused() {
+    counter!("session_store_csrf_refused_total").increment(1);
+}
+
 /// What became of a read that a replica was asked for. All but the first went on to the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplicaRead {
@@ -251,6 +255,7 @@ pub(crate) fn describe() {
     describe_counter!("session_store_sessions_created_total", "Sessions that began");
     describe_counter!("session_store_sessions_ended_total", "Sessions that ended, by reason");
     describe_counter!("session_store_conflicts_total", "Requests that lost against another one, by what they lost");
+    describe_counter!("session_store_csrf_refused_total", "Requests that were refused because they had no valid CSRF token");
     describe_counter!("session_store_replica_reads_total", "Reads that replicas were asked for, by what became of them");
     describe_counter!("session_store_near_cache_reads_total", "Reads of safe requests, by whether the near cache served them");
     describe_counter!("session_store_near_cache_invalidations_total", "Sessions that were named to the near cache as changed");

@@ -17,7 +17,7 @@ use metrics_util::{
     CompositeKey,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use session_store::{CacheStore, Expiry, NearCache, Session, SessionLayer};
+use session_store::{CacheStore, CsrfLayer, Expiry, NearCache, Session, SessionLayer};
 use support::{Visitor, each_backend, replica, replica_with, send};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
@@ -316,6 +316,21 @@ async fn the_near_cache_is_seen() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             drops += seen.take().get("near_cache_drops_total").unwrap_or(&0.0);
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::await_holding_lock, reason = "the tests take turns, each in a runtime of its own")]
+async fn a_forged_request_is_counted() {
+    let seen = seen();
+    each_backend(async |server| {
+        let store = support::patient_store(&server).await;
+        let app = support::app::router().layer(CsrfLayer::new()).layer(SessionLayer::new(store));
+        seen.take();
+        assert_eq!(send(&app, Method::POST, "/set/name/ada", None).await.status, StatusCode::FORBIDDEN);
+        send(&app, Method::GET, "/get/name", None).await.ok();
+        assert_eq!(seen.take().get("csrf_refused_total"), Some(&1.0));
     })
     .await;
 }

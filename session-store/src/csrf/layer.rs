@@ -21,7 +21,7 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use super::{CSRF_FIELD, CSRF_HEADER, Csrf};
-use crate::answer;
+use crate::{answer, metrics};
 
 /// How many bytes a form may have when nothing else is said.
 ///
@@ -241,12 +241,16 @@ impl Rules {
             }
             None => (request, None),
         };
-        let Some(token) = token else {
-            return Err(answer::text(StatusCode::FORBIDDEN, REFUSED));
+        let verified = match token {
+            Some(token) => csrf.verify(&token).await,
+            None => Ok(false),
         };
-        match csrf.verify(&token).await {
+        match verified {
             Ok(true) => Ok(request),
-            Ok(false) => Err(answer::text(StatusCode::FORBIDDEN, REFUSED)),
+            Ok(false) => {
+                metrics::csrf_refused();
+                Err(answer::text(StatusCode::FORBIDDEN, REFUSED))
+            }
             Err(error) => {
                 tracing::debug!(%error, "a CSRF token cannot be checked: the session is out of reach");
                 let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, OUT_OF_REACH);
