@@ -10,8 +10,10 @@ use axum::{
     routing::{get, post},
 };
 use http::StatusCode;
-use session_store::{FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, Session, SessionLayer, Unavailable};
-use support::{Server, Visitor, each_backend, patient_store};
+use session_store::{
+    CacheStore, FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, Session, SessionLayer, Unavailable,
+};
+use support::{Server, Visitor, each_backend, meter::Meter, patient_store};
 
 fn routes() -> Router {
     Router::new()
@@ -117,6 +119,27 @@ async fn a_page_that_fails_takes_its_messages_with_it() {
         visitor.post(&app, "/say/one").await;
         assert_eq!(visitor.get(&app, "/messages-and-fail").await.body, "success:one");
         assert_eq!(visitor.get(&app, "/messages").await.ok().body, "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_goes_along_with_what_else_was_changed() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let app = routes().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let mut visitor = Visitor::default();
+        // From now on the store knows the scripts.
+        for _ in 0..2 {
+            visitor.post(&app, "/say/hello").await;
+        }
+        meter.take();
+        visitor.post(&app, "/say/again").await;
+        assert_eq!(meter.take(), 2, "one to read, and one for both changes");
+        visitor.get(&app, "/messages").await.ok();
+        assert_eq!(meter.take(), 2);
+        visitor.get(&app, "/messages").await.ok();
+        assert_eq!(meter.take(), 1, "there are none");
     })
     .await;
 }
