@@ -309,7 +309,8 @@ fn prepare_pod(network: &Network, number: usize, folder: &Path) {
 /// The cluster's name service.
 fn name_pods() {
     let hosts: String = (0..HOSTS.len()).map(|number| format!("{} cache-node-{number}.{DOMAIN}\n", address(number))).collect();
-    let file = TempDir::new().unwrap().keep().join("hosts");
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("hosts");
     fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).unwrap();
     let mounted = Command::new("mount").arg("--bind").arg(&file).arg("/etc/hosts").status().unwrap();
     assert!(mounted.success());
