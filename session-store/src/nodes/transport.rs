@@ -81,7 +81,7 @@ impl Transport {
         match timeout(self.connect_timeout, attempts).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(connect_error(address, self.explained(&error))),
-            Err(_) => Err(connect_error(address, self.late(self.connect_timeout))),
+            Err(_) => Err(connect_error(address, self.late())),
         }
     }
 
@@ -97,13 +97,13 @@ impl Transport {
         reason
     }
 
-    /// What to say when nothing came for this long.
-    pub(crate) fn late(&self, waited: Duration) -> String {
+    /// What to say when nothing came within the time that an attempt may take.
+    fn late(&self) -> String {
         #[cfg(feature = "tls")]
         let hint = if self.tls.is_some() { "is it running, is the address right, and does it speak TLS there?" } else { HINT };
         #[cfg(not(feature = "tls"))]
         let hint = HINT;
-        format!("no answer within {} ms; {hint}", waited.as_millis())
+        format!("no answer within {} ms; {hint}", self.connect_timeout.as_millis())
     }
 
     /// `reached` is set as soon as the peer's system has accepted the connection.
