@@ -44,8 +44,9 @@ pub(super) struct Controller {
     floor: Floor,
     /// What is told when the primary serves; `None` when it was told.
     awaited: Option<EventKind>,
-    /// The node whose data the primary is taking over, while it does.
-    source: Option<SocketAddr>,
+    /// The node whose data the primary is taking over, while it does, and since when it has been told to: what it says of an earlier
+    /// moment is what it was before.
+    source: Option<(SocketAddr, Instant)>,
     /// What the present primary was last told of how it acknowledges; `None` when that is not known.
     told_alone: Option<bool>,
     /// Since when the primary has no replica, while its acknowledgements need one.

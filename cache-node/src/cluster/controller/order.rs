@@ -1,6 +1,6 @@
 //! What the controller is asked to do, one thing at a time.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 use tokio::sync::oneshot;
 
@@ -35,6 +35,8 @@ pub(in crate::cluster) enum Task {
     SetMaxmemory(String),
     /// Replace all data by that of the node at this address.
     CopyFrom(SocketAddr),
+    /// Go on with what there is: the node that is copied from has gone away.
+    EndCopy,
 }
 
 impl Controller {
@@ -46,6 +48,11 @@ impl Controller {
             Task::RestartReplica(name) => self.restart_replica(&name).await,
             Task::SetMaxmemory(size) => self.set_maxmemory(size).await,
             Task::CopyFrom(source) => self.copy_from(source).await,
+            Task::EndCopy => {
+                // At its next report the primary is made one again.
+                self.source = None;
+                Ok("the copy has ended".to_owned())
+            }
         };
         // Before the answer: whoever has it must not see what was before.
         self.publish();
@@ -76,7 +83,7 @@ impl Controller {
                 .ok_or("the cluster has no replica")?,
         };
         let mut member = self.members.remove(index);
-        self.floor = Floor::UnknownSince(std::time::Instant::now());
+        self.floor = Floor::UnknownSince(Instant::now());
         // Not recorded any more before it ends: the other way round it would come back.
         let stored = self.store();
         if let Err(error) = stored {
@@ -95,7 +102,7 @@ impl Controller {
 
     async fn restart_replica(&mut self, name: &str) -> Outcome {
         let index = self.replica(name)?;
-        self.floor = Floor::UnknownSince(std::time::Instant::now());
+        self.floor = Floor::UnknownSince(Instant::now());
         let member = &mut self.members[index];
         member.forget();
         member.restart_at = None;
@@ -127,11 +134,8 @@ impl Controller {
         let told = |error| format!("the primary cannot copy: {error}");
         let mut link = Link::open(self.members[index].address()).await.map_err(told)?;
         let (host, port) = (source.ip().to_string(), source.port().to_string());
-        self.source = Some(source);
-        if let Err(error) = link.call(&["REPLICAOF", &host, &port], CALL_MAX).await {
-            self.source = None;
-            return Err(told(error));
-        }
+        link.call(&["REPLICAOF", &host, &port], CALL_MAX).await.map_err(told)?;
+        self.source = Some((source, Instant::now()));
         if let Some(report) = &mut self.members[index].report {
             report.is_primary = false;
         }

@@ -17,6 +17,10 @@ impl Controller {
         let is_primary = self.members[index].name == self.state.primary;
         let member = &mut self.members[index];
         member.is_silent = false;
+        // Asked before it was told to copy: that it is a primary is no longer so, and would be taken for the end of the copy.
+        if is_primary && self.source.is_some_and(|(_, since)| asked_at < since) {
+            return;
+        }
         member.report = Some(report.clone());
         if report.is_loading {
             return;
@@ -43,7 +47,8 @@ impl Controller {
 
     /// Whether the primary still takes over data from elsewhere. While it does, it must not serve what it has.
     fn is_copying(&self, report: &Report) -> bool {
-        self.source.is_some_and(|source| report.primary_port == Some(source.port()) && (!report.is_link_up || report.is_syncing))
+        self.source
+            .is_some_and(|(source, _)| report.primary_port == Some(source.port()) && (!report.is_link_up || report.is_syncing))
     }
 
     async fn primary_reported(&mut self, index: usize, report: &Report, asked_at: Instant) {

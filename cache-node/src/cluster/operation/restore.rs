@@ -46,6 +46,11 @@ impl Desk {
             self.start_source(&folder).map_err(|error| format!("cannot start a node for the file: {error}"))?;
         let outcome = self.copy(source, &process, progress).await;
         process.kill().await;
+        if outcome.is_err() {
+            // The primary would wait for the node that is gone.
+            let ended = self.order(Task::EndCopy).await;
+            drop(ended);
+        }
         let log = folder.join("node.log");
         match outcome {
             Ok(()) => {
