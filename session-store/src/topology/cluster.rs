@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Replicas,
+    Replicas, first, recovered,
     slots::{SLOTS, Slot},
 };
 use crate::{
@@ -111,16 +111,8 @@ impl Cluster {
         }
         self.start();
         self.shared.wanted.notify_one();
-        let first = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                if let Some(node) = self.shared.map.read().node(slot) {
-                    return node;
-                }
-                changed.await;
-            }
-        };
-        timeout(FIRST_MAP_WITHIN, first).await.map_err(|_| {
+        let node = || self.shared.map.read().node(slot);
+        first(&self.shared.changed, FIRST_MAP_WITHIN, node).await.ok_or_else(|| {
             let addresses: Vec<_> = self.shared.seeds.iter().map(ToString::to_string).collect();
             let problem = self.shared.problem.lock().clone();
             StoreError::Connect {
@@ -141,17 +133,7 @@ impl Cluster {
     }
 
     pub(super) async fn recovered(&self, slot: Option<Slot>) {
-        loop {
-            let changed = self.shared.changed.notified();
-            let node = self.shared.map.read().node(slot);
-            match node {
-                Some(node) => tokio::select! {
-                    () = node.until_closed() => return,
-                    () = changed => {}
-                },
-                None => changed.await,
-            }
-        }
+        recovered(&self.shared.changed, || self.shared.map.read().node(slot)).await;
     }
 
     pub(super) fn refresh(&self) {

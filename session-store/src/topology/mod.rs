@@ -6,7 +6,9 @@ mod replicas;
 mod sentinel;
 mod slots;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, time::timeout};
 
 #[cfg(feature = "testing")]
 pub(crate) use self::packed::arguments;
@@ -114,6 +116,34 @@ impl Topology {
             Self::Standalone(_, replicas) => replicas.as_ref().map(Replicas::status).unwrap_or_default(),
             Self::Sentinel(sentinel) => sentinel.replicas(),
             Self::Cluster(cluster) => cluster.replicas(),
+        }
+    }
+}
+
+/// What is looked for, as soon as it is there, within this time. `changed` tells of whatever may bring it.
+async fn first<T>(changed: &Notify, within: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+    let found = async {
+        loop {
+            let told = changed.notified();
+            if let Some(found) = look() {
+                return found;
+            }
+            told.await;
+        }
+    };
+    timeout(within, found).await.ok()
+}
+
+/// Returns when the node that is to be asked may answer again, whichever it is by then.
+async fn recovered(changed: &Notify, node: impl Fn() -> Option<Arc<Node>>) {
+    loop {
+        let told = changed.notified();
+        match node() {
+            Some(node) => tokio::select! {
+                () = node.until_closed() => return,
+                () = told => {}
+            },
+            None => told.await,
         }
     }
 }

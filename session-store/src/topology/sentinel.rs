@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Replicas;
+use super::{Replicas, first, recovered};
 use crate::{
     StoreError,
     nodes::{Address, Connection, Node, NodeStatus, Transport, role},
@@ -104,20 +104,12 @@ impl Sentinel {
     }
 
     pub(super) async fn node(&self) -> Result<Arc<Node>, StoreError> {
-        if let Some(primary) = &*self.shared.primary.read() {
-            return Ok(Arc::clone(&primary.node));
+        if let Some(node) = self.shared.node() {
+            return Ok(node);
         }
         self.start();
-        let first = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                if let Some(primary) = &*self.shared.primary.read() {
-                    return Arc::clone(&primary.node);
-                }
-                changed.await;
-            }
-        };
-        timeout(FIRST_ANSWER_WITHIN, first).await.map_err(|_| {
+        let primary = || self.shared.node();
+        first(&self.shared.changed, FIRST_ANSWER_WITHIN, primary).await.ok_or_else(|| {
             let problem = self.shared.problem.lock().clone();
             let addresses: Vec<_> = self.shared.sentinels.iter().map(ToString::to_string).collect();
             StoreError::Connect {
@@ -129,17 +121,7 @@ impl Sentinel {
     }
 
     pub(super) async fn recovered(&self) {
-        loop {
-            let changed = self.shared.changed.notified();
-            let primary = self.shared.primary.read().clone();
-            match primary {
-                Some(primary) => tokio::select! {
-                    () = primary.node.until_closed() => return,
-                    () = changed => {}
-                },
-                None => changed.await,
-            }
-        }
+        recovered(&self.shared.changed, || self.shared.node()).await;
     }
 
     pub(super) fn refresh(&self) {
@@ -173,6 +155,10 @@ impl Sentinel {
 }
 
 impl Shared {
+    fn node(&self) -> Option<Arc<Node>> {
+        self.primary.read().as_ref().map(|primary| Arc::clone(&primary.node))
+    }
+
     /// Takes the addresses of the replicas that a Sentinel named.
     fn take_replicas(&self, addresses: &[Address]) {
         let Some(transport) = &self.reads else { return };
