@@ -328,9 +328,10 @@ impl CacheStore {
         }
         let how = self.along(&write.along, tag, &mut named);
         let count = write.count_reserved() + 2 * delta.set.len() + delta.removed.len();
-        if how.is_empty() && matches!(write.merge, Merge::Nothing) && expected.is_none() && count <= CHANGE_ARGUMENTS_MAX {
+        if how.is_empty() && matches!(write.merge, Merge::Nothing) && count <= CHANGE_ARGUMENTS_MAX {
             let mut call = CHANGE.call(&borrowed(&named));
             head(&mut call, write);
+            compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&CHANGE, &call).await?;
             return self.committed(&answer, write, tag, None).await;

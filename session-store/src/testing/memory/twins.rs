@@ -127,7 +127,8 @@ impl Questions {
                 &scripts::CREATE
             }
             1 => {
-                args.extend([self.token(), self.policy(), self.absolute()]);
+                let (field, expected) = (self.one(&["", "", "color", "size"]), self.one(&["", "=1", "=2"]));
+                args.extend([self.token(), self.policy(), self.absolute(), field.to_owned(), expected.to_owned()]);
                 self.changes(&mut args);
                 &scripts::CHANGE
             }

@@ -15,9 +15,12 @@ use crate::{
 const TOKENS_REMEMBERED: usize = 8;
 
 pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    const NOTHING_ELSE: [&[u8]; 6] = [b"delta", b"0", b"", b"", b"", b""];
-    let (head, changes) = call.args.split_at_checked(3).ok_or(Refusal("ERR an argument is missing"))?;
-    let args = [head, &NOTHING_ELSE, changes].concat();
+    // What `commit` also wants: the mode, a grace, what becomes of the cart; what goes along.
+    const BEFORE: [&[u8]; 3] = [b"delta", b"0", b""];
+    const BEHIND: [&[u8]; 1] = [b""];
+    let (head, rest) = call.args.split_at_checked(3).ok_or(Refusal("ERR an argument is missing"))?;
+    let (compared, changes) = rest.split_at_checked(2).ok_or(Refusal("ERR an argument is missing"))?;
+    let args = [head, &BEFORE, compared, &BEHIND, changes].concat();
     commit(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })
 }
 
