@@ -111,21 +111,25 @@ impl Controller {
                 asked.spawn(async move { (index, drained(address).await) });
             }
         }
-        let mut is_certain = true;
+        // Up to where one that cannot succeed may hold what it acknowledged.
+        let mut doubtful = 0;
         let mut best: Option<(usize, u64)> = None;
         while let Some(Ok((index, report))) = asked.join_next().await {
             let had_followed = self.members[index].report.as_ref().is_some_and(|report| self.state.is_followed_by(report));
             match report {
                 Some(report) => {
-                    // One that was started again knows the history from its disk, and may have followed nothing since.
-                    let has_followed = self.state.is_followed_by(&report) && !self.members[index].is_replaced;
-                    if has_followed && best.is_none_or(|(_, offset)| report.offset > offset) {
-                        best = Some((index, report.offset));
+                    if self.members[index].may_succeed(&self.state, &report) {
+                        if best.is_none_or(|(_, offset)| report.offset > offset) {
+                            best = Some((index, report.offset));
+                        }
+                    } else if self.state.is_followed_by(&report) {
+                        // It may have followed since it was last asked.
+                        doubtful = doubtful.max(report.offset);
                     }
                     self.members[index].report = Some(report);
                 }
                 // What it acknowledged the others may lack.
-                None if had_followed => is_certain = false,
+                None if had_followed => doubtful = u64::MAX,
                 None => {}
             }
         }
@@ -136,8 +140,9 @@ impl Controller {
             (Some(_), _) if self.state.is_primary_alone => {
                 Successor::Itself("it acknowledged what was on its own disk, since no replica followed".to_owned())
             }
-            (Some(_), _) if !is_certain => {
-                Successor::Itself("a replica that may hold acknowledged writes does not answer".to_owned())
+            (Some((_, offset)), _) if offset < doubtful => {
+                let text = "a replica that may hold acknowledged writes does not answer, or was not yet seen to follow";
+                Successor::Itself(text.to_owned())
             }
             (Some(_), Floor::UnknownSince(_)) => {
                 Successor::Itself("a replica was lost with it, and may have held acknowledged writes alone".to_owned())

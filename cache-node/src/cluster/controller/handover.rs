@@ -94,17 +94,26 @@ impl Controller {
         }
     }
 
-    async fn wait_level(&self, primary: &mut Link) -> Result<(), String> {
+    async fn wait_level(&mut self, primary: &mut Link) -> Result<(), String> {
         let deadline = Instant::now() + HAND_OVER_MAX;
         let mut before = None;
         loop {
             let goal = watch::report(primary).await.map_err(|error| format!("the primary does not answer: {error}"))?.offset;
             let mut best = None;
-            for member in self.members.iter().filter(|member| member.name != self.state.primary && member.process.is_some()) {
+            for index in 0..self.members.len() {
+                let member = &self.members[index];
+                if member.name == self.state.primary || member.process.is_none() {
+                    continue;
+                }
                 let Ok(mut link) = Link::open(member.address()).await else { continue };
                 let Ok(report) = watch::report(&mut link).await else { continue };
-                if self.state.is_followed_by(&report) {
-                    best = best.max(Some(report.offset));
+                if !member.may_succeed(&self.state, &report) {
+                    continue;
+                }
+                best = best.max(Some(report.offset));
+                if report.is_link_up {
+                    // Its own reports wait until this is done, and the link ends with the primary.
+                    self.serves(index);
                 }
             }
             match best {

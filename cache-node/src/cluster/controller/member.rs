@@ -15,7 +15,7 @@ use crate::cluster::{
     process::{NodeProcess, kill_strays},
     report::Report,
     settings::Settings,
-    state::MemberState,
+    state::{MemberState, State},
     watch::{Sight, Watch},
 };
 
@@ -40,6 +40,10 @@ pub(super) struct Member {
     pub(super) restarts: u64,
     /// Whether it was lost and its replacement does not serve yet.
     pub(super) is_replaced: bool,
+    /// Whether its present process was seen to follow the primary, or to serve as one.
+    pub(super) has_followed: bool,
+    /// The history that its present process named when it first answered, when it had followed nobody yet.
+    began_with: Option<String>,
     /// Whether its data was set aside since it last served.
     pub(super) was_set_aside: bool,
     watcher: Option<AbortHandle>,
@@ -53,6 +57,9 @@ impl Member {
             None => None,
         };
         Ok(Member {
+            // It is not recorded of one that ran already. Else nobody could succeed a primary that was lost together with the controller.
+            has_followed: process.is_some(),
+            began_with: None,
             name: recorded.name.clone(),
             port: recorded.port,
             metrics_port: recorded.metrics_port,
@@ -90,6 +97,8 @@ impl Member {
 
     /// Starts the node's process, fenced. A process of an earlier controller that was never recorded is ended first.
     pub(super) async fn start(&mut self, settings: &Settings, maxmemory: Option<&str>) -> io::Result<()> {
+        self.has_followed = false;
+        self.began_with = None;
         fs::create_dir_all(&self.folder)?;
         kill_strays(&self.folder, self.port).await;
         if TcpListener::bind(self.address()).is_err() {
@@ -123,6 +132,21 @@ impl Member {
             sights: sights.clone(),
         };
         self.watcher = Some(tokio::spawn(watch.run()).abort_handle());
+    }
+
+    /// Takes in what its present process says of itself.
+    pub(super) fn hear(&mut self, report: Report) {
+        if self.began_with.is_none() && !report.is_loading && !report.replication_id.is_empty() {
+            self.began_with = Some(report.replication_id.clone());
+        }
+        self.report = Some(report);
+    }
+
+    /// Whether it holds the primary's history, and that by following it. A process that has just been started may know the history from
+    /// its disk, up to where it once ended; one that began with another can have this one only from a copy.
+    pub(super) fn may_succeed(&self, state: &State, report: &Report) -> bool {
+        let was_copied = self.began_with.as_ref().is_some_and(|id| *id != report.replication_id);
+        state.is_followed_by(report) && (self.has_followed || report.is_link_up || was_copied)
     }
 
     /// Makes void what was and will be heard of the present process.
@@ -207,4 +231,48 @@ pub(super) fn free_port() -> io::Result<u16> {
         .map(|_| rand::random_range(10_000..32_000))
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no free port between 10000 and 32000 on 127.0.0.1"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::path::Path;
+
+    use super::{Member, MemberState, Report, State};
+
+    /// A primary's cluster with the history `aa`, and a node of it that does not run.
+    fn cluster() -> (State, Member) {
+        let mut state = State::new("node-1".to_owned());
+        state.replication_id = Some("aa".to_owned());
+        let recorded = MemberState { name: "node-2".to_owned(), port: 7002, metrics_port: None, process: None };
+        (state, Member::new(&recorded, Path::new("/nowhere")).unwrap())
+    }
+
+    fn report(replication_id: &str) -> Report {
+        Report { replication_id: replication_id.to_owned(), offset: 100, ..Report::default() }
+    }
+
+    #[test]
+    fn a_history_from_disk_makes_no_successor_until_it_is_followed() {
+        let (state, mut member) = cluster();
+        member.hear(Report { is_loading: true, ..report("aa") });
+        assert!(!member.may_succeed(&state, &report("aa")), "it has said nothing yet of what it began with");
+        member.hear(report("aa"));
+        assert!(state.is_followed_by(&report("aa")) && !member.may_succeed(&state, &report("aa")));
+        assert!(member.may_succeed(&state, &Report { is_link_up: true, ..report("aa") }));
+        member.has_followed = true;
+        assert!(member.may_succeed(&state, &report("aa")), "the primary is gone, and the link with it");
+        assert!(!member.may_succeed(&state, &report("bb")));
+        assert!(!member.may_succeed(&state, &Report { is_syncing: true, ..report("aa") }));
+    }
+
+    #[test]
+    fn a_history_that_came_after_the_start_was_copied_from_the_primary() {
+        let (state, mut member) = cluster();
+        member.hear(Report { is_loading: true, ..report("aa") });
+        member.hear(report("cc"));
+        assert!(!member.may_succeed(&state, &report("cc")));
+        member.hear(report("aa"));
+        assert!(member.may_succeed(&state, &report("aa")));
+    }
 }

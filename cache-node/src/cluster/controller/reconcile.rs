@@ -21,7 +21,7 @@ impl Controller {
         if is_primary && self.source.is_some_and(|(_, since)| asked_at < since) {
             return;
         }
-        member.report = Some(report.clone());
+        member.hear(report.clone());
         if report.is_loading {
             return;
         }
@@ -86,8 +86,9 @@ impl Controller {
     }
 
     /// The node does what it is there for.
-    fn serves(&mut self, index: usize) {
+    pub(super) fn serves(&mut self, index: usize) {
         let member = &mut self.members[index];
+        member.has_followed = true;
         member.failures = 0;
         member.was_set_aside = false;
         if std::mem::take(&mut member.is_replaced) {
