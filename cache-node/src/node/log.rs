@@ -74,6 +74,10 @@ impl LogState {
         self.is_renewal_wanted.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_renewal_wanted(&self) -> bool {
+        self.is_renewal_wanted.load(Ordering::Acquire)
+    }
+
     pub(crate) fn takes_renewal(&self) -> bool {
         self.is_renewal_wanted.swap(false, Ordering::AcqRel)
     }

@@ -142,8 +142,10 @@ impl Keeper {
             if !is_stopping {
                 self.follow(&config);
             }
-            // A log that is not whole is of no use to the next start.
-            if !self.log.as_ref().is_some_and(|log| !is_stopping || log.is_whole()) {
+            // A log that is not whole is of no use to the next start, and what stands behind a primary's snapshot has no place in one of
+            // other data.
+            let is_of_use = |log: &Log| !is_stopping || log.is_whole() && !shared.log.is_renewal_wanted();
+            if !self.log.as_ref().is_some_and(is_of_use) {
                 self.batch = LogBatch::default();
                 if is_stopping {
                     return Ok(());

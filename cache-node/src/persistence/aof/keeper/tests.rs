@@ -14,6 +14,7 @@ use crate::{
     node::Shared,
     persistence::aof::keeper::Keeper,
     protocol::encode_request,
+    replication::Position,
     server::now,
 };
 
@@ -116,4 +117,25 @@ fn a_rewrite_that_failed_leaves_no_place_for_the_next_one_to_take() {
         let mut keys = again.shared.keyspace.lock_all(0, now(), &*again.shared);
         assert_eq!(keys.string(b"counter").expect("a string"), Some(&b"3"[..]), "each once, taken: {is_taken}");
     }
+}
+
+/// A snapshot of a primary was loaded, and the node ends before the log has begun again: what is on disk is other data.
+#[test]
+fn an_end_behind_a_snapshot_of_a_primary_leaves_the_old_log_as_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut keeper = keeper(&dir);
+    let shared = Arc::clone(&keeper.shared);
+    write(&shared, &["SET", "old", "1"]);
+    keeper.take_and_write().expect("there is room");
+    let position = Position { id: "a".repeat(40), offset: 1_000_000, db: 0 };
+    shared.replication.resume(&shared, position, now());
+    shared.log.want_renewal();
+    write(&shared, &["SET", "new", "1"]);
+    shared.log.stop();
+    keeper.run().expect("nothing is left to write");
+    let again = self::keeper(&dir);
+    assert_eq!(again.shared.replication.ids().former, None, "it stands nowhere in that primary's stream");
+    let mut keys = again.shared.keyspace.lock_all(0, now(), &*again.shared);
+    assert_eq!(keys.string(b"old").expect("a string"), Some(&b"1"[..]));
+    assert_eq!(keys.string(b"new").expect("no other value"), None);
 }
