@@ -4,6 +4,8 @@
 mod support;
 
 use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::Command,
     sync::{
         Arc,
@@ -218,6 +220,64 @@ fn a_failover_by_force_can_be_taken_back() {
     assert_eq!(failover_state(&primary), "no-failover");
     let [old, new]: [Value; 2] = [&primary, &replicas[0]].map(|server| server.wire().run("GET key"));
     assert_eq!(old, new);
+}
+
+/// A way to `target` on which the answer to the first `PSYNC … FAILOVER` is lost. Gives its port.
+fn proxy_that_loses_the_answer(target: SocketAddr) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (is_asked, is_lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), TcpStream::connect(target).unwrap());
+            let (mut requests, mut answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (asked, is_asked, is_lost) = (Arc::clone(&is_asked), Arc::clone(&is_asked), Arc::clone(&is_lost));
+            thread::spawn(move || {
+                forward(&mut requests, &mut server, |bytes| {
+                    if bytes.windows(8).any(|word| word == b"FAILOVER") {
+                        asked.store(true, Ordering::SeqCst);
+                    }
+                    true
+                });
+            });
+            thread::spawn(move || {
+                forward(&mut answers, &mut client, |_| !is_asked.load(Ordering::SeqCst) || is_lost.swap(true, Ordering::SeqCst));
+            });
+        }
+    });
+    port
+}
+
+/// Hands on what comes for as long as it is to pass; then both connections end.
+fn forward(from: &mut TcpStream, to: &mut TcpStream, mut may_pass: impl FnMut(&[u8]) -> bool) {
+    let mut chunk = [0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut chunk)
+        && may_pass(&chunk[..length])
+        && to.write_all(&chunk[..length]).is_ok()
+    {}
+    for stream in [from, to] {
+        // The other side may have ended it.
+        drop(stream.shutdown(Shutdown::Both));
+    }
+}
+
+/// The replica has taken over, and the old primary does not get to know: it asks again, and there is one primary.
+#[test]
+fn a_failover_whose_answer_is_lost_is_gone_on_with() {
+    let (primary, replica) = (Server::start(Kind::Node, &[]), Server::start(Kind::Node, &[]));
+    let port = proxy_that_loses_the_answer(replica.address());
+    assert_eq!(replica.wire().run(&format!("CONFIG SET replica-announce-port {port}")), Value::ok());
+    replica.follow(&primary);
+    replica.wait_for_link();
+    assert_eq!(primary.wire().run("SET key before"), Value::ok());
+    assert_eq!(primary.wire().run(&format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 20000")), Value::ok());
+    wait_until("it is the primary", || replica.info("role") == "master");
+    wait_until("the failover ends", || failover_state(&primary) == "no-failover");
+    assert_eq!((primary.info("role"), replica.info("role")), ("slave".to_owned(), "master".to_owned()));
+    primary.wait_for_link();
+    assert_eq!(replica.number("sync_full"), 0, "the stream went on");
+    assert_eq!(replica.wire().run("SET key behind"), Value::ok());
+    wait_until("it is replicated", || primary.wire().run("GET key") == Value::bulk("behind"));
 }
 
 /// CLIENT PAUSE by the same means, beside a real Redis.

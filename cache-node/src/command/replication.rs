@@ -136,10 +136,15 @@ fn psync(ctx: &mut Context<'_>, args: Args<'_>, _: &mut Reply) -> Outcome {
 fn take_over(ctx: &mut Context<'_>, id: &[u8]) -> Outcome {
     let (shared, replication) = (ctx.shared, &ctx.shared.replication);
     let mut keys = shared.keyspace.lock_all(0, ctx.now, shared);
+    let ids = replication.ids();
     if replication.primary().is_none() {
+        // Asked again: the answer to the first request was lost. A refusal would make the asker a primary beside this one.
+        if ids.former.is_some_and(|(former, _)| former.as_bytes() == id) {
+            return Ok(());
+        }
         return Err(CommandError::fixed("ERR PSYNC FAILOVER can't be sent to a master."));
     }
-    if replication.ids().id.as_bytes() != id {
+    if ids.id.as_bytes() != id {
         return Err(CommandError::fixed("ERR PSYNC FAILOVER replid must match my replid."));
     }
     tracing::info!(from = %ctx.client.entry.address, "the primary hands its role to this node");
