@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use cache_node::{Config, Node};
@@ -257,6 +257,51 @@ async fn the_replicas_of_a_cluster_are_read() {
         until(PATIENCE, "all replicas are known", async || store.status().replicas.len() == 3).await;
         assert_eq!(store.status().nodes.len(), 3);
     }
+}
+
+/// Made of what a replica has, a migration would undo what was changed since, and a sound session would be put in quarantine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_has_is_no_ground_for_a_migration_or_for_quarantine() {
+    let pair = Pair::start().await;
+    let (old, store) = replica_of_app(&pair.url()).await;
+    let rename = |data: &mut HashMap<String, serde_json::Value>| {
+        if let Some(name) = data.remove("name") {
+            data.insert("full_name".to_owned(), name);
+        }
+    };
+    let new: Router = app::router().layer(SessionLayer::new(store.clone()).with_migration(rename));
+    let mut browser = Browser::default();
+    browser.post(&old, "/set/name/before").await;
+    let mut other = browser.aged();
+    pair.until_in_step().await;
+    pair.shut();
+    browser.post(&old, "/set/name/after").await;
+    assert_eq!(other.get(&old, "/get/name").await, "before", "the replica is behind");
+    assert_eq!(other.get(&new, "/get/full_name").await, "after");
+    assert_eq!(browser.post(&new, "/slow-set/0/full_name/later").await, "after");
+    pair.open().await;
+
+    let mut browser = Browser::default();
+    browser.post(&old, "/set/name/first").await;
+    let keys: Vec<String> = pair.primary.ask(&["KEYS", "*:session:*"]).await;
+    let mut key = None;
+    for candidate in keys {
+        let name: Option<String> = pair.primary.ask(&["HGET", &candidate, "name"]).await;
+        key = key.or(name.is_some_and(|name| name == "\"first\"").then_some(candidate));
+    }
+    let key = key.unwrap();
+    let put = async |name: &str| pair.primary.ask::<i64>(&["HSET", &key, "name", name]).await;
+    put("{not json").await;
+    pair.until_in_step().await;
+    pair.shut();
+    put("\"sound\"").await;
+    let before = reads(&pair.replica).await;
+    assert_eq!(browser.aged().get(&old, "/get/name").await, "sound");
+    assert_eq!((reads(&pair.replica).await, store.quarantined()), (before + 1, 0));
+    // Nor is the replica asked again for what it does not know to be away.
+    put("{not json").await;
+    assert_eq!(browser.aged().get(&old, "/get/name").await, "-");
+    assert_eq!((reads(&pair.replica).await, store.quarantined()), (before + 2, 1));
 }
 
 /// The reader of `cache-node cluster` leads to nodes as this one.

@@ -30,7 +30,7 @@ pub(crate) use self::{
 };
 #[cfg(feature = "tower-sessions-014")]
 use crate::tower_sessions_014::look;
-use crate::{CacheStore, StoreError, device::Client, record::decode, seen::Seen, settings::Settings};
+use crate::{CacheStore, StoreError, device::Client, keys::Tag, record::decode, seen::Seen, settings::Settings};
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
@@ -85,9 +85,7 @@ impl UnitOfWork {
 
     /// Only the primary of the store will do.
     pub(crate) fn read_fresh(&self) {
-        let mut state = self.state.lock();
-        state.may_read_near = false;
-        state.replica_from = None;
+        self.state.lock().read_from_primary();
     }
 
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
@@ -119,6 +117,13 @@ impl UnitOfWork {
             _ => return Some(Ok(None)),
         };
         Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
+    }
+
+    /// What `Session` gets to see of what was just read, its tag, and whether it is a copy.
+    fn loaded_record(&self, id: &Id) -> (Result<Option<Record>, StoreError>, Option<Tag>, bool) {
+        let mut state = self.state.lock();
+        let record = Self::record(&mut state, id).unwrap_or(Ok(None));
+        (record, state.base.session().map(|(_, tag)| tag), state.base_is_copy)
     }
 
     fn noted(&self, result: Result<(), StoreError>) -> session_store::Result<()> {
@@ -159,17 +164,18 @@ impl SessionStore for UnitOfWork {
             state.cart_expected
         };
         self.read(id, with_cart).await?;
-        let (record, tag) = {
-            let mut state = self.state.lock();
-            let record = Self::record(&mut state, id).unwrap_or(Ok(None));
-            (record, state.base.session().map(|(_, tag)| tag))
-        };
+        let (mut record, mut tag, is_copy) = self.loaded_record(id);
+        if is_copy && record.as_ref().is_err_and(StoreError::is_corrupt) {
+            // The primary may have a record by now that can be read: only what it has itself is moved away.
+            self.read_fresh();
+            self.read(id, false).await?;
+            (record, tag, _) = self.loaded_record(id);
+        }
         match (record, tag) {
             (Err(error), Some(tag)) if error.is_corrupt() => {
                 self.quarantine(&tag, &error).await?;
                 self.read(id, false).await?;
-                let mut state = self.state.lock();
-                Ok(Self::record(&mut state, id).unwrap_or(Ok(None))?)
+                Ok(self.loaded_record(id).0?)
             }
             (record, _) => Ok(record?),
         }

@@ -23,6 +23,14 @@ const SUCCESSORS_MAX: u32 = 8;
 /// How often a session is read that is being taken over, migrated or put in quarantine, by this request or by others.
 const READS_MAX: u32 = 4;
 
+/// A session, and where it was read.
+struct Fetched {
+    stored: StoredSession,
+    cart: Option<CartSnapshot>,
+    /// Read from a replica or the near cache: good enough to be shown, and no ground to change anything.
+    is_copy: bool,
+}
+
 impl UnitOfWork {
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
@@ -35,7 +43,7 @@ impl UnitOfWork {
                 // What is repeated is repeated because of what the primary has.
                 self.state.lock().replica_from = None;
             }
-            let (mut stored, cart) = match self.fetch(&tag, with_cart).await {
+            let Fetched { mut stored, cart, is_copy } = match self.fetch(&tag, with_cart).await {
                 Err(error) if error.is_corrupt() => {
                     self.quarantine(&tag, &error).await?;
                     continue;
@@ -66,6 +74,7 @@ impl UnitOfWork {
                     return Ok(());
                 }
                 state.cart = cart.filter(|_| !stored.shut);
+                state.base_is_copy = is_copy;
                 self.loaded(&mut state, *id, tag, stored);
             }
             self.adopt_policy(policy);
@@ -74,7 +83,7 @@ impl UnitOfWork {
         Err(StoreError::Contended { attempts: READS_MAX })
     }
 
-    async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
+    async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<Fetched, StoreError> {
         if with_cart {
             let cart_tag = self.store.owners().hint(tag).unwrap_or(*tag);
             match self.store.read_session_and_cart(tag, &cart_tag).await {
@@ -84,22 +93,34 @@ impl UnitOfWork {
                     let (stored, cart) = read?;
                     // A cart that is not this session's is dropped unseen.
                     let is_its_own = stored.owner.unwrap_or(*tag) == cart_tag;
-                    return Ok((stored, is_its_own.then_some(cart)));
+                    return Ok(Fetched { stored, cart: is_its_own.then_some(cart), is_copy: false });
                 }
             }
         }
-        if self.state.lock().may_read_near
-            && let Some(stored) = self.store.near().and_then(|near| near.get(tag))
+        // A migration begins with what the primary has: made of an older copy, it would undo what was changed since.
+        if let Some(stored) = self.copy(tag).await
+            && !self.is_outdated(&stored)
         {
-            return Ok((stored, None));
+            return Ok(Fetched { stored, cart: None, is_copy: true });
         }
-        let replica_from = self.state.lock().replica_from;
-        if let Some(revision_min) = replica_from
-            && let Some(stored) = self.store.read_session_from_replica(tag, revision_min).await
-        {
-            return Ok((stored, None));
+        Ok(Fetched { stored: self.store.read_session(tag).await?, cart: None, is_copy: false })
+    }
+
+    /// The session as the near cache or a replica has it, where that will do.
+    async fn copy(&self, tag: &Tag) -> Option<StoredSession> {
+        let (may_read_near, replica_from) = {
+            let state = self.state.lock();
+            (state.may_read_near, state.replica_from)
+        };
+        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag)) {
+            return Some(stored);
         }
-        Ok((self.store.read_session(tag).await?, None))
+        self.store.read_session_from_replica(tag, replica_from?).await
+    }
+
+    /// Whether its data is of an older version of the application.
+    fn is_outdated(&self, stored: &StoredSession) -> bool {
+        stored.revision.is_some() && stored.data_version.unwrap_or(0) < self.settings.migrations.version()
     }
 
     /// What a session of this layer begins with when this process makes it without being asked to.
@@ -109,6 +130,8 @@ impl UnitOfWork {
     }
 
     pub(super) async fn quarantine(&self, tag: &Tag, why: &StoreError) -> Result<(), StoreError> {
+        // A copy may still be of the record that is moved away.
+        self.state.lock().read_from_primary();
         self.store.quarantine(tag, Some(&self.unasked()), why).await
     }
 
@@ -149,10 +172,10 @@ impl UnitOfWork {
 
     /// Brings the application's data to the version of this process, once for all; `false`: others changed it meanwhile.
     async fn migrate(&self, tag: &Tag, stored: &mut StoredSession) -> Result<bool, StoreError> {
-        let (migrations, found) = (&self.settings.migrations, stored.data_version.unwrap_or(0));
-        if stored.revision.is_none() || found >= migrations.version() {
+        if !self.is_outdated(stored) {
             return Ok(true);
         }
+        let (migrations, found) = (&self.settings.migrations, stored.data_version.unwrap_or(0));
         let mut data = match decode(&stored.fields) {
             Err(error) => {
                 self.quarantine(tag, &error).await?;

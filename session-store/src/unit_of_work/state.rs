@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) sent: Option<Id>,
     pub(super) client: Client,
     pub(super) base: Base,
+    /// It is what a replica or the near cache had.
+    pub(super) base_is_copy: bool,
     pub(super) intent: Intent,
     /// The user to whom the next commit gives the session.
     pub(super) pending_owner: Option<PendingOwner>,
@@ -72,6 +74,7 @@ impl State {
             sent,
             client: Client::default(),
             base,
+            base_is_copy: false,
             intent: Intent::Keep,
             pending_owner: None,
             planned: None,
@@ -102,6 +105,12 @@ impl State {
         if let Base::Sent(id) = self.base {
             self.base = Base::Unread { id, tag: keys.session_tag(&id), owner: None };
         }
+    }
+
+    /// From now on only the primary of the store will do.
+    pub(super) fn read_from_primary(&mut self) {
+        self.may_read_near = false;
+        self.replica_from = None;
     }
 
     pub(super) fn wrote(&mut self, revision: u64) {
