@@ -328,7 +328,13 @@ impl CacheStoreBuilder {
     /// A visitor never sees less than what he has changed himself, on whichever replica of the application: with each change the client gets
     /// a second cookie, `…-seen`, with the revision of its session. For two seconds after it reads go to the primary; later a
     /// replica's answer counts if it has that revision, and the primary is asked otherwise. So it is when the replica has no such session, or
-    /// does not answer within a quarter of the deadline, and when there is no replica.
+    /// does not answer within a quarter of the deadline, and when there is no replica. A client without that cookie is read from the
+    /// primary, and gets the cookie with the answer.
+    ///
+    /// To switch it on while visitors are there takes two steps. First let every replica of the application run this version without the
+    /// setting: it takes the cookie away from a client whose session it changes. Then set it on one replica after another. Mixed with
+    /// versions that do not know the cookie, or with replicas that have other cookie settings, a change that one of those made may be
+    /// seen late. Switching it off is one step.
     ///
     /// What is changed on a WebSocket or while a body is sent brings no cookie, and may be seen later by as much as the replica is behind.
     /// So may what others have changed, and the end of a session by

@@ -93,9 +93,7 @@ where
         if is_safe && self.store.has_near() {
             unit.read_near();
         }
-        if self.store.reads_replicas() {
-            unit.came_with(Seen::find(request.headers(), &self.settings.seen_name), is_safe);
-        }
+        unit.came_with(Seen::find(request.headers(), &self.settings.seen_name), is_safe);
         let scope = RequestScope::new(session, unit);
         scope.give(request.extensions_mut());
         ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(scope), is_safe }

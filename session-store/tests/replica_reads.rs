@@ -135,14 +135,15 @@ async fn only_safe_reads_may_be_behind_and_none_where_it_matters() {
     let (app, _) = replica_of_app(&pair.url()).await;
     let mut browser = Browser::default();
     browser.post(&app, "/set/name/old").await;
+    let mut other = browser.aged();
     pair.until_in_step().await;
     pair.shut();
     browser.post(&app, "/set/name/new").await;
     // This is what is promised to nobody else but the visitor himself.
-    assert_eq!(browser.without_seen().get(&app, "/get/name").await, "old");
-    assert_eq!(browser.without_seen().get(&app, "/fresh").await, "new");
-    assert_eq!(browser.without_seen().post(&app, "/slow-set/0/name/newer").await, "new", "the value before, from the primary");
-    assert_eq!(browser.without_seen().get(&app, "/page").await, "-:0", "with a cart, the primary is read");
+    assert_eq!(other.get(&app, "/get/name").await, "old");
+    assert_eq!(other.get(&app, "/fresh").await, "new");
+    assert_eq!(other.post(&app, "/slow-set/0/name/newer").await, "new", "the value before, from the primary");
+    assert_eq!(other.get(&app, "/page").await, "-:0", "with a cart, the primary is read");
     // After a logout nothing is left of the cookies, and the primary knows that the session has ended.
     let before = browser.clone();
     browser.post(&app, "/logout").await;
@@ -150,6 +151,42 @@ async fn only_safe_reads_may_be_behind_and_none_where_it_matters() {
     assert_eq!(before.without_seen().get(&app, "/fresh").await, "");
     pair.open().await;
     assert_eq!(before.without_seen().get(&app, "/get/name").await, "-");
+}
+
+/// What was changed before replicas were read, or where they are not, has left nothing with the client that says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_sees_his_own_changes_while_reads_from_replicas_are_switched_on() {
+    let pair = Pair::start().await;
+    let (on, _) = replica_of_app(&pair.url()).await;
+    let (off, _) = replica_of_app(&format!("redis://127.0.0.1:{}", pair.primary.port)).await;
+    let mut browser = Browser::default();
+    browser.post(&off, "/set/name/old").await;
+    pair.until_in_step().await;
+    pair.shut();
+    browser.post(&off, "/set/name/new").await;
+    assert_eq!(browser.seen, "");
+    assert_eq!(browser.without_seen().get(&on, "/get/name").await, "new");
+    assert_eq!(Browser { seen: "__Host-id-seen=?".to_owned(), ..browser.clone() }.get(&on, "/get/name").await, "new");
+
+    // The first answer tells of what it shows; what asks nothing of the session brings no cookie.
+    browser.get(&on, "/get/name").await;
+    assert_eq!(browser.seen.rsplit_once('.').unwrap().0, "__Host-id-seen=2");
+    let told = browser.clone();
+    browser.get(&on, "/get/name").await;
+    browser.get(&off, "/get/name").await;
+    assert_eq!(browser.seen, told.seen);
+    let before = reads(&pair.replica).await;
+    assert_eq!(browser.aged().get(&on, "/get/name").await, "new");
+    assert_eq!(reads(&pair.replica).await, before + 1, "from now on the replica is asked");
+    pair.open().await;
+
+    // A change where replicas are not read.
+    pair.shut();
+    browser = browser.aged();
+    browser.post(&off, "/set/name/newest").await;
+    assert_eq!(browser.seen, "");
+    assert_eq!(browser.get(&on, "/get/name").await, "newest");
+    assert_eq!(browser.aged().get(&on, "/get/name").await, "newest");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -185,9 +185,16 @@ impl UnitOfWork {
 
     fn seen(&self, cookie: CookieChange) -> SeenChange {
         let state = self.state.lock();
-        match (cookie, &state.base, state.wrote) {
-            (CookieChange::Remove, ..) if state.sent_seen => SeenChange::Remove,
-            (CookieChange::Keep | CookieChange::Set { .. }, Base::Live(live), Some(revision)) if self.store.reads_replicas() => {
+        if matches!(cookie, CookieChange::Remove) {
+            return if state.sent_seen { SeenChange::Remove } else { SeenChange::Keep };
+        }
+        if !self.store.reads_replicas() {
+            // Others do, and must not take what this client has said for all that it has seen.
+            return if state.sent_seen && state.wrote.is_some() { SeenChange::Remove } else { SeenChange::Keep };
+        }
+        // A client that has not said what it has seen is told of what it is shown, so that its next reads may go to replicas.
+        match (&state.base, state.wrote.or(state.read_revision.filter(|_| !state.sent_seen))) {
+            (Base::Live(live), Some(revision)) => {
                 SeenChange::Set { seen: Seen::now(revision), policy: live.policy, kept_ms: state.kept_ms }
             }
             _ => SeenChange::Keep,

@@ -76,11 +76,12 @@ impl UnitOfWork {
         self.state.lock().may_read_near = true;
     }
 
-    /// The store has replicas: what the client says that it has seen, and whether the method is a safe one.
+    /// What the client says that it has seen, and whether the method is a safe one. A client that says nothing may have made changes
+    /// while replicas were not read, or while it could not be told: the primary is read.
     pub(crate) fn came_with(&self, seen: Option<Seen>, is_safe: bool) {
         let mut state = self.state.lock();
         state.sent_seen = seen.is_some();
-        state.replica_from = seen.unwrap_or_default().revision_min().filter(|_| is_safe);
+        state.replica_from = seen.filter(|_| is_safe && self.store.reads_replicas()).and_then(Seen::revision_min);
     }
 
     /// Only the primary of the store will do.

@@ -238,6 +238,7 @@ impl UnitOfWork {
                 state.extended = Some(policy);
             }
             state.keeps(stored.remaining_ms);
+            state.read_revision = stored.revision;
             Base::Live(Live {
                 id,
                 tag,

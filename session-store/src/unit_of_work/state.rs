@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) replica_from: Option<u64>,
     /// The client has said what it has seen.
     pub(super) sent_seen: bool,
+    /// The revision that the session had when it was read.
+    pub(super) read_revision: Option<u64>,
     /// The revision of this request's last commit.
     pub(super) wrote: Option<u64>,
     /// Whether anything was asked of the unit at all.
@@ -83,6 +85,7 @@ impl State {
             may_read_near: false,
             replica_from: None,
             sent_seen: false,
+            read_revision: None,
             wrote: None,
             touched: false,
             committed: false,
