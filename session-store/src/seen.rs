@@ -37,7 +37,10 @@ impl Seen {
     /// The revision that a replica must have; `None`: only the primary will do.
     pub(crate) fn revision_min(self) -> Option<u64> {
         let age = OffsetDateTime::now_utc().unix_timestamp().saturating_sub(self.at_seconds);
-        // A clock that is behind that of another replica of the application makes reads wait for longer, and none wrong.
+        // The time is of the clock of the replica that wrote. Where the reader's is behind that one, reads stay at the primary for longer.
+        // Where it is ahead, they stay for less: the clocks may differ by `PRIMARY_SECONDS` less the time by which answers overtake each
+        // other. Past that, a visitor whose answers came in another order may be shown the change before his last; the others may not,
+        // since a replica must have the revision in any case.
         (age > PRIMARY_SECONDS).then_some(self.revision)
     }
 }
