@@ -84,8 +84,16 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
         }
         let grows = ctx.config.maxmemory > 0 && plain.iter().any(|index| table::TABLE[*index].flags.has(Flags::DENYOOM));
         if plain.len() > 1 && !(grows && make_room(ctx).is_err()) {
-            next += run_plain(ctx, bytes, requests, next, &plain, reply);
-            continue;
+            let done = run_plain(ctx, bytes, requests, next, &plain, reply);
+            next += done;
+            if done > 0 {
+                continue;
+            }
+            // The role changed behind the look at the gate: the first is looked at by itself.
+            if is_postponed(ctx, requests.args(bytes, next)) {
+                break;
+            }
+            plain.truncate(1);
         }
         // One alone, or each for itself: those that need no more memory still run.
         for index in &plain {
@@ -112,7 +120,8 @@ fn plain_command(ctx: &Context<'_>, args: Args<'_>) -> Option<usize> {
     (is_plain && is_free && spec.check_arity(args).is_ok()).then_some(index)
 }
 
-/// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run.
+/// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run: none when
+/// this node follows another by now.
 fn run_plain(
     ctx: &mut Context<'_>,
     bytes: &[u8],
@@ -127,7 +136,6 @@ fn run_plain(
     let hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = names.map(|key| shared.keyspace.hashed(key)).collect();
     let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
     if keys.is_follower() {
-        // The role changed behind the look at the gate: each is looked at again.
         return 0;
     }
     keys.warm();

@@ -74,6 +74,7 @@ impl LogState {
         self.is_renewal_wanted.store(true, Ordering::Release);
     }
 
+    /// Whether what is on disk is other data still.
     pub(crate) fn is_renewal_wanted(&self) -> bool {
         self.is_renewal_wanted.load(Ordering::Acquire)
     }

@@ -124,6 +124,9 @@ pub(crate) struct Replication {
     last_ping_ms: AtomicU64,
     /// The stream's offset when replicas were last asked to confirm.
     asked_at: AtomicU64,
+    /// Held while the gate is set by what is so: what was read before a change is not to be told behind it. Locked before the other
+    /// mutexes.
+    judging: Mutex<()>,
 }
 
 impl Replication {
@@ -142,6 +145,7 @@ impl Replication {
             counters: Counters::default(),
             last_ping_ms: AtomicU64::new(now.unix_ms),
             asked_at: AtomicU64::new(0),
+            judging: Mutex::new(()),
         }
     }
 
@@ -360,6 +364,7 @@ impl Replication {
 
     /// Opens and closes the gate for what the role and the replicas allow.
     pub(crate) fn judge(&self, shared: &Shared, now: Now) {
+        let _one_at_a_time = self.judging.lock();
         let config: &Config = &shared.config();
         let is_replica = self.primary.lock().is_some();
         let gate = &shared.gate;
