@@ -43,6 +43,9 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(60);
 /// not known, and that is what a closed connection says.
 const BARRIER_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How often a connection whose request waits looks whether its client is still there.
+const GONE_LOOK: Duration = Duration::from_secs(1);
+
 /// Why a connection ends.
 enum End {
     /// The client closed, or the socket broke.
@@ -314,9 +317,23 @@ impl Connection {
             tokio::select! {
                 () = changed => {}
                 () = self.closing() => return Err(End::Ours),
+                () = self.gone() => return Err(End::Closed),
             }
         }
         Ok(())
+    }
+
+    /// Completes when the client has closed. What it sent before that stays unread, and hides it.
+    async fn gone(&self) {
+        loop {
+            time::sleep(GONE_LOOK).await;
+            let mut byte = [0];
+            let mut byte = ReadBuf::new(&mut byte);
+            let looked = poll_fn(|cx| Poll::Ready(self.stream.poll_peek(cx, &mut byte))).await;
+            if matches!(looked, Poll::Ready(Ok(0) | Err(_))) {
+                return;
+            }
+        }
     }
 
     /// Completes when this connection is to be closed.
