@@ -229,7 +229,7 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
     response
 }
 
-fn unavailable<B: From<&'static str>>() -> Response<B> {
+pub(crate) fn unavailable<B: From<&'static str>>() -> Response<B> {
     let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE);
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     response

@@ -5,7 +5,12 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use axum::{Router, body::Body, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    middleware::{Next, from_fn},
+    routing::get,
+};
 use cache_node::{Config, Node};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
@@ -294,6 +299,37 @@ async fn the_replicas_of_a_cluster_are_read() {
         until(PATIENCE, "all replicas are known", async || store.status().replicas.len() == 3).await;
         assert_eq!(store.status().nodes.len(), 3);
     }
+}
+
+/// A layer outside of `fresh_session` that reads the session, and one that changes it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_outside_of_fresh_session_is_read_again() {
+    let pair = Pair::start().await;
+    let (app, store) = replica_of_app(&pair.url()).await;
+    let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
+    let outer = async |session: Session, request: axum::extract::Request, next: Next| {
+        let found: Option<String> = session.get("name").await.unwrap();
+        assert_eq!(found.as_deref(), Some("old"), "the outer layer reads from the replica");
+        if request.uri().path().ends_with("changed") {
+            session.insert("seen_by", "outer").await.unwrap();
+        }
+        next.run(request).await
+    };
+    let routes = Router::new().route("/fresh", get(fresh)).route("/fresh/changed", get(fresh)).route_layer(fresh_session());
+    let read_before = routes.layer(from_fn(outer)).layer(SessionLayer::new(store));
+    let mut browser = Browser::default();
+    browser.post(&app, "/set/name/old").await;
+    pair.until_in_step().await;
+    pair.shut();
+    let mut other = browser.aged();
+    let mut third = other.clone();
+    browser.post(&app, "/set/name/new").await;
+    assert_eq!(other.get(&read_before, "/fresh").await, "new");
+    assert_eq!(other.get(&read_before, "/fresh/changed").await, "new");
+    assert_eq!(browser.get(&app, "/get/seen_by").await, "outer");
+    assert_eq!(browser.get(&app, "/get/name").await, "new");
+    browser.post(&app, "/logout").await;
+    assert_eq!(third.get(&read_before, "/fresh").await, "");
 }
 
 /// Made of what a replica has, a migration would undo what was changed since, and a sound session would be put in quarantine.

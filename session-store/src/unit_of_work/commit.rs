@@ -253,7 +253,6 @@ impl UnitOfWork {
             fields: Arc::clone(fields),
             fresh: false,
         });
-        state.base_is_copy = false;
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;

@@ -84,9 +84,11 @@ impl UnitOfWork {
         state.replica_from = seen.filter(|_| is_safe && self.store.reads_replicas()).and_then(Seen::revision_min);
     }
 
-    /// Only the primary of the store will do.
-    pub(crate) fn read_fresh(&self) {
-        self.state.lock().read_from_primary();
+    /// Only the primary of the store will do. Whether the handle has been given a copy already, which is to be read again.
+    pub(crate) fn read_fresh(&self) -> bool {
+        let mut state = self.state.lock();
+        state.read_from_primary();
+        state.base_is_copy && state.intent != Intent::End && matches!(state.base, Base::Live(_))
     }
 
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
@@ -168,7 +170,7 @@ impl SessionStore for UnitOfWork {
         let (mut record, mut tag, is_copy) = self.loaded_record(id);
         if is_copy && record.as_ref().is_err_and(StoreError::is_corrupt) {
             // The primary may have a record by now that can be read: only what it has itself is moved away.
-            self.read_fresh();
+            self.state.lock().read_from_primary();
             self.read(id, false).await?;
             (record, tag, _) = self.loaded_record(id);
         }

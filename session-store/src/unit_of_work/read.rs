@@ -7,7 +7,7 @@ use tower_sessions::session::Id;
 
 use super::{
     UnitOfWork,
-    state::{Base, Live, State},
+    state::{Base, Intent, Live, State},
 };
 use crate::{
     StoreError,
@@ -81,6 +81,38 @@ impl UnitOfWork {
             return Ok(());
         }
         Err(StoreError::Contended { attempts: READS_MAX })
+    }
+
+    /// Gives the handle what the primary has, after it was given a copy. What was changed since is saved first.
+    pub(crate) async fn read_again(&self) -> Result<(), StoreError> {
+        let Some(session) = self.attached() else {
+            return Ok(());
+        };
+        let is_due = {
+            let state = self.state.lock();
+            state.intent == Intent::Rotate || state.pending_owner.is_some()
+        };
+        if is_due || session.is_modified() {
+            self.save(&session).await?;
+        }
+        let policy = {
+            let mut state = self.state.lock();
+            let Base::Live(live) = &state.base else {
+                return Ok(());
+            };
+            let (id, tag, policy) = (live.id, live.tag, live.policy);
+            state.base = Base::Unread { id, tag, owner: None };
+            state.base_is_copy = false;
+            if !state.committed {
+                state.extended = None;
+            }
+            policy
+        };
+        if session.expiry() == Some(policy.expiry()) {
+            // The copy's, unless the primary has the same.
+            session.set_expiry(not_chosen(self.settings.expiry));
+        }
+        session.load().await.map_err(|error| StoreError::Unreadable { reason: error.to_string() })
     }
 
     async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<Fetched, StoreError> {
