@@ -247,7 +247,10 @@ fn fewer_replicas_than_there_are_is_no_order_to_remove_them() {
 #[test]
 fn a_primary_without_replicas_comes_back_with_its_log() {
     let cluster = Cluster::start(&["--replicas", "0"]);
-    assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    let mut client = cluster.connect();
+    assert_eq!(client.run("SET cart mugs"), Value::ok());
+    // In `async` the answer may come a moment before the log has the write.
+    assert_eq!(client.run("WAITAOF 1 0 10000"), Value::Array(vec![Value::Integer(1), Value::Integer(0)]));
     cluster.node("primary").signal("KILL");
     // The endpoint holds the connection until the node is back.
     wait_until("the data", || {
