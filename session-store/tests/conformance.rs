@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use session_store::{
-    SessionLayer,
+    CacheStore, SessionLayer,
     testing::{MemoryNode, Report, conformance, conformance_of_layer},
 };
-use support::{Server, each_backend, patient_store, server::Backend};
+use support::{Server, each_backend, gate::Pair, patient_store, server::Backend};
 use tower_sessions::{
     MemoryStore, SessionStore,
     session::{Id, Record},
@@ -55,6 +57,18 @@ async fn this_layer_passes_on_servers() {
         conformance_of_layer(replica).run().await.assert_all_passed();
     })
     .await;
+}
+
+/// Beside the session's cookie there is another one, with what the visitor has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn this_layer_passes_with_a_replica_to_read_from() {
+    let pair = Pair::start().await;
+    let replica = async |expiry| {
+        let patience = Duration::from_secs(5);
+        let store = CacheStore::builder(pair.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
+        SessionLayer::new(store).with_expiry(expiry)
+    };
+    conformance_of_layer(replica).run().await.assert_all_passed();
 }
 
 /// What is lost is what the layer of tower-sessions loses, of which the store is not asked.

@@ -239,7 +239,7 @@ where
 /// | `an_expiry_of_its_own_lasts` | `set_expiry` holds for later requests too |
 ///
 /// `replica` is called for each replica, and makes a layer of the same store with this expiry, whose cookie goes over plain HTTP or
-/// HTTPS as it likes.
+/// HTTPS as it likes. What it sets beside that cookie, after it, is sent back too; the same name twice in one answer is an error.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
