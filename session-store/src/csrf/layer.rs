@@ -40,8 +40,12 @@ const NO_SESSION: &str = "There is no session here: put session_store::SessionLa
 /// Refuses with 403 each request with an unsafe method that brings no token of its session, in the header [`CSRF_HEADER`](crate::CSRF_HEADER) or in
 /// the field [`CSRF_FIELD`](crate::CSRF_FIELD) of a form (`application/x-www-form-urlencoded`).
 ///
-/// It stands inside the [`SessionLayer`](crate::SessionLayer), which makes [`Csrf`] work too. A login (a new id of the session) makes
-/// all earlier tokens invalid. `SameSite=Lax`, the default of the cookie, stays worth its while: it is another wall, and no substitute.
+/// It stands inside the [`SessionLayer`](crate::SessionLayer), which makes [`Csrf`] work too. A login (a new id of the session) whose
+/// request passes through this layer, on an exempt path too, makes the tokens that it finds invalid. One that passes by leaves them good:
+/// have every route that logs in inside of this layer, and no layer that does so outside of it. A first token of the session that another
+/// request gets while the login is under way stays good as well.
+///
+/// `SameSite=Lax`, the default of the cookie, stays worth its while: it is another wall, and no substitute.
 ///
 /// The body of a form is read to look into it, up to [`form_bytes_max`](Self::form_bytes_max), and handed on; so the requests of the service below
 /// have a body that can be made of bytes, as axum's can.

@@ -65,7 +65,8 @@ impl Csrf {
         Self { session, came_with }
     }
 
-    /// A token for this page, another one each time. It is good as long as the session, and until the next login.
+    /// A token for this page, another one each time. It is good as long as the session, and until the next login that
+    /// passes through [`CsrfLayer`].
     ///
     /// A visitor without a session gets one, since the token is bound to it.
     ///
