@@ -80,9 +80,6 @@ pub(super) const WEBHOOK_END_MAX: Duration = Duration::from_secs(3);
 /// Receivers of webhooks.
 pub(super) const WEBHOOKS_MAX: usize = 8;
 
-/// How long a connection that found no place may take to be told so.
-pub(super) const REFUSAL_MAX: Duration = Duration::from_millis(100);
-
 /// Connections at once, on each endpoint.
 pub(super) const PROXY_CONNECTIONS_MAX: usize = 10_000;
 

@@ -2,7 +2,6 @@
 //!
 //! Across machines real Sentinels do this; there is no consensus here, because on one machine a process can be known to be dead.
 
-mod accept;
 mod announce;
 mod arguments;
 mod caller;

@@ -20,10 +20,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cluster::{
-    accept::{MAX_CLIENTS, accept},
-    limits::{CONNECT_MAX, PRIMARY_WAIT_MAX, PROXY_BUFFER_BYTES, PROXY_CONNECTIONS_MAX},
-    view::View,
+use crate::{
+    cluster::{
+        limits::{CONNECT_MAX, PRIMARY_WAIT_MAX, PROXY_BUFFER_BYTES, PROXY_CONNECTIONS_MAX},
+        view::View,
+    },
+    server::{
+        MAX_CLIENTS,
+        accept::{Places, accept},
+    },
 };
 
 /// Which node an endpoint leads to.
@@ -43,7 +48,7 @@ const RETRY_PERIOD: Duration = Duration::from_millis(20);
 /// Serves the endpoint until the task is aborted; its connections end with it.
 pub(super) async fn serve(listener: TcpListener, target: Target, view: watch::Receiver<Arc<View>>) {
     let turn = Arc::new(AtomicUsize::new(0));
-    accept(listener, PROXY_CONNECTIONS_MAX, MAX_CLIENTS, move |client, _| {
+    accept(listener, Places::new(PROXY_CONNECTIONS_MAX), MAX_CLIENTS, move |client, _| {
         let (view, turn) = (view.clone(), Arc::clone(&turn));
         async move {
             let passed = pass(client, target, view, &turn).await;

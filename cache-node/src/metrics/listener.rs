@@ -14,12 +14,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     runtime,
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{metrics::answer::Answers, node::Shared};
+use crate::{
+    metrics::answer::Answers,
+    node::Shared,
+    server::accept::{Places, accept},
+};
 
 /// Connections at once, on all addresses together; one more is closed at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -32,9 +35,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// How often it looks whether the node ends.
 const TICK: Duration = Duration::from_millis(50);
-
-/// Pause after a failed accept (no file descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves on bound, non-blocking `listeners` until the node ends.
 ///
@@ -60,10 +60,11 @@ pub(crate) fn start(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> io::Re
 
 async fn serve(shared: &Arc<Shared>, listeners: Vec<tokio::net::TcpListener>) {
     let answers = Answers::new(Arc::clone(shared));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(CONNECTIONS_MAX);
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept(listener, answers.clone(), Arc::clone(&places)));
+        let answers = answers.clone();
+        accepting.spawn(accept(listener, places.clone(), b"", move |client, _| answer(client, answers.clone())));
     }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,27 +73,7 @@ async fn serve(shared: &Arc<Shared>, listeners: Vec<tokio::net::TcpListener>) {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, answers: Answers, places: Arc<Semaphore>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((client, _)), Ok(place)) => {
-                connections.spawn(answer(client, answers.clone(), place));
-            }
-            (Ok(_), Err(_)) => {}
-            (Err(error), _) => {
-                tracing::warn!(%error, "cannot accept a connection for metrics");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn answer(client: TcpStream, answers: Answers, _place: OwnedSemaphorePermit) {
+async fn answer(client: TcpStream, answers: Answers) {
     let service = service_fn(move |request: Request<Incoming>| {
         let answers = answers.clone();
         async move { Ok::<_, Infallible>(answers.answer(&request).await) }

@@ -1,5 +1,7 @@
 //! Sockets: listeners, worker threads, connections. Nothing else in the node touches them.
 
+#[cfg(feature = "metrics")]
+pub(crate) mod accept;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod connection;
@@ -23,6 +25,9 @@ use crate::{
     persistence, replication,
     server::listener::Place,
 };
+
+#[cfg(feature = "cluster")]
+pub(crate) use worker::MAX_CLIENTS;
 
 /// A running node. Dropping it asks it to end and waits for its threads; [`Node::shutdown`] does the same from async code.
 ///

@@ -34,6 +34,9 @@ use crate::{
     stats::WorkerStats,
 };
 
+/// What a client is told that is one too many, in Redis's words.
+pub(crate) const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+
 /// Accepted connections that wait for a thread; beyond that the acceptor waits, and the kernel's backlog holds the rest.
 const HANDOVER_MAX: usize = 1024;
 
@@ -261,7 +264,7 @@ fn admit(worker: &Worker, stream: TcpStream, address: SocketAddr) -> Option<Acce
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         return Some(Accepted { stream, address, admission });
     } else {
-        b"-ERR max number of clients reached\r\n"
+        MAX_CLIENTS
     };
     shared.counters.rejected_connections.fetch_add(1, Ordering::Relaxed);
     // The socket's buffer is empty: this small write never waits. A client that has gone already does not matter.

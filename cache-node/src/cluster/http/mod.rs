@@ -11,12 +11,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::cluster::{
-    accept::accept,
-    limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_MAX},
-    operation::Desk,
-    token::Token,
-    webhook::Tallies,
+use crate::{
+    cluster::{
+        limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_MAX},
+        operation::Desk,
+        token::Token,
+        webhook::Tallies,
+    },
+    server::accept::{Places, accept},
 };
 
 /// What the HTTP port answers from.
@@ -42,7 +44,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncont
 
 /// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, http: Http) {
-    accept(listener, HTTP_CONNECTIONS_MAX, FULL, move |client, _| {
+    accept(listener, Places::new(HTTP_CONNECTIONS_MAX), FULL, move |client, _| {
         let http = http.clone();
         async move {
             let service = service_fn(move |request: Request<Incoming>| {

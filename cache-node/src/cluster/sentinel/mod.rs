@@ -18,13 +18,16 @@ use tokio::{
 
 use crate::{
     cluster::{
-        accept::{MAX_CLIENTS, accept},
         events::Event,
         limits::{SENTINEL_ARGUMENTS_MAX, SENTINEL_BULK_BYTES_MAX, SENTINEL_CONNECTIONS_MAX, SENTINEL_STALL_MAX},
         operation::Desk,
         sentinel::{answer::Session, channel::Messages},
     },
     protocol::{Limits, Reply, RequestParser},
+    server::{
+        MAX_CLIENTS,
+        accept::{Places, accept},
+    },
 };
 
 /// What the Sentinel port answers from.
@@ -39,7 +42,7 @@ const LIMITS: Limits = Limits { bulk_bytes_max: SENTINEL_BULK_BYTES_MAX, argumen
 
 /// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, sentinel: Sentinel) {
-    accept(listener, SENTINEL_CONNECTIONS_MAX, MAX_CLIENTS, move |client, peer| {
+    accept(listener, Places::new(SENTINEL_CONNECTIONS_MAX), MAX_CLIENTS, move |client, peer| {
         let sentinel = sentinel.clone();
         async move {
             if let Err(error) = converse(client, sentinel).await {

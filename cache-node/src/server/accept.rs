@@ -1,4 +1,4 @@
-//! The accept loop of every port of the controller.
+//! The accept loop of the ports beside the data: those of the controller, and `/metrics`.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,25 +10,32 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::cluster::limits::REFUSAL_MAX;
-
-/// What a Redis client is told that is one too many, in Redis's words.
-pub(super) const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+/// How long a connection that found no place may take to be told so.
+const REFUSAL_MAX: Duration = Duration::from_millis(100);
 
 /// Wait before the next accept when one failed: out of file descriptors, most likely, and a pause lets some close.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves each connection in a task of its own, at most `connections_max` at once, until the caller's task is aborted; the connections
-/// end with it. One that finds no place is told `full` and closed.
-pub(super) async fn accept<Served>(
+/// Room for so many connections at once; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub(crate) fn new(connections_max: usize) -> Places {
+        Places(Arc::new(Semaphore::new(connections_max)))
+    }
+}
+
+/// Serves each connection in a task of its own, as many at once as there are `places`, until the caller's task is aborted; the
+/// connections end with it. One that finds no place is told `full` and closed.
+pub(crate) async fn accept<Served>(
     listener: TcpListener,
-    connections_max: usize,
+    places: Places,
     full: &'static [u8],
     serve: impl Fn(TcpStream, SocketAddr) -> Served,
 ) where
     Served: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -36,7 +43,7 @@ pub(super) async fn accept<Served>(
             // Finished tasks are collected as they end, or the set would grow for ever.
             Some(_) = connections.join_next() => continue,
         };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
+        match (accepted, Arc::clone(&places.0).try_acquire_owned()) {
             (Ok((client, peer)), Ok(place)) => {
                 let served = serve(client, peer);
                 connections.spawn(async move {
@@ -62,13 +69,13 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    use super::accept;
+    use super::{Places, accept};
 
     #[tokio::test]
     async fn one_too_many_is_told_so_and_takes_the_place_of_one_that_left() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(accept(listener, 1, b"full", |mut client, _| async move {
+        tokio::spawn(accept(listener, Places::new(1), b"full", |mut client, _| async move {
             client.write_all(b"in").await.unwrap();
             let left = client.read(&mut [0]).await;
             drop(left);
