@@ -10,22 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_node::{Config, Node};
-use support::{Value, Wire, http, process::Binary, wait_until};
+use support::{Value, Wire, http, process::Binary, wait_until, watched};
 
 const PAGE: &str = include_str!("../watching/metrics.md");
 const OPEN_METRICS: &str = "Accept: application/openmetrics-text; version=1.0.0";
-
-fn watched(directives: &[(&str, &str)]) -> (Node, SocketAddr) {
-    let mut config = Config::for_test();
-    config.metrics_port = Some(0);
-    for (name, value) in directives {
-        config.set(name, &[value]).unwrap();
-    }
-    let node = Node::start(config).unwrap();
-    let address = node.metrics_addr().unwrap();
-    (node, address)
-}
 
 /// Values by series, as `name{labels}` is written, with the labels in order.
 fn series(text: &str) -> BTreeMap<String, f64> {

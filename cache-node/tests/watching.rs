@@ -5,16 +5,14 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use cache_node::{Config, Node};
 use serde_json::Value as Json;
 use support::{
     Cluster, Value, Wire, http,
     prometheus::{Prometheus, promtool},
-    wait_until,
+    wait_until, watched,
 };
 
 fn file(name: &str) -> PathBuf {
@@ -23,17 +21,6 @@ fn file(name: &str) -> PathBuf {
 
 fn text(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap()
-}
-
-fn watched(directives: &[(&str, &str)]) -> (Node, SocketAddr) {
-    let mut config = Config::for_test();
-    config.metrics_port = Some(0);
-    for (name, value) in directives {
-        config.set(name, &[value]).unwrap();
-    }
-    let node = Node::start(config).unwrap();
-    let address = node.metrics_addr().unwrap();
-    (node, address)
 }
 
 /// The names of metrics in a text of `/metrics`, those of families included.

@@ -21,7 +21,12 @@ pub use redis_server::RedisServer;
 pub use value::Value;
 pub use wire::Wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use cache_node::{Config, Node};
 
 /// How long a test waits for something that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,6 +38,18 @@ pub fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A node of this process with a port for its metrics, and where that is.
+pub fn watched(directives: &[(&str, &str)]) -> (Node, SocketAddr) {
+    let mut config = Config::for_test();
+    config.metrics_port = Some(0);
+    for (name, value) in directives {
+        config.set(name, &[value]).unwrap();
+    }
+    let node = Node::start(config).unwrap();
+    let address = node.metrics_addr().unwrap();
+    (node, address)
 }
 
 /// Splits a line into arguments as redis-cli does: blanks separate, `"…"` knows `\n \r \t \\ \" \xHH`.

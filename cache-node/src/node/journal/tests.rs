@@ -43,6 +43,17 @@ impl Fixture {
         self.node.shared()
     }
 
+    /// Has writes wait for a log, which nobody brings to disk.
+    fn promises_disk(&self) -> Arc<Shared> {
+        let shared = Arc::clone(self.shared());
+        let keys = shared.keyspace.lock_all(0, now(), &*shared);
+        let begins_at = shared.journal.open_log();
+        shared.journal.barrier.follow_log(Some(begins_at));
+        shared.journal.barrier.promise(Durability::Disk);
+        drop(keys);
+        shared
+    }
+
     /// Sends lines as inline commands in one go and waits for all replies; gives what the stream grew by.
     fn stream_of(&mut self, lines: &[&str]) -> String {
         let text = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>() + "ECHO the-end\r\n";
@@ -228,12 +239,7 @@ fn an_applied_stream_leads_to_the_same_keys_and_expires_nothing_by_itself() {
 #[test]
 fn replies_of_a_batch_that_wrote_wait_until_it_is_safe_and_others_do_not() {
     let mut fixture = Fixture::new();
-    let shared = Arc::clone(fixture.shared());
-    let keys = shared.keyspace.lock_all(0, now(), &*shared);
-    let begins_at = shared.journal.open_log();
-    shared.journal.barrier.follow_log(Some(begins_at));
-    shared.journal.barrier.promise(Durability::Disk);
-    drop(keys);
+    let shared = fixture.promises_disk();
     let mut reader = TcpStream::connect(fixture.node.addr()).expect("it listens");
     fixture.stream.write_all(b"SET k v\r\nGET k\r\n").expect("the node reads");
     fixture.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a time above zero");
@@ -251,12 +257,7 @@ fn replies_of_a_batch_that_wrote_wait_until_it_is_safe_and_others_do_not() {
 #[test]
 fn a_write_that_finds_its_change_made_waits_for_the_one_that_made_it() {
     let mut fixture = Fixture::new();
-    let shared = Arc::clone(fixture.shared());
-    let keys = shared.keyspace.lock_all(0, now(), &*shared);
-    let begins_at = shared.journal.open_log();
-    shared.journal.barrier.follow_log(Some(begins_at));
-    shared.journal.barrier.promise(Durability::Disk);
-    drop(keys);
+    let shared = fixture.promises_disk();
     fixture.stream.write_all(b"SADD s a\r\n").expect("the node reads");
     fixture.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a time above zero");
     let mut reply = [0; 64];
