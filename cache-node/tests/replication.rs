@@ -1,4 +1,4 @@
-//! Replication between nodes and real Redis servers in both directions: under load, over broken links, through chains and promotions.
+//! Replication between nodes and real Redis and Valkey servers in both directions: under load, over broken links, through chains and promotions.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -174,18 +174,37 @@ fn redis_replicates_from_a_node_by_a_file() {
     replicates_under_load(Kind::Node, Kind::Redis, [&["--repl-diskless-sync", "no"], &["--repl-diskless-load", "disabled"]]);
 }
 
+/// Where both sides can, Valkey sends a snapshot and the stream over two connections: a node takes one, and so does a Valkey from a node.
+const TWO_CHANNELS: &[&str] = &["--dual-channel-replication-enabled", "yes"];
+
+#[test]
+fn a_node_replicates_from_valkey() {
+    replicates_under_load(Kind::Valkey, Kind::Node, [TWO_CHANNELS, &[]]);
+}
+
+#[test]
+fn valkey_replicates_from_a_node() {
+    replicates_under_load(Kind::Node, Kind::Valkey, [&[], TWO_CHANNELS]);
+}
+
 #[test]
 fn a_node_replicates_from_a_node() {
     replicates_under_load(Kind::Node, Kind::Node, [&[], &[]]);
     replicates_under_load(Kind::Node, Kind::Node, [&["--repl-diskless-sync", "no"], &[]]);
 }
 
-/// redis → node → redis and node; then the node in the middle is promoted.
+/// From one server into a node, and out of it into the other one.
 #[test]
 fn chains_hand_the_stream_on_and_a_promotion_keeps_it() {
-    let first = Server::start(Kind::Redis, &[]);
+    hands_the_stream_on(Kind::Redis, Kind::Valkey);
+    hands_the_stream_on(Kind::Valkey, Kind::Redis);
+}
+
+/// `first` → node → `last` and node; then the node in the middle is promoted.
+fn hands_the_stream_on(first: Kind, last: Kind) {
+    let first = Server::start(first, &[]);
     let middle = Server::start(Kind::Node, &[]);
-    let lasts = [Server::start(Kind::Redis, &[]), Server::start(Kind::Node, &[])];
+    let lasts = [Server::start(last, &[]), Server::start(Kind::Node, &[])];
     let writer = Writer::start(first.address(), 5);
     middle.follow(&first);
     middle.wait_for_link();
@@ -553,10 +572,15 @@ fn half_a_primary(closes: bool) -> SocketAddr {
 /// A real primary has commands that a node does not have, also within transactions: the replica's log must be one that can be loaded.
 #[test]
 fn what_a_transaction_publishes_is_in_no_ones_way() {
+    what_a_primary_publishes_is_in_no_ones_way(Kind::Redis);
+    what_a_primary_publishes_is_in_no_ones_way(Kind::Valkey);
+}
+
+fn what_a_primary_publishes_is_in_no_ones_way(primary: Kind) {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().to_str().unwrap();
     let arguments = ["--port", "0", "--dir", dir, "--appendonly", "yes"];
-    let primary = Server::start(Kind::Redis, &[]);
+    let primary = Server::start(primary, &[]);
     let mut node = Binary::start(&arguments);
     let port = primary.address().port();
     assert_eq!(Wire::connect(node.address).run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());

@@ -107,7 +107,7 @@ fn replica_goes_on(primary: Kind, kept: &[&str]) {
 #[test]
 fn a_replica_goes_on_from_its_snapshot() {
     replica_goes_on(Kind::Node, SNAPSHOT);
-    replica_goes_on(Kind::Redis, SNAPSHOT);
+    replica_goes_on(Kind::Valkey, SNAPSHOT);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn primary_goes_on(kept: &[&str]) {
     let folder = TempDir::new().unwrap();
     let port = free_port();
     let mut primary = node(folder.path(), port, kept);
-    let replicas = [Kind::Node, Kind::Redis].map(|kind| Server::start(kind, &[]));
+    let replicas = [Kind::Node, Kind::Redis, Kind::Valkey].map(|kind| Server::start(kind, &[]));
     for replica in &replicas {
         assert_eq!(replica.wire().run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());
         replica.wait_for_link();
@@ -129,7 +129,7 @@ fn primary_goes_on(kept: &[&str]) {
         write(primary.address, round);
         let mut wire = Wire::connect(primary.address);
         assert_eq!(wire.run("SET passing 1 PX 200"), Value::ok());
-        assert_eq!(wire.run("WAIT 2 10000"), Value::Integer(2));
+        assert_eq!(wire.run("WAIT 3 10000"), Value::Integer(3));
         let before = info(&mut wire, "master_replid");
         // Written last, and not waited for.
         let text = "x".repeat(200_000);
@@ -150,7 +150,7 @@ fn primary_goes_on(kept: &[&str]) {
         }
         assert_eq!(
             (number(primary.address, "sync_full"), number(primary.address, "sync_partial_ok")),
-            (0, 2),
+            (0, 3),
             "{}",
             primary.errors()
         );
@@ -219,7 +219,13 @@ fn a_log_that_went_on_without_its_stream_is_not_gone_on_with() {
 /// A replica that begins with a copy of a snapshot is spared another one, whichever server wrote it and whichever reads it.
 #[test]
 fn a_copied_snapshot_is_gone_on_with_by_either_server() {
-    for (wrote, reads) in [(Kind::Node, Kind::Redis), (Kind::Redis, Kind::Node), (Kind::Node, Kind::Node)] {
+    for (wrote, reads) in [
+        (Kind::Node, Kind::Redis),
+        (Kind::Node, Kind::Valkey),
+        (Kind::Redis, Kind::Node),
+        (Kind::Valkey, Kind::Node),
+        (Kind::Node, Kind::Node),
+    ] {
         let kept = TempDir::new().unwrap();
         let primary = Server::start(wrote, &["--dir", kept.path().to_str().unwrap()]);
         // The stream begins with the first one who follows it.

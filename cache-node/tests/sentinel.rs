@@ -1,4 +1,4 @@
-//! Real Sentinels over nodes that know nothing of them: a manual failover, a killed primary, its return, and no acknowledged write lost.
+//! Real Sentinels, of Redis and of Valkey, over nodes that know nothing of them: a manual failover, a killed primary, its return, and no acknowledged write lost.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -14,7 +14,7 @@ use std::{
 };
 
 use support::{
-    Value, Wire,
+    Engine, Value, Wire,
     content::info,
     process::Binary,
     sentinel::{Directory, Sentinel, Shopper, wait_until},
@@ -27,17 +27,17 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn start_sentinel(folder: &Path, primary: SocketAddr) -> Sentinel {
+fn start_sentinel(engine: Engine, folder: &Path, primary: SocketAddr) -> Sentinel {
     let port = free_port();
     let file = folder.join(format!("sentinel-{port}.conf"));
     let text = format!(
         "port {port}\nbind 127.0.0.1\ndir {}\nprotected-mode no\nsentinel monitor {NAME} 127.0.0.1 {} 2\n\
-         sentinel down-after-milliseconds {NAME} 1500\nsentinel failover-timeout {NAME} 10000\nsentinel parallel-syncs {NAME} 2\n",
+         sentinel down-after-milliseconds {NAME} 1500\nsentinel failover-timeout {NAME} 6000\nsentinel parallel-syncs {NAME} 2\n",
         folder.display(),
         primary.port()
     );
     fs::write(&file, text).unwrap();
-    Sentinel::start(Command::new("redis-sentinel"), &file, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), NAME)
+    Sentinel::start(Command::new(engine.program("sentinel")), &file, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), NAME)
 }
 
 /// Three nodes with configuration files, and three Sentinels.
@@ -50,7 +50,7 @@ struct Shop {
 }
 
 impl Shop {
-    fn start(more: &str) -> Shop {
+    fn start(engine: Engine, more: &str) -> Shop {
         let folder = TempDir::new().unwrap();
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let mut shop =
@@ -68,7 +68,7 @@ impl Shop {
             wait_until("the link is up", || info(&mut wire, "master_link_status") == "up");
         }
         let primary = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[0]));
-        shop.sentinels = (0..3).map(|_| start_sentinel(shop._folder.path(), primary)).collect();
+        shop.sentinels = (0..3).map(|_| start_sentinel(engine, shop._folder.path(), primary)).collect();
         shop.wait_for_sentinels();
         shop
     }
@@ -114,35 +114,53 @@ impl Shop {
     }
 }
 
+/// What happens to a primary.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// A Sentinel is told to fail over.
+    Retired,
+    /// It is killed, and comes back as a replica.
+    Killed,
+}
+
 #[test]
-fn three_sentinels_fail_over_by_hand_and_after_a_crash_and_no_acknowledged_write_is_lost() {
-    let mut shop = Shop::start("durability sync\nsync-replicas all\n");
+fn sentinels_of_redis_fail_over_by_hand_and_after_a_crash_and_no_acknowledged_write_is_lost() {
+    fail_over(Engine::Redis, [Fate::Retired, Fate::Killed]);
+}
+
+#[test]
+fn sentinels_of_valkey_fail_over_after_a_crash_and_by_hand_and_no_acknowledged_write_is_lost() {
+    fail_over(Engine::Valkey, [Fate::Killed, Fate::Retired]);
+}
+
+fn fail_over(engine: Engine, fates: [Fate; 2]) {
+    let mut shop = Shop::start(engine, "durability sync\nsync-replicas all\n");
     let addresses: Vec<SocketAddr> = shop.sentinels.iter().map(|sentinel| sentinel.address).collect();
     let directory = Directory { sentinels: addresses, name: NAME, password: None };
     let shoppers: Vec<Shopper> =
         (0..4).map(|number| Shopper::start(&format!("cart-{number}"), directory.clone(), || {})).collect();
-    // Told to.
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!(shop.sentinels[0].run("SENTINEL FAILOVER shop"), Value::ok());
-    let first = shop.wait_for_other_primary(0);
-    shop.wait_for_replicas(first, 2);
-    shop.wait_for_sentinels();
-    let written = fs::read_to_string(&shop.files[first]).unwrap();
-    assert!(written.starts_with("# Node ") && !written.contains("replicaof"), "{written}");
-    assert!(fs::read_to_string(&shop.files[0]).unwrap().contains(&format!("replicaof 127.0.0.1 {}", shop.ports[first])));
-    // Killed, twice: the old primary comes back as a replica.
-    let mut primary = first;
-    for _ in 0..2 {
+    let mut primary = 0;
+    for fate in fates {
         thread::sleep(Duration::from_secs(1));
-        shop.nodes[primary] = None;
+        match fate {
+            // Soon after another failover there is none: it is asked for again.
+            Fate::Retired => wait_until("it is taken", || shop.sentinels[0].run("SENTINEL FAILOVER shop") == Value::ok()),
+            Fate::Killed => shop.nodes[primary] = None,
+        }
         let next = shop.wait_for_other_primary(primary);
-        shop.start_node(primary);
+        if fate == Fate::Killed {
+            shop.start_node(primary);
+        }
         shop.wait_for_replicas(next, 2);
         let mut old = shop.wire(primary);
         assert_eq!(info(&mut old, "role"), "slave");
         assert!(old.run("SET key value").is_error("READONLY"));
-        primary = next;
         shop.wait_for_sentinels();
+        let written = fs::read_to_string(&shop.files[next]).unwrap();
+        assert!(written.starts_with("# Node ") && !written.contains("replicaof"), "{written}");
+        let written = fs::read_to_string(&shop.files[primary]).unwrap();
+        assert!(written.contains(&format!("replicaof 127.0.0.1 {}", shop.ports[next])), "{written}");
+        primary = next;
     }
     thread::sleep(Duration::from_secs(1));
     let mut wire = shop.wire(primary);

@@ -1,4 +1,4 @@
-//! Snapshots: between a node and a real Redis in both directions, at one point in time while clients write, and past every accident.
+//! Snapshots: between a node and a real Redis or Valkey in both directions, at one point in time while clients write, and past every accident.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -17,7 +17,7 @@ use std::{
 };
 
 use support::{
-    RedisServer, Value, Wire,
+    Engine, RedisServer, Value, Wire,
     content::{Content, assert_same, info},
     process::Binary,
     wait_until,
@@ -76,27 +76,58 @@ fn node(folder: &Path, more: &[&str]) -> Binary {
 }
 
 #[test]
-fn what_redis_saved_is_loaded_in_every_form_that_it_writes() {
+fn what_redis_or_valkey_saved_is_loaded_in_every_form_that_it_writes() {
     // The second and third keep everything large and nothing compressed; the fourth tells what was used when.
-    for directives in [
-        &[][..],
+    const FORMS: [&[&str]; 5] = [
+        &[],
         &["--hash-max-listpack-entries", "0", "--set-max-intset-entries", "0", "--zset-max-listpack-entries", "0"],
         &["--rdbcompression", "no", "--list-max-listpack-size", "3", "--list-compress-depth", "1"],
         &["--maxmemory-policy", "allkeys-lfu", "--rdbchecksum", "no"],
         &["--maxmemory-policy", "allkeys-lru", "--maxmemory", "1gb"],
-    ] {
+    ];
+    // Small sets are packed as well there, unless they may not.
+    let of_valkey: &[&str] = &["--set-max-listpack-entries", "0"];
+    let forms = Engine::ALL.iter().flat_map(|engine| FORMS.map(|form| (*engine, form)));
+    for (engine, form) in forms.chain([(Engine::Valkey, of_valkey)]) {
         let folder = TempDir::new().unwrap();
-        let redis = RedisServer::start_with(&[&["--dir", folder.path().to_str().unwrap()], directives].concat());
-        fill(redis.address);
-        assert_eq!(Wire::connect(redis.address).run("SAVE"), Value::ok());
-        let expected = content(redis.address);
-        drop(redis);
-        assert_same("loaded", &expected, &content(node(folder.path(), &[]).address));
+        let server = RedisServer::start_of(engine, &[&["--dir", folder.path().to_str().unwrap()], form].concat());
+        fill(server.address);
+        let mut wire = Wire::connect(server.address);
+        // Libraries stand in the file too, and a node passes them over.
+        let library = "#!lua name=library\n redis.register_function('f', function() return 1 end)";
+        assert_eq!(wire.call(&["FUNCTION", "LOAD", library]), Value::bulk("library"));
+        assert_eq!(wire.run("SAVE"), Value::ok());
+        let expected = content(server.address);
+        drop(server);
+        assert_same(&format!("{engine:?} {form:?}"), &expected, &content(node(folder.path(), &[]).address));
     }
 }
 
+/// Before the keys of each slot of a cluster stands how many they are.
 #[test]
-fn what_a_node_saved_is_loaded_by_redis_and_by_itself() {
+fn what_a_node_of_a_valkey_cluster_saved_is_loaded() {
+    const SLOT_INFO: u8 = 244;
+    let folder = TempDir::new().unwrap();
+    let bus_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let directives = ["--dir", folder.path().to_str().unwrap(), "--cluster-enabled", "yes", "--cluster-port", &bus_port];
+    let valkey = RedisServer::start_of(Engine::Valkey, &directives);
+    let mut wire = Wire::connect(valkey.address);
+    assert_eq!(wire.run("CLUSTER ADDSLOTSRANGE 0 16383"), Value::ok());
+    wait_until("the cluster is whole", || wire.run("CLUSTER INFO").text().contains("cluster_state:ok"));
+    for number in 0..500 {
+        assert_eq!(wire.run(&format!("SET string:{number} {number} EX 100000")), Value::ok());
+        assert_eq!(wire.run(&format!("HSET hash:{number} field {number}")), Value::Integer(1));
+    }
+    let expected = support::content::content(&mut wire, 1);
+    assert_eq!(wire.run("SAVE"), Value::ok());
+    drop(valkey);
+    let slots = fs::read(folder.path().join("dump.rdb")).unwrap().iter().filter(|byte| **byte == SLOT_INFO).count();
+    assert!(slots > 700, "{slots} slots are told");
+    assert_same("loaded", &expected, &content(node(folder.path(), &[]).address));
+}
+
+#[test]
+fn what_a_node_saved_is_loaded_by_redis_and_valkey_and_by_itself() {
     for more in [&[][..], &["--rdbcompression", "no", "--rdbchecksum", "no"], &["--maxmemory-policy", "allkeys-lfu"]] {
         let folder = TempDir::new().unwrap();
         let saving = node(folder.path(), more);
@@ -105,35 +136,40 @@ fn what_a_node_saved_is_loaded_by_redis_and_by_itself() {
         let expected = content(saving.address);
         drop(saving);
         let file = folder.path().join("dump.rdb");
-        let checked = Command::new("redis-check-rdb").arg(&file).output().unwrap();
-        let words = String::from_utf8_lossy(&checked.stdout).into_owned();
-        assert!(checked.status.success() && words.contains("RDB looks OK"), "{words}");
-        assert_same("loaded", &expected, &content(RedisServer::start_with(&["--dir", folder.path().to_str().unwrap()]).address));
-        assert_same("loaded", &expected, &content(node(folder.path(), &[]).address));
+        for engine in Engine::ALL {
+            let checked = Command::new(engine.program("check-rdb")).arg(&file).output().unwrap();
+            let words = String::from_utf8_lossy(&checked.stdout).into_owned();
+            assert!(checked.status.success() && words.contains("RDB looks OK"), "{engine:?}: {words}");
+            let server = RedisServer::start_of(engine, &["--dir", folder.path().to_str().unwrap()]);
+            assert_same(&format!("{engine:?}"), &expected, &content(server.address));
+        }
+        assert_same("the node", &expected, &content(node(folder.path(), &[]).address));
     }
 }
 
 /// DUMP and RESTORE speak the same format.
 #[test]
-fn values_move_between_redis_and_a_node() {
-    let folder = TempDir::new().unwrap();
-    let (node, redis) = (node(folder.path(), &[]), RedisServer::start());
-    fill(redis.address);
-    let (mut from, mut to) = (Wire::connect(redis.address), Wire::connect(node.address));
-    for round in 0..2 {
-        for key in ["plain", "number", "hash", "set", "set:integers", "list", "zset", "binary", "long"] {
-            let Value::Bulk(dump) = from.run(&format!("DUMP {key}")) else { panic!("{key} is there") };
-            let name = format!("{key}-{round}");
-            assert_eq!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]), Value::ok(), "{name}");
-            assert!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]).is_error("BUSYKEY"));
-            let Value::Bulk(dump) = to.run(&format!("DUMP {name}")) else { panic!("{name} is there") };
-            assert_eq!(from.call(&[b"RESTORE", key.as_bytes(), b"5000", &dump, b"REPLACE"]), Value::ok(), "{name}");
-            assert!(from.run(&format!("PTTL {key}")).integer() > 0);
+fn values_move_between_redis_or_valkey_and_a_node() {
+    for engine in Engine::ALL {
+        let folder = TempDir::new().unwrap();
+        let (node, server) = (node(folder.path(), &[]), RedisServer::start_of(engine, &["--dir", "/tmp"]));
+        fill(server.address);
+        let (mut from, mut to) = (Wire::connect(server.address), Wire::connect(node.address));
+        for round in 0..2 {
+            for key in ["plain", "number", "hash", "set", "set:integers", "list", "zset", "binary", "long"] {
+                let Value::Bulk(dump) = from.run(&format!("DUMP {key}")) else { panic!("{key} is there") };
+                let name = format!("{key}-{round}");
+                assert_eq!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]), Value::ok(), "{name}");
+                assert!(to.call(&[b"RESTORE", name.as_bytes(), b"0", &dump]).is_error("BUSYKEY"));
+                let Value::Bulk(dump) = to.run(&format!("DUMP {name}")) else { panic!("{name} is there") };
+                assert_eq!(from.call(&[b"RESTORE", key.as_bytes(), b"5000", &dump, b"REPLACE"]), Value::ok(), "{name}");
+                assert!(from.run(&format!("PTTL {key}")).integer() > 0);
+            }
         }
+        assert_eq!(to.run("ZRANGE zset-1 0 -1 WITHSCORES").elements().len(), 12);
+        assert!(to.run("RESTORE other 0 nonsense").is_error("ERR"));
+        assert!(to.run("RESTORE other -1 nonsense").is_error("ERR"));
     }
-    assert_eq!(to.run("ZRANGE zset-1 0 -1 WITHSCORES").elements().len(), 12);
-    assert!(to.run("RESTORE other 0 nonsense").is_error("ERR"));
-    assert!(to.run("RESTORE other -1 nonsense").is_error("ERR"));
 }
 
 /// Pairs of counters change together; a snapshot that is no single point in time has pairs that differ.
@@ -368,7 +404,7 @@ fn rules_add_up_and_config_set_replaces_them() {
         let path = folder.path().join("node.conf");
         fs::write(&path, file).unwrap();
         let path = path.to_str().unwrap();
-        let redis = RedisServer::start_by(&[path], &[&["--dir", "/tmp"], options].concat());
+        let redis = RedisServer::start_by(Engine::Redis, &[path], &[&["--dir", "/tmp"], options].concat());
         let node = Binary::start(&[&[path, "--port", "0", "--dir", folder.path().to_str().unwrap()], options].concat());
         for address in [redis.address, node.address] {
             let mut wire = Wire::connect(address);

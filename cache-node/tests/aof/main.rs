@@ -1,4 +1,4 @@
-//! The append-only log: what is acknowledged is there after any end, and a real Redis reads the same files.
+//! The append-only log: what is acknowledged is there after any end, and a real Redis or Valkey reads the same files.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod damage;
@@ -19,7 +19,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use support::{
-    RedisServer, Value, Wire,
+    Engine, RedisServer, Value, Wire,
     content::{Content, assert_same, content},
     process::Binary,
     random,
@@ -49,11 +49,22 @@ fn node(dir: &Path, more: &[&str]) -> Binary {
     Binary::start(&[&arguments[..], more].concat())
 }
 
-fn redis(dir: &Path) -> RedisServer {
-    let redis = RedisServer::start_with(&["--dir", text(dir), "--appendonly", "yes", "--save", ""]);
-    let mut wire = Wire::connect(redis.address);
-    support::wait_until("redis-server loads", || !wire.run("PING").is_error("LOADING"));
-    redis
+/// A real server that has loaded the log in `dir`, and goes on with it.
+fn loaded_by(engine: Engine, dir: &Path) -> RedisServer {
+    let server = RedisServer::start_of(engine, &["--dir", text(dir), "--appendonly", "yes", "--save", ""]);
+    let mut wire = Wire::connect(server.address);
+    support::wait_until("the log is loaded", || !wire.run("PING").is_error("LOADING"));
+    server
+}
+
+/// Both real servers find `expected` in a copy of the log in `dir`.
+fn assert_loaded_by_all(what: &str, dir: &Path, expected: &Content) {
+    for engine in Engine::ALL {
+        let other = folder();
+        copy(dir, other.path());
+        let server = loaded_by(engine, other.path());
+        assert_same(&format!("{what}, {engine:?}"), expected, &content(&mut Wire::connect(server.address), DATABASES));
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -87,9 +98,9 @@ fn settled(wire: &mut Wire) -> Content {
 }
 
 #[test]
-fn what_the_log_holds_is_what_the_node_held_and_a_real_redis_agrees() {
+fn what_the_log_holds_is_what_the_node_held_and_real_servers_agree() {
     for seed in 1..=6 {
-        let (dir, other) = (folder(), folder());
+        let dir = folder();
         let expected = {
             let mut node = node(dir.path(), &["--appendfsync", "always"]);
             let mut wires = [Wire::connect(node.address), Wire::connect(node.address)];
@@ -99,22 +110,20 @@ fn what_the_log_holds_is_what_the_node_held_and_a_real_redis_agrees() {
             expected
         };
         assert!(expected.len() >= 8, "{expected:?}");
-        copy(dir.path(), other.path());
+        assert_loaded_by_all(&format!("seed {seed}"), dir.path(), &expected);
         let again = node(dir.path(), &[]);
         assert_same(&format!("seed {seed}, the node"), &expected, &content(&mut Wire::connect(again.address), DATABASES));
-        let redis = redis(other.path());
-        assert_same(&format!("seed {seed}, redis-server"), &expected, &content(&mut Wire::connect(redis.address), DATABASES));
     }
 }
 
 #[test]
-fn a_log_that_a_real_redis_wrote_is_loaded_and_goes_on() {
-    for preamble in ["no", "yes"] {
+fn a_log_that_a_real_server_wrote_is_loaded_and_goes_on() {
+    for (engine, preamble) in Engine::ALL.iter().flat_map(|engine| ["no", "yes"].map(|preamble| (*engine, preamble))) {
         let dir = folder();
         let expected = {
-            let redis =
-                RedisServer::start_with(&["--dir", text(dir.path()), "--appendonly", "yes", "--aof-use-rdb-preamble", preamble]);
-            let mut wires = [Wire::connect(redis.address), Wire::connect(redis.address)];
+            let directives = ["--dir", text(dir.path()), "--appendonly", "yes", "--aof-use-rdb-preamble", preamble];
+            let server = RedisServer::start_of(engine, &directives);
+            let mut wires = [Wire::connect(server.address), Wire::connect(server.address)];
             fill(&mut wires, 11, 1_500);
             assert!(!wires[0].run("BGREWRITEAOF").is_error("ERR"));
             support::wait_until("the rewrite", || {
@@ -127,14 +136,14 @@ fn a_log_that_a_real_redis_wrote_is_loaded_and_goes_on() {
         let expected_after = {
             let mut node = node(dir.path(), &[]);
             let mut wires = [Wire::connect(node.address)];
-            assert_same(&format!("preamble {preamble}"), &expected, &content(&mut wires[0], DATABASES));
+            assert_same(&format!("{engine:?}, preamble {preamble}"), &expected, &content(&mut wires[0], DATABASES));
             fill(&mut wires, 13, 500);
             let after = settled(&mut wires[0]);
             assert!(node.end_by("TERM").success());
             after
         };
-        let redis = redis(dir.path());
-        assert_same("and back in redis-server", &expected_after, &content(&mut Wire::connect(redis.address), DATABASES));
+        let server = loaded_by(engine, dir.path());
+        assert_same("and back", &expected_after, &content(&mut Wire::connect(server.address), DATABASES));
     }
 }
 

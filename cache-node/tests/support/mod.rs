@@ -1,4 +1,4 @@
-//! What the tests of a running node share: raw connections, replies as values, a real Redis to compare with.
+//! What the tests of a running node share: raw connections, replies as values, a real Redis or Valkey to compare with.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod cluster;
@@ -17,7 +17,7 @@ pub mod wire;
 pub mod writers;
 
 pub use cluster::Cluster;
-pub use redis_server::RedisServer;
+pub use redis_server::{Engine, RedisServer};
 pub use value::Value;
 pub use wire::Wire;
 

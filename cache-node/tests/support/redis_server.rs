@@ -1,4 +1,4 @@
-//! A real Redis.
+//! A real Redis, or a real Valkey.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -9,7 +9,28 @@ use std::{
 
 use super::PATIENCE;
 
-/// A `redis-server`, by default with nothing on disk; dropping it ends it.
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Engine {
+    /// Redis 7.0
+    Redis,
+    /// Valkey 8
+    Valkey,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 2] = [Engine::Redis, Engine::Valkey];
+
+    /// One of its programs: `server`, `sentinel`, `check-rdb`.
+    pub fn program(self, what: &str) -> String {
+        match self {
+            Engine::Redis => format!("redis-{what}"),
+            Engine::Valkey => format!("valkey-{what}"),
+        }
+    }
+}
+
+/// A `redis-server` or `valkey-server`, by default with nothing on disk; dropping it ends it.
 #[derive(Debug)]
 pub struct RedisServer {
     pub process: Child,
@@ -23,23 +44,29 @@ impl RedisServer {
 
     /// With further directives; a folder is among them.
     pub fn start_with(directives: &[&str]) -> RedisServer {
-        RedisServer::start_by(&[], &[&["--save", "", "--appendonly", "no"], directives].concat())
+        RedisServer::start_of(Engine::Redis, directives)
     }
 
-    /// As [`RedisServer::start_with`], with what stands before all directives, such as a file, and no directive but those given.
-    pub fn start_by(first: &[&str], directives: &[&str]) -> RedisServer {
+    /// As [`RedisServer::start_with`], of either engine.
+    pub fn start_of(engine: Engine, directives: &[&str]) -> RedisServer {
+        RedisServer::start_by(engine, &[], &[&["--save", "", "--appendonly", "no"], directives].concat())
+    }
+
+    /// As [`RedisServer::start_of`], with what stands before all directives, such as a file, and no directive but those given.
+    pub fn start_by(engine: Engine, first: &[&str], directives: &[&str]) -> RedisServer {
+        let program = engine.program("server");
         // A port that was free a moment ago may be taken now: another one then.
         for _ in 0..20 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Some(server) = RedisServer::start_on(port, first, directives) {
+            if let Some(server) = RedisServer::start_on(&program, port, first, directives) {
                 return server;
             }
         }
-        panic!("redis-server found no free port in 20 tries");
+        panic!("{program} found no free port in 20 tries");
     }
 
-    fn start_on(port: u16, first: &[&str], directives: &[&str]) -> Option<RedisServer> {
-        let process = Command::new("redis-server")
+    fn start_on(program: &str, port: u16, first: &[&str], directives: &[&str]) -> Option<RedisServer> {
+        let process = Command::new(program)
             .args(first)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(directives)
@@ -47,7 +74,7 @@ impl RedisServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("cannot start redis-server: {error}; run: apt-get install --no-install-recommends redis-server")
+                panic!("cannot start {program}: {error}; run: apt-get install --no-install-recommends {program}")
             });
         let mut server = RedisServer { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let started = Instant::now();
@@ -55,7 +82,7 @@ impl RedisServer {
             if server.process.try_wait().unwrap().is_some() {
                 return None;
             }
-            assert!(started.elapsed() < PATIENCE, "redis-server does not answer on {}", server.address);
+            assert!(started.elapsed() < PATIENCE, "{program} does not answer on {}", server.address);
             thread::sleep(Duration::from_millis(10));
         }
         Some(server)

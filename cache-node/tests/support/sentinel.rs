@@ -1,4 +1,4 @@
-//! A real `redis-sentinel`, and a client that finds its primary as clients of Sentinels do.
+//! A real `redis-sentinel` or `valkey-sentinel`, and a client that finds its primary as clients of Sentinels do.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ pub fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
     }
 }
 
-/// A `redis-sentinel`; dropping it kills it.
+/// A Sentinel; dropping it kills it.
 #[derive(Debug)]
 pub struct Sentinel {
     process: Child,
@@ -38,7 +38,7 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts `command`, which is `redis-sentinel` itself or runs it elsewhere, with the configuration in `file`.
+    /// Starts `command`, which is the Sentinel itself or runs it elsewhere, with the configuration in `file`.
     pub fn start(mut command: Command, file: &Path, address: SocketAddr, name: &'static str) -> Sentinel {
         let process = command
             .arg(file)
@@ -46,7 +46,7 @@ impl Sentinel {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("cannot start redis-sentinel: {error}; run: apt-get install --no-install-recommends redis-sentinel")
+                panic!("cannot start {:?}: {error}; run ./tests/run, which installs it", command.get_program())
             });
         wait_until("the Sentinel answers", || TcpStream::connect(address).is_ok());
         Sentinel { process, address, name }

@@ -1,12 +1,12 @@
-//! A node or a Redis, each with a folder of its own.
+//! A node, a Redis or a Valkey, each with a folder of its own.
 
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use super::{RedisServer, Value, Wire, content::info, process::Binary, wait_until};
+use super::{Engine, RedisServer, Value, Wire, content::info, process::Binary, wait_until};
 
-/// Either kind of server.
+/// A server of any kind.
 #[derive(Debug)]
 pub enum Server {
     Node(Binary, #[allow(dead_code, reason = "kept until the server has ended")] TempDir),
@@ -17,6 +17,7 @@ pub enum Server {
 pub enum Kind {
     Node,
     Redis,
+    Valkey,
 }
 
 impl Server {
@@ -28,9 +29,10 @@ impl Server {
                 let directives = [&["--port", "0", "--dir", &dir], more].concat();
                 Server::Node(Binary::start(&directives), folder)
             }
-            Kind::Redis => {
+            Kind::Redis | Kind::Valkey => {
+                let engine = if kind == Kind::Redis { Engine::Redis } else { Engine::Valkey };
                 let directives = [&["--dir", &dir, "--repl-diskless-sync-delay", "0"], more].concat();
-                Server::Redis(RedisServer::start_with(&directives), folder)
+                Server::Redis(RedisServer::start_of(engine, &directives), folder)
             }
         }
     }
