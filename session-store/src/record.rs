@@ -36,6 +36,10 @@ use crate::{
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
 
+/// The key of the CSRF secret. It is of one id: a new one begins without it, unless the request that asks for the new id has drawn
+/// another.
+pub(crate) const CSRF_KEY: &str = "session-store.csrf";
+
 /// A session as it was read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoredSession {
@@ -229,6 +233,13 @@ impl<'a> Delta<'a> {
         Self {
             set: after.iter().filter(|f| old.get(&*f.name) != Some(&&*f.value)).collect(),
             removed: before.iter().map(|f| &*f.name).filter(|name| !new.contains_key(name)).collect(),
+        }
+    }
+
+    /// Removes what the store may have by now under this name, unless it is set.
+    pub(crate) fn remove(&mut self, name: &'a [u8]) {
+        if !self.set.iter().any(|field| field.name == name) && !self.removed.contains(&name) {
+            self.removed.push(name);
         }
     }
 

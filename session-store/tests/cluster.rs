@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use session_store::{BreakerState, CacheStore, EncryptionKeys, SessionLayer};
+use axum::{Router, extract::Path, routing::get};
+use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, SessionLayer};
 use support::{
     Visitor,
     fleet::{Cluster, Security},
@@ -70,6 +71,16 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     visitor.post(&app, "/set/name/grace").await.ok();
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
     assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "user-1");
+
+    // What made the tokens of the former id does not come along.
+    let verify = async |csrf: Csrf, Path(token): Path<String>| csrf.verify(&token).await.unwrap().to_string();
+    let routes = Router::new().route("/token", get(async |csrf: Csrf| csrf.token().await.unwrap()));
+    let protected = routes.route("/verify/{token}", get(verify)).layer(CsrfLayer::new()).layer(SessionLayer::new(store.clone()));
+    let token = visitor.get(&protected, "/token").await.ok().body;
+    assert_eq!(visitor.get(&protected, &format!("/verify/{token}")).await.ok().body, "true");
+    visitor.post(&app, "/cycle").await.ok();
+    assert_eq!(visitor.get(&protected, &format!("/verify/{token}")).await.ok().body, "false");
+    assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
     assert_eq!(store.quarantined(), 0);
 }
 

@@ -3,16 +3,21 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     Form, Router,
     body::Body,
+    extract::Request as AxumRequest,
+    middleware::{Next, from_fn},
+    response::Response,
     routing::{get, post},
 };
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use session_store::{CSRF_FIELD, CSRF_HEADER, CacheStore, Cart, Csrf, CsrfLayer, Session, SessionLayer, Unavailable};
+use session_store::{
+    CSRF_FIELD, CSRF_HEADER, CacheStore, Cart, Csrf, CsrfLayer, Key, Session, SessionExt as _, SessionLayer, Unavailable,
+};
 use support::{Answer, Server, Visitor, each_backend, each_process, meter::Meter, patient_store};
 use tower::ServiceExt as _;
 
@@ -176,6 +181,95 @@ async fn a_login_makes_the_tokens_from_before_it_worthless() {
     .await;
 }
 
+/// Routes that no `CsrfLayer` sees, beside those that one does.
+async fn replica_with_logins_outside(server: &Server) -> Router {
+    let log_in_slowly = async |session: Session, cart: Cart| {
+        session.get::<u32>("key").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        log_in(session, cart).await
+    };
+    let log_in_and_go_on = async |session: Session, cart: Cart| {
+        log_in(session.clone(), cart.clone()).await?;
+        // Here the login is committed, and here something is changed after it.
+        let lines = cart.lines().await.unwrap().len();
+        session.insert("lines", lines).await?;
+        Ok::<_, Unavailable>(session.save().await?)
+    };
+    let update_and_log_in = async |session: Session, cart: Cart| {
+        log_in(session.clone(), cart).await?;
+        session.update(&Key::<u32>::new("key"), |key| key.unwrap_or(0) + 1).await.unwrap();
+        Ok::<_, Unavailable>(())
+    };
+    // As a layer that logs in whoever has a cookie of long ago.
+    let remembered = async |session: Session, request: AxumRequest, next: Next| -> Response {
+        if let Some(how) = request.headers().get("x-remembered") {
+            session.cycle_id().await.unwrap();
+            if how == "saved" {
+                session.save().await.unwrap();
+            }
+        }
+        next.run(request).await
+    };
+    Router::new()
+        .route("/outside/login", post(log_in))
+        .route("/outside/slow-login", post(log_in_slowly))
+        .route("/outside/login-and-go-on", post(log_in_and_go_on))
+        .route("/outside/login-and-update", post(update_and_log_in))
+        .merge(routes().layer(CsrfLayer::new().exempt("/set")).layer(from_fn(remembered)))
+        .layer(SessionLayer::new(patient_store(server).await))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_outside_of_the_layer_makes_them_worthless_too() {
+    each_backend(async |server| {
+        let (a, b) = (replica_with_logins_outside(&server).await, replica_with_logins_outside(&server).await);
+        for login in ["/outside/login", "/outside/login-and-go-on", "/outside/login-and-update"] {
+            let (mut visitor, before) = begun(&a).await;
+            visitor.post(&b, login).await.ok();
+            for app in [&a, &b] {
+                let old = Sent { header: Some(&before), form: Some(""), ..Sent::default() };
+                assert_eq!(send(app, &mut visitor, old).await.status, StatusCode::FORBIDDEN, "{login}");
+            }
+            let after = visitor.get(&a, "/token").await.ok().body;
+            send(&b, &mut visitor, Sent { header: Some(&after), form: Some(""), ..Sent::default() }).await.ok();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_token_of_a_session_that_is_given_out_while_a_login_is_under_way_is_worthless_after_it() {
+    each_backend(async |server| {
+        let (a, b) = (replica_with_logins_outside(&server).await, replica_with_logins_outside(&server).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set").await.ok();
+        let mut other = visitor.clone();
+        let (login, given) = tokio::join!(visitor.post(&b, "/outside/slow-login"), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            other.get(&a, "/token").await.ok().body
+        });
+        login.ok();
+        let sent = Sent { header: Some(&given), form: Some(""), ..Sent::default() };
+        assert_eq!(send(&a, &mut visitor, sent).await.status, StatusCode::FORBIDDEN);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_between_the_two_layers_makes_them_worthless_in_the_very_request() {
+    each_backend(async |server| {
+        let app = replica_with_logins_outside(&server).await;
+        for how in ["noted", "saved"] {
+            let (visitor, before) = begun(&app).await;
+            let request = Request::post("/order").header("x-remembered", how).header(CSRF_HEADER, &before);
+            let request = request.header(header::COOKIE, visitor.cookie.unwrap()).header(header::CONTENT_TYPE, FORM);
+            let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{how}");
+        }
+    })
+    .await;
+}
+
 /// Whoever was logged out elsewhere a moment ago still sees a page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_a_session_that_ended_is_shown() {
@@ -231,6 +325,11 @@ async fn a_check_costs_the_read_of_the_session_alone() {
         meter.take();
         send(&app, &mut visitor, Sent { form: Some(&form(&token)), ..Sent::default() }).await.ok();
         assert_eq!(meter.take(), 1);
+        visitor.get(&app, "/token").await.ok();
+        assert_eq!(meter.take(), 1);
+        // A login in the layer brings the new secret along.
+        send(&app, &mut visitor, Sent { path: "/login", header: Some(&token), ..Sent::default() }).await.ok();
+        meter.take();
         visitor.get(&app, "/token").await.ok();
         assert_eq!(meter.take(), 1);
         // Without anything that could be checked, nothing is read.

@@ -40,10 +40,9 @@ const NO_SESSION: &str = "There is no session here: put session_store::SessionLa
 /// Refuses with 403 each request with an unsafe method that brings no token of its session, in the header [`CSRF_HEADER`](crate::CSRF_HEADER) or in
 /// the field [`CSRF_FIELD`](crate::CSRF_FIELD) of a form (`application/x-www-form-urlencoded`).
 ///
-/// It stands inside the [`SessionLayer`](crate::SessionLayer), which makes [`Csrf`] work too. A login (a new id of the session) whose
-/// request passes through this layer, on an exempt path too, makes the tokens that it finds invalid. One that passes by leaves them good:
-/// have every route that logs in inside of this layer, and no layer that does so outside of it. A first token of the session that another
-/// request gets while the login is under way stays good as well.
+/// It stands inside the [`SessionLayer`](crate::SessionLayer), which makes [`Csrf`] work too. A token is of one id of the session: no token
+/// from before a login or a logout is accepted after it, wherever that happened, on whichever route and replica, as long as it gives the
+/// session a new id, as a login must (`cycle_id`).
 ///
 /// `SameSite=Lax`, the default of the cookie, stays worth its while: it is another wall, and no substitute.
 ///
@@ -204,7 +203,7 @@ where
             let response = inner.call(request).await?;
             if let Err(error) = csrf.renew_after_login().await {
                 // The session was read when it got a new id: there is nothing that could fail.
-                tracing::warn!(%error, "a login leaves the CSRF tokens as they were");
+                tracing::warn!(%error, "no CSRF secret was drawn for a new id; the next page draws it");
             }
             Ok(response)
         })

@@ -4,7 +4,7 @@
 mod layer;
 mod token;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum_core::extract::FromRequestParts;
 use http::{StatusCode, request::Parts};
@@ -16,7 +16,7 @@ use tower_sessions::{
 
 pub use self::layer::{CSRF_FORM_BYTES_MAX_DEFAULT, CsrfLayer, CsrfService};
 use self::token::Secret;
-use crate::{Key, SessionExt as _, StoreError, UpdateError};
+use crate::{Key, SessionExt as _, StoreError, UpdateError, record::CSRF_KEY};
 
 /// The header in which scripts send the token.
 ///
@@ -32,7 +32,7 @@ pub const CSRF_HEADER: &str = "x-csrf-token";
 /// ```
 pub const CSRF_FIELD: &str = "csrf_token";
 
-const SECRET: Key<String> = Key::new("session-store.csrf");
+const SECRET: Key<String> = Key::new(CSRF_KEY);
 
 /// The tokens of the visitor who makes this request: an extractor, wherever [`CsrfLayer`] is.
 ///
@@ -52,21 +52,30 @@ const SECRET: Key<String> = Key::new("session-store.csrf");
 ///         .layer(SessionLayer::new(store))
 /// }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Csrf {
     session: Session,
-    /// The session's id when the request came, until the secret was renewed because of another one.
-    came_with: Arc<Mutex<Option<Id>>>,
+    /// The session's id when the request came to the layer: what the handle has of a secret is of that id. `None`: of another one, or of none.
+    came_with: Option<Id>,
+    /// What this request has drawn, which is of whatever id the session gets.
+    drawn: Arc<Mutex<Option<Secret>>>,
+}
+
+impl fmt::Debug for Csrf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the id nor the secret.
+        f.debug_struct("Csrf").finish_non_exhaustive()
+    }
 }
 
 impl Csrf {
     fn new(session: Session) -> Self {
-        let came_with = Arc::new(Mutex::new(session.id()));
-        Self { session, came_with }
+        let came_with = session.id();
+        Self { session, came_with, drawn: Arc::default() }
     }
 
-    /// A token for this page, another one each time. It is good as long as the session, and until the next login that
-    /// passes through [`CsrfLayer`].
+    /// A token for this page, another one each time. It is good as long as the session keeps its id: until the next login or logout,
+    /// wherever that happens. A page that logs in asks for its token after that.
     ///
     /// A visitor without a session gets one, since the token is bound to it.
     ///
@@ -81,21 +90,23 @@ impl Csrf {
     /// # }
     /// ```
     pub async fn token(&self) -> Result<String, UpdateError> {
-        self.renew_after_login().await?;
         if let Some(secret) = self.secret().await? {
             return Ok(secret.token());
         }
-        let drawn = Secret::draw();
         if self.session.id().is_none() {
             // Nobody else has this session.
-            self.session.write(&SECRET, &drawn.to_text()).await?;
-            return Ok(drawn.token());
+            return Ok(self.draw().await?.token());
         }
+        let drawn = Secret::draw();
         // Two pages that are loaded at once have tokens of one secret.
         let keep =
             |there: Option<String>| there.filter(|there| Secret::parse(there).is_some()).unwrap_or_else(|| drawn.to_text());
         match self.session.update(&SECRET, keep).await {
-            Ok(kept) => Ok(Secret::parse(&kept).unwrap_or(drawn).token()),
+            Ok(kept) => {
+                let kept = Secret::parse(&kept).unwrap_or(drawn);
+                *self.drawn.lock() = Some(kept.clone());
+                Ok(kept.token())
+            }
             // It ended a moment ago, and gets nothing any more. The page is shown, and its form asks for another one.
             Err(UpdateError::Store(StoreError::SessionEnded)) => Ok(drawn.token()),
             Err(error) => Err(error),
@@ -137,23 +148,26 @@ impl Csrf {
         Ok(self.secret().await?.is_some_and(|secret| secret.matches(token)))
     }
 
+    /// The secret of the session's id. One that the handle still has from before a new id is none.
     async fn secret(&self) -> Result<Option<Secret>, session::Error> {
-        Ok(self.session.read(&SECRET).await?.as_deref().and_then(Secret::parse))
+        let there = self.session.read(&SECRET).await?.as_deref().and_then(Secret::parse);
+        let is_of_this_id = self.came_with.is_some() && self.came_with == self.session.id();
+        Ok(there.filter(|there| is_of_this_id || self.drawn.lock().as_ref() == Some(there)))
     }
 
-    /// A session that got a new id in this request gets a new secret too: whoever has seen a token before the login has none for after
-    /// it.
+    async fn draw(&self) -> Result<Secret, session::Error> {
+        let drawn = Secret::draw();
+        self.session.write(&SECRET, &drawn.to_text()).await?;
+        *self.drawn.lock() = Some(drawn.clone());
+        Ok(drawn)
+    }
+
+    /// A session that gets a new id in this request begins it without a secret. Where pages had one, the next is drawn at once, so that it
+    /// comes with the new id and no page pays for it.
     async fn renew_after_login(&self) -> Result<(), session::Error> {
-        let is_due = {
-            let mut came_with = self.came_with.lock();
-            let is_due = came_with.is_some() && *came_with != self.session.id();
-            if is_due {
-                *came_with = None;
-            }
-            is_due
-        };
-        if is_due && self.secret().await?.is_some() {
-            self.session.write(&SECRET, &Secret::draw().to_text()).await?;
+        let has_former = self.session.id().is_none() && self.session.read(&SECRET).await?.is_some();
+        if has_former && self.secret().await?.is_none() {
+            self.draw().await?;
         }
         Ok(())
     }

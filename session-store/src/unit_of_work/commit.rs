@@ -17,7 +17,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     metrics,
-    record::{Delta, RawField, encode, unreadable},
+    record::{CSRF_KEY, Delta, RawField, encode, unreadable},
     settings::Settings,
     users,
 };
@@ -77,7 +77,7 @@ impl UnitOfWork {
         }
         let shown = encode(data)?;
         let mut fields = Arc::new(self.with_swapped(&shown));
-        let before_swap = Arc::clone(&fields);
+        let mut before_swap = Arc::clone(&fields);
         if let Some(swap) = swap {
             fields = Arc::new(swap.put_into(&fields));
         }
@@ -131,9 +131,14 @@ impl UnitOfWork {
                     }
                 }
                 Step::Rotate(known, write) => {
+                    for state in [&mut before_swap, &mut fields] {
+                        drop_former_secret(state, &known.fields);
+                    }
                     // The value that is to be compared is set under the new id, in the next step.
                     let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&before_swap))?;
-                    let delta = Delta::between(&known.fields, &fields);
+                    let mut delta = Delta::between(&known.fields, &fields);
+                    // Another request may have drawn the first one meanwhile.
+                    delta.remove(CSRF_KEY.as_bytes());
                     let (id, answer) = self.store.rotate_session(&known.tag, &known.binding, &write, &delta).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         metrics::session_ended(metrics::End::Rotated);
@@ -146,6 +151,12 @@ impl UnitOfWork {
             }
         }
         Err(StoreError::Contended { attempts: STEPS_MAX })
+    }
+
+    /// Whether a session that was just committed is without this key.
+    pub(super) fn is_committed_without(&self, key: &str) -> bool {
+        let state = self.state.lock();
+        matches!(&state.base, Base::Live(live) if value_of(&live.fields, key.as_bytes()).is_none())
     }
 
     /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet.
@@ -267,6 +278,14 @@ impl UnitOfWork {
 
 fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
     fields.iter().find(|field| field.name == name).map(|field| &*field.value)
+}
+
+/// What made the tokens of the former id is not taken to the new one.
+fn drop_former_secret(fields: &mut Arc<Vec<RawField>>, known: &[RawField]) {
+    let name = CSRF_KEY.as_bytes();
+    if value_of(fields, name).is_some_and(|secret| value_of(known, name) == Some(secret)) {
+        Arc::make_mut(fields).retain(|field| field.name != name);
+    }
 }
 
 fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {

@@ -30,7 +30,14 @@ pub(crate) use self::{
 };
 #[cfg(feature = "tower-sessions-014")]
 use crate::tower_sessions_014::look;
-use crate::{CacheStore, StoreError, device::Client, keys::Tag, record::decode, seen::Seen, settings::Settings};
+use crate::{
+    CacheStore, StoreError,
+    device::Client,
+    keys::Tag,
+    record::{CSRF_KEY, decode},
+    seen::Seen,
+    settings::Settings,
+};
 
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
@@ -145,8 +152,12 @@ impl SessionStore for UnitOfWork {
         if look::shows(&record.data) {
             return Ok(());
         }
-        let committed = self.commit(&record.data, true).await.map(|id| record.id = id.unwrap_or(record.id));
-        self.noted(committed)
+        let committed = self.commit(&record.data, true).await;
+        if committed.is_ok() && record.data.contains_key(CSRF_KEY) && self.is_committed_without(CSRF_KEY) {
+            // The handle does not show what the new id has not got, and does not bring it back.
+            record.data.remove(CSRF_KEY);
+        }
+        self.noted(committed.map(|id| record.id = id.unwrap_or(record.id)))
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
