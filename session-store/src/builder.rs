@@ -17,6 +17,7 @@ use crate::{
     nodes::{Address, Node, Transport},
     owners::Owners,
     pool::{Places, Pool},
+    replica_reads::replica_deadline,
     store::Inner,
     topology::{Cluster, Replicas, Sentinel, Topology},
     url::{Login, StoreUrl, Target},
@@ -462,6 +463,7 @@ impl CacheStoreBuilder {
                 login: info,
                 queue_max: self.pool_size.unwrap_or(POOL_SIZE_DEFAULT),
                 connect_timeout: self.connect_timeout,
+                answer_within: self.deadline,
                 age_max: self.connection_age_max,
                 primary_only,
                 readonly: false,
@@ -476,6 +478,7 @@ impl CacheStoreBuilder {
             transport.login = transport.login.set_db(url.database);
             transport
         };
+        let reads = || Transport { answer_within: replica_deadline(self.deadline), ..requests(false) };
         let invalid = |reason: &str| StoreError::InvalidSettings { reason: reason.to_owned() };
         let reads_replicas = self.read_from_replicas || url.read_from_replicas;
         let reader = self.reader.as_deref().map(StoreUrl::address).transpose()?.or_else(|| url.reader.clone());
@@ -487,17 +490,18 @@ impl CacheStoreBuilder {
                 return Err(invalid("of one node it is not known where its replicas are: say so with `reader`"));
             }
             Target::Standalone(address) => {
-                let node = |address| Node::new(address, Arc::new(requests(false)), self.sockets);
-                Topology::Standalone(node(address.clone()), reader.map(|reader| Replicas::endpoint(node(reader))))
+                let node = |address, transport| Node::new(address, Arc::new(transport), self.sockets);
+                let reader = reader.map(|reader| Replicas::endpoint(node(reader, reads())));
+                Topology::Standalone(node(address.clone(), requests(false)), reader)
             }
             Target::Sentinel { sentinels, name } => {
                 let questions = transport(&url.sentinel_login, false);
-                let reads = reads_replicas.then(|| requests(false));
+                let reads = reads_replicas.then(reads);
                 let (sentinels, name) = (sentinels.clone(), name.clone());
                 Topology::Sentinel(Sentinel::new(sentinels, name, questions, requests(true), reads, self.sockets))
             }
             Target::Cluster { seeds } => {
-                let reads = reads_replicas.then(|| Transport { readonly: true, ..requests(false) });
+                let reads = reads_replicas.then(|| Transport { readonly: true, ..reads() });
                 Topology::Cluster(Cluster::new(seeds.clone(), requests(false), reads, self.sockets))
             }
         })

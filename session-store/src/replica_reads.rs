@@ -3,6 +3,8 @@
 //! A replica is a hint: one that does not answer soon, has no such session, or is behind what the client has seen leaves the read to
 //! the primary. Its answer is used for nothing but reading; every write, and the decision that there is no session, are the primary's.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -19,6 +21,11 @@ use crate::{
 
 /// A replica has this part of the deadline, so that one that hangs leaves the primary the rest of the visitor's patience.
 const DEADLINE_PARTS: u32 = 4;
+
+/// What a replica is waited for.
+pub(crate) fn replica_deadline(deadline: Duration) -> Duration {
+    deadline / DEADLINE_PARTS
+}
 
 impl CacheStore {
     pub(crate) fn reads_replicas(&self) -> bool {
@@ -49,7 +56,7 @@ impl CacheStore {
     async fn ask_replica(&self, key: &str) -> Option<Reply> {
         let topology = &self.inner.topology;
         let node = topology.replica(Slot::of_key(key.as_bytes()))?;
-        let (began, within) = (Instant::now(), self.inner.deadline / DEADLINE_PARTS);
+        let (began, within) = (Instant::now(), replica_deadline(self.inner.deadline));
         // Outside of the attempt, so that it is still known when the attempt is dropped.
         let mut origin = None;
         let asked = timeout(within, async {

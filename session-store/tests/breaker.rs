@@ -9,7 +9,7 @@ use std::{
 };
 
 use session_store::{BreakerState, CacheStore, StoreError};
-use support::each_process;
+use support::{each_backend, each_process, slow_proxy::SlowProxy};
 
 /// What is promised is 5 ms; the rest is for two busy cores.
 const REFUSED_WITHIN: Duration = Duration::from_millis(5 + 100);
@@ -113,6 +113,38 @@ async fn a_pause_shorter_than_an_outage_is_over_at_once() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+    })
+    .await;
+}
+
+/// A request would wait for its deadline, and get nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_answers_later_than_the_deadline_is_not_taken_for_one_that_is_back() {
+    each_backend(async |server| {
+        let proxy = SlowProxy::start(&server, 1).await;
+        let store = CacheStore::connect(proxy.url()).await.unwrap();
+        proxy.late_ms(500..=600);
+        let began = Instant::now();
+        while breaker(&store) == BreakerState::Closed {
+            store.ping().await.unwrap_err();
+            assert!(began.elapsed() < Duration::from_secs(10), "the breaker stays closed");
+        }
+        let opened = Instant::now();
+        while opened.elapsed() < Duration::from_secs(4) {
+            assert_ne!(breaker(&store), BreakerState::Closed, "it closed after {:?}", opened.elapsed());
+            let asked = Instant::now();
+            let error = store.ping().await.unwrap_err();
+            assert!(matches!(error, StoreError::BreakerOpen { .. }), "{error}");
+            assert!(asked.elapsed() < REFUSED_WITHIN, "{:?}", asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let reason = store.status().nodes.remove(0).reason.unwrap();
+        assert!(reason.contains("not within 250 ms"), "{reason}");
+
+        proxy.late_ms(0..=0);
+        // What is under way comes late still, and the next attempt half a second after it.
+        until(BreakerState::Closed, &store, Duration::from_secs(4)).await;
+        store.ping().await.unwrap();
     })
     .await;
 }

@@ -147,8 +147,8 @@ impl Breaker {
         }
     }
 
-    /// A connection was made, and the node answered over it.
-    pub(crate) fn connected(&self, now: Instant) -> Change {
+    /// A probe was answered in time.
+    pub(crate) fn close(&self, now: Instant) -> Change {
         let mut details = self.details.lock();
         if self.is_closed() {
             return Change::None;
@@ -198,8 +198,8 @@ mod tests {
         let later = now + Duration::from_secs(7);
         assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.since(later), (Duration::from_secs(7), "no answer".to_owned()));
-        assert_eq!(breaker.connected(later), Change::Closed { after: Duration::from_secs(7) });
-        assert_eq!(breaker.connected(later), Change::None);
+        assert_eq!(breaker.close(later), Change::Closed { after: Duration::from_secs(7) });
+        assert_eq!(breaker.close(later), Change::None);
         breaker.half_open();
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
@@ -223,9 +223,9 @@ mod tests {
         let now = Instant::now();
         let breaker = Breaker::new(now);
         breaker.failed(Failure::Unreachable, "refused", now);
-        breaker.connected(now);
+        breaker.close(now);
         assert_eq!(breaker.failed(Failure::Silent, "silent", now + PROBATION / 2), Change::Opened);
-        breaker.connected(now);
+        breaker.close(now);
         assert_eq!(breaker.failed(Failure::Silent, "silent", now + PROBATION), Change::None);
     }
 }

@@ -119,26 +119,21 @@ impl Node {
         self.breaker.answered();
     }
 
-    /// An attempt to connect has ended.
-    pub(super) fn connected(self: &Arc<Self>, outcome: Result<(), &StoreError>) {
-        match outcome {
-            Ok(()) => self.is_back(),
-            Err(StoreError::Connect { reason, .. }) => self.failed(Failure::Unreachable, reason),
-            Err(error) => self.failed(Failure::Unreachable, &error.to_string()),
+    /// An attempt to connect has failed. One that succeeds closes no breaker: that is for the probe, which knows that answers come in time.
+    pub(super) fn not_connected(self: &Arc<Self>, error: &StoreError) {
+        match error {
+            StoreError::Connect { reason, .. } => self.failed(Failure::Unreachable, reason),
+            error => self.failed(Failure::Unreachable, &error.to_string()),
         }
     }
 
-    /// A probe has been answered over this connection, which serves from now on. What was there before may hang.
+    /// A probe has been answered in time over this connection, which serves from now on. What was there before may hang.
     pub(super) fn recovered(&self, connection: Connection) {
         let mut connection = Some(connection);
         for socket in &self.sockets {
             socket.install(connection.take());
         }
-        self.is_back();
-    }
-
-    fn is_back(&self) {
-        if let Change::Closed { after } = self.breaker.connected(Instant::now()) {
+        if let Change::Closed { after } = self.breaker.close(Instant::now()) {
             metrics::breaker(&self.address.to_string(), false);
             tracing::info!(node = %self.address, after_ms = after.as_millis() as u64, "the store's node is back");
         }

@@ -18,8 +18,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(40);
 /// From one attempt to the next, while one has reached the node and waits for its answer: a process that is stopped is not
 /// to find thousands of them when it goes on, and the one that waits is answered first.
 const PROBE_PAUSE_REACHED: Duration = Duration::from_millis(500);
-/// Time for one attempt.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for one attempt to connect at least, so that a slow answer is told from none.
+const PROBE_PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// Attempts under way at once. Packets of a black-holed address vanish, and the system repeats the first only after a
 /// second: only a young attempt meets the address as soon as it answers.
 const PROBES_MAX: usize = 25;
@@ -64,10 +64,11 @@ async fn attempt(transport: Arc<Transport>, node: Weak<Node>, reached: Arc<Atomi
         return Err(String::new());
     };
     let has_reached = AtomicBool::new(false);
+    // Until the attempt has ended, with what follows the connection.
+    let mut counted = Counted(None);
     let watch = async {
         // `reached` is told by a flag, which is looked at whenever the attempt might have got further.
         let mut open = std::pin::pin!(transport.open(&address, &has_reached));
-        let mut counted = Counted(None);
         std::future::poll_fn(|cx| {
             let polled = open.as_mut().poll(cx);
             if counted.0.is_none() && has_reached.load(Ordering::Acquire) {
@@ -81,10 +82,18 @@ async fn attempt(transport: Arc<Transport>, node: Weak<Node>, reached: Arc<Atomi
         })
         .await
     };
-    match timeout(PROBE_PATIENCE, watch).await {
-        Ok(Ok(connection)) => Ok(connection),
+    let patience = PROBE_PATIENCE_MIN.max(transport.connect_timeout);
+    let connection = match timeout(patience, watch).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(reason(&error)),
+        Err(_) => return Err(format!("no answer within {} ms", patience.as_millis())),
+    };
+    // A request would have no answer from a node that is slower than that, and open the breaker again.
+    let mut wire = connection.wire.clone();
+    match timeout(transport.answer_within, redis::cmd("PING").exec_async(&mut wire)).await {
+        Ok(Ok(())) => Ok(connection),
         Ok(Err(error)) => Err(reason(&error)),
-        Err(_) => Err(format!("no answer within {} ms", PROBE_PATIENCE.as_millis())),
+        Err(_) => Err(format!("it answers, but not within {} ms", transport.answer_within.as_millis())),
     }
 }
 

@@ -171,8 +171,8 @@ async fn connect(node: Arc<Node>, index: usize, generation: u64, done: oneshot::
         }
         (connected.map(|connection| (connection, generation + 1)), is_news)
     };
-    if is_news {
-        node.connected(connected.as_ref().map(drop));
+    if is_news && let Err(error) = &connected {
+        node.not_connected(error);
     }
     // Nobody waits any more: the connection is there for the next one.
     let _ = done.send(connected);

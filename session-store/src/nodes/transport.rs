@@ -37,6 +37,8 @@ pub(crate) struct Transport {
     /// Requests that may wait for their turn in one connection.
     pub(crate) queue_max: usize,
     pub(crate) connect_timeout: Duration,
+    /// What requests wait for an answer: a node that is slower is as good as none.
+    pub(crate) answer_within: Duration,
     pub(crate) age_max: Duration,
     /// Whether only a primary will do.
     pub(crate) primary_only: bool,
