@@ -31,7 +31,7 @@ impl AppendFsync {
 pub(crate) enum DurabilityMode {
     /// Nothing: the log is written and never waited for.
     None,
-    /// What `appendfsync` says: the last second may be lost, nothing with `always`.
+    /// What `appendfsync` says: the death of the machine may take the last second, nothing with `always`.
     Async,
     /// The write is on disk or on a second node.
     Sync,
@@ -90,11 +90,6 @@ impl AofConfig {
             DurabilityMode::Sync if !has_second_node => true,
             DurabilityMode::Async | DurabilityMode::Sync => self.fsync == AppendFsync::Always,
         }
-    }
-
-    /// Whether acknowledgements wait until the log was written, on disk or not.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.durability == DurabilityMode::Sync || self.syncs_each_batch(false)
     }
 
     /// Whether it is brought to disk once a second.

@@ -16,7 +16,7 @@ use crate::{
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     logging,
     node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, Pause, PubSub, SlowLog, Tracking},
-    persistence::Saver,
+    persistence::{LogWriter, Saver},
     replication::{self, Replication},
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) pause: Pause,
     pub(crate) saver: Saver,
     pub(crate) log: LogState,
+    pub(crate) log_writer: LogWriter,
     pub(crate) loading: Loading,
     pub(crate) replication: Replication,
     pub(crate) scripts: ScriptCache,
@@ -82,6 +83,7 @@ impl Shared {
             pause: Pause::default(),
             saver: Saver::new(now),
             log: LogState::default(),
+            log_writer: LogWriter::default(),
             loading: Loading::default(),
             replication: Replication::new(config.replicaof.clone(), now),
             scripts: ScriptCache::default(),
@@ -147,7 +149,8 @@ impl Shared {
             DurabilityMode::Sync if config.waits_for_replica() => Durability::Replica,
             DurabilityMode::Sync => Durability::ReplicaOrDisk,
             DurabilityMode::Async if config.aof.fsync == AppendFsync::Always => Durability::Disk,
-            DurabilityMode::Async | DurabilityMode::None => Durability::Memory,
+            DurabilityMode::Async => Durability::Written,
+            DurabilityMode::None => Durability::Memory,
         });
         self.look_for_safety();
         logging::follow(&config.loglevel);

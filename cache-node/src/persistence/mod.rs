@@ -10,7 +10,7 @@ mod schedule;
 mod seal;
 mod snapshot;
 
-pub(crate) use aof::start as start_log;
+pub(crate) use aof::{LogWriter, start as start_log};
 pub(crate) use file::replace;
 pub(crate) use load::{Expired, load_into, load_while};
 #[cfg(feature = "metrics")]

@@ -237,6 +237,9 @@ impl Connection {
         let barrier = &shared.journal.barrier;
         let is_safe = || barrier.is_reached(written) && (shared.replication.epoch() == epoch || !barrier.promises_something());
         self.held_for = (written != offset && !is_safe()).then_some(Held { offset: written, epoch });
+        if self.held_for.is_some() {
+            self.worker.has_held.set(true);
+        }
     }
 
     /// Sends what the socket takes at once and keeps the rest.

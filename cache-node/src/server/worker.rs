@@ -64,6 +64,8 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<Scratch>,
     config: RefCell<(u64, Arc<Config>)>,
     connections: Cell<usize>,
+    /// Replies of this turn wait for the log.
+    pub(super) has_held: Cell<bool>,
 }
 
 /// Buffers for the batch that runs right now.
@@ -121,6 +123,7 @@ impl Worker {
             scratch: RefCell::new(scratch),
             config: RefCell::new(config),
             connections: Cell::new(0),
+            has_held: Cell::new(false),
         }
     }
 
@@ -300,6 +303,10 @@ async fn serve_all(worker: Rc<Worker>, mut receiver: mpsc::Receiver<Accepted>) {
             if ended.is_err() {
                 tracing::error!("a connection ended by a panic");
             }
+        }
+        // Once for all connections that had something to say.
+        if worker.has_held.take() {
+            worker.shared.log_writer.write_waiting(&worker.shared);
         }
         Poll::<()>::Pending
     });

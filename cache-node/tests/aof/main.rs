@@ -215,12 +215,12 @@ fn write_until_gone(address: std::net::SocketAddr, key: &str, from: u64) -> u64 
 }
 
 /// Kills a node at random moments under load; after each start everything that was acknowledged must be there.
-fn kill_and_look(times: u32) {
+fn kill_and_look(fsync: &str, times: u32) {
     const WRITERS: usize = 4;
     let dir = folder();
     let mut source = StdRng::seed_from_u64(5);
     let mut acknowledged = [0_u64; WRITERS];
-    let small = ["--appendfsync", "always", "--auto-aof-rewrite-min-size", "200kb", "--auto-aof-rewrite-percentage", "50"];
+    let small = ["--appendfsync", fsync, "--auto-aof-rewrite-min-size", "200kb", "--auto-aof-rewrite-percentage", "50"];
     let mut total = 0;
     for round in 0..times {
         let mut node = node(dir.path(), &small);
@@ -253,18 +253,23 @@ fn kill_and_look(times: u32) {
         }
         assert!(round > 0 || acknowledged.iter().sum::<u64>() > before, "nothing was written: nothing was tried");
     }
-    println!("{times} times killed; {:?} acknowledged, {total} more found than told", acknowledged);
+    println!("{fsync}: {times} times killed; {:?} acknowledged, {total} more found than told", acknowledged);
 }
 
+/// With any of them: what the process was told to write is the system's, whoever brings it to disk.
 #[test]
 fn nothing_acknowledged_is_lost_when_the_node_is_killed() {
-    kill_and_look(10);
+    for fsync in ["always", "everysec", "no"] {
+        kill_and_look(fsync, 10);
+    }
 }
 
 #[test]
 #[ignore = "long: a hundred times"]
 fn nothing_acknowledged_is_lost_when_the_node_is_killed_a_hundred_times() {
-    kill_and_look(100);
+    for fsync in ["always", "everysec"] {
+        kill_and_look(fsync, 100);
+    }
 }
 
 #[test]

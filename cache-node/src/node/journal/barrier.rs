@@ -21,13 +21,15 @@ pub(crate) enum Durability {
     /// It is in memory.
     #[default]
     Memory = 0,
+    /// It is handed to the system for the log, if there is one: the death of the process loses nothing.
+    Written = 1,
     /// It is on disk.
-    Disk = 1,
+    Disk = 2,
     /// It is in the memory of a replica; on disk while there is none. With a replica the disk alone is not enough: that replica is who
     /// takes over.
-    ReplicaOrDisk = 2,
+    ReplicaOrDisk = 3,
     /// It is in the memory of a replica, whatever is on disk.
-    Replica = 3,
+    Replica = 4,
 }
 
 /// Offsets up to which the stream is on disk and on replicas, and tasks that wait for them.
@@ -160,13 +162,15 @@ impl Barrier {
     pub(crate) fn is_reached(&self, offset: u64) -> bool {
         let has_log = self.has_log();
         let is_synced = || has_log && self.synced.load(Ordering::Acquire) >= offset;
+        let is_written = || !has_log || self.written.load(Ordering::Acquire) >= offset;
         let is_replicated = || self.replicated.load(Ordering::Acquire) >= offset;
         let is_safe = match self.durability.load(Ordering::Acquire) {
             0 => true,
-            1 => !has_log || is_synced(),
-            2 if !self.has_replicas() => is_synced(),
+            1 => is_written(),
+            2 => !has_log || is_synced(),
+            3 if !self.has_replicas() => is_synced(),
             // Handed to the system for the log as well: the loss of all processes at once is survived by the file.
-            _ => is_replicated() && (!has_log || self.written.load(Ordering::Acquire) >= offset),
+            _ => is_replicated() && is_written(),
         };
         if !is_safe || !has_log {
             return is_safe;

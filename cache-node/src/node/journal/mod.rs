@@ -66,6 +66,13 @@ pub(crate) struct LogBatch {
     pub(crate) offset: u64,
 }
 
+impl LogBatch {
+    /// Whether nothing of it is left to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.rotation.is_none()
+    }
+}
+
 impl Stream {
     fn push(&mut self, bytes: &[u8], is_for_log: bool) {
         self.offset += bytes.len() as u64;
@@ -249,14 +256,19 @@ impl Journal {
         self.log_filled.notify_all();
     }
 
-    /// Waits up to `patience` for bytes for the log, or for [`Journal::call_log`], and adds them to `batch`. Gives whether there is a log.
-    pub(crate) fn take_for_log(&self, batch: &mut LogBatch, patience: Duration) -> bool {
+    /// Waits up to `patience` for bytes for the log, or for [`Journal::call_log`].
+    pub(crate) fn wait_for_log(&self, patience: Duration) {
         let mut stream = self.stream.lock();
         let has_bytes = stream.log.as_ref().is_some_and(|log| !log.bytes.is_empty());
         if !has_bytes && !stream.is_log_called {
             self.log_filled.wait_for(&mut stream, patience);
         }
         stream.is_log_called = false;
+    }
+
+    /// Adds the bytes that wait for the log to `batch`. Gives whether there is a log.
+    pub(crate) fn take_for_log(&self, batch: &mut LogBatch) -> bool {
+        let mut stream = self.stream.lock();
         batch.offset = stream.offset;
         let Some(log) = stream.log.as_mut() else { return false };
         let before = batch.bytes.len();

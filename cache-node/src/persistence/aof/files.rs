@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -180,7 +181,8 @@ impl Folder {
 /// The increment that is being written.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    file: File,
+    /// Shared by who writes and who brings to disk.
+    file: Arc<File>,
     path: PathBuf,
     /// Bytes that are whole.
     length: u64,
@@ -195,7 +197,7 @@ impl LogFile {
     pub(super) fn open(path: PathBuf) -> io::Result<LogFile> {
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| told(&error, "open", &path))?;
         let length = file.metadata().map_err(|error| told(&error, "read the length of", &path))?.len();
-        Ok(LogFile { file, path, length, is_torn: false, sealer: None })
+        Ok(LogFile { file: Arc::new(file), path, length, is_torn: false, sealer: None })
     }
 
     /// As [`LogFile::open`], with nothing in it; encrypted, if there is a key.
@@ -227,7 +229,7 @@ impl LogFile {
         if self.is_torn {
             self.cut()?;
         }
-        let outcome = self.file.write_all(bytes);
+        let outcome = (&*self.file).write_all(bytes);
         match outcome {
             Ok(()) => self.length += bytes.len() as u64,
             Err(error) => {
@@ -248,6 +250,10 @@ impl LogFile {
         self.file.set_len(self.length)?;
         self.is_torn = false;
         Ok(())
+    }
+
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Brings what was appended to disk.

@@ -1,6 +1,6 @@
 //! A log that is open: its folder, its manifest and the increment that is written.
 
-use std::{io, path::PathBuf};
+use std::{fs::File, io, path::PathBuf, sync::Arc};
 
 use crate::{
     persistence::aof::{
@@ -61,8 +61,9 @@ impl Log {
         self.file.append(bytes)
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    /// The file that is written, to be brought to disk.
+    pub(super) fn file(&self) -> Arc<File> {
+        self.file.file()
     }
 
     /// Goes on in a new increment.

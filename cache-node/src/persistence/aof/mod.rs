@@ -1,5 +1,6 @@
 //! The append-only log, in the multi-part form of Redis 7: a manifest names a base (all data at one moment) and increments (the writes
-//! since). One thread writes it: what all connections wrote while it brought the last bytes to disk goes there together.
+//! since). Its thread brings it to disk: what all connections wrote while it brought the last bytes there goes the next time, together.
+//! Where a reply waits for the file only, the thread that has the reply writes for all of them.
 
 mod base;
 mod files;
@@ -8,8 +9,13 @@ mod load;
 mod log;
 mod manifest;
 mod position;
+mod writer;
+
+pub(crate) use writer::LogWriter;
 
 use std::{io, sync::Arc, thread::JoinHandle};
+
+use parking_lot::Mutex;
 
 use crate::{
     keyspace::Now,
@@ -37,5 +43,7 @@ pub(crate) fn start(shared: &Arc<Shared>, now: Now) -> io::Result<JoinHandle<io:
     } else {
         load_at_start(shared)?;
     }
-    std::thread::Builder::new().name("cache-node-log".to_owned()).spawn(move || keeper.run())
+    let keeper = Arc::new(Mutex::new(keeper));
+    shared.log_writer.writes_by(&keeper);
+    std::thread::Builder::new().name("cache-node-log".to_owned()).spawn(move || Keeper::run(&keeper))
 }

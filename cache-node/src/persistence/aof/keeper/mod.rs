@@ -1,4 +1,5 @@
-//! The thread that keeps the log: writes what was appended to the stream, brings it to disk, rewrites it.
+//! What keeps the log: writes what was appended to the stream, brings it to disk, rewrites it. All but the plain write is done by a thread
+//! of its own, which lets others write while it waits for the disk.
 
 mod rewrite;
 #[cfg(test)]
@@ -13,6 +14,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     config::Config,
@@ -35,7 +38,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Time for which the thread sleeps when there is nothing to do.
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// Pause between two writes that nobody waits for, so that bytes go out together.
+/// Pause between two writes that nobody waits for, or that those write themselves who do, so that bytes go out together.
 const LINGER: Duration = Duration::from_millis(1);
 
 /// Time for which the end of the node waits for a disk that refuses what is left.
@@ -44,6 +47,7 @@ const END_TIME_MAX: Duration = Duration::from_secs(3);
 /// Capacity that the batch's buffer keeps between writes.
 const BATCH_CAPACITY_KEPT: usize = 1024 * 1024;
 
+#[derive(Debug)]
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     log: Option<Log>,
@@ -125,54 +129,76 @@ impl Keeper {
         shared.look_for_safety();
     }
 
-    pub(super) fn run(mut self) -> io::Result<()> {
-        let outcome = self.keep();
-        self.cancel_rewrite();
+    pub(super) fn run(this: &Mutex<Keeper>) -> io::Result<()> {
+        let outcome = Keeper::keep(this);
+        let mut keeper = this.lock();
+        keeper.cancel_rewrite();
+        // The folder is another node's from here on, whoever still asks for this one.
+        keeper.log = None;
         outcome
     }
 
-    fn keep(&mut self) -> io::Result<()> {
+    fn keep(this: &Mutex<Keeper>) -> io::Result<()> {
+        let shared = Arc::clone(&this.lock().shared);
         let mut ends_at = None;
         loop {
-            let shared = Arc::clone(&self.shared);
             let is_stopping = shared.log.is_stopping();
-            let patience = if is_stopping { Duration::ZERO } else { self.patience(&shared.config()) };
-            shared.journal.take_for_log(&mut self.batch, patience);
+            let patience = if is_stopping { Duration::ZERO } else { this.lock().patience(&shared.config()) };
+            shared.journal.wait_for_log(patience);
             let config = shared.config();
+            let mut keeper = this.lock();
+            shared.journal.take_for_log(&mut keeper.batch);
             if !is_stopping {
-                self.follow(&config);
+                Keeper::follow(&mut keeper, &config);
             }
             // A log that is not whole is of no use to the next start, and what stands behind a primary's snapshot has no place in one of
             // other data.
             let is_of_use = |log: &Log| !is_stopping || log.is_whole() && !shared.log.is_renewal_wanted();
-            if !self.log.as_ref().is_some_and(is_of_use) {
-                self.batch = LogBatch::default();
+            if !keeper.log.as_ref().is_some_and(is_of_use) {
+                keeper.batch = LogBatch::default();
                 if is_stopping {
                     return Ok(());
                 }
                 continue;
             }
-            let outcome = self.write_and_sync(&config, is_stopping);
-            self.finish_rewrite();
-            self.rewrite_if_due(&config);
+            let outcome = Keeper::write_and_sync(&mut keeper, &config, is_stopping);
+            Keeper::finish_rewrite(&mut keeper);
+            keeper.rewrite_if_due(&config);
             if is_stopping {
                 let ends_at = *ends_at.get_or_insert_with(|| Instant::now() + END_TIME_MAX);
                 match outcome {
-                    Ok(()) if self.batch.bytes.is_empty() => {
-                        self.keep_position();
+                    Ok(()) if keeper.batch.bytes.is_empty() => {
+                        keeper.keep_position();
                         return Ok(());
                     }
                     Err(error) if Instant::now() >= ends_at => {
-                        let lost = self.batch.bytes.len();
+                        let lost = keeper.batch.bytes.len();
                         let text = format!("the last {lost} bytes of the log could not be brought to disk: {error}");
                         return Err(io::Error::new(error.kind(), text));
                     }
                     _ => thread::sleep(LINGER),
                 }
-            } else if !config.aof.is_waited_for() {
+            } else if !config.aof.syncs_each_batch(keeper.has_second_node()) {
+                drop(keeper);
                 thread::sleep(LINGER);
             }
         }
+    }
+
+    /// Writes what waits, for those who wait for the file alone. `false`: the thread has more to do.
+    pub(super) fn write_waiting(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let is_usual = self.log.as_ref().is_some_and(Log::is_whole)
+            && self.batch.is_empty()
+            && !self.is_disk_untrue
+            // Then it is written and brought to disk in one go.
+            && !shared.config().aof.syncs_each_batch(self.has_second_node());
+        if !is_usual || !shared.journal.take_for_log(&mut self.batch) || self.batch.rotation.is_some() {
+            return false;
+        }
+        // The thread may wait for nothing in particular, and has something to bring to disk now.
+        let thread_knows = self.synced < self.written;
+        self.write().is_ok() && thread_knows
     }
 
     /// Keeps where in the stream the log ends. Without it replicas, or the primary, begin with a snapshot after the next start: no more.
@@ -210,21 +236,23 @@ impl Keeper {
     }
 
     /// Begins a log, ends it or begins another one, as CONFIG SET and the rest of the node want it.
-    fn follow(&mut self, config: &Config) {
-        let is_renewed = self.shared.log.takes_renewal();
-        match &self.log {
+    fn follow(keeper: &mut MutexGuard<'_, Keeper>, config: &Config) {
+        let is_renewed = keeper.shared.log.takes_renewal();
+        match &keeper.log {
             Some(_) if !config.appendonly => {
                 // What was acknowledged until now is kept, as far as the disk goes along.
-                drop(self.write_and_sync(config, true));
-                self.close();
-                self.log = None;
+                drop(Keeper::write_and_sync(keeper, config, true));
+                keeper.close();
+                keeper.log = None;
                 tracing::info!("the log was ended; what is in it stays");
             }
             Some(_) if is_renewed => {
-                self.close();
-                self.begin_anew(config);
+                keeper.close();
+                keeper.begin_anew(config);
             }
-            None if config.appendonly && self.rewrite_retry_at.is_none_or(|at| Instant::now() >= at) => self.begin_anew(config),
+            None if config.appendonly && keeper.rewrite_retry_at.is_none_or(|at| Instant::now() >= at) => {
+                keeper.begin_anew(config);
+            }
             _ => {}
         }
     }
@@ -246,21 +274,24 @@ impl Keeper {
     }
 
     /// Writes what was taken, and brings it to disk when that is due.
-    fn write_and_sync(&mut self, config: &Config, is_stopping: bool) -> io::Result<()> {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) && !is_stopping {
+    fn write_and_sync(keeper: &mut MutexGuard<'_, Keeper>, config: &Config, is_stopping: bool) -> io::Result<()> {
+        if keeper.retry_at.is_some_and(|at| Instant::now() < at) && !is_stopping {
             // Bytes may come in meanwhile: keys that expire.
-            thread::sleep(LINGER);
+            MutexGuard::unlocked(keeper, || thread::sleep(LINGER));
             return Ok(());
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&keeper.shared);
         shared.journal.barrier.disk_begins();
         let began = Instant::now();
-        let outcome = self.write().and_then(|()| self.sync(config, is_stopping));
+        // Another file takes the place of one that is on disk: others write until what is left of it is little.
+        let is_rotated = keeper.batch.rotation.is_some() && !keeper.is_disk_untrue;
+        let prepared = if is_rotated { Keeper::bring_to_disk(keeper) } else { Ok(()) };
+        let outcome = prepared.and_then(|()| keeper.write()).and_then(|()| Keeper::sync(keeper, config, is_stopping));
         shared.journal.barrier.disk_ended();
         if began.elapsed() > 2 * SYNC_INTERVAL {
             shared.log.delayed_syncs.fetch_add(1, Ordering::Relaxed);
         }
-        self.tell(outcome.as_ref().err());
+        keeper.tell(outcome.as_ref().err());
         outcome
     }
 
@@ -290,25 +321,35 @@ impl Keeper {
         Ok(())
     }
 
-    fn sync(&mut self, config: &Config, is_stopping: bool) -> io::Result<()> {
-        let Some(log) = self.log.as_ref().filter(|log| log.is_whole()) else { return Ok(()) };
-        if self.is_disk_untrue {
-            return Err(io::Error::other("what was written may not be on disk; the log is being rewritten"));
-        }
-        let is_due = is_stopping || self.sync_due_in(config).is_some_and(|due_in| due_in.is_zero());
-        if !is_due || self.synced >= self.written {
+    fn sync(keeper: &mut MutexGuard<'_, Keeper>, config: &Config, is_stopping: bool) -> io::Result<()> {
+        if keeper.log.as_ref().is_none_or(|log| !log.is_whole()) {
             return Ok(());
         }
-        if let Err(error) = log.sync() {
+        if keeper.is_disk_untrue {
+            return Err(io::Error::other("what was written may not be on disk; the log is being rewritten"));
+        }
+        let is_due = is_stopping || keeper.sync_due_in(config).is_some_and(|due_in| due_in.is_zero());
+        if is_due { Keeper::bring_to_disk(keeper) } else { Ok(()) }
+    }
+
+    /// Brings to disk what is written. Others write meanwhile.
+    fn bring_to_disk(keeper: &mut MutexGuard<'_, Keeper>) -> io::Result<()> {
+        let Some(log) = keeper.log.as_ref().filter(|_| keeper.synced < keeper.written) else { return Ok(()) };
+        let (file, written) = (log.file(), keeper.written);
+        if let Err(error) = MutexGuard::unlocked(keeper, || file.sync_data()) {
             // The system forgets what it could not write: the next time it would say that all is well.
-            self.is_disk_untrue = true;
-            self.shared.log.want_rewrite();
+            keeper.is_disk_untrue = true;
+            keeper.shared.log.want_rewrite();
+            if let Some(rewrite) = &mut keeper.rewrite {
+                // What it is to be followed by may be among that.
+                rewrite.spoil();
+            }
             return Err(error);
         }
-        self.shared.log.syncs.fetch_add(1, Ordering::Relaxed);
-        self.last_sync = Instant::now();
-        self.synced = self.written;
-        self.shared.journal.barrier.synced(self.synced);
+        keeper.shared.log.syncs.fetch_add(1, Ordering::Relaxed);
+        keeper.last_sync = Instant::now();
+        keeper.synced = written;
+        keeper.shared.journal.barrier.synced(written);
         Ok(())
     }
 
@@ -334,6 +375,7 @@ impl Keeper {
                     shared.gate.set_log_error(Some(text(error)));
                 }
             }
+            // What others could not write meanwhile the next turn finds out.
             None => {
                 self.retry_at = None;
                 if !was_good {

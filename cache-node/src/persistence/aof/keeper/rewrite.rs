@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     config::Config,
@@ -22,6 +22,7 @@ use crate::{
 const REWRITE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A base that is being written.
+#[derive(Debug)]
 pub(super) struct Rewrite {
     base: Part,
     began: Instant,
@@ -40,6 +41,15 @@ pub(super) enum Increment {
     Begun,
     /// It could not be opened: the old one goes on, and the base is of no use.
     Failed,
+}
+
+impl Rewrite {
+    /// The increment cannot be relied on, if it is begun already.
+    pub(super) fn spoil(&mut self) {
+        if self.increment == Increment::Begun {
+            self.increment = Increment::Failed;
+        }
+    }
 }
 
 impl Keeper {
@@ -122,8 +132,8 @@ impl Keeper {
     }
 
     /// Puts a base in its place when it is there.
-    pub(super) fn finish_rewrite(&mut self) {
-        let Some(rewrite) = &self.rewrite else { return };
+    pub(super) fn finish_rewrite(keeper: &mut MutexGuard<'_, Keeper>) {
+        let Some(rewrite) = &keeper.rewrite else { return };
         let mut told = rewrite.outcome.lock();
         // A base that is written sooner than the stream is taken up to its place waits for that.
         if told.as_ref().is_none_or(|outcome| outcome.is_ok() && rewrite.increment == Increment::Awaited) {
@@ -131,8 +141,10 @@ impl Keeper {
         }
         let Some(outcome) = told.take() else { return };
         drop(told);
-        let Some(Rewrite { base, began, increment, .. }) = self.rewrite.take() else { return };
-        let outcome = outcome.and_then(|()| match &mut self.log {
+        let Some(Rewrite { base, began, increment, .. }) = keeper.rewrite.take() else { return };
+        // Others write until what is left for the disk is little.
+        let outcome = outcome.and_then(|()| Keeper::bring_to_disk(keeper));
+        let outcome = outcome.and_then(|()| match &mut keeper.log {
             Some(_) if increment != Increment::Begun => Err(io::Error::other("there is no new increment")),
             Some(log) => {
                 let was_whole = log.is_whole();
@@ -142,27 +154,28 @@ impl Keeper {
         });
         match outcome {
             Ok(was_whole) => {
-                let log = &self.shared.log;
+                let log = &keeper.shared.log;
                 log.is_rewriting.store(false, Ordering::Release);
                 log.was_last_rewrite_good.store(true, Ordering::Release);
                 log.rewrites.fetch_add(1, Ordering::Relaxed);
                 log.failed_rewrites_in_a_row.store(0, Ordering::Relaxed);
                 log.last_rewrite_seconds.store(began.elapsed().as_secs() as i64, Ordering::Relaxed);
-                self.rewrite_retry_at = None;
-                self.is_disk_untrue = false;
+                keeper.rewrite_retry_at = None;
+                keeper.is_disk_untrue = false;
                 // It is on disk as far as it was written.
-                self.synced = self.written;
+                keeper.synced = keeper.written;
                 if was_whole {
-                    let bytes = self.log.as_ref().map_or(0, Log::bytes);
-                    self.shared.log.bytes.store(bytes, Ordering::Relaxed);
-                    self.shared.log.base_bytes.store(bytes, Ordering::Relaxed);
-                    self.shared.journal.barrier.synced(self.synced);
+                    let bytes = keeper.log.as_ref().map_or(0, Log::bytes);
+                    keeper.shared.log.bytes.store(bytes, Ordering::Relaxed);
+                    keeper.shared.log.base_bytes.store(bytes, Ordering::Relaxed);
+                    keeper.shared.journal.barrier.synced(keeper.synced);
                 } else {
-                    self.begins_at(self.written);
+                    let written = keeper.written;
+                    keeper.begins_at(written);
                 }
-                tracing::info!(bytes = self.shared.log.bytes.load(Ordering::Relaxed), took = ?began.elapsed(), "log rewritten");
+                tracing::info!(bytes = keeper.shared.log.bytes.load(Ordering::Relaxed), took = ?began.elapsed(), "log rewritten");
             }
-            Err(error) => self.rewrite_failed(&error),
+            Err(error) => keeper.rewrite_failed(&error),
         }
     }
 
