@@ -154,6 +154,7 @@ fn persistence(ctx: &Context<'_>, keys: &Keys<'_>) -> String {
         ("rdb_last_bgsave_time_sec", seconds(report.last_took)),
         ("rdb_current_bgsave_time_sec", seconds(report.running_for)),
         ("rdb_saves", report.saves.to_string()),
+        ("rdb_last_cow_size", "0".to_owned()),
         ("rdb_current_bgsave_bytes", if report.is_running { number(&progress.bytes) } else { "0".to_owned() }),
         ("rdb_last_load_keys_expired", report.keys_expired.to_string()),
         ("rdb_last_load_keys_loaded", report.keys_loaded.to_string()),

@@ -41,6 +41,11 @@ pub(crate) fn keep(side: Side) -> Result<()> {
     sched_setaffinity(None, &set).context("--pin: the kernel refuses it")
 }
 
+/// Whether [`keep`] gave the calling thread fewer cores than there are: nothing that is measured runs there.
+pub(crate) fn is_kept() -> bool {
+    sched_getaffinity(None).is_ok_and(|set| (set.count() as usize) < *CORES)
+}
+
 /// Does something on a side, such as starting a process that inherits it.
 ///
 /// # Errors

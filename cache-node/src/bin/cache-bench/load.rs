@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use crate::reply::{Protocol, scan};
+use crate::{
+    affinity,
+    reply::{Protocol, scan},
+};
 
 /// No reply for so long while some are owed: the server hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -20,7 +23,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const READ_BYTES: usize = 256 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
-/// A fixed pace looks at its sockets and its schedule this often, and latencies are as coarse; the kernel adds about as much again.
+/// A fixed pace that shares its core looks at its sockets and its schedule this often, and latencies are as coarse; the kernel adds about
+/// as much again.
 const FIXED_PACE_NAP: Duration = Duration::from_micros(50);
 /// Latencies above this are counted as this.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
@@ -74,8 +78,9 @@ pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
     /// Operations of the connection that was served least, over those of the one served most: 1 when all get the same.
     pub(crate) evenness: f64,
-    /// The longest time that a load of fixed pace did not look at its sockets: no latency below it says anything about the server.
-    pub(crate) pause_max: Duration,
+    /// Nanoseconds by which a load of fixed pace was late itself, for each operation that it sent. It reads as late as it sends: no
+    /// latency below this says anything about the server.
+    pub(crate) own_lateness: Histogram<u64>,
 }
 
 /// Open connections to one server.
@@ -141,8 +146,7 @@ impl Load {
     /// # Errors
     /// When a reply is wrong, a connection ends or the server falls silent.
     pub(crate) fn run(&mut self, traffic: &mut dyn Traffic, plan: Plan) -> Result<Outcome> {
-        let latency = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3).expect("the bounds are in order");
-        let mut progress = Progress { operations: 0, latency };
+        let mut progress = Progress { operations: 0, latency: histogram() };
         self.connections.iter_mut().for_each(|connection| connection.answered = 0);
         let start = Instant::now();
         let deadline = plan.duration.map(|duration| start + duration);
@@ -155,31 +159,34 @@ impl Load {
                 self.connections[index].flush()?;
             }
         }
+        let has_own_core = affinity::is_kept();
         let mut heard = start;
-        let mut pause_max = Duration::ZERO;
         let mut now = start;
         loop {
             if let Some(schedule) = &mut schedule {
-                has_more = has_more && !is_over(now) && schedule.send_due(&mut self.connections, traffic, now)?;
+                has_more = has_more && !is_over(now) && schedule.send_due(&mut self.connections, traffic, deadline)?;
             }
             if self.connections.iter().all(|connection| connection.under_way == 0) && (!has_more || is_over(now)) {
                 break;
             }
-            let timeout = if schedule.is_some() {
+            let timeout = match &schedule {
+                None => Duration::from_secs(1),
+                // Never asleep, so never woken late. What else this program has to do on the core goes first.
+                Some(_) if has_own_core => {
+                    thread::yield_now();
+                    Duration::ZERO
+                }
                 // A finer clock than epoll's milliseconds. Turning without a pause would take a core from the server.
-                thread::sleep(FIXED_PACE_NAP);
-                Duration::ZERO
-            } else {
-                Duration::from_secs(1)
+                Some(_) => {
+                    thread::sleep(FIXED_PACE_NAP);
+                    Duration::ZERO
+                }
             };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            let last = std::mem::replace(&mut now, Instant::now());
-            if schedule.is_some() {
-                pause_max = pause_max.max(now.duration_since(last));
-            }
+            now = Instant::now();
             if !self.events.is_empty() {
                 heard = now;
             } else if now.duration_since(heard) > SILENCE_MAX
@@ -209,7 +216,14 @@ impl Load {
         }
         let counts = || self.connections.iter().map(|connection| connection.answered);
         let evenness = counts().min().unwrap_or(0) as f64 / counts().max().unwrap_or(0).max(1) as f64;
-        Ok(Outcome { operations: progress.operations, elapsed: start.elapsed(), latency: progress.latency, evenness, pause_max })
+        let own_lateness = schedule.map_or_else(histogram, |schedule| schedule.lateness);
+        Ok(Outcome {
+            operations: progress.operations,
+            elapsed: start.elapsed(),
+            latency: progress.latency,
+            evenness,
+            own_lateness,
+        })
     }
 }
 
@@ -312,19 +326,22 @@ struct Schedule {
     interval: Duration,
     sent: u32,
     connection: usize,
+    /// Nanoseconds between the time that an operation was due and that at which it was sent.
+    lateness: Histogram<u64>,
 }
 
 impl Schedule {
     fn new(pace: Pace, start: Instant) -> Option<Schedule> {
         let Pace::Fixed(rate) = pace else { return None };
-        Some(Schedule { start, interval: Duration::from_secs_f64(1.0 / rate), sent: 0, connection: 0 })
+        Some(Schedule { start, interval: Duration::from_secs_f64(1.0 / rate), sent: 0, connection: 0, lateness: histogram() })
     }
 
-    /// Sends all that is due, in turns over the connections. `false` when the traffic has no more.
-    fn send_due(&mut self, connections: &mut [Connection], traffic: &mut dyn Traffic, now: Instant) -> Result<bool> {
+    /// Sends all that is due before the deadline, in turns over the connections. `false` when the traffic has no more.
+    fn send_due(&mut self, connections: &mut [Connection], traffic: &mut dyn Traffic, deadline: Option<Instant>) -> Result<bool> {
         loop {
             let due = self.start + self.interval * self.sent;
-            if due > now {
+            let now = Instant::now();
+            if due > now || deadline.is_some_and(|deadline| due >= deadline) {
                 return Ok(true);
             }
             self.connection = (self.connection + 1) % connections.len();
@@ -335,9 +352,14 @@ impl Schedule {
                 return Ok(false);
             }
             connection.flush()?;
+            self.lateness.saturating_record(now.duration_since(due).as_nanos() as u64);
             self.sent += 1;
         }
     }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3).expect("the bounds are in order")
 }
 
 fn excerpt(reply: &[u8]) -> String {

@@ -53,9 +53,31 @@ pub(crate) fn machine_cpu() -> Result<Duration> {
 /// # Errors
 /// When the process is gone.
 pub(crate) fn rss(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
+    memory(pid, "smaps_rollup", "Rss:")
+}
+
+/// The most bytes that were resident in a process since [`forget_peak`], as the kernel keeps count: a look at it stops nobody, where
+/// [`rss`] walks through all mappings with their lock held.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn peak_rss(pid: u32) -> Result<u64> {
+    memory(pid, "status", "VmHWM:")
+}
+
+/// Lets [`peak_rss`] begin again with what is resident now.
+///
+/// # Errors
+/// When the process is gone, or the kernel refuses.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
+}
+
+fn memory(pid: u32, file: &str, name: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/{file}");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}: the server has ended"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).with_context(|| format!("{path} has no Rss line"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{path} has no line {name}"))?;
     let kibibytes = line.trim().trim_end_matches("kB").trim_end();
     Ok(kibibytes.parse::<u64>().with_context(|| format!("{path}: '{kibibytes}' is no number"))? * 1024)
 }
@@ -66,12 +88,14 @@ mod tests {
 
     use std::{hint::black_box, time::Instant};
 
-    use super::{cpu, machine_cpu, rss};
+    use super::{cpu, forget_peak, machine_cpu, peak_rss, rss};
 
     #[test]
     fn work_and_memory_of_a_process_are_seen() {
         let pid = std::process::id();
         let (cpu_before, machine_before, rss_before) = (cpu(pid).unwrap(), machine_cpu().unwrap(), rss(pid).unwrap());
+        forget_peak(pid).unwrap();
+        let peak_before = peak_rss(pid).unwrap();
         let memory = black_box(vec![1_u8; 128 << 20]);
         let start = Instant::now();
         // Until it was seen: on a busy machine 50 ms may give this process no time at all.
@@ -82,5 +106,6 @@ mod tests {
         assert!((cpu(pid).unwrap() - cpu_before).as_millis() >= 10, "work costs CPU");
         assert!((machine_cpu().unwrap() - machine_before).as_millis() >= 10, "this process is one of the machine's");
         drop(memory);
+        assert!(peak_rss(pid).unwrap() >= peak_before + (100 << 20), "what was there, and is gone, counts");
     }
 }

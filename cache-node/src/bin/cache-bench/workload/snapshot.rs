@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
@@ -32,8 +32,8 @@ const REQUESTS_PER_SECOND: f64 = 10_000.0;
 const WRITES_ONE_IN: u32 = 10;
 /// A snapshot that is not written after so long has failed.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
-/// Between two looks whether it is written; each also takes the resident memory.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
+/// Between two looks whether it is written. Each is a request to the server.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 const GET: u8 = 0;
 const SET: u8 = 1;
@@ -47,17 +47,18 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         Measure::new("p99 ms", 3).compared("p99", Direction::OursOverPeers),
         Measure::new("p99.9 ms", 3),
         Measure::new("max ms", 1).compared("max", Direction::OursOverPeers).goal(Some(Goal::AtMost(5.0))),
-        Measure::new("load's own pause ms", 1),
+        Measure::new("load's own p99 ms", 3),
+        Measure::new("load's own max ms", 1),
         Measure::new("snapshot s", 2),
         Measure::new("RSS before MiB", 0),
-        Measure::new("peak more MiB", 0),
+        Measure::new("peak more MiB", 1),
     ];
     let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
     let content = Content::new("session", keys as usize, bench.options.seed);
     in_rounds(bench, ("snapshot", about), measures, &peers, |peer| measure(bench, peer, &content))
 }
 
-fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 9]> {
+fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 10]> {
     let server = peer.start(usize::from(bench.options.threads), bench.options.pin)?;
     fill(&server, &mut Requests::all(content))?;
     let mut control = Control::connect(&server)?;
@@ -67,36 +68,40 @@ fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 9]> {
     let pace = Pace::Fixed(REQUESTS_PER_SECOND);
     let before = load.run(&mut requests, Plan { depth: usize::MAX, pace, duration: Some(bench.options.turn()) })?;
     let rss_before = process::rss(server.pid())?;
-    let ((took, rss_peak), during) = run_while(&mut load, &mut requests, pace, &stop, || watch(&mut control, server.pid()))?;
+    process::forget_peak(server.pid())?;
+    let peak_before = process::peak_rss(server.pid())?;
+    let ((took, copied), during) = run_while(&mut load, &mut requests, pace, &stop, || watch(&mut control))?;
+    let more = process::peak_rss(server.pid())?.saturating_sub(peak_before) + copied;
     Ok([
         milliseconds(before.latency.value_at_quantile(0.99)),
         milliseconds(before.latency.max()),
         milliseconds(during.latency.value_at_quantile(0.99)),
         milliseconds(during.latency.value_at_quantile(0.999)),
         milliseconds(during.latency.max()),
-        during.pause_max.as_secs_f64() * 1e3,
+        milliseconds(during.own_lateness.value_at_quantile(0.99)),
+        milliseconds(during.own_lateness.max()),
         took.as_secs_f64(),
         mebibytes(rss_before),
-        mebibytes(rss_peak.saturating_sub(rss_before)),
+        mebibytes(more),
     ])
 }
 
-/// Has a snapshot taken; how long it took, and the most memory that the server itself had meanwhile. Pages that a fork copies are the
-/// child's or the parent's, whichever writes first, and only the parent's are seen.
-fn watch(control: &mut Control, pid: u32) -> Result<(Duration, u64)> {
+/// Has a snapshot taken; how long it took, and the bytes of pages that a forked child did not share with its parent at its end, which the
+/// server itself reports. The parent's resident memory does not grow by them.
+fn watch(control: &mut Control) -> Result<(Duration, u64)> {
     let started = Instant::now();
     control.call(&["BGSAVE"])?;
-    let mut peak = 0;
     loop {
-        peak = peak.max(process::rss(pid)?);
+        thread::sleep(LOOK_INTERVAL);
         let info = String::from_utf8_lossy(&control.call(&["INFO", "persistence"])?).into_owned();
-        let has = |line: &str| info.lines().any(|found| found == line);
-        if has("rdb_bgsave_in_progress:0") && started.elapsed() > SAMPLE_INTERVAL {
-            ensure!(has("rdb_last_bgsave_status:ok"), "the snapshot failed");
-            return Ok((started.elapsed(), peak));
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        // It is the server's first.
+        if field("rdb_last_bgsave_time_sec") != Some("-1") {
+            ensure!(field("rdb_last_bgsave_status") == Some("ok"), "the snapshot failed");
+            let copied = field("rdb_last_cow_size").map_or(Ok(0), str::parse).context("rdb_last_cow_size is no number")?;
+            return Ok((started.elapsed(), copied));
         }
         ensure!(started.elapsed() < SNAPSHOT_MAX, "no snapshot after {} s", SNAPSHOT_MAX.as_secs());
-        thread::sleep(SAMPLE_INTERVAL);
     }
 }
 
