@@ -15,7 +15,8 @@ use crate::{
 /// Bytes after which what was written is pushed to the disk, so that the end of a large file is no storm (Redis: 4 MB).
 const SYNC_BYTES: usize = 16 * 1024 * 1024;
 
-const BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes of a write: the kernel copies them in one go, and on a core that is shared nobody is served meanwhile.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What files that are being written are called: a process that was killed leaves one behind.
 const TEMPORARY_PREFIX: &str = "temp-";
