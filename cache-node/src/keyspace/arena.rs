@@ -1,7 +1,7 @@
 //! Memory for entries: pages of equal slots, in size classes 8 bytes apart.
 //!
 //! A session of 344 bytes takes 344 bytes. malloc would add a header and round up to 16; jemalloc and mimalloc would round to 384.
-//! Pages are anonymous maps of 256 KiB: one that became empty goes back to the system at once, and one that is being filled takes only
+//! Pages are anonymous maps of 256 KiB: one that became empty goes back to the system within a tick, and one that is being filled takes only
 //! what was touched. Entries are found by handle and never by address, so they can be moved: [`Arena::sparse_page`] names a page
 //! worth emptying, and the table that owns the entries moves them.
 
@@ -62,13 +62,23 @@ impl Handle {
     }
 }
 
+/// A page's memory.
 #[derive(Debug)]
-enum Storage {
+pub(super) enum Storage {
     /// Released; the page's number waits to be used again.
     Nothing,
     Map(MmapMut),
     /// Where the kernel gives no more maps.
     Heap(Box<[u8]>),
+}
+
+impl Storage {
+    fn new() -> Storage {
+        match MmapMut::map_anon(PAGE_BYTES) {
+            Ok(map) => Storage::Map(map),
+            Err(_) => Storage::Heap(vec![0; PAGE_BYTES].into_boxed_slice()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +109,9 @@ pub(super) struct Arena {
     pages: Vec<Page>,
     released: Vec<u32>,
     classes: Vec<Class>,
+    /// Of pages that became empty: to be filled again, or unmapped without a lock, which takes about 30 µs each. The last few of the keys
+    /// that expire together empty all of a shard's pages.
+    emptied: Vec<Storage>,
     alone: Vec<Box<[u8]>>,
     /// Free places in `alone`.
     alone_free: Vec<u32>,
@@ -132,7 +145,7 @@ impl Arena {
         Handle::new(number, slot as usize * class)
     }
 
-    /// Gives a slot back. A page that became empty is unmapped, unless it is the class's only one with room.
+    /// Gives a slot back. A page that became empty is one to be unmapped, unless it is the class's only one with room.
     pub(super) fn free(&mut self, handle: Handle) {
         if let Some(number) = handle.alone() {
             self.live_bytes -= std::mem::take(&mut self.alone[number]).len();
@@ -188,10 +201,16 @@ impl Arena {
     /// Bytes of all pages, the free slots included. O(pages).
     pub(super) fn mapped_bytes(&self) -> usize {
         let alone: usize = self.alone.iter().map(|bytes| bytes.len()).sum();
-        alone + self.pages.iter().map(|page| page.bytes().len()).sum::<usize>()
+        let emptied = self.emptied.len() * PAGE_BYTES;
+        alone + emptied + self.pages.iter().map(|page| page.bytes().len()).sum::<usize>()
     }
 
-    /// Unmaps the empty pages that were kept for the next entry of their size: after a mass expiry nothing of that size may come for
+    /// Up to `count` of the pages that are to be unmapped, which dropping them does.
+    pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
+        self.emptied.split_off(self.emptied.len().saturating_sub(count))
+    }
+
+    /// Has the empty pages unmapped that were kept for the next entry of their size: after a mass expiry nothing of that size may come for
     /// long. Called now and then, so that a page is not mapped and unmapped at every change of a key that comes and goes.
     /// O(classes).
     pub(super) fn release_empty(&mut self) {
@@ -279,10 +298,7 @@ impl Arena {
 
     fn add_page(&mut self, class: usize) -> u32 {
         let slot_bytes = class * UNIT_BYTES;
-        let storage = match MmapMut::map_anon(PAGE_BYTES) {
-            Ok(map) => Storage::Map(map),
-            Err(_) => Storage::Heap(vec![0; PAGE_BYTES].into_boxed_slice()),
-        };
+        let storage = self.emptied.pop().unwrap_or_else(Storage::new);
         let slots = (PAGE_BYTES / slot_bytes) as u32;
         let place = self.classes[class].with_room.len() as u32;
         let page = Page { storage, slot_bytes, slots, live: 0, fresh: 0, free: NONE, place };
@@ -302,12 +318,12 @@ impl Arena {
         number
     }
 
-    /// Unmaps an empty page of a class.
+    /// Takes an empty page away from a class.
     fn release(&mut self, class: usize, number: u32) {
         self.leave_with_room(class, number);
         let page = &mut self.pages[number as usize];
         self.classes[class].slots -= page.slots as usize;
-        page.storage = Storage::Nothing;
+        self.emptied.push(std::mem::replace(&mut page.storage, Storage::Nothing));
         // Whoever walks through it finds nothing more.
         page.fresh = 0;
         self.released.push(number);
@@ -398,9 +414,11 @@ mod tests {
         }
         assert_eq!(arena.live_bytes(), 0);
         assert!(arena.mapped_bytes() > 0);
+        while !arena.take_emptied(2).is_empty() {}
         // One page per class stays for the next entry.
         assert!(arena.mapped_bytes() <= 60 * PAGE_BYTES, "{}", arena.mapped_bytes());
         arena.release_empty();
+        while !arena.take_emptied(2).is_empty() {}
         assert_eq!(arena.mapped_bytes(), 0);
         let handle = arena.allocate(100);
         assert_eq!(arena.slot(handle).len(), 104);

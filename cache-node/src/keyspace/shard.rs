@@ -3,7 +3,7 @@
 use crate::keyspace::{
     Change, ChangeSink, Class, Now, Value,
     access::Access,
-    arena::{Arena, Handle, SparsePage},
+    arena::{Arena, Handle, SparsePage, Storage},
     entry::{self, Entry, Form, Parts},
     eviction::Pool,
     index::Index,
@@ -280,6 +280,11 @@ impl Shard {
         }
         self.moving = Some(page);
         true
+    }
+
+    /// Up to `count` pages that hold nothing more, to be dropped without a lock.
+    pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
+        self.arena.take_emptied(count)
     }
 
     pub(super) fn slot_mut(&mut self, db: usize, position: usize) -> &mut [u8] {

@@ -195,7 +195,7 @@ fn run(
     });
 }
 
-/// Removes expired keys of this thread's share of the shards, and evicts when `maxmemory` was lowered. Connections get their turn
+/// Removes expired keys of this thread's share of the shards, gives memory back, and evicts when `maxmemory` was lowered. Connections get their turn
 /// between slices.
 async fn upkeep(worker: &Worker) {
     let shared = &worker.shared;
@@ -204,11 +204,17 @@ async fn upkeep(worker: &Worker) {
         while shared.keyspace.expire_slice(shard, now(), &**shared) {
             tokio::task::yield_now().await;
         }
+        while shared.keyspace.release_slice(shard) {
+            tokio::task::yield_now().await;
+        }
     }
     for shard in (worker.index..shared.keyspace.shard_count()).step_by(step) {
         let mut slices = 0;
         while slices < COMPACT_SLICES_PER_TICK && shared.keyspace.compact_slice(shard) {
             slices += 1;
+            tokio::task::yield_now().await;
+        }
+        while shared.keyspace.release_slice(shard) {
             tokio::task::yield_now().await;
         }
     }
