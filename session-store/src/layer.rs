@@ -234,8 +234,11 @@ impl SessionLayer {
     /// `prefix` is what its keys have in front of the id, as a rule nothing; `cookie` the name of its cookie, `id` by default.
     /// The id stays, and the visitor gets our cookie for it. The old record goes in the same step, so that replicas with the
     /// old software do not find it any more: end them first. Only visitors who send an id that is not known cost a round trip
-    /// more; leave the setting out again when the old sessions have expired. In a cluster, where old and new keys are on
-    /// different nodes, sessions cannot be taken over.
+    /// more, two in a cluster; leave the setting out again when the old sessions have expired.
+    ///
+    /// In a cluster, where old and new keys are on different nodes, it takes more steps, and comes to the same: a process may die
+    /// after any of them, and the next request finds the session once. Do not change the [`key`](crate::CacheStoreBuilder::key) of the
+    /// store while sessions are being taken over there.
     ///
     /// ```
     /// # fn example(layer: session_store::SessionLayer) {

@@ -13,7 +13,6 @@ mod encryption;
 mod error;
 mod expiry;
 mod flash;
-mod foreign;
 mod generations;
 pub mod guides;
 mod keys;
@@ -26,6 +25,7 @@ mod operation;
 mod outage;
 mod owners;
 mod pool;
+mod quarantine;
 mod record;
 mod replica_reads;
 mod rotation;
@@ -37,6 +37,7 @@ mod session_ext;
 mod settings;
 mod store;
 mod streaming;
+mod take_over;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
@@ -75,7 +76,6 @@ pub use crate::{
     encryption::EncryptionKeys,
     error::{Stage, StoreError},
     flash::{FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, FlashMessage},
-    foreign::QUARANTINE_TTL,
     layer::SessionLayer,
     near_cache::{FreshSessionLayer, FreshSessionService, NearCache, NearCacheStatus, fresh_session},
     nodes::{BreakerState, NodeStatus},
@@ -83,6 +83,7 @@ pub use crate::{
         Available, OUTAGE_WAIT_MAX, OutagePolicy, OutagePolicyLayer, OutagePolicyService, SessionUnavailable, outage_policy,
     },
     pool::PoolStatus,
+    quarantine::QUARANTINE_TTL,
     service::{ResponseFuture, SessionService},
     session_ext::{Key, SessionExt, UPDATE_ATTEMPTS_MAX, UpdateError},
     settings::{CART_TTL_DEFAULT, EXPIRY_DEFAULT, USER_SESSIONS_MAX_DEFAULT},

@@ -18,6 +18,7 @@
 //! | `@device`, `@network` | the classes of the device and of the address from which that user logged in |
 //! | `@login`, `@seen` | when that was, and when the user was last seen, by the store's clock; the latter within an hour |
 //! | `@tok` | tokens of the last commits, so that a repeated one counts once |
+//! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
 use std::{borrow::Cow, collections::HashMap};

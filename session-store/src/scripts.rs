@@ -49,6 +49,10 @@ pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(Operatio
 pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Quarantine, keep!("quarantine")));
 pub(crate) static TAKE_OVER: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::TakeOver, in_parts_and_keep!("take_over")));
+pub(crate) static TAKE_OVER_STEPS: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::TakeOver, in_parts_and_keep!("take_over_steps")));
+pub(crate) static DROP_RECORD: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::TakeOver, include_str!("scripts/drop_record.lua")));
 pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Merge, concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua")))
 });
@@ -76,6 +80,8 @@ pub(crate) mod reply {
     pub(crate) const QUANTITY_TOO_LARGE: i64 = 7;
     /// A value is not the expected one; the second element is what it is.
     pub(crate) const CHANGED: i64 = 8;
+    /// Somebody else takes a record over.
+    pub(crate) const HELD: i64 = 9;
 }
 
 /// A script and the SHA-1 under which the store knows it.

@@ -84,26 +84,124 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     assert_eq!(store.quarantined(), 0);
 }
 
+/// A cluster to which records are written as tower-sessions-redis-store does.
+struct Theirs<'a>(&'a Cluster);
+
+impl Theirs<'_> {
+    /// On whichever node has the slot: the others refuse it.
+    async fn send(&self, command: &redis::Cmd) -> redis::Value {
+        for node in self.0.primaries().await {
+            let mut connection = self.0.nodes[node].connection().await;
+            if let Ok(answer) = command.query_async(&mut connection).await {
+                return answer;
+            }
+        }
+        panic!("no node takes it");
+    }
+
+    async fn create(&self, id: Id, name: &str) {
+        self.send(redis::cmd("SET").arg(id.to_string()).arg(Self::record(id, name)).arg("EX").arg(3_600)).await;
+    }
+
+    /// What a replica with the old software does that has the session still: it changes what is there, and nothing else.
+    async fn save(&self, id: Id, name: &str) -> bool {
+        let mut command = redis::cmd("SET");
+        command.arg(id.to_string()).arg(Self::record(id, name)).arg("XX").arg("EX").arg(3_600);
+        self.send(&command).await != redis::Value::Nil
+    }
+
+    async fn is_there(&self, id: Id) -> bool {
+        self.send(redis::cmd("EXISTS").arg(id.to_string())).await == redis::Value::Int(1)
+    }
+
+    fn record(id: Id, name: &str) -> Vec<u8> {
+        let data = HashMap::from([("name".to_owned(), serde_json::json!(name)), ("@odd".to_owned(), serde_json::json!("kept"))]);
+        let expiry_date = OffsetDateTime::now_utc() + time::Duration::hours(1);
+        rmp_serde::to_vec(&Record { id, data, expiry_date }).unwrap()
+    }
+}
+
 /// Their record and ours are on different nodes, where no script can make one of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_of_tower_sessions_is_no_session_and_no_error() {
+async fn sessions_of_tower_sessions_redis_store_are_taken_over() {
     let cluster = Cluster::start(Security::Plain).await;
-    let layer = SessionLayer::new(CacheStore::connect(&cluster.url).await.unwrap()).with_tower_sessions_records("", "id");
-    let app = support::app::router().layer(layer);
+    let theirs = Theirs(&cluster);
+    let replica = async || {
+        let store = CacheStore::builder(&cluster.url).deadline(PATIENCE).encryption(EncryptionKeys::new([7; 32])).connect().await;
+        support::app::router().layer(SessionLayer::new(store.unwrap()).with_tower_sessions_records("", "id"))
+    };
+    let (a, b) = (replica().await, replica().await);
     for i in 0..8 {
         let id = Id(i128::MAX - i);
-        let record = Record { id, data: HashMap::default(), expiry_date: OffsetDateTime::now_utc() + time::Duration::hours(1) };
-        let record = rmp_serde::to_vec(&record).unwrap();
-        for node in cluster.primaries().await {
-            // The other two refuse it.
-            let mut connection = cluster.nodes[node].connection().await;
-            let _ = redis::cmd("SET").arg(id.to_string()).arg(&record).exec_async(&mut connection).await;
+        theirs.create(id, "ada").await;
+        // Eight requests at once over two replicas, each of which may be the one that takes it over.
+        let mut requests = tokio::task::JoinSet::new();
+        for i in 0..8 {
+            let (app, mut visitor) = ([a.clone(), b.clone()][i % 2].clone(), Visitor { cookie: Some(format!("id={id}")) });
+            requests.spawn(async move { visitor.post(&app, &format!("/set/key{i}/value")).await.ok() });
         }
+        requests.join_all().await;
+        assert!(!theirs.is_there(id).await);
         let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
-        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "-");
-        visitor.post(&app, "/set/name/ada").await.ok();
-        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+        for i in 0..8 {
+            assert_eq!(visitor.get(&b, &format!("/get/key{i}")).await.ok().body, "value");
+        }
+        assert!(!theirs.save(id, "eve").await, "the old software does not bring it back");
+        assert_eq!(visitor.get(&a, "/get/name").await.ok().body, "ada");
+        assert_eq!(visitor.get(&a, "/get/@odd").await.ok().body, "kept");
+        visitor.post(&a, "/cart/add/TEA/1").await.ok();
+        visitor.post(&b, "/cycle").await.ok();
+        assert_eq!(visitor.get(&a, "/get/name").await.ok().body, "ada");
+        visitor.post(&a, "/logout").await.ok();
+        let late = Visitor { cookie: Some(format!("id={id}")) }.get(&b, "/get/name").await.ok();
+        assert_eq!(late.body, "-", "nothing comes back");
     }
+    // An id that nobody gave out, and a record that is none of theirs.
+    let (chosen, strange) = (Id(7), Id(8));
+    theirs.send(redis::cmd("SET").arg(strange.to_string()).arg("?")).await;
+    for id in [chosen, strange] {
+        let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
+        assert_eq!(visitor.get(&a, "/get/name").await.ok().body, "-");
+        visitor.post(&a, "/set/name/eve").await.ok();
+        assert!(!visitor.cookie.unwrap().ends_with(&id.to_string()));
+    }
+    assert!(theirs.is_there(strange).await, "what is not theirs is left alone");
+}
+
+/// Requests are dropped at any point, as a process that dies would, while the old software still writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_that_is_broken_off_anywhere_loses_and_doubles_nothing() {
+    let cluster = Cluster::start(Security::Plain).await;
+    let theirs = Theirs(&cluster);
+    let store = CacheStore::builder(&cluster.url).deadline(PATIENCE).connect().await.unwrap();
+    let app = support::app::router().layer(SessionLayer::new(store).with_tower_sessions_records("", "id"));
+    // The nodes know the scripts, and there are connections.
+    for i in 0..24 {
+        theirs.create(Id(i), "ada").await;
+        Visitor { cookie: Some(format!("id={}", Id(i))) }.get(&app, "/get/name").await.ok();
+    }
+    let (mut broken_off, mut adopted_by_the_next) = (0, 0);
+    for round in 0..40_u64 {
+        let id = Id(1_000 + i128::from(round));
+        theirs.create(id, "0").await;
+        let request = tokio::spawn({
+            let (app, mut visitor) = (app.clone(), Visitor { cookie: Some(format!("id={id}")) });
+            async move { visitor.get(&app, "/get/name").await }
+        });
+        // Each round a little later: a step takes some tenths of a millisecond.
+        tokio::time::sleep(Duration::from_micros(150 * round)).await;
+        request.abort();
+        broken_off += u32::from(request.await.is_err());
+        let expected = if theirs.save(id, "1").await { "1" } else { "0" };
+        adopted_by_the_next += u32::from(expected == "0");
+        let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, expected, "round {round}");
+        assert!(!theirs.is_there(id).await, "round {round}");
+        visitor.post(&app, "/logout").await.ok();
+        assert_eq!(Visitor { cookie: Some(format!("id={id}")) }.get(&app, "/get/name").await.ok().body, "-");
+    }
+    println!("{broken_off} of 40 were broken off, {adopted_by_the_next} after the removal");
+    assert!(broken_off > 5 && adopted_by_the_next > 5, "{broken_off} {adopted_by_the_next}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,9 +37,9 @@ pub(crate) fn split(request: &dyn Packed) -> Vec<Command> {
         let Some((arguments, after)) = arguments(rest) else {
             unreachable!("this library writes its requests as arrays of strings");
         };
-        // The first is the command's name; of a script the second is its hash, or its code, which has no key in it.
+        // All keys of a command are in one slot. In front of the first are its name, and of a script its hash or its code and their number.
         let is_script = arguments.first().is_some_and(|name| name.starts_with(b"EVAL"));
-        let slot = Slot::of_arguments(arguments.into_iter().skip(if is_script { 3 } else { 1 }));
+        let slot = arguments.get(if is_script { 3 } else { 1 }).map(|key| Slot::of_key(key));
         let length = rest.len() - after.len();
         commands.push(Command { bytes: rest[..length].to_vec(), slot });
         rest = after;
@@ -101,9 +101,11 @@ mod tests {
         let mut script = cmd("EVAL");
         script.arg("local a = {b}").arg(1).arg("shop:cart:{foo}").arg("{\"json\": true}");
         pipeline.add_command(script);
+        // A key of other software, which has no hash tag, whatever is in the value.
+        pipeline.cmd("SET").arg("foo").arg("{bar}");
         let commands = split(&pipeline);
         let slots: Vec<_> = commands.iter().map(super::Command::slot).collect();
-        assert_eq!(slots, [Some(Slot(12_182)), None, Some(Slot(12_182))]);
+        assert_eq!(slots, [Some(Slot(12_182)), None, Some(Slot(12_182)), Some(Slot(12_182))]);
         assert_eq!(commands[1].bytes, b"*1\r\n$4\r\nPING\r\n");
     }
 }

@@ -12,11 +12,6 @@ impl Slot {
     pub(crate) fn of_key(key: &[u8]) -> Self {
         Self(CRC.checksum(tag(key).unwrap_or(key)) % SLOTS as u16)
     }
-
-    /// That of the first argument with a hash tag: all keys of this library have one, and come before values do.
-    pub(crate) fn of_arguments<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
-        arguments.find_map(|argument| tag(argument).map(Self::of_key))
-    }
 }
 
 /// What is between the first `{` and the first `}` after it, if it is anything.
