@@ -414,11 +414,12 @@ impl CacheStoreBuilder {
             let reason = "a near cache keeps what the primary says, and reads may go to replicas: take away one of the two";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
         }
-        if self.near_cache.is_some() && !matches!(topology, Topology::Standalone(..)) {
-            // What tells of changes is one node, and a deposed primary would go on telling of those that it still hears of.
-            let reason = "a near cache follows one node, and the URL names Sentinels or a cluster: take away one of the two";
+        if self.near_cache.is_some() && !topology.is_one_node() {
+            let reason =
+                "a near cache follows one primary, and a cluster has several: take away near_cache, or use one node or Sentinels";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
         }
+        let near = self.near_cache.map(|near| Arc::new(Entries::new(near, topology.switches())));
         let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
         let pool = Pool::builder(Places::default())
             .max_size(pool_size)
@@ -441,7 +442,7 @@ impl CacheStoreBuilder {
             quarantined: 0.into(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,
-            near: self.near_cache.map(|near| Arc::new(Entries::new(near))),
+            near,
             is_followed: false.into(),
             #[cfg(feature = "testing")]
             faults: self.faults,
@@ -544,10 +545,19 @@ mod tests {
     use crate::{CacheStore, NearCache, StoreError};
 
     #[test]
-    fn a_near_cache_is_refused_where_the_node_may_change() {
-        for url in ["redis+sentinel://127.0.0.1:26379/shop", "redis+cluster://127.0.0.1:7000"] {
-            let refused = CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy();
-            assert!(matches!(refused, Err(StoreError::InvalidSettings { .. })), "{url}");
+    fn a_near_cache_is_refused_where_it_cannot_be_coherent() {
+        for (url, part) in [
+            ("redis+cluster://127.0.0.1:7000", "a cluster has several"),
+            ("redis+sentinel://127.0.0.1:26379/shop?read_from=replicas", "reads may go to replicas"),
+            ("redis://127.0.0.1:6379?reader=127.0.0.1:6380", "reads may go to replicas"),
+        ] {
+            match CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy() {
+                Err(StoreError::InvalidSettings { reason }) => assert!(reason.contains(part), "{url}: {reason}"),
+                other => panic!("{url}: {other:?}"),
+            }
         }
+        assert!(
+            CacheStore::builder("redis+sentinel://127.0.0.1:26379/shop").near_cache(NearCache::default()).connect_lazy().is_ok()
+        );
     }
 }

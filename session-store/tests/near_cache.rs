@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::{Router, routing::get};
 use session_store::{CacheStore, NearCache, NearCacheStatus, Session, SessionLayer, fresh_session};
-use support::{Server, Visitor, app, each_backend, each_process};
+use support::{
+    Server, Visitor, app, each_backend, each_process,
+    fleet::{Security, Sentinels, until},
+};
 
 /// What a busy machine may take where microseconds are expected.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,8 +24,12 @@ struct Replica {
 
 impl Replica {
     async fn start(server: &Server, staleness_max: Duration) -> Self {
+        Self::at(server.url(), staleness_max).await
+    }
+
+    async fn at(url: impl Into<String>, staleness_max: Duration) -> Self {
         let near = NearCache { staleness_max, ..NearCache::default() };
-        let store = CacheStore::builder(server.url()).deadline(PATIENCE).near_cache(near).connect().await.unwrap();
+        let store = CacheStore::builder(url).deadline(PATIENCE).near_cache(near).connect().await.unwrap();
         let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
         let routes = Router::new().route("/fresh", get(fresh)).route_layer(fresh_session()).merge(app::router());
         Self { app: routes.layer(SessionLayer::new(store.clone())), store }
@@ -171,4 +178,48 @@ async fn nothing_older_than_the_bound_is_served_while_the_store_hangs() {
         replica.warm_up(&mut visitor, "ada").await;
     })
     .await;
+}
+
+/// Over TLS, as a user with few rights.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_that_sentinels_name_is_followed_to_the_next_one() {
+    let mut fleet = Sentinels::start(Security::TlsAndAcl).await;
+    let (a, b) = (Replica::at(&fleet.url, STALENESS_MAX).await, Replica::at(&fleet.url, STALENESS_MAX).await);
+    let mut visitor = Visitor::default();
+    visitor.post(&a.app, "/set/name/before").await.ok();
+    b.warm_up(&mut visitor, "before").await;
+    let node = |replica: &Replica| replica.store.status().nodes[0].address.clone();
+    let former = node(&b);
+
+    // It hangs, is deposed, and goes on as if nothing had happened, until somebody tells it.
+    fleet.primary().await.signal("-STOP");
+    until(PATIENCE, "both know another primary", async || node(&a) != former && node(&b) != former).await;
+    let drops = b.near().drops;
+    fleet.nodes.iter().find(|node| former.ends_with(&format!(":{}", node.store_port))).unwrap().signal("-CONT");
+    for turn in 0..20 {
+        visitor.post(&a.app, &format!("/set/name/{turn}")).await.ok();
+        let acknowledged = Instant::now();
+        while visitor.get(&b.app, "/get/name").await.ok().body != turn.to_string() {
+            assert!(acknowledged.elapsed() < STALENESS_MAX, "{:?}", b.near());
+            tokio::task::yield_now().await;
+        }
+        b.warm_up(&mut visitor, &turn.to_string()).await;
+    }
+    assert!(b.near().drops > drops || drops > 1, "{:?}", b.near());
+
+    // Asked for: the former one lives on as a replica, and would go on telling of what it hears.
+    fleet.until_settled().await;
+    let former = node(&b);
+    let drops = b.near().drops;
+    let _: String = fleet.sentinels[1].ask(&["SENTINEL", "FAILOVER", "main"]).await;
+    until(PATIENCE, "both know another primary", async || node(&a) != former && node(&b) != former).await;
+    assert!(b.near().proven_ago.is_none_or(|ago| ago < PATIENCE));
+    visitor.post(&a.app, "/set/name/after").await.ok();
+    let acknowledged = Instant::now();
+    while visitor.get(&b.app, "/get/name").await.ok().body != "after" {
+        assert!(acknowledged.elapsed() < STALENESS_MAX, "{:?}", b.near());
+        tokio::task::yield_now().await;
+    }
+    b.warm_up(&mut visitor, "after").await;
+    assert!(b.near().drops > drops, "{:?}", b.near());
 }

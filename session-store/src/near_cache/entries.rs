@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,10 @@ pub(crate) struct Entries {
     settings: NearCache,
     shards: [Mutex<Shard>; SHARDS],
     started: Instant,
+    /// Counts the nodes that requests are sent to, one after the other.
+    switches: Arc<AtomicU64>,
+    /// The one of them that tells of changes.
+    followed: AtomicU64,
     /// Until when all changes are known to have been told; 0: nothing is known.
     proven_us: AtomicU64,
     delay_us: AtomicU64,
@@ -57,9 +64,12 @@ pub(crate) struct Ticket {
 }
 
 impl Entries {
-    pub(crate) fn new(settings: NearCache) -> Self {
+    /// `switches`: counts how often another node took the place of the one that requests are sent to.
+    pub(crate) fn new(settings: NearCache, switches: Arc<AtomicU64>) -> Self {
         Self {
             settings,
+            followed: AtomicU64::new(switches.load(Ordering::Acquire)),
+            switches,
             shards: Default::default(),
             started: Instant::now(),
             proven_us: AtomicU64::new(0),
@@ -84,9 +94,21 @@ impl Entries {
         &self.shards[tag.spread() % SHARDS]
     }
 
+    /// To be asked before the node that is to be followed.
+    pub(super) fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Acquire)
+    }
+
+    /// Whether the node that tells of changes is the one that requests are sent to.
+    pub(super) fn follows_the_right_one(&self) -> bool {
+        self.followed.load(Ordering::Acquire) == self.switches()
+    }
+
     fn is_proven(&self, now_us: u64) -> bool {
         let proven_us = self.proven_us.load(Ordering::Acquire);
-        proven_us > 0 && now_us.saturating_sub(proven_us) <= self.settings.staleness_max.as_micros() as u64
+        proven_us > 0
+            && self.follows_the_right_one()
+            && now_us.saturating_sub(proven_us) <= self.settings.staleness_max.as_micros() as u64
     }
 
     /// The session as the store had it no longer ago than is allowed.
@@ -175,6 +197,13 @@ impl Entries {
         self.drop_all();
     }
 
+    /// From now on this one of the nodes tells of changes. What was read before, nobody was told of.
+    pub(super) fn follow(&self, switches: u64, asked_us: u64) {
+        self.lose();
+        self.followed.store(switches, Ordering::Release);
+        self.prove(asked_us);
+    }
+
     /// All changes from before this moment have been told.
     pub(super) fn prove(&self, asked_us: u64) {
         self.delay_us.store(self.now_us().saturating_sub(asked_us), Ordering::Relaxed);
@@ -224,7 +253,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU64, Ordering},
+        },
+        time::Duration,
+    };
 
     use tower_sessions::session::Id;
 
@@ -242,7 +277,7 @@ mod tests {
 
     fn entries(settings: NearCache) -> (Entries, impl Fn(usize) -> Tag) {
         let keys = Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef");
-        let entries = Entries::new(settings);
+        let entries = Entries::new(settings, Arc::default());
         entries.prove(entries.now_us());
         (entries, move |i| keys.session_tag(&Id(i as i128)))
     }
@@ -275,6 +310,28 @@ mod tests {
         entries.lose();
         entries.prove(entries.now_us());
         assert!(entries.get(&tag(1)).is_none(), "what was there before the loss is gone");
+    }
+
+    #[test]
+    fn nothing_is_served_once_requests_go_to_another_node() {
+        let switches = Arc::<AtomicU64>::default();
+        let settings = NearCache { staleness_max: Duration::from_secs(60), ..NearCache::default() };
+        let (entries, (_, tag)) = (Entries::new(settings, Arc::clone(&switches)), entries(settings));
+        entries.follow(entries.switches(), entries.now_us());
+        entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
+        assert!(entries.get(&tag(1)).is_some());
+        let (before, late) = (entries.switches(), entries.ask(&tag(2)));
+        switches.fetch_add(1, Ordering::AcqRel);
+        // Its sign of life is worth nothing any more.
+        entries.prove(entries.now_us());
+        assert!(entries.get(&tag(1)).is_none() && entries.status().proven_ago.is_none());
+        entries.follow(before, entries.now_us());
+        assert!(!entries.follows_the_right_one(), "it was chosen before the switch");
+        entries.follow(entries.switches(), entries.now_us());
+        entries.keep(&tag(2), late, &session("of the former"));
+        assert!(entries.get(&tag(1)).is_none() && entries.get(&tag(2)).is_none());
+        entries.keep(&tag(1), entries.ask(&tag(1)), &session("b"));
+        assert!(entries.get(&tag(1)).is_some());
     }
 
     #[test]

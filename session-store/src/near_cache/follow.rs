@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::Entries;
 use crate::{
     keys::Tag,
+    nodes::{Node, role},
     store::Inner,
     wire::{Item, Malformed, OnPush, Reply, Wire},
 };
@@ -29,9 +30,9 @@ pub(crate) async fn follow(store: Weak<Inner>, entries: Arc<Entries>) {
             None => return,
         };
         match connected {
-            Ok(wire) => {
+            Ok((wire, node)) => {
                 has_complained = false;
-                beat(&store, &wire, &entries).await;
+                beat(&store, wire, node.is_primary_only(), &entries).await;
                 entries.lose();
                 tracing::debug!("the near cache was dropped, the connection that tells of changes ended");
             }
@@ -46,7 +47,8 @@ pub(crate) async fn follow(store: Weak<Inner>, entries: Arc<Entries>) {
 }
 
 /// A connection over which the store names every session that changes from now on.
-async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<Wire, String> {
+async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<(Wire, Arc<Node>), String> {
+    let switches = entries.switches();
     let node = store.topology.node(None).await.map_err(|error| error.to_string())?;
     let on_push: OnPush = Box::new({
         let entries = Arc::clone(entries);
@@ -69,25 +71,28 @@ async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<Wire, String> 
         Ok(opened) => opened.map_err(|error| error.to_string())?,
         Err(_) => return Err("it does not answer in time".to_owned()),
     };
-    // What was read before nobody was told of.
-    entries.drop_all();
-    entries.prove(asked_us);
-    Ok(wire)
+    entries.follow(switches, asked_us);
+    Ok((wire, node))
 }
 
-/// Proves again and again that all changes have been told; returns when that does not succeed.
-async fn beat(store: &Weak<Inner>, wire: &Wire, entries: &Entries) {
+/// Proves again and again that all changes have been told; returns when that does not succeed, or another node is to be followed.
+async fn beat(store: &Weak<Inner>, mut wire: Wire, primary_only: bool, entries: &Entries) {
     let staleness_max = entries.settings().staleness_max;
     let ping = redis::cmd("PING");
     loop {
         sleep(staleness_max / BEATS_PER_STALENESS).await;
-        if store.strong_count() == 0 {
+        if store.strong_count() == 0 || !entries.follows_the_right_one() {
             return;
         }
         let asked_us = entries.now_us();
-        match timeout(staleness_max, send(wire, &ping)).await {
-            Ok(Ok(())) => entries.prove(asked_us),
-            Ok(Err(_)) | Err(_) => return,
+        let sign_of_life = async {
+            send(&wire, &ping).await?;
+            // One that has become a replica hears of changes later than others are acknowledged.
+            Ok::<_, RedisError>(!primary_only || role(&mut wire).await?.is_none_or(|role| role != b"slave"))
+        };
+        match timeout(staleness_max, sign_of_life).await {
+            Ok(Ok(true)) => entries.prove(asked_us),
+            Ok(Ok(false) | Err(_)) | Err(_) => return,
         }
     }
 }

@@ -86,6 +86,11 @@ impl Node {
         self.transport.connect_timeout
     }
 
+    /// Whether it is asked only while it is a primary.
+    pub(crate) fn is_primary_only(&self) -> bool {
+        self.transport.primary_only
+    }
+
     /// Returns when the breaker is closed.
     pub(crate) async fn until_closed(&self) {
         self.breaker.until_closed().await;

@@ -6,7 +6,10 @@ mod replicas;
 mod sentinel;
 mod slots;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::{sync::Notify, time::timeout};
 
@@ -42,6 +45,14 @@ impl Topology {
             Self::Standalone(node, _) => Ok(Arc::clone(node)),
             Self::Sentinel(sentinel) => sentinel.node().await,
             Self::Cluster(cluster) => cluster.node(slot).await,
+        }
+    }
+
+    /// Counts how often another node took the place of the one that all requests are sent to, before the first request to it.
+    pub(crate) fn switches(&self) -> Arc<AtomicU64> {
+        match self {
+            Self::Sentinel(sentinel) => sentinel.switches(),
+            Self::Standalone(..) | Self::Cluster(_) => Arc::default(),
         }
     }
 

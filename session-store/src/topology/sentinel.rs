@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ struct Shared {
     primary: RwLock<Option<Primary>>,
     replicas: RwLock<Replicas>,
     changed: Notify,
+    /// Counts the primaries that requests have been sent to, one ahead of the first request to the next.
+    switches: Arc<AtomicU64>,
     /// Counts how often somebody wanted to know.
     wanted: watch::Sender<u64>,
     /// What the latest attempt to ask a Sentinel ended with.
@@ -97,6 +99,7 @@ impl Sentinel {
             sockets,
             primary: RwLock::new(None),
             changed: Notify::new(),
+            switches: Arc::default(),
             wanted: watch::Sender::new(0),
             problem: Mutex::new(None),
         };
@@ -138,6 +141,10 @@ impl Sentinel {
 
     pub(super) fn has_replicas(&self) -> bool {
         self.shared.reads.is_some()
+    }
+
+    pub(super) fn switches(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.switches)
     }
 
     pub(super) fn replica(&self) -> Option<Arc<Node>> {
@@ -196,6 +203,8 @@ impl Shared {
             }
         }
         let node = Node::new(answer.address.clone(), Arc::clone(&self.requests), self.sockets);
+        // Before anybody is led to it: from then on, what the former one tells is not believed.
+        self.switches.fetch_add(1, Ordering::AcqRel);
         *primary = Some(Primary { node, epoch: answer.epoch, is_foreseen: answer.is_foreseen });
         drop(primary);
         self.changed.notify_waiters();
