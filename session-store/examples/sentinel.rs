@@ -7,6 +7,9 @@
 //!     cargo run --release -p cache-node -- cluster failover --dir /tmp/carts
 //!     curl -c jar -b jar http://ADDRESS/
 //!
+//! `/visits` tells their number without counting. With `?read_from=replicas` behind the name it may be read from a replica, and still is never
+//! less than what the visitor was told. So it is with one node whose replicas have an address: `redis://127.0.0.1:6379?reader=127.0.0.1:6380`.
+//!
 //! Three Sentinels of Redis are named in the same way: `redis+sentinel://host1:26379,host2:26379,host3:26379/NAME`. `cache-node cluster`
 //! answers what clients ask Sentinels.
 use std::time::Duration;
@@ -27,7 +30,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::new(store.clone())
         .with_secure(false) // no TLS on this machine
         .with_outage_policy(OutagePolicy::Wait { max: PATIENCE });
-    let app = Router::new().route("/", get(visits)).route("/store", get(nodes)).layer(layer).layer(Extension(store));
+    let app = Router::new().route("/", get(visits)).route("/visits", get(number)).route("/store", get(nodes));
+    let app = app.layer(layer).layer(Extension(store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
@@ -36,6 +40,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn visits(session: Session) -> Result<String, Unavailable> {
     let visits = session.update(&VISITS, |visits| visits.unwrap_or(0) + 1).await?;
     Ok(format!("visit {visits}\n"))
+}
+
+async fn number(session: Session) -> Result<String, Unavailable> {
+    Ok(format!("{} visits\n", session.read(&VISITS).await?.unwrap_or(0)))
 }
 
 /// Where requests go at the moment.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -80,29 +80,95 @@ async fn a_cart_comes_along_at_the_login() {
     }
 }
 
-#[tokio::test]
-async fn sentinels_lead_to_the_primary_through_a_failover() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let dir = folder.path().to_str().unwrap();
+/// `cache-node cluster`, its ready line, and a command that tells its controller something.
+async fn cluster(folder: &Path) -> (Server, String, impl Fn(&str) -> Server) {
+    let dir = folder.to_str().unwrap().to_owned();
     let program = end_to_end::program::built("cache-node", "CACHE_NODE_BIN").unwrap();
     let mut command = Command::new(&program);
-    command.args(["cluster", "--dir", dir, "--replicas", "1", "--port", "0", "--reader-port", "0"]);
+    command.args(["cluster", "--dir", &dir, "--replicas", "1", "--port", "0", "--reader-port", "0"]);
     command.args(["--sentinel-port", "0", "--http-port", "0"]);
     let mut cluster = Server::spawn("cluster", command).unwrap();
     let ready = cluster.line_with("cluster ready on ").await.unwrap();
-    let sentinel = ready.split("sentinel ").nth(1).unwrap().split([',', ')']).next().unwrap();
+    let tell = move |what: &str| {
+        let mut command = Command::new(&program);
+        command.args(["cluster", what, "--dir", &dir]);
+        Server::spawn(what, command).unwrap()
+    };
+    (cluster, ready, tell)
+}
+
+/// The address that follows a word of the ready line.
+fn address<'a>(ready: &'a str, word: &str) -> &'a str {
+    let (_, rest) = ready.split_once(word).unwrap();
+    rest.split([' ', ',', ')']).next().unwrap()
+}
+
+/// How often sessions were read from the replica that this endpoint leads to.
+async fn reads(reader: &str) -> u64 {
+    let client = redis::Client::open(format!("redis://{reader}")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let calls = |line: &str| line.strip_prefix("cmdstat_hgetall:calls=")?.split(',').next()?.parse().ok();
+    info.lines().find_map(calls).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn the_reader_of_a_cluster_serves_reads_and_nobody_sees_less_than_he_was_told() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut cluster, ready, tell) = cluster(folder.path()).await;
+    let (primary, reader) = (address(&ready, "ready on "), address(&ready, "reader "));
+    let store = format!("redis://{primary}?reader={reader}");
+    let ((_a, a), (_b, b)) = (start("sentinel", &[&store]).await, start("sentinel", &[&store]).await);
+    let visitor = Visitor::new();
+    let visit = async |url: &str| visitor.get(&format!("{url}/")).await.unwrap().success().unwrap().text();
+    let number = async |url: &str| visitor.get(&format!("{url}/visits")).await.unwrap().success().unwrap().text();
+    let mut visits = 0;
+    let mut told_and_read = async |rounds| {
+        for _ in 0..rounds {
+            visits += 1;
+            assert_eq!(visit(&a).await, format!("visit {visits}\n"));
+            for url in [&b, &a] {
+                assert_eq!(number(url).await, format!("{visits} visits\n"));
+            }
+        }
+        visits
+    };
+    let visits = told_and_read(30).await;
+    // A change of the last two seconds is looked for on the primary.
+    let before = reads(reader).await;
+    wait::until("a read from the replica", Duration::from_secs(20), || async {
+        assert_eq!(number(&b).await, format!("{visits} visits\n"));
+        (reads(reader).await > before).then_some(())
+    })
+    .await
+    .unwrap();
+    // The endpoints lead to other nodes after a failover.
+    let failover = tell("failover");
+    assert_eq!(told_and_read(30).await, 60);
+    wait::until("a read from the other replica", Duration::from_secs(30), || async {
+        assert_eq!(number(&b).await, "60 visits\n");
+        let before = reads(reader).await;
+        assert_eq!(number(&b).await, "60 visits\n");
+        (reads(reader).await > before).then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}: {}", failover.log()));
+    cluster.signal(Signal::TERM);
+    cluster.ended(Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test]
+async fn sentinels_lead_to_the_primary_through_a_failover() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut cluster, ready, tell) = cluster(folder.path()).await;
+    let sentinel = address(&ready, "sentinel ");
     let (_server, url) = start("sentinel", &[&format!("redis+sentinel://{sentinel}/mymaster")]).await;
     let visitor = Visitor::new();
     let visit = async || visitor.get(&format!("{url}/")).await.unwrap().success().unwrap().text();
     let nodes = async || visitor.get(&format!("{url}/store")).await.unwrap().success().unwrap().text();
     assert_eq!(visit().await, "visit 1\n");
     let before = nodes().await;
-    let mut failover = Command::new(&program);
-    let failover = Server::spawn("failover", {
-        failover.args(["cluster", "failover", "--dir", dir]);
-        failover
-    })
-    .unwrap();
+    let failover = tell("failover");
     for number in 2..=20 {
         assert_eq!(visit().await, format!("visit {number}\n"));
         tokio::time::sleep(Duration::from_millis(50)).await;
