@@ -9,12 +9,10 @@ use axum::{Router, routing::get};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use session_store::{CacheStore, SessionLayer};
-use support::{Server, Visitor, app, each_backend, meter::Meter, patient_store, replica, replica_with, send};
-use tower_sessions_014 as theirs;
-use tower_sessions_redis_store::{
-    RedisStore,
-    fred::prelude::{Builder, ClientLike as _, Config, Pool},
+use support::{
+    Server, Visitor, app, each_backend, meter::Meter, patient_store, replica, replica_with, send, their_store::their_store,
 };
+use tower_sessions_014 as theirs;
 
 type Data = HashMap<String, Value>;
 
@@ -249,9 +247,6 @@ async fn a_record_of_a_later_layout_is_an_error_and_stays() {
 
 /// An application on the published store and layer.
 async fn their_app(server: &Server) -> Router {
-    let config = Config::from_url(&server.url()).unwrap();
-    let pool: Pool = Builder::from_config(config).build_pool(1).unwrap();
-    pool.init().await.unwrap();
     let session = async |session: theirs::Session| {
         let visits = session.get::<u32>("visits").await.unwrap().unwrap_or(0) + 1;
         session.insert("visits", visits).await.unwrap();
@@ -259,7 +254,7 @@ async fn their_app(server: &Server) -> Router {
         session.insert("@odd", "kept").await.unwrap();
         visits.to_string()
     };
-    Router::new().route("/", get(session)).layer(theirs::SessionManagerLayer::new(RedisStore::new(pool)))
+    Router::new().route("/", get(session)).layer(theirs::SessionManagerLayer::new(their_store(server).await))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,21 +7,104 @@ mod support;
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
-use axum::{Router, body::Body, routing::get};
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    extract::Path,
+    routing::{get, post},
+};
 use futures_util::stream;
 use http::{Method, StatusCode, header};
-use session_store::{CacheStore, Expiry, QUIET_LOGS, Session, SessionLayer};
-use support::{Server, Visitor, each_backend, meter::Meter, patient_store, send};
+use session_store::{CacheStore, Expiry, NearCache, QUIET_LOGS, Session, SessionLayer};
+use support::{
+    Server, Visitor, default_replica, each_backend, each_process, meter::Meter, patient_store, replica, send,
+    their_store::their_store,
+};
 use time::Duration as Time;
-use tower_sessions::{MemoryStore, SessionManagerLayer};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tower_sessions::{
+    CachingSessionStore, MemoryStore, SessionManagerLayer, SessionStore,
+    session::{Id, Record},
+    session_store as contract,
+};
+use tower_sessions_014 as theirs;
+use tracing::{Subscriber, span};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    fmt::MakeWriter,
+    layer::{Context, SubscriberExt as _},
+};
 
 fn router() -> Router {
-    support::app::router().route("/stream", get(streamed)).route("/first-login", get(first_login))
+    support::app::router()
+        .route("/stream", get(streamed))
+        .route("/first-login", get(first_login))
+        .route("/remove-nothing", post(async |session: Session| drop(session.remove_value("nothing").await.unwrap())))
+}
+
+/// Their memory store, which notes what it is asked for, and is slow or out of order on demand.
+#[derive(Debug, Clone, Default)]
+struct Watched {
+    store: MemoryStore,
+    asked: Arc<Mutex<Vec<&'static str>>>,
+    saves_take: Duration,
+    fails: bool,
+}
+
+impl Watched {
+    fn note(&self, what: &'static str) {
+        self.asked.lock().unwrap().push(what);
+    }
+
+    fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl SessionStore for Watched {
+    async fn create(&self, record: &mut Record) -> contract::Result<()> {
+        self.note("create");
+        self.store.create(record).await
+    }
+
+    async fn save(&self, record: &Record) -> contract::Result<()> {
+        self.note("save");
+        tokio::time::sleep(self.saves_take).await;
+        if self.fails {
+            return Err(contract::Error::Backend("it is away".to_owned()));
+        }
+        self.store.save(record).await
+    }
+
+    async fn load(&self, id: &Id) -> contract::Result<Option<Record>> {
+        self.note("load");
+        self.store.load(id).await
+    }
+
+    async fn delete(&self, id: &Id) -> contract::Result<()> {
+        self.note("delete");
+        self.store.delete(id).await
+    }
+}
+
+/// As published: their layer on their Redis store.
+async fn their_redis_app(server: &Server) -> Router {
+    let read = async |session: theirs::Session, Path(key): Path<String>| match session.get::<String>(&key).await {
+        Ok(value) => (StatusCode::OK, value.unwrap_or_else(|| "-".to_owned())),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
+    };
+    let write =
+        async |session: theirs::Session, Path((key, value)): Path<(String, String)>| session.insert(&key, value).await.unwrap();
+    let routes = Router::new().route("/get/{key}", get(read)).route("/set/{key}/{value}", post(write));
+    routes.layer(theirs::SessionManagerLayer::new(their_store(server).await))
 }
 
 async fn streamed(session: Session) -> Body {
@@ -149,6 +232,98 @@ async fn fault_06_set_expiry_does_not_last() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_07_reads_do_not_extend_the_idle_timeout() {
+    let idle = Expiry::OnInactivity(Time::seconds(3));
+    let fault = async |[a, b]: [Router; 2]| {
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set/name/ada").await.ok();
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(1_800)).await;
+            visitor.get(&b, "/get/name").await.ok();
+        }
+        visitor.get(&a, "/get/name").await.ok().body != "ada"
+    };
+    let layer = SessionManagerLayer::new(MemoryStore::default()).with_expiry(idle);
+    let theirs = fault([router().layer(layer.clone()), router().layer(layer)]);
+    let ours = each_backend(async |server| {
+        let layer = async || router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(idle));
+        assert!(!fault([layer().await, layer().await]).await, "it shows");
+    });
+    assert!(tokio::join!(theirs, ours).0, "it does not show with tower-sessions: the test is of no use");
+}
+
+#[tokio::test]
+async fn fault_08_to_extend_the_timeout_a_record_is_read_and_written_where_nothing_was_touched() {
+    let watched = Watched::default();
+    let theirs = router().layer(SessionManagerLayer::new(watched.clone()).with_always_save(true));
+    let mut visitor = Visitor::default();
+    visitor.post(&theirs, "/set/name/ada").await.ok();
+    watched.take();
+    visitor.get(&theirs, "/plain").await.ok();
+    assert_eq!(watched.take(), ["load", "save"]);
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let ours = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let mut visitor = Visitor::default();
+        visitor.post(&ours, "/set/name/ada").await.ok();
+        meter.take();
+        visitor.get(&ours, "/plain").await.ok();
+        assert_eq!(meter.take(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_09_who_stays_active_is_logged_in_for_ever() {
+    let fault = async |Replicas([a, b]): &Replicas| {
+        let mut visitor = Visitor::default();
+        visitor.post(a, "/set/name/ada").await.ok();
+        for app in [a, b, a, b, a] {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if visitor.get(app, "/get/name").await.ok().body != "ada" {
+                return false;
+            }
+            // A login too begins no new life.
+            visitor.post(app, "/cycle").await.ok();
+        }
+        true
+    };
+    let ours = each_backend(async |server| {
+        let layer = SessionLayer::new(patient_store(&server).await).with_absolute_timeout(Time::seconds(2));
+        assert!(!fault(&Replicas([router().layer(layer.clone()), router().layer(layer)])).await, "it shows");
+    });
+    let theirs = Replicas::theirs();
+    assert!(tokio::join!(fault(&theirs), ours).0, "it does not show with tower-sessions: the test is of no use");
+}
+
+#[tokio::test]
+async fn fault_10_what_is_saved_is_saved_again_and_nothing_is_written_at_full_length() {
+    let watched = Watched::default();
+    let theirs = router().layer(SessionManagerLayer::new(watched.clone()));
+    let mut visitor = Visitor::default();
+    visitor.post(&theirs, "/save-twice/1").await.ok();
+    assert_eq!(watched.take(), ["create", "save"]);
+    visitor.post(&theirs, "/remove-nothing").await.ok();
+    assert_eq!(watched.take(), ["load", "save"]);
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let ours = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        // After this the server knows the script.
+        Visitor::default().post(&ours, "/save-twice/1").await.ok();
+        meter.take();
+        let mut visitor = Visitor::default();
+        visitor.post(&ours, "/save-twice/1").await.ok();
+        assert_eq!(meter.take(), 1);
+        server.reset_commands().await;
+        visitor.post(&ours, "/remove-nothing").await.ok();
+        assert_eq!(meter.take(), 1);
+        let commands = server.commands().await;
+        assert!(!commands.iter().any(|(name, _)| name.starts_with("eval")), "it was read, and not written: {commands:?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn fault_11_the_first_login_deletes_what_was_never_there() {
     each_backend(async |server| {
@@ -162,6 +337,124 @@ async fn fault_11_the_first_login_deletes_what_was_never_there() {
         assert_eq!(meter.take(), 1);
         let commands = server.commands().await;
         assert!(!commands.iter().any(|(name, _)| ["del", "unlink", "hgetall"].contains(&&**name)), "{commands:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_12_a_payload_that_cannot_be_read_is_an_error_for_ever() {
+    each_backend(async |server| {
+        let (theirs, ours) = (their_redis_app(&server).await, replica(&server).await);
+        let mut connection = server.connection().await;
+        for (app, is_theirs) in [(&theirs, true), (&ours, false)] {
+            let mut visitor = Visitor::default();
+            visitor.post(app, "/set/name/ada").await.ok();
+            let key = server.keys("*").await.into_iter().find(|key| key.contains(":session:") != is_theirs).unwrap();
+            redis::cmd("SET").arg(key).arg("neither of them wrote this").exec_async(&mut connection).await.unwrap();
+            for _ in 0..2 {
+                let answer = visitor.get(app, "/get/name").await;
+                assert_eq!(answer.status == StatusCode::BAD_GATEWAY, is_theirs, "{}", answer.body);
+                assert!(!answer.removes_cookie(), "theirs leads nowhere, and ours to a session");
+            }
+            if !is_theirs {
+                visitor.post(app, "/set/name/bob").await.ok();
+                assert_eq!(visitor.get(app, "/get/name").await.ok().body, "bob");
+            }
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_13_a_store_that_hangs_hangs_the_request() {
+    each_process(async |server| {
+        let (theirs, ours) = (their_redis_app(&server).await, default_replica(&server).await);
+        let mut visitors = [Visitor::default(), Visitor::default()];
+        for (app, visitor) in [&theirs, &ours].into_iter().zip(&mut visitors) {
+            visitor.post(app, "/set/name/ada").await.ok();
+        }
+        let [their_visitor, our_visitor] = &mut visitors;
+        server.signal("-STOP");
+        let within = Duration::from_millis(1_500);
+        let (theirs, ours) = tokio::join!(
+            tokio::time::timeout(within, their_visitor.get(&theirs, "/get/name")),
+            tokio::time::timeout(within, our_visitor.get(&ours, "/get/name")),
+        );
+        server.signal("-CONT");
+        assert!(theirs.is_err(), "theirs answers");
+        assert!(ours.unwrap().status.is_server_error());
+    })
+    .await;
+}
+
+/// A client goes away while its commit is under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_14_the_client_goes_away_and_its_change_is_dropped() {
+    let broken_off = async |app: &Router, visitor: &Visitor, after: Duration| {
+        let (app, cookie) = (app.clone(), visitor.cookie.clone());
+        let request = tokio::spawn(async move { send(&app, Method::POST, "/set/name/late", cookie.as_deref()).await });
+        tokio::time::sleep(after).await;
+        request.abort();
+        let _ = request.await;
+    };
+    let watched = Watched { saves_take: Duration::from_millis(400), ..Watched::default() };
+    let theirs = router().layer(SessionManagerLayer::new(watched.clone()));
+    let mut visitor = Visitor::default();
+    visitor.post(&theirs, "/set/name/ada").await.ok();
+    broken_off(&theirs, &visitor, Duration::from_millis(100)).await;
+    assert!(watched.take().contains(&"save"), "it was under way");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(visitor.get(&theirs, "/get/name").await.ok().body, "ada");
+    // Each answer of the store is late, so that the request is broken off between its read and its commit, or in one of them.
+    each_backend(async |server| {
+        let proxy = support::slow_proxy::SlowProxy::start(&server, 1).await;
+        let store = CacheStore::builder(proxy.url()).deadline(Duration::from_secs(5)).connect().await.unwrap();
+        let ours = router().layer(SessionLayer::new(store));
+        let mut visitor = Visitor::default();
+        visitor.post(&ours, "/set/name/ada").await.ok();
+        proxy.late_ms(200..=200);
+        broken_off(&ours, &visitor, Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(visitor.get(&ours, "/get/name").await.ok().body, "late");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_15_a_failed_save_makes_an_empty_500_of_the_answer() {
+    let mut visitor = Visitor::default();
+    let watched = Watched::default();
+    visitor.post(&router().layer(SessionManagerLayer::new(watched.clone())), "/set/name/ada").await.ok();
+    let theirs = router().layer(SessionManagerLayer::new(Watched { fails: true, ..watched }));
+    let answer = visitor.post(&theirs, "/set/name/eve").await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::INTERNAL_SERVER_ERROR, ""));
+    each_process(async |mut server| {
+        let ours = default_replica(&server).await;
+        server.kill();
+        // Nothing to be read, so that only the commit fails.
+        let answer = Visitor::default().post(&ours, "/set/name/eve").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers.contains_key(header::RETRY_AFTER) && answer.body.contains("try again"), "{}", answer.body);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_17_the_store_shows_ids_and_records_have_no_version() {
+    each_backend(async |server| {
+        let (theirs, ours) = (their_redis_app(&server).await, replica(&server).await);
+        let mut connection = server.connection().await;
+        for (app, is_theirs) in [(&theirs, true), (&ours, false)] {
+            let mut visitor = Visitor::default();
+            visitor.post(app, "/set/name/ada").await.ok();
+            let id = visitor.cookie.unwrap().split_once('=').unwrap().1.to_owned();
+            let keys = server.keys("*").await;
+            assert_eq!(keys.iter().any(|key| key.contains(&id)), is_theirs, "{keys:?}");
+            let version: Option<Option<u32>> = redis::cmd("HGET").arg(&keys[0]).arg("@v").query_async(&mut connection).await.ok();
+            assert_eq!(version.flatten().is_none(), is_theirs);
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        }
     })
     .await;
 }
@@ -199,7 +492,7 @@ async fn fault_18_what_the_application_says_of_caching_stands() {
         let app: Router = Router::new()
             .route(
                 "/{cache}",
-                get(async |session: Session, axum::extract::Path(cache): axum::extract::Path<String>| {
+                get(async |session: Session, Path(cache): Path<String>| {
                     session.insert("page", &cache).await.unwrap();
                     [(header::CACHE_CONTROL, cache), (header::VARY, "Accept, cookie".to_owned())]
                 }),
@@ -218,6 +511,90 @@ async fn fault_18_what_the_application_says_of_caching_stands() {
         }
         let answer = Visitor::default().get(&app, "/untouched").await.ok();
         assert!(!answer.headers.contains_key(header::VARY) && !answer.headers.contains_key(header::CACHE_CONTROL));
+    })
+    .await;
+}
+
+/// Ours is the near cache: what one replica commits, the other one is told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_19_what_a_replica_has_cached_is_never_invalidated() {
+    let shared = MemoryStore::default();
+    let layer = || SessionManagerLayer::new(CachingSessionStore::new(MemoryStore::default(), shared.clone()));
+    let theirs = [router().layer(layer()), router().layer(layer())];
+    // Changed on the first replica after it was read on the second; how long that one goes on with what it had.
+    let stale_for = async |[a, b]: [Router; 2]| {
+        let mut visitor = Visitor::default();
+        visitor.post(&a, "/set/name/ada").await.ok();
+        for _ in 0..3 {
+            assert_eq!(visitor.get(&b, "/get/name").await.ok().body, "ada");
+        }
+        visitor.post(&a, "/set/name/eve").await.ok();
+        let changed = std::time::Instant::now();
+        while visitor.get(&b, "/get/name").await.ok().body == "ada" {
+            if changed.elapsed() > Duration::from_secs(2) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Some(changed.elapsed())
+    };
+    assert_eq!(stale_for(theirs).await, None);
+    each_backend(async |server| {
+        let replica = async || {
+            let store = CacheStore::builder(server.url()).deadline(Duration::from_secs(5)).near_cache(NearCache::default());
+            router().layer(SessionLayer::new(store.connect().await.unwrap()))
+        };
+        assert!(stale_for([replica().await, replica().await]).await.is_some());
+    })
+    .await;
+}
+
+/// Counts the spans that the handle opens.
+struct Spans(Arc<AtomicU32>);
+
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
+        let is_the_handles = attributes.metadata().target().starts_with("tower_sessions_core");
+        self.0.fetch_add(u32::from(is_the_handles), Ordering::Relaxed);
+    }
+}
+
+async fn spans(app: &Router, visitor: &mut Visitor, directive: Option<&str>) -> u32 {
+    let count = Arc::<AtomicU32>::default();
+    let mut filter = EnvFilter::new("info");
+    if let Some(directive) = directive {
+        filter = filter.add_directive(directive.parse().unwrap());
+    }
+    let subscriber = tracing_subscriber::registry().with(filter).with(Spans(Arc::clone(&count)));
+    let guard = tracing::subscriber::set_default(subscriber);
+    visitor.get(app, "/get/name").await.ok();
+    drop(guard);
+    count.load(Ordering::Relaxed)
+}
+
+/// Handle and clone are theirs, and applications have them: what can be reached is that the span is gone with our directive.
+#[tokio::test]
+async fn fault_20_every_access_opens_a_span_and_copies_the_value() {
+    let theirs = Replicas::theirs();
+    let mut visitor = Visitor::default();
+    visitor.post(&theirs.0[0], "/set/name/ada").await.ok();
+    assert!(spans(&theirs.0[0], &mut visitor, None).await > 0);
+    each_backend(async |server| {
+        let ours = replica(&server).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&ours, "/set/name/ada").await.ok();
+        assert!(spans(&ours, &mut visitor, None).await > 0);
+        assert_eq!(spans(&ours, &mut visitor, Some(QUIET_LOGS)).await, 0);
+        let copies = Router::new().route(
+            "/",
+            get(async |session: Session| {
+                let read = async || session.get_value("name").await.unwrap().unwrap();
+                let (one, other) = (read().await, read().await);
+                (one.as_str().unwrap().as_ptr() != other.as_str().unwrap().as_ptr()).to_string()
+            }),
+        );
+        let copies = copies.layer(SessionLayer::new(patient_store(&server).await));
+        assert_eq!(visitor.get(&copies, "/").await.ok().body, "true");
     })
     .await;
 }
@@ -311,40 +688,49 @@ const FAULTS: [(&str, &[Proof]); 21] = [
     ("04: an error after cycle_id", &[Here, In(&[(SESSION, "an_error_after_the_rotation_loses_nothing")])]),
     ("05: flush and insert", &[Here, In(&[(SESSION, "what_is_inserted_after_a_flush_belongs_to_a_new_id")])]),
     ("06: set_expiry does not last", &[Here, In(&[(SESSION, "an_expiry_of_its_own_lasts")])]),
-    ("07: reads do not extend", &[In(&[(SESSION, "the_idle_timeout_is_extended_by_reads_and_really_ends")])]),
-    ("08: always_save costs two commands", &[In(&[(ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])]),
-    ("09: no absolute timeout", &[In(&[(EXPIRY, "the_absolute_timeout_is_put_off_by_nothing")])]),
+    ("07: reads do not extend", &[Here, In(&[(SESSION, "the_idle_timeout_is_extended_by_reads_and_really_ends")])]),
+    ("08: always_save costs two commands", &[Here, In(&[(ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])]),
+    ("09: no absolute timeout", &[Here, In(&[(EXPIRY, "the_absolute_timeout_is_put_off_by_nothing")])]),
     (
         "10: saved twice, or for nothing",
-        &[In(&[(SESSION, "an_explicit_save_is_not_repeated"), (ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])],
+        &[Here, In(&[(SESSION, "an_explicit_save_is_not_repeated"), (ROUND_TRIPS, "none_untouched_one_to_read_one_to_commit")])],
     ),
     ("11: a needless DEL at the first login", &[Here]),
     (
         "12: a corrupt payload is an error for ever",
-        &[In(&[(DEPLOYS, "an_unreadable_record_is_put_in_quarantine_and_the_visitor_gets_a_clean_session_once")])],
+        &[Here, In(&[(DEPLOYS, "an_unreadable_record_is_put_in_quarantine_and_the_visitor_gets_a_clean_session_once")])],
     ),
-    ("13: a hung store hangs the request", &[In(&[(OUTAGE, "a_hung_store_is_answered_within_the_deadline")])]),
+    ("13: a hung store hangs the request", &[Here, In(&[(OUTAGE, "a_hung_store_is_answered_within_the_deadline")])]),
     (
         "14: the client goes away",
-        &[In(&[
-            (OUTAGE, "a_commit_goes_on_when_the_client_goes_away"),
-            (STREAMING, "what_was_changed_until_the_client_went_away_is_saved"),
-        ])],
+        &[
+            Here,
+            In(&[
+                (OUTAGE, "a_commit_goes_on_when_the_client_goes_away"),
+                (STREAMING, "what_was_changed_until_the_client_went_away_is_saved"),
+            ]),
+        ],
     ),
     (
         "15: a failed save replaces the answer by an empty 500",
-        &[In(&[
-            (OUTAGE, "a_store_that_dies_before_the_commit_makes_it_a_503"),
-            (OUTAGE_POLICY, "without_session_the_handler_decides_and_no_change_is_said_to_be_kept"),
-        ])],
+        &[
+            Here,
+            In(&[
+                (OUTAGE, "a_store_that_dies_before_the_commit_makes_it_a_503"),
+                (OUTAGE_POLICY, "without_session_the_handler_decides_and_no_change_is_said_to_be_kept"),
+            ]),
+        ],
     ),
     ("16: changes made while a body streams", &[Here, In(&[(STREAMING, "changes_made_while_a_body_streams_are_saved")])]),
     (
         "17: the id is the key, and the format has no version",
-        &[In(&[
-            (SECRETS, "a_dump_of_the_store_holds_no_id_and_no_value"),
-            (DEPLOYS, "a_record_of_a_later_layout_is_an_error_and_stays"),
-        ])],
+        &[
+            Here,
+            In(&[
+                (SECRETS, "a_dump_of_the_store_holds_no_id_and_no_value"),
+                (DEPLOYS, "a_record_of_a_later_layout_is_an_error_and_stays"),
+            ]),
+        ],
     ),
     (
         "18: one signing key, no Vary, no Cache-Control",
@@ -353,13 +739,14 @@ const FAULTS: [(&str, &[Proof]); 21] = [
     // Without a near cache nothing can be stale: what one replica commits the other one reads.
     (
         "19: the caching store never invalidates",
-        &[In(&[(SESSION, "a_new_id_keeps_everything_and_the_old_one_changes_nothing_more")])],
+        &[Here, In(&[(SESSION, "a_new_id_keeps_everything_and_the_old_one_changes_nothing_more")])],
     ),
     (
         "20: a deep clone and a span for every access",
-        &[Left(
-            "both are in `tower_sessions::Session`, the handle that applications have; the span is gone below the level `info`",
-        )],
+        &[
+            Left("both are in `tower_sessions::Session`, the handle that applications have; the span is gone with `QUIET_LOGS`"),
+            Here,
+        ],
     ),
     ("21: a warning for every stale cookie", &[Here]),
 ];

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod meter;
 pub mod server;
 pub mod slow_proxy;
+pub mod their_store;
 pub mod traffic;
 
 use std::time::Duration;
