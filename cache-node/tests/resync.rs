@@ -8,6 +8,7 @@ use std::{
     io::Write as _,
     net::{SocketAddr, TcpListener},
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -96,12 +97,16 @@ fn replica_goes_on(primary: Kind, kept: &[&str]) {
         assert_eq!(primary.number("sync_full"), 1, "round {round}: {}", replica.errors());
     }
     assert_eq!(primary.number("sync_partial_ok"), 3);
-    // Without an orderly end nobody knows where the log ends in the stream.
+    // Killed: a log says itself where it stands, a snapshot is not taken then.
     write(primary.address(), 200);
     drop(replica);
+    write(primary.address(), 201);
     let replica = node(folder.path(), 0, &arguments);
     wait_for_link(replica.address);
     assert_converged(primary.address(), replica.address);
+    if kept == LOG {
+        assert_eq!((primary.number("sync_full"), primary.number("sync_partial_ok")), (1, 4), "{}", replica.errors());
+    }
 }
 
 #[test]
@@ -158,6 +163,93 @@ fn primary_goes_on(kept: &[&str]) {
 }
 
 #[test]
+fn the_replicas_of_a_primary_that_was_killed_go_on_from_its_log() {
+    let folder = TempDir::new().unwrap();
+    let port = free_port();
+    let arguments = [LOG, &["--repl-ping-replica-period", "3600"]].concat();
+    let primary = node(folder.path(), port, &arguments);
+    let replica = Server::start(Kind::Node, &[]);
+    assert_eq!(replica.wire().run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());
+    replica.wait_for_link();
+    write(primary.address, 1);
+    assert_converged(primary.address, replica.address());
+    drop(primary);
+    let primary = node(folder.path(), port, &arguments);
+    replica.wait_for_link();
+    write(primary.address, 2);
+    assert_converged(primary.address, replica.address());
+    let syncs = (number(primary.address, "sync_full"), number(primary.address, "sync_partial_ok"));
+    assert_eq!(syncs, (0, 1), "{}", primary.errors());
+}
+
+/// The stream goes on in the database that it has selected, and the next file of the log begins with that.
+#[test]
+fn a_rewritten_log_of_a_replica_goes_on_in_the_database_of_the_stream() {
+    let primary = Server::start(Kind::Node, &[]);
+    let folder = TempDir::new().unwrap();
+    let replicaof = ["--replicaof", "127.0.0.1", &primary.address().port().to_string()];
+    let arguments = [&replicaof[..], LOG].concat();
+    let mut replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    wait_until("the log has begun anew", || number(replica.address, "aof_rewrites") == 1);
+    let mut wire = primary.wire();
+    assert_eq!(wire.run("SELECT 3"), Value::ok());
+    assert_eq!(wire.run("SET before 1"), Value::ok());
+    assert_converged(primary.address(), replica.address);
+    Wire::connect(replica.address).run("BGREWRITEAOF");
+    wait_until("it is rewritten", || number(replica.address, "aof_rewrites") == 2);
+    assert_eq!(wire.run("SET behind 1"), Value::ok());
+    assert_converged(primary.address(), replica.address);
+    assert!(replica.end_by("TERM").success());
+    let replica = node(folder.path(), 0, &arguments);
+    wait_for_link(replica.address);
+    assert_eq!(wire.run("SET last 1"), Value::ok());
+    assert_converged(primary.address(), replica.address);
+    assert_eq!(primary.number("sync_full"), 1);
+    drop(replica);
+    // To a real Redis where it stands is a comment.
+    let manifest = folder.path().join("appendonlydir/appendonly.aof.manifest");
+    let checked = Command::new("redis-check-aof").arg(&manifest).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    let redis = Server::start(Kind::Redis, &[&["--dir", folder.path().to_str().unwrap()], LOG].concat());
+    wait_until("it loads", || !redis.wire().run("PING").is_error("LOADING"));
+    assert_same("redis-server", &content(&mut primary.wire(), 16), &content(&mut redis.wire(), 16));
+}
+
+/// Whatever it was doing, with and without a snapshot on its way: what it says of its log is true.
+#[test]
+fn a_replica_that_is_killed_at_any_moment_has_what_its_primary_has() {
+    const ROUNDS: u64 = 8;
+    let primary = Server::start(Kind::Node, &["--repl-backlog-size", "1mb"]);
+    let folder = TempDir::new().unwrap();
+    let replicaof = ["--replicaof", "127.0.0.1", &primary.address().port().to_string()];
+    let small = ["--auto-aof-rewrite-min-size", "100kb", "--auto-aof-rewrite-percentage", "20"];
+    let arguments = [&replicaof[..], LOG, &small].concat();
+    let mut replica = node(folder.path(), 0, &arguments);
+    for round in 0..ROUNDS {
+        let is_forgotten = round % 3 == 2;
+        let address = primary.address();
+        let writer = thread::spawn(move || (0..60).for_each(|step| write(address, (round * 1_000 + step) as usize)));
+        thread::sleep(Duration::from_millis(round * 37 % 150));
+        drop(replica);
+        writer.join().unwrap();
+        if is_forgotten {
+            let mut wire = primary.wire();
+            let text = "x".repeat(100_000);
+            (0..30).for_each(|number| drop(wire.call(&["SET", &format!("large:{}", number % 4), &text])));
+        }
+        replica = node(folder.path(), 0, &arguments);
+        if !is_forgotten {
+            wait_for_link(replica.address);
+            assert_converged(primary.address(), replica.address);
+        }
+    }
+    wait_for_link(replica.address);
+    assert_converged(primary.address(), replica.address);
+    assert!(primary.number("sync_partial_ok") > 0, "{}", replica.errors());
+}
+
+#[test]
 fn the_replicas_of_a_primary_go_on_from_its_snapshot() {
     primary_goes_on(SNAPSHOT);
 }
@@ -188,7 +280,7 @@ fn a_former_primary_goes_on_as_a_replica() {
     }
 }
 
-/// What is beside the log holds for one start, and for that log alone.
+/// What a log says of where it stands holds for its very end.
 #[test]
 fn a_log_that_went_on_without_its_stream_is_not_gone_on_with() {
     let primary = Server::start(Kind::Node, &[]);
@@ -202,15 +294,12 @@ fn a_log_that_went_on_without_its_stream_is_not_gone_on_with() {
     assert_converged(primary.address(), replica.address);
     assert!(replica.end_by("TERM").success(), "{}", replica.errors());
     let log = folder.path().join("appendonlydir");
-    let position = log.join("appendonly.aof.position");
-    assert!(position.exists());
     let increments = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
     let increment = increments.filter(|path| path.to_str().unwrap().ends_with(".incr.aof")).max().unwrap();
     let mut file = fs::OpenOptions::new().append(true).open(increment).unwrap();
     file.write_all(&support::wire::encode(&["SET", "alone", "1"])).unwrap();
     let replica = node(folder.path(), 0, &arguments);
     wait_for_link(replica.address);
-    assert!(!position.exists(), "it is taken away");
     assert_converged(primary.address(), replica.address);
     assert_eq!(primary.number("sync_full"), 2);
     assert_eq!(Wire::connect(replica.address).run("EXISTS alone"), Value::Integer(0));

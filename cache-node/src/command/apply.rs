@@ -88,7 +88,6 @@ impl Applier {
     }
 
     /// The database that the stream has selected.
-    #[cfg(test)]
     pub(crate) fn db(&self) -> usize {
         self.db
     }

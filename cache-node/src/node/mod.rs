@@ -17,7 +17,7 @@ mod tracking;
 pub(crate) use client::{Client, Subscribed};
 pub(crate) use clients::{ClientEntry, ClientNames, Clients};
 pub(crate) use gate::{Gate, Hindrance};
-pub(crate) use journal::{Durability, Journal, LogBatch};
+pub(crate) use journal::{Durability, Journal, LogBatch, position_in};
 pub(crate) use log::{Loading, LogState};
 pub(crate) use notifier::Notifier;
 pub(crate) use outbox::Outbox;

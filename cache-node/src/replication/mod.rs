@@ -170,6 +170,11 @@ impl Replication {
         self.stream_db.load(Ordering::Relaxed)
     }
 
+    /// The database that the stream of the primary has selected, if one is followed.
+    pub(crate) fn followed_db(&self) -> Option<usize> {
+        self.primary.lock().is_some().then(|| self.stream_db())
+    }
+
     pub(crate) fn set_stream_db(&self, db: usize) {
         self.stream_db.store(db, Ordering::Relaxed);
     }
@@ -202,7 +207,9 @@ impl Replication {
         if shared.journal.backlog().is_none() {
             shared.journal.open_backlog(shared.config().repl_backlog_size);
             if self.primary().is_none() {
-                *self.ids.lock() = Ids { id: new_id(), former: None };
+                let id = new_id();
+                shared.journal.name(&id);
+                *self.ids.lock() = Ids { id, former: None };
             }
         }
     }
@@ -239,6 +246,7 @@ impl Replication {
                 let mut ids = self.ids.lock();
                 let former = std::mem::replace(&mut ids.id, new_id());
                 ids.former = Some((former, shared.journal.offset()));
+                shared.journal.name(&ids.id);
                 shared.journal.forget_database();
                 if self.lacks_data.swap(false, Ordering::AcqRel) {
                     // A part of a snapshot is no data. The log still has what was here before: from here on it is gone there as well.
@@ -298,6 +306,7 @@ impl Replication {
             }
             None => return,
         }
+        shared.journal.name(&ids.id);
         drop(ids);
         self.replicas.close_all();
     }

@@ -83,6 +83,7 @@ impl Replication {
             None => Ids { id: new_id(), former: Some((id, offset)) },
         };
         shared.journal.restart_at(offset);
+        shared.journal.name(&self.ids().id);
         shared.journal.open_backlog(shared.config().repl_backlog_size);
         self.set_stream_db(db);
     }

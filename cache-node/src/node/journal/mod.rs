@@ -6,7 +6,7 @@ mod barrier;
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -46,6 +46,12 @@ struct Stream {
     log: Option<LogQueue>,
     /// The log's thread is asked to look up, although there may be no bytes.
     is_log_called: bool,
+    /// The name under which others know the stream.
+    name: Option<String>,
+    /// Whether what the log holds is what the stream leads to. Not between a primary's snapshot and the log that begins behind it.
+    is_in_log: bool,
+    /// The offset of which the log was told last that it stands there, and when.
+    told_log: Option<(u64, Instant)>,
 }
 
 /// Bytes that the log has not taken yet. Bounded by the barrier: whoever wrote them waits when they are too many.
@@ -54,6 +60,18 @@ struct LogQueue {
     bytes: Vec<u8>,
     /// Where in `bytes` a new file begins.
     rotation: Option<usize>,
+}
+
+/// Between two times that the log is told where it stands although it has nothing new: only what keeps links alive came.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a line begins that says where in which stream the log stands that ends with it. To Redis it is a comment, as its own times are.
+const POSITION: &str = "#RP:";
+
+/// What such a line says: the stream's name, and its offset. `None`: it is another comment.
+pub(crate) fn position_in(line: &str) -> Option<(&str, u64)> {
+    let (id, offset) = line.strip_prefix(POSITION)?.trim_end().split_once(':')?;
+    Some((id, offset.parse().ok()?)).filter(|_| id.len() == 40)
 }
 
 /// What the log takes at once.
@@ -81,6 +99,27 @@ impl Stream {
         }
         if let Some(log) = self.log.as_mut().filter(|_| is_for_log) {
             log.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Has the log's bytes end with where they stand, if that is another place than it was told before and somebody may ask for it.
+    fn tell_log(&mut self, has_new_bytes: bool, is_last: bool) {
+        let is_new = self
+            .told_log
+            .is_none_or(|(offset, at)| offset != self.offset && (has_new_bytes || is_last || at.elapsed() >= TELL_INTERVAL));
+        let (Some(log), Some(name), Some(_)) = (&mut self.log, &self.name, &self.backlog) else { return };
+        if self.is_in_log && is_new {
+            log.bytes.extend_from_slice(format!("{POSITION}{name}:{}\r\n", self.offset).as_bytes());
+            self.told_log = Some((self.offset, Instant::now()));
+        }
+    }
+
+    /// What comes next is in a file of its own, which says its database. `db`: that of a stream that is not this node's own.
+    fn begin_file(&mut self, db: Option<usize>) {
+        self.db = None;
+        self.told_log = None;
+        if let (Some(log), Some(db)) = (&mut self.log, db) {
+            encode_request(&mut log.bytes, [b"SELECT", db.to_string().as_bytes()].into_iter());
         }
     }
 
@@ -168,11 +207,20 @@ impl Journal {
         self.is_wanted.store(true, Ordering::Release);
     }
 
-    /// Lets the stream go on at another offset: this node now follows another stream from there. With every shard locked.
+    /// Others know the stream by this name from here on.
+    pub(crate) fn name(&self, name: &str) {
+        let mut stream = self.stream.lock();
+        stream.name = Some(name.to_owned());
+        stream.told_log = None;
+    }
+
+    /// Lets the stream go on at another offset: this node now follows another stream from there. With every shard locked. What the log
+    /// holds has nothing to do with it, until another log begins.
     pub(crate) fn restart_at(&self, offset: u64) {
         let mut stream = self.stream.lock();
         stream.offset = offset;
         stream.db = None;
+        stream.is_in_log = false;
         if let Some(backlog) = &mut stream.backlog {
             *backlog = Backlog::new(backlog.capacity(), offset);
         }
@@ -206,11 +254,13 @@ impl Journal {
         self.grown.notified()
     }
 
-    /// Begins to queue bytes for the log, from this offset on, and gives it. With every shard locked.
-    pub(crate) fn open_log(&self) -> u64 {
+    /// Begins to queue bytes for the log, from this offset on, and gives it. With every shard locked. `db`: what the stream of a primary
+    /// has selected, if one is followed.
+    pub(crate) fn open_log(&self, db: Option<usize>) -> u64 {
         let mut stream = self.stream.lock();
         stream.log.get_or_insert_default();
-        stream.db = None;
+        stream.begin_file(db);
+        stream.is_in_log = true;
         self.is_wanted.store(true, Ordering::Release);
         stream.offset
     }
@@ -225,12 +275,12 @@ impl Journal {
     }
 
     /// What comes from here on belongs into a new file of the log. `false` when one is begun already, or there is no log. With every
-    /// shard locked.
-    pub(crate) fn rotate_log(&self) -> bool {
+    /// shard locked. `db`: as for [`Journal::open_log`].
+    pub(crate) fn rotate_log(&self, db: Option<usize>) -> bool {
         let mut stream = self.stream.lock();
-        stream.db = None;
         let Some(log) = stream.log.as_mut().filter(|log| log.rotation.is_none()) else { return false };
         log.rotation = Some(log.bytes.len());
+        stream.begin_file(db);
         stream.is_log_called = true;
         self.log_filled.notify_one();
         true
@@ -266,10 +316,12 @@ impl Journal {
         stream.is_log_called = false;
     }
 
-    /// Adds the bytes that wait for the log to `batch`. Gives whether there is a log.
-    pub(crate) fn take_for_log(&self, batch: &mut LogBatch) -> bool {
+    /// Adds the bytes that wait for the log to `batch`. `is_last`: nothing comes behind them. Gives whether there is a log.
+    pub(crate) fn take_for_log(&self, batch: &mut LogBatch, is_last: bool) -> bool {
         let mut stream = self.stream.lock();
         batch.offset = stream.offset;
+        let has_new_bytes = stream.log.as_ref().is_some_and(|log| !log.bytes.is_empty());
+        stream.tell_log(has_new_bytes, is_last);
         let Some(log) = stream.log.as_mut() else { return false };
         let before = batch.bytes.len();
         if before == 0 {

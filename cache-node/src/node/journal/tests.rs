@@ -47,7 +47,7 @@ impl Fixture {
     fn promises_disk(&self) -> Arc<Shared> {
         let shared = Arc::clone(self.shared());
         let keys = shared.keyspace.lock_all(0, now(), &*shared);
-        let begins_at = shared.journal.open_log();
+        let begins_at = shared.journal.open_log(None);
         shared.journal.barrier.follow_log(Some(begins_at));
         shared.journal.barrier.promise(Durability::Disk);
         drop(keys);

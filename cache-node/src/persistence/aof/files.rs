@@ -12,14 +12,10 @@ use std::{
 use crate::{
     config::Config,
     persistence::{
-        aof::{
-            manifest::{Kind, Manifest, Part},
-            position::{self, End},
-        },
+        aof::manifest::{Kind, Manifest, Part},
         file::{remove_temporaries, replace},
         seal::{EncryptionKey, Sealer},
     },
-    replication::Position,
 };
 
 /// How long a folder may still belong to a node that ends.
@@ -148,28 +144,6 @@ impl Folder {
         if let Err(error) = self.put(manifest) {
             tracing::warn!("{error}");
         }
-    }
-
-    /// Keeps where in a stream the log ends, until the next start.
-    pub(super) fn keep_position(&self, manifest: &Manifest, position: &Position) -> io::Result<()> {
-        let Some(end) = self.end(manifest) else { return Ok(()) };
-        let path = position::path(&self.path, &self.filename);
-        position::put(&path, position, &end).map_err(|error| told(&error, "write", &path))
-    }
-
-    /// What [`Folder::keep_position`] kept, if the log still ends there. It is taken away: what comes next is not in it.
-    pub(super) fn take_position(&self, manifest: &Manifest) -> io::Result<Option<Position>> {
-        let path = position::path(&self.path, &self.filename);
-        let taken = position::take(&path, self.end(manifest).as_ref()).map_err(|error| told(&error, "take away", &path))?;
-        self.sync()?;
-        Ok(taken)
-    }
-
-    /// How the log ends: its last file.
-    fn end(&self, manifest: &Manifest) -> Option<End> {
-        let last = manifest.parts().last()?;
-        let bytes = fs::metadata(self.path_of(last)).ok()?.len();
-        Some(End { file: last.name.clone(), bytes })
     }
 
     /// Bytes of all files that are loaded.

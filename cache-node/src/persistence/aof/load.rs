@@ -9,7 +9,7 @@ use std::{
 use crate::{
     command::apply::{Applied, Applier, ApplyError},
     keyspace::Now,
-    node::Shared,
+    node::{Shared, position_in},
     persistence::{
         Expired,
         aof::{
@@ -20,6 +20,7 @@ use crate::{
         rdb::Decoder,
         seal::{self, Whole},
     },
+    replication::Position,
 };
 
 /// Bytes read at once.
@@ -28,12 +29,17 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// Bytes of a cut-off end that are looked at for requests behind the place where they stop.
 const TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Loads every file of `manifest`, in order. A cut-off end of the last one is taken away, if the configuration says so.
+/// Bytes of a comment between requests (Redis: `AOF_ANNOTATION_LINE_MAX_LEN`).
+const COMMENT_BYTES_MAX: usize = 1024;
+
+/// Loads every file of `manifest`, in order. A cut-off end of the last one is taken away, if the configuration says so. Gives where in a
+/// stream the log stands, if it ends by saying that: whoever else appended to it did not.
 ///
 /// # Errors
 /// When a file cannot be read, or is damaged: the text names the file, the byte and what to do. What was loaded until then is then of
 /// no use.
-pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: Now) -> io::Result<()> {
+pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: Now) -> io::Result<Option<Position>> {
+    let mut position = None;
     shared.loading.begin(now, folder.bytes(manifest));
     let count = manifest.parts().count();
     for (index, part) in manifest.parts().enumerate() {
@@ -41,10 +47,10 @@ pub(super) fn load(shared: &Shared, folder: &Folder, manifest: &Manifest, now: N
         let file = File::open(&path).map_err(|error| told(&error, "open the log's", &path))?;
         let (reader, sealed) = seal::open(file::Loading::new(file, &shared.loading), folder.key())
             .map_err(|error| told(&error, "read the log's", &path))?;
-        let loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed };
-        loader.load(reader, index + 1 == count)?;
+        let loader = Loader { shared, path: &path, now, offset: 0, whole: 0, bytes: Vec::new(), sealed, position: None };
+        position = loader.load(reader, index + 1 == count)?;
     }
-    Ok(())
+    Ok(position)
 }
 
 /// What a file holds.
@@ -61,10 +67,12 @@ struct Loader<'a> {
     bytes: Vec<u8>,
     /// How far the batches of an encrypted file are whole. `offset` and `whole` then count what they hold.
     sealed: Option<Whole>,
+    /// The stream and the offset at which `whole` is.
+    position: Option<(String, u64)>,
 }
 
 impl Loader<'_> {
-    fn load(mut self, mut file: Input<'_>, is_last: bool) -> io::Result<()> {
+    fn load(mut self, mut file: Input<'_>, is_last: bool) -> io::Result<Option<Position>> {
         let begin = file.fill_buf().map_err(|error| told(&error, "read the log's", self.path))?;
         if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
             file = self.load_snapshot(file)?;
@@ -77,6 +85,13 @@ impl Loader<'_> {
                 break;
             }
         }
+        let position = self.position.take().map(|(id, offset)| Position { id, offset, db: applier.db() });
+        self.end(&applier, is_last)?;
+        Ok(position)
+    }
+
+    /// Looks whether the file ends behind a whole request.
+    fn end(&self, applier: &Applier, is_last: bool) -> io::Result<()> {
         if let Some(sealed) = self.sealed.clone() {
             if !self.bytes.is_empty() || applier.is_in_transaction() {
                 // A batch holds whole requests and transactions.
@@ -125,6 +140,14 @@ impl Loader<'_> {
         let mut at = 0;
         loop {
             let rest = &self.bytes[at..];
+            if rest.first() == Some(&b'#') && !applier.is_in_transaction() {
+                let Some(comment) = comment(rest) else { break };
+                self.position =
+                    std::str::from_utf8(comment).ok().and_then(position_in).map(|(id, offset)| (id.to_owned(), offset));
+                at += comment.len();
+                self.whole = self.offset + at as u64;
+                continue;
+            }
             let length = match applier.parse(rest) {
                 Ok(Some(length)) => length,
                 Ok(None) => break,
@@ -138,6 +161,7 @@ impl Loader<'_> {
                 Err(error) => return Err(self.damaged(at, &error)),
             }
             at += length;
+            self.position = None;
             if !applier.is_in_transaction() {
                 self.whole = self.offset + at as u64;
             }
@@ -213,6 +237,12 @@ impl Loader<'_> {
     }
 }
 
+/// The comment that `bytes` begin with, its end of line included; `None` while that is not there.
+fn comment(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().take(COMMENT_BYTES_MAX).position(|byte| *byte == b'\n')?;
+    Some(&bytes[..=end])
+}
+
 /// Where in the bytes of an unfinished request others begin that are whole, to the end: then the file was not cut off there, but a
 /// length in it was changed.
 fn request_behind(bytes: &[u8]) -> Option<usize> {
@@ -233,6 +263,12 @@ fn begins_requests(bytes: &[u8]) -> bool {
     let mut applier = Applier::default();
     let mut at = 0;
     loop {
+        while bytes.get(at) == Some(&b'#') {
+            match comment(&bytes[at..]) {
+                Some(comment) => at += comment.len(),
+                None => return at > 0,
+            }
+        }
         match applier.parse(&bytes[at..]) {
             Ok(Some(length)) if applier.is_known(&bytes[at..]) => at += length,
             Ok(None) => return at > 0,

@@ -2,12 +2,9 @@
 
 use std::{fs::File, io, path::PathBuf, sync::Arc};
 
-use crate::{
-    persistence::aof::{
-        files::{Folder, LogFile},
-        manifest::{Manifest, Part},
-    },
-    replication::Position,
+use crate::persistence::aof::{
+    files::{Folder, LogFile},
+    manifest::{Manifest, Part},
 };
 
 #[derive(Debug)]
@@ -98,11 +95,6 @@ impl Log {
         self.manifest = manifest;
         self.begun = None;
         Ok(())
-    }
-
-    /// Keeps where in a stream the log ends: nothing more is appended.
-    pub(super) fn keep_position(&self, position: &Position) -> io::Result<()> {
-        self.folder.keep_position(&self.manifest, position)
     }
 
     /// Bytes of all files.

@@ -8,7 +8,6 @@ mod keeper;
 mod load;
 mod log;
 mod manifest;
-mod position;
 mod writer;
 
 pub(crate) use writer::LogWriter;

@@ -92,17 +92,17 @@ impl Keeper {
             let mut log = Log::begin(folder, manifest)?;
             let (part, path) = log.next_base(config.aof.has_rdb_preamble);
             let is_cancelled = AtomicBool::new(false);
-            let offset = base::write(&shared, &path, config.aof.has_rdb_preamble, &is_cancelled, || shared.journal.open_log())?;
+            let offset = base::write(&shared, &path, config.aof.has_rdb_preamble, &is_cancelled, || {
+                shared.journal.open_log(shared.replication.followed_db())
+            })?;
             log.rebase(part)?;
             self.log = Some(log);
             self.begins_at(offset);
             return Ok(());
         }
-        let position = folder.take_position(&manifest)?;
         // Nothing expires meanwhile: what is behind may have given it more time.
         shared.keyspace.follow(true);
-        load::load(&shared, &folder, &manifest, now)?;
-        if let Some(position) = position {
+        if let Some(position) = load::load(&shared, &folder, &manifest, now)? {
             shared.replication.resume(&shared, position, now);
         }
         let log = Log::open(folder, manifest)?;
@@ -110,7 +110,7 @@ impl Keeper {
         tracing::info!(bytes = log.bytes(), ?took, "log loaded");
         self.log = Some(log);
         let keys = shared.keyspace.lock_all(0, now, &*shared);
-        self.begins_at(shared.journal.open_log());
+        self.begins_at(shared.journal.open_log(shared.replication.followed_db()));
         shared.keyspace.follow(shared.replication.primary().is_some());
         drop(keys);
         Ok(())
@@ -147,7 +147,7 @@ impl Keeper {
             shared.journal.wait_for_log(patience);
             let config = shared.config();
             let mut keeper = this.lock();
-            shared.journal.take_for_log(&mut keeper.batch);
+            shared.journal.take_for_log(&mut keeper.batch, is_stopping);
             if !is_stopping {
                 Keeper::follow(&mut keeper, &config);
             }
@@ -167,10 +167,7 @@ impl Keeper {
             if is_stopping {
                 let ends_at = *ends_at.get_or_insert_with(|| Instant::now() + END_TIME_MAX);
                 match outcome {
-                    Ok(()) if keeper.batch.bytes.is_empty() => {
-                        keeper.keep_position();
-                        return Ok(());
-                    }
+                    Ok(()) if keeper.batch.bytes.is_empty() => return Ok(()),
                     Err(error) if Instant::now() >= ends_at => {
                         let lost = keeper.batch.bytes.len();
                         let text = format!("the last {lost} bytes of the log could not be brought to disk: {error}");
@@ -193,22 +190,12 @@ impl Keeper {
             && !self.is_disk_untrue
             // Then it is written and brought to disk in one go.
             && !shared.config().aof.syncs_each_batch(self.has_second_node());
-        if !is_usual || !shared.journal.take_for_log(&mut self.batch) || self.batch.rotation.is_some() {
+        if !is_usual || !shared.journal.take_for_log(&mut self.batch, false) || self.batch.rotation.is_some() {
             return false;
         }
         // The thread may wait for nothing in particular, and has something to bring to disk now.
         let thread_knows = self.synced < self.written;
         self.write().is_ok() && thread_knows
-    }
-
-    /// Keeps where in the stream the log ends. Without it replicas, or the primary, begin with a snapshot after the next start: no more.
-    fn keep_position(&self) {
-        let position = self.shared.replication.position(&self.shared).filter(|position| position.offset == self.written);
-        if let (Some(log), Some(position)) = (&self.log, position)
-            && let Err(error) = log.keep_position(&position)
-        {
-            tracing::warn!("{error}");
-        }
     }
 
     /// How long nothing may come before the thread looks up by itself.

@@ -76,7 +76,7 @@ impl Keeper {
                 self.log = Some(log);
                 let shared = Arc::clone(&self.shared);
                 self.begin_rewrite(config, move || {
-                    shared.journal.open_log();
+                    shared.journal.open_log(shared.replication.followed_db());
                     true
                 });
             }
@@ -99,7 +99,7 @@ impl Keeper {
         // Only a rewrite makes what may not be on disk true again.
         if log.takes_rewrite() || (has_grown || self.is_disk_untrue) && may_retry {
             let shared = Arc::clone(&self.shared);
-            self.begin_rewrite(config, move || shared.journal.rotate_log());
+            self.begin_rewrite(config, move || shared.journal.rotate_log(shared.replication.followed_db()));
         }
     }
 

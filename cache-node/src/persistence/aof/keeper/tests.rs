@@ -45,7 +45,7 @@ fn write(shared: &Shared, words: &[&str]) {
 /// One turn of the thread, as far as it concerns writing.
 fn take_and_write(keeper: &mut MutexGuard<'_, Keeper>) -> io::Result<()> {
     let shared = Arc::clone(&keeper.shared);
-    shared.journal.take_for_log(&mut keeper.batch);
+    shared.journal.take_for_log(&mut keeper.batch, false);
     keeper.retry_at = None;
     Keeper::write_and_sync(keeper, &shared.config(), false)
 }
@@ -91,9 +91,9 @@ fn a_rewrite_that_failed_leaves_no_place_for_the_next_one_to_take() {
         let shared = Arc::clone(&keeper.shared);
         write(&shared, &["INCR", "counter"]);
         // One begins, and fails before its place is written.
-        assert!(shared.journal.rotate_log());
+        assert!(shared.journal.rotate_log(None));
         if is_taken {
-            shared.journal.take_for_log(&mut keeper.batch);
+            shared.journal.take_for_log(&mut keeper.batch, false);
         }
         keeper.rewrite_failed(&io::Error::other("the disk is full"));
         // The next one is still to come to its moment.
@@ -143,4 +143,31 @@ fn an_end_behind_a_snapshot_of_a_primary_leaves_the_old_log_as_it_is() {
     let mut keys = again.shared.keyspace.lock_all(0, now(), &*again.shared);
     assert_eq!(keys.string(b"old").expect("a string"), Some(&b"1"[..]));
     assert_eq!(keys.string(b"new").expect("no other value"), None);
+}
+
+/// As that, and the node is killed: what was written behind the snapshot says nothing of where the old log stands.
+#[test]
+fn a_death_behind_a_snapshot_of_a_primary_leaves_a_log_that_stands_nowhere() {
+    for is_followed in [false, true] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let first = keeper(&dir);
+        let mut keeper = first.lock();
+        let shared = Arc::clone(&keeper.shared);
+        let keys = shared.keyspace.lock_all(0, now(), &*shared);
+        shared.replication.open_backlog(&shared);
+        drop(keys);
+        write(&shared, &["SET", "old", "1"]);
+        assert!(!keeper.write_waiting(), "the thread has something to bring to disk");
+        let stood_at = (shared.replication.ids().id, shared.journal.offset());
+        if is_followed {
+            shared.replication.resume(&shared, Position { id: "a".repeat(40), offset: 1_000_000, db: 0 }, now());
+            write(&shared, &["SET", "new", "1"]);
+            keeper.write_waiting();
+        }
+        drop(keeper);
+        drop(first);
+        let again = self::keeper(&dir).into_inner();
+        let expected = (!is_followed).then_some(stood_at);
+        assert_eq!(again.shared.replication.ids().former, expected, "followed: {is_followed}");
+    }
 }
