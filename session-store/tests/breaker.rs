@@ -1,6 +1,8 @@
 //! The breaker of a node: opens, refuses at once, probes by itself, closes.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
 };
 
 use session_store::{BreakerState, CacheStore, StoreError};
-use support::{each_backend, each_process, slow_proxy::SlowProxy};
+use support::{each_backend, each_process, on_redis, slow_proxy::SlowProxy};
 
 /// What is promised is 5 ms; the rest is for two busy cores.
 const REFUSED_WITHIN: Duration = Duration::from_millis(5 + 100);
@@ -203,7 +205,7 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_loading_is_waited_for_in_the_background() {
-    each_process(async |mut server| {
+    on_redis(async |mut server| {
         let mut admin = server.connection().await;
         redis::cmd("DEBUG").arg(&["POPULATE", "2000", "k", "1000"]).exec_async(&mut admin).await.unwrap();
         redis::cmd("BGREWRITEAOF").exec_async(&mut admin).await.unwrap();

@@ -1,6 +1,8 @@
 //! Forged requests are refused, on whichever replica, and a token from before a login is worth nothing after it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};

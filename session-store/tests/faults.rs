@@ -3,6 +3,8 @@
 //! the list at the end sees to it that these tests are there.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::{

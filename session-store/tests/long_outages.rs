@@ -1,6 +1,8 @@
 //! A node that is slow, one that is stopped for long, and one that is away for minutes while everybody goes on asking.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! What is seen from outside: metrics, and logs in which nobody is found.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::{

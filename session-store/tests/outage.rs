@@ -1,6 +1,8 @@
 //! The store stops, hangs and comes back: fast errors, nothing lost, nothing overwritten.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! What becomes of requests while the store is away, by the policy of the layer and of the route.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! `session.update`: a value that starts from the one in the store, however many are at it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "support/node_process.rs"]
+mod node_process;
 mod support;
 
 use std::time::Duration;

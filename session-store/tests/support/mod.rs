@@ -25,7 +25,7 @@ use http_body_util::BodyExt as _;
 use session_store::{CacheStore, SessionLayer};
 use tower::ServiceExt as _;
 
-pub use self::server::{Server, each_backend, each_process};
+pub use self::server::{Server, each_backend, each_process, on_redis};
 
 /// A store whose deadline a busy machine does not reach, for tests of what is not about deadlines.
 pub async fn patient_store(server: &Server) -> CacheStore {

@@ -14,15 +14,25 @@ pub enum Backend {
     Redis,
     /// Our own node, in this process.
     CacheNode,
+    /// Our own node, as `redis-server` is here. The test needs `mod node_process`.
+    CacheNodeProcess,
 }
+
+/// The environment variable that makes a node of a test.
+pub const NODE_ARGUMENTS: &str = "SESSION_STORE_TEST_NODE_ARGUMENTS";
 
 /// Runs the test once on every backend.
 pub async fn each_backend(test: impl AsyncFn(Server)) {
     on(&[Backend::Redis, Backend::CacheNode], test).await;
 }
 
-/// Runs the test on every backend that is a process of its own and keeps its data.
+/// Runs the test on every backend that is a process of its own and keeps its data. The test needs `mod node_process`.
 pub async fn each_process(test: impl AsyncFn(Server)) {
+    on(&[Backend::Redis, Backend::CacheNodeProcess], test).await;
+}
+
+/// Runs the test on Redis alone: for what only Redis can be made to do.
+pub async fn on_redis(test: impl AsyncFn(Server)) {
     on(&[Backend::Redis], test).await;
 }
 
@@ -66,7 +76,7 @@ impl Server {
         self.process = Some(self.spawn(&[]));
         let began = Instant::now();
         while self.try_connection().await.is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "redis-server does not come up");
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?} does not come up", self.backend);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -79,14 +89,24 @@ impl Server {
     }
 
     fn spawn(&self, more: &[&str]) -> Child {
-        Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "no", "--enable-debug-command", "local", "--dir"])
-            .arg(&self.folder)
-            .args(more)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is needed: apt-get install redis-server")
+        let (port, folder) = (self.port.to_string(), self.folder.display().to_string());
+        let mut arguments = vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", &folder];
+        arguments.extend(["--appendonly", "yes", "--appendfsync", "no"]);
+        arguments.extend(more);
+        let mut command = match self.backend {
+            Backend::CacheNodeProcess => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.args(["--exact", "node_process::this_test_is_a_node_when_it_is_started_as_one"]);
+                command.env(NODE_ARGUMENTS, arguments.join("\n"));
+                command
+            }
+            Backend::Redis | Backend::CacheNode => {
+                let mut command = Command::new("redis-server");
+                command.args(arguments).args(["--enable-debug-command", "local"]);
+                command
+            }
+        };
+        command.stdout(Stdio::null()).spawn().expect("redis-server is needed: apt-get install redis-server")
     }
 
     async fn try_connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
