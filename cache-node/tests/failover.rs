@@ -264,20 +264,22 @@ fn forward(from: &mut TcpStream, to: &mut TcpStream, mut may_pass: impl FnMut(&[
 /// The replica has taken over, and the old primary does not get to know: it asks again, and there is one primary.
 #[test]
 fn a_failover_whose_answer_is_lost_is_gone_on_with() {
-    let (primary, replica) = (Server::start(Kind::Node, &[]), Server::start(Kind::Node, &[]));
-    let port = proxy_that_loses_the_answer(replica.address());
-    assert_eq!(replica.wire().run(&format!("CONFIG SET replica-announce-port {port}")), Value::ok());
-    replica.follow(&primary);
-    replica.wait_for_link();
-    assert_eq!(primary.wire().run("SET key before"), Value::ok());
-    assert_eq!(primary.wire().run(&format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 20000")), Value::ok());
-    wait_until("it is the primary", || replica.info("role") == "master");
-    wait_until("the failover ends", || failover_state(&primary) == "no-failover");
-    assert_eq!((primary.info("role"), replica.info("role")), ("slave".to_owned(), "master".to_owned()));
-    primary.wait_for_link();
-    assert_eq!(replica.number("sync_full"), 0, "the stream went on");
-    assert_eq!(replica.wire().run("SET key behind"), Value::ok());
-    wait_until("it is replicated", || primary.wire().run("GET key") == Value::bulk("behind"));
+    for kind in [Kind::Node, Kind::Redis, Kind::Valkey] {
+        let (primary, replica) = (Server::start(Kind::Node, &[]), Server::start(kind, &[]));
+        let port = proxy_that_loses_the_answer(replica.address());
+        assert_eq!(replica.wire().run(&format!("CONFIG SET replica-announce-port {port}")), Value::ok());
+        replica.follow(&primary);
+        replica.wait_for_link();
+        assert_eq!(primary.wire().run("SET key before"), Value::ok());
+        assert_eq!(primary.wire().run(&format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 20000")), Value::ok());
+        wait_until("it is the primary", || replica.info("role") == "master");
+        wait_until("the failover ends", || failover_state(&primary) == "no-failover");
+        assert_eq!((primary.info("role"), replica.info("role")), ("slave".to_owned(), "master".to_owned()));
+        primary.wait_for_link();
+        assert_eq!(replica.number("sync_full"), 0, "the stream went on: {kind:?}");
+        assert_eq!(replica.wire().run("SET key behind"), Value::ok());
+        wait_until("it is replicated", || primary.wire().run("GET key") == Value::bulk("behind"));
+    }
 }
 
 /// CLIENT PAUSE by the same means, beside a real Redis.

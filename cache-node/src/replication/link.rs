@@ -26,6 +26,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How often the primary is told how far this node is, when nothing comes.
 const CONFIRMATION: Duration = Duration::from_secs(1);
 
+/// What Redis says to `PSYNC … FAILOVER` when it is a primary already.
+const IS_PRIMARY: &str = "PSYNC FAILOVER can't be sent to a master";
+
 /// Why a link ended.
 #[derive(Debug, Error)]
 pub(super) enum LinkError {
@@ -123,14 +126,23 @@ fn synchronize(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64) -> Resul
     // Offsets count from 1 here: the one of the next byte.
     let (id, next) = (replication.ids().id, (shared.journal.offset() + 1).to_string());
     let is_failover = replication.failover_state() == FailoverState::InProgress;
-    let answer = match shared.journal.backlog() {
+    let mut answer = match shared.journal.backlog() {
         // It becomes the primary by this.
         Some(_) if is_failover => wire.ask(&[b"PSYNC", id.as_bytes(), next.as_bytes(), b"FAILOVER"])?,
         Some(_) => wire.ask(&[b"PSYNC", id.as_bytes(), next.as_bytes()])?,
         None => wire.ask(&[b"PSYNC", b"?", b"-1"])?,
     };
     if is_failover {
-        replication.successor_answered(shared, answer.starts_with("+CONTINUE") || answer.starts_with("+FULLRESYNC"));
+        let mut is_taken = answer.starts_with("+CONTINUE") || answer.starts_with("+FULLRESYNC");
+        if answer.contains(IS_PRIMARY) {
+            // It may have taken over by an earlier request, whose answer was lost. If it has, it goes on with the stream from its very end.
+            answer = wire.ask(&[b"PSYNC", id.as_bytes(), next.as_bytes()])?;
+            is_taken = answer.starts_with("+CONTINUE");
+        }
+        replication.successor_answered(shared, is_taken);
+        if !is_taken {
+            return Err(LinkError::Refused("PSYNC", answer));
+        }
     }
     let words: Vec<&str> = answer.split(' ').collect();
     match words[..] {
