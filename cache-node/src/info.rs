@@ -250,6 +250,9 @@ fn replication(ctx: &Context<'_>) -> String {
                 ("slave_read_repl_offset", offset.to_string()),
                 ("slave_repl_offset", offset.to_string()),
             ]);
+            if replication.lacks_data() {
+                fields.push(("master_sync_incomplete", "1".to_owned()));
+            }
             if is_syncing {
                 let total = &shared.loading.total_bytes;
                 let left = total.load(Ordering::Relaxed).saturating_sub(link.sync_bytes);

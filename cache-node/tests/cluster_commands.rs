@@ -221,6 +221,52 @@ fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
     assert_eq!(cluster.connect().run("SET cart again"), Value::ok());
 }
 
+/// The processes that were started with this word among their arguments.
+fn processes_with(word: &str) -> Vec<u32> {
+    let found = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    });
+    found.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+}
+
+#[test]
+fn a_restore_that_fails_while_the_data_is_copied_leaves_the_old_data() {
+    for arguments in [&["--replicas", "1"][..], &["--replicas", "1", "--durability", "none"]] {
+        let cluster = Cluster::start(arguments);
+        cluster.wait_whole();
+        let mut wire = cluster.connect();
+        let value = "m".repeat(2_000);
+        for _ in 0..60 {
+            (0..500)
+                .for_each(|_| wire.send(&["EVAL", "redis.call('SET', redis.call('INCR', KEYS[1]), ARGV[1])", "1", "n", &value]));
+            (0..500).for_each(|_| drop(wire.read()));
+        }
+        let said = succeed(&cluster, &["backup"]);
+        let snapshot = said.trim_end().split(' ').next_back().unwrap().to_owned();
+        assert_eq!(wire.run("SET cart mugs"), Value::ok());
+        assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
+        let primary = cluster.node("primary").address;
+        let mut command = command(&cluster, &["restore", &snapshot]);
+        let restoring = thread::spawn(move || command.output().unwrap());
+        let mut node = Wire::connect(primary);
+        wait_until("it copies", || node.run("INFO replication").text().contains("master_sync_in_progress:1"));
+        let folder = cluster.folder().join("restore");
+        let sources = processes_with(folder.to_str().unwrap());
+        assert_eq!(sources.len(), 1);
+        support::cluster::signal("KILL", sources[0]);
+        let output = restoring.join().unwrap();
+        assert!(!output.status.success(), "it was copied before the other node was killed");
+        cluster.wait_whole();
+        wait_until("the old data", || {
+            let mut wire = cluster.connect();
+            wire.run("GET cart") == Value::bulk("mugs") && wire.run("DBSIZE") == Value::Integer(30_002)
+        });
+        assert_eq!(cluster.connect().run("SET cart again"), Value::ok());
+        assert_eq!(cluster.connect().run("WAIT 1 20000"), Value::Integer(1));
+    }
+}
+
 #[test]
 fn an_encrypted_snapshot_is_restored_whole_whatever_the_limit_of_memory() {
     let keys = tempfile::tempdir().unwrap();

@@ -10,6 +10,8 @@ pub(super) struct Report {
     pub(super) is_link_up: bool,
     /// Whether it is receiving or loading a full copy.
     pub(super) is_syncing: bool,
+    /// Whether a full copy is on its way or came to no end: what it had is gone from memory.
+    pub(super) lacks_data: bool,
     /// Whether it is reading its own data at its start.
     pub(super) is_loading: bool,
     /// Names the history that `offset` counts in.
@@ -31,6 +33,7 @@ impl Report {
             primary_port: field("master_port").and_then(|port| port.parse().ok()),
             is_link_up: field("master_link_status") == Some("up"),
             is_syncing: field("master_sync_in_progress") == Some("1"),
+            lacks_data: field("master_sync_incomplete") == Some("1"),
             is_loading: field("loading") == Some("1"),
             replication_id: field("master_replid").unwrap_or_default().to_owned(),
             offset: number(if is_primary { "master_repl_offset" } else { "slave_repl_offset" }).unwrap_or(0),

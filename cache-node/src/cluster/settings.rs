@@ -70,6 +70,14 @@ impl Settings {
         self.durability == Durability::Sync
     }
 
+    /// Whether a node that starts again has all that it had written.
+    pub(super) fn has_log(&self) -> bool {
+        match self.directive("appendonly") {
+            Some(value) => value.eq_ignore_ascii_case("yes"),
+            None => self.durability != Durability::None,
+        }
+    }
+
     /// The value of a further directive that takes one, the last when it is given again.
     pub(super) fn directive(&self, name: &str) -> Option<&str> {
         let mut found = None;

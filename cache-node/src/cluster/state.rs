@@ -2,13 +2,16 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{process::ProcessId, report::Report};
+use crate::{
+    cluster::{process::ProcessId, report::Report},
+    persistence::{remove_temporaries, replace},
+};
 
 /// The form of the file; another one is not read.
 const VERSION: u32 = 1;
@@ -45,6 +48,14 @@ pub(super) struct MemberState {
     #[serde(default)]
     pub(super) metrics_port: Option<u16>,
     pub(super) process: Option<ProcessId>,
+    /// Whether that process was seen to follow the primary, or to serve as one. Not said by a controller that did not record it.
+    #[serde(default = "yes")]
+    pub(super) has_followed: bool,
+}
+
+/// Else nobody could succeed a primary that was lost together with a controller that did not record who had followed.
+fn yes() -> bool {
+    true
 }
 
 /// Ports of the endpoints. 0: not chosen yet.
@@ -100,7 +111,11 @@ impl Folder {
         let path = path.canonicalize()?;
         let lock = File::create(path.join("lock")).map_err(|error| told("cannot write in the cluster's folder", error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Folder { path, _lock: lock }),
+            Ok(()) => {
+                // Of a controller that was killed.
+                remove_temporaries(&path)?;
+                Ok(Folder { path, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => {
                 let text =
                     format!("another controller runs this cluster: {}; see: cache-node cluster status --dir {0}", path.display());
@@ -122,7 +137,7 @@ impl Folder {
     /// Records the state. When this returns, it is on disk: no step that depends on it may be taken before.
     pub(super) fn store(&self, state: &State) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(state)?;
-        replace(&self.path.join(STATE_FILE), &bytes)
+        replace(&self.path.join(STATE_FILE), &bytes, None)
     }
 }
 
@@ -145,19 +160,6 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Writes a file aside, syncs it, and puts it in the place of the old one: a crash leaves the one or the other whole.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    let mut file = File::create(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -169,7 +171,13 @@ mod tests {
         let folder = Folder::open(&place.path().join("cluster")).unwrap();
         assert_eq!(folder.load().unwrap(), None);
         let mut state = State::new("node-1".to_owned());
-        state.members.push(MemberState { name: "node-1".to_owned(), port: 7000, metrics_port: Some(7001), process: None });
+        state.members.push(MemberState {
+            name: "node-1".to_owned(),
+            port: 7000,
+            metrics_port: Some(7001),
+            process: None,
+            has_followed: false,
+        });
         assert_eq!(state.id.len(), 40);
         folder.store(&state).unwrap();
         assert_eq!(folder.load().unwrap(), Some(state));

@@ -48,6 +48,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permiss
     })
 }
 
+/// Puts a copy of the file `from` in the place of the one at `path`, in the same way.
+///
+/// # Errors
+/// Those of the system; the old file is there as before then.
+#[cfg(feature = "cluster")]
+pub(crate) fn copy(from: &Path, path: &Path) -> io::Result<()> {
+    put_in_place(path, |temporary| {
+        fs::copy(from, temporary).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", from.display())))?;
+        File::open(temporary)?.sync_all()
+    })
+}
+
 /// Has `write` write a file aside, whole and durably, and renames it.
 fn put_in_place<T>(path: &Path, write: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = folder_of(path);
@@ -171,7 +183,7 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Removes what a process that was killed left half written. Files of other processes that run are let be.
-pub(super) fn remove_temporaries(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove_temporaries(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();

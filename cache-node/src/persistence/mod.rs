@@ -12,6 +12,8 @@ mod snapshot;
 
 pub(crate) use aof::{LogWriter, start as start_log};
 pub(crate) use file::replace;
+#[cfg(feature = "cluster")]
+pub(crate) use file::{copy, remove_temporaries};
 pub(crate) use load::{Expired, load_into, load_while};
 #[cfg(feature = "metrics")]
 pub(crate) use saver::SaveReport;

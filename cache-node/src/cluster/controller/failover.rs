@@ -56,7 +56,7 @@ impl Controller {
         self.restart_primary(old, text);
     }
 
-    fn restart_primary(&mut self, index: usize, why: &str) {
+    pub(super) fn restart_primary(&mut self, index: usize, why: &str) {
         self.state.epoch += 1;
         self.state.replication_id = None;
         self.state.is_primary_alone = true;

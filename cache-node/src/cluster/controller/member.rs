@@ -57,8 +57,7 @@ impl Member {
             None => None,
         };
         Ok(Member {
-            // It is not recorded of one that ran already. Else nobody could succeed a primary that was lost together with the controller.
-            has_followed: process.is_some(),
+            has_followed: process.is_some() && recorded.has_followed,
             began_with: None,
             name: recorded.name.clone(),
             port: recorded.port,
@@ -92,6 +91,7 @@ impl Member {
             port: self.port,
             metrics_port: self.metrics_port,
             process: self.process.as_ref().map(|process| process.id),
+            has_followed: self.has_followed,
         }
     }
 
@@ -238,13 +238,14 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use std::path::Path;
 
-    use super::{Member, MemberState, Report, State};
+    use super::{Member, MemberState, NodeProcess, Report, State};
 
     /// A primary's cluster with the history `aa`, and a node of it that does not run.
     fn cluster() -> (State, Member) {
         let mut state = State::new("node-1".to_owned());
         state.replication_id = Some("aa".to_owned());
-        let recorded = MemberState { name: "node-2".to_owned(), port: 7002, metrics_port: None, process: None };
+        let recorded =
+            MemberState { name: "node-2".to_owned(), port: 7002, metrics_port: None, process: None, has_followed: false };
         (state, Member::new(&recorded, Path::new("/nowhere")).unwrap())
     }
 
@@ -264,6 +265,20 @@ mod tests {
         assert!(member.may_succeed(&state, &report("aa")), "the primary is gone, and the link with it");
         assert!(!member.may_succeed(&state, &report("bb")));
         assert!(!member.may_succeed(&state, &Report { is_syncing: true, ..report("aa") }));
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_of_a_process_is_known_to_the_next_controller() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = NodeProcess::start(Path::new("sleep"), &["1000".to_owned()], folder.path()).unwrap();
+        for has_followed in [false, true] {
+            let (state, mut member) = cluster();
+            (member.process, member.has_followed) = (Some(process.clone()), has_followed);
+            let mut again = Member::new(&member.recorded(), Path::new("/nowhere")).unwrap();
+            again.hear(report("aa"));
+            assert_eq!(again.may_succeed(&state, &report("aa")), has_followed);
+        }
+        process.kill().await;
     }
 
     #[test]

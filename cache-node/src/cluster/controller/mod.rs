@@ -256,7 +256,7 @@ impl Controller {
             while self.members.iter().any(|member| member.port == port) {
                 port = free_port()?;
             }
-            let recorded = MemberState { name, port, metrics_port: None, process: None };
+            let recorded = MemberState { name, port, metrics_port: None, process: None, has_followed: false };
             let mut member = Member::new(&recorded, self.folder.path())?;
             member.restart_at = Some(Instant::now());
             self.members.push(member);

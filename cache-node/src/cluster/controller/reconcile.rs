@@ -28,6 +28,7 @@ impl Controller {
         match (is_primary, report.is_primary) {
             (true, true) => self.primary_reported(index, &report, asked_at).await,
             (true, false) if self.is_copying(&report) => {}
+            (true, false) if report.lacks_data => self.copy_failed(index).await,
             (true, false) => {
                 self.source = None;
                 // When it does not work yet, its next report brings us here again.
@@ -88,7 +89,8 @@ impl Controller {
     /// The node does what it is there for.
     pub(super) fn serves(&mut self, index: usize) {
         let member = &mut self.members[index];
-        member.has_followed = true;
+        // A controller that takes over knows it from the record, which says otherwise since before the process was started.
+        let is_news = !std::mem::replace(&mut member.has_followed, true);
         member.failures = 0;
         member.was_set_aside = false;
         if std::mem::take(&mut member.is_replaced) {
@@ -96,6 +98,22 @@ impl Controller {
                 format!("{} is back as a {}", member.name, if member.name == self.state.primary { "primary" } else { "replica" });
             self.events.add(EventKind::CacheNodeReplaceComplete, Some(&member.name), text);
         }
+        if is_news {
+            self.store_or_tell();
+        }
+    }
+
+    /// The primary has lost its data in memory to a copy that came to no end. On its disk it is as it was.
+    async fn copy_failed(&mut self, index: usize) {
+        const WHY: &str = "what it was to copy came to no end";
+        self.source = None;
+        if !self.settings.has_log() {
+            return self.fail_over(WHY).await;
+        }
+        self.awaited = Some(EventKind::FailoverComplete);
+        self.members[index].fence().await;
+        self.publish();
+        self.restart_primary(index, WHY);
     }
 
     /// Lifts the fence of the node that the state names. Gives whether it is the primary now.

@@ -6,14 +6,17 @@ use std::{
     time::Instant,
 };
 
-use crate::cluster::{
-    controller::Outcome,
-    events::{EventKind, unix_ms},
-    limits::{CALL_MAX, SNAPSHOT_MAX, SNAPSHOTS_KEPT},
-    link::{Link, LinkError},
-    operation::{Desk, Progress},
-    report::field,
-    view::{NodeState, NodeView},
+use crate::{
+    cluster::{
+        controller::Outcome,
+        events::{EventKind, unix_ms},
+        limits::{CALL_MAX, SNAPSHOT_MAX, SNAPSHOTS_KEPT},
+        link::{Link, LinkError},
+        operation::{Desk, Progress},
+        report::field,
+        view::{NodeState, NodeView},
+    },
+    persistence::{copy, remove_temporaries},
 };
 
 impl Desk {
@@ -70,11 +73,8 @@ impl Desk {
 fn keep_snapshot(written: &Path, folder: &Path, keep: usize) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let path = folder.join(format!("snapshot-{}.rdb", unix_ms()));
-    let aside = path.with_extension("new");
-    fs::copy(written, &aside).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", written.display())))?;
-    fs::File::open(&aside)?.sync_all()?;
-    fs::rename(&aside, &path)?;
-    fs::File::open(folder)?.sync_all()?;
+    remove_temporaries(folder)?;
+    copy(written, &path)?;
     let mut kept: Vec<PathBuf> =
         fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(|path| is_snapshot(path)).collect();
     kept.sort();

@@ -78,7 +78,11 @@ impl Desk {
         progress.tell(1, STEPS, "the primary copies the data");
         let epoch = self.seen().epoch;
         self.order(Task::CopyFrom(source)).await?;
-        self.wait("the primary has the data", SYNC_MAX, |view| view.primary.is_some() || view.epoch != epoch, |_| {}).await?;
+        let is_over = |view: &View| view.primary.is_some() || view.epoch != epoch;
+        tokio::select! {
+            waited = self.wait("the primary has the data", SYNC_MAX, is_over, |_| {}) => waited?,
+            () = process.ended() => return Err("the node with the file's data ended; the old data is put back".to_owned()),
+        }
         if self.seen().epoch != epoch {
             return Err("the primary was lost while it copied; restore again".to_owned());
         }
