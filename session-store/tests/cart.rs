@@ -330,6 +330,27 @@ async fn a_change_in_the_request_of_the_login_finds_the_merged_cart() {
     .await;
 }
 
+/// Its time is its own, and longer: who comes back after the session has ended finds it, on another device too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_cart_outlives_the_session() {
+    each_backend(async |server| {
+        let short = |layer: session_store::SessionLayer| {
+            let second = session_store::Expiry::OnInactivity(time::Duration::seconds(1));
+            layer.with_expiry(second).with_cart_ttl(time::Duration::seconds(60))
+        };
+        let replicas = [replica_with(&server, short).await, replica_with(&server, short).await];
+        let (mut at_home, mut at_work) = (Visitor::default(), Visitor::default());
+        at_home.post(&replicas[0], "/cart/add/TEA/2").await.ok();
+        at_home.post(&replicas[0], "/login/ada").await.ok();
+        tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+        assert_eq!(at_home.get(&replicas[1], "/get/user").await.ok().body, "-");
+        assert_eq!(at_home.get(&replicas[1], "/cart").await.ok().body, "");
+        at_work.post(&replicas[1], "/login/ada").await.ok();
+        assert_eq!(at_work.get(&replicas[0], "/cart").await.ok().body, "TEA=2");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_cart_is_found_without_a_session() {
     each_backend(async |server| {

@@ -205,9 +205,9 @@ async fn a_node_that_is_stopped_for_ten_seconds_is_back_at_once_with_everything(
     .await;
 }
 
-/// Three minutes: `tests/run --long` runs it.
+/// Three minutes for each: `tests/run --long` runs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes more than three minutes"]
+#[ignore = "takes more than six minutes"]
 async fn a_node_that_is_away_for_minutes_under_load_is_back_at_once_with_everything() {
     const AWAY: Duration = Duration::from_secs(180);
     each_process(async |mut server| {

@@ -156,6 +156,46 @@ async fn a_commit_goes_on_when_the_client_goes_away() {
     .await;
 }
 
+/// What a replica says that does not serve what is old (MASTERDOWN), as after a failover that left it without a primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_lost_its_primary_is_an_outage_and_no_empty_session() {
+    each_process(async |server| {
+        let replicas = [default_replica(&server).await, default_replica(&server).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/name/ada").await.ok();
+        visitor.post(&replicas[1], "/cart/add/TEA/2").await.ok();
+        let cookie = visitor.cookie.clone();
+        let mut admin = server.connection().await;
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec_async(&mut admin).await.unwrap();
+        redis::cmd("REPLICAOF").arg("127.0.0.1").arg(nobody).exec_async(&mut admin).await.unwrap();
+        for _ in 0..10 {
+            for (app, method, path) in [
+                (&replicas[0], Method::GET, "/get/name"),
+                (&replicas[1], Method::GET, "/cart"),
+                (&replicas[0], Method::POST, "/set/name/eve"),
+            ] {
+                let began = Instant::now();
+                let answer = send(app, method, path, cookie.as_deref()).await;
+                assert_eq!(
+                    (answer.status, answer.set_cookie()),
+                    (StatusCode::SERVICE_UNAVAILABLE, None),
+                    "{path}: {}",
+                    answer.body
+                );
+                assert!(began.elapsed() < WITHIN_DEADLINE, "{path} took {:?}", began.elapsed());
+            }
+        }
+        redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec_async(&mut admin).await.unwrap();
+        for app in &replicas {
+            until_back(app, cookie.as_deref()).await;
+            assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada");
+            assert_eq!(visitor.get(app, "/cart").await.ok().body, "TEA=2");
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_connections_are_replaced_unseen_and_every_change_counts_once() {
     each_process(async |server| {

@@ -97,6 +97,7 @@ impl Server {
             Backend::CacheNodeProcess => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
                 command.args(["--exact", "node_process::this_test_is_a_node_when_it_is_started_as_one"]);
+                arguments.extend(["--loglevel", "warning"]);
                 command.env(NODE_ARGUMENTS, arguments.join("\n"));
                 command
             }
