@@ -63,7 +63,7 @@ struct Shared {
     primary: RwLock<Option<Primary>>,
     replicas: RwLock<Replicas>,
     changed: Notify,
-    /// Counts the primaries that requests have been sent to, one ahead of the first request to the next.
+    /// Counts how often another primary took the place of one, ahead of the first request to it.
     switches: Arc<AtomicU64>,
     /// Counts how often somebody wanted to know.
     wanted: watch::Sender<u64>,
@@ -200,11 +200,11 @@ impl Shared {
             None => tracing::info!(primary = %answer.address, "the Sentinels named the primary"),
             Some(known) => {
                 tracing::warn!(from = %known.node.address(), to = %answer.address, "the Sentinels named another primary");
+                // Before anybody is led to it: from then on, what the former one tells is not believed.
+                self.switches.fetch_add(1, Ordering::AcqRel);
             }
         }
         let node = Node::new(answer.address.clone(), Arc::clone(&self.requests), self.sockets);
-        // Before anybody is led to it: from then on, what the former one tells is not believed.
-        self.switches.fetch_add(1, Ordering::AcqRel);
         *primary = Some(Primary { node, epoch: answer.epoch, is_foreseen: answer.is_foreseen });
         drop(primary);
         self.changed.notify_waiters();
