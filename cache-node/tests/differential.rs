@@ -1,4 +1,4 @@
-//! The same commands to a node and to a real Redis: the replies must be the same bytes.
+//! The same commands to a node and to a real Redis or Valkey: the replies must be the same bytes.
 //!
 //! The tables in `differential/` hold one command per line. A blank line begins a new block: new connections, empty databases. Every
 //! block runs in RESP2 and again in RESP3. A mark before the command says where replies may differ:
@@ -8,14 +8,17 @@
 //! - `%` only the kind and the number of elements: random members, times, identities;
 //! - `^` errors by their first word: the comment above gives the reason;
 //! - `>` a command that Redis 7.0 does not have or answers otherwise than 7.2: sent to the node alone, the reply stands behind `=>`;
-//! - `b:` the command goes over a second connection.
+//! - `b:` the command goes over a second connection;
+//! - `!` before all other marks: sent to the node and Redis alone, since Valkey 8 answers otherwise.
+//!
+//! Valkey answers what is marked `>` as 7.2 does: there the node is compared with it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
 
 use cache_node::{Config, Node};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use support::{RedisServer, Value, Wire, random::command as random_command, words};
+use support::{Engine, RedisServer, Value, Wire, random::command as random_command, words};
 
 const TABLES: [(&str, &str); 10] = [
     ("strings", include_str!("differential/strings.txt")),
@@ -44,7 +47,7 @@ const NOT_COMPARED: [(&str, &str); 10] = [
     ("shutdown", "ends the node; tests/snapshots.rs"),
 ];
 
-/// A node and a Redis, and two connections to each.
+/// A node and a real server, and two connections to each.
 struct Pair {
     node: [Wire; 2],
     redis: [Wire; 2],
@@ -75,13 +78,15 @@ impl Pair {
 
 /// One line of a table.
 struct Line<'a> {
+    is_for_valkey: bool,
     mark: &'a str,
     connection: usize,
     command: &'a str,
 }
 
 fn line(text: &str) -> Line<'_> {
-    let mut line = Line { mark: "", connection: 0, command: text };
+    let command = text.strip_prefix("! ").unwrap_or(text);
+    let mut line = Line { is_for_valkey: command == text, mark: "", connection: 0, command };
     for mark in ["~2 ", "~ ", "= ", "% ", "^ ", "> "] {
         if let Some(command) = line.command.strip_prefix(mark) {
             line = Line { mark: mark.trim_end(), command, ..line };
@@ -166,26 +171,34 @@ fn kind(value: &Value) -> Value {
 
 #[tokio::test]
 async fn every_command_answers_as_redis_does() {
-    let redis = RedisServer::start();
+    every_command_answers_as(Engine::Redis).await;
+}
+
+#[tokio::test]
+async fn every_command_answers_as_valkey_does() {
+    every_command_answers_as(Engine::Valkey).await;
+}
+
+async fn every_command_answers_as(engine: Engine) {
+    let server = RedisServer::start_of(engine, &["--dir", "/tmp"]);
     let node = Node::spawn(Config::for_test()).await.unwrap();
     let mut differences = Vec::new();
     let mut compared = 0;
     for (table, text) in TABLES {
         for protocol in [2, 3] {
-            let mut pair = Pair::connect(&node, &redis, protocol);
+            let mut pair = Pair::connect(&node, &server, protocol);
             let mut previous = "";
             for (number, text) in text.lines().enumerate() {
                 if text.is_empty() {
-                    pair = Pair::connect(&node, &redis, protocol);
+                    pair = Pair::connect(&node, &server, protocol);
                 } else if !text.starts_with('#') {
                     let line = line(text);
-                    assert!(
-                        !"^>".contains(line.mark) || line.mark.is_empty() || previous.starts_with(['#', '^', '>']),
-                        "{table}:{}: a reason is missing",
-                        number + 1
-                    );
-                    compared += 1;
-                    if let Some(difference) = compare(&mut pair, &line, protocol) {
+                    let needs_reason = !line.is_for_valkey || ["^", ">"].contains(&line.mark);
+                    let has_reason = previous.starts_with(['#', '^', '>', '!']);
+                    assert!(has_reason || !needs_reason, "{table}:{}: a reason is missing", number + 1);
+                    let is_sent = engine == Engine::Redis || line.is_for_valkey;
+                    compared += usize::from(is_sent);
+                    if is_sent && let Some(difference) = compare(&mut pair, &line, protocol, engine) {
                         let is_over = difference.contains("no reply");
                         differences.push(format!("{table}.txt:{} (RESP{protocol}) {text}\n{difference}", number + 1));
                         assert!(!is_over, "{}", differences.join("\n"));
@@ -198,21 +211,26 @@ async fn every_command_answers_as_redis_does() {
     assert!(differences.is_empty(), "{} of {compared} replies differ:\n{}", differences.len(), differences.join("\n"));
 }
 
-fn compare(pair: &mut Pair, line: &Line<'_>, protocol: u8) -> Option<String> {
-    if line.mark == ">" {
+fn compare(pair: &mut Pair, line: &Line<'_>, protocol: u8, engine: Engine) -> Option<String> {
+    let arguments = if line.mark == ">" {
         let (command, expected) = line.command.split_once(" => ").expect("a line for the node alone has its reply behind =>");
-        // Two forms where the protocols differ.
-        let expected = match expected.split_once(" | ") {
-            Some((resp2, _)) if protocol == 2 => resp2,
-            Some((_, resp3)) => resp3,
-            None => expected,
-        };
-        let given = format!("{:?}", pair.node[line.connection].run(command));
-        return (given != expected).then(|| format!("  node  {given}\n  7.2   {expected}"));
-    }
-    let (node, redis) = pair.both(line.connection, &words(line.command));
-    let (node, redis) = (normalized(node, line.mark), normalized(redis, line.mark));
-    (node != redis).then(|| format!("  node  {node:?}\n  redis {redis:?}"))
+        if engine == Engine::Redis {
+            // Two forms where the protocols differ.
+            let expected = match expected.split_once(" | ") {
+                Some((resp2, _)) if protocol == 2 => resp2,
+                Some((_, resp3)) => resp3,
+                None => expected,
+            };
+            let given = format!("{:?}", pair.node[line.connection].run(command));
+            return (given != expected).then(|| format!("  node  {given}\n  7.2   {expected}"));
+        }
+        words(command)
+    } else {
+        words(line.command)
+    };
+    let (node, server) = pair.both(line.connection, &arguments);
+    let (node, server) = (normalized(node, line.mark), normalized(server, line.mark));
+    (node != server).then(|| format!("  node   {node:?}\n  {engine:?} {server:?}"))
 }
 
 /// A command that is not in the tables is a command that nobody compared.

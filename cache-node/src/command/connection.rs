@@ -326,10 +326,7 @@ fn set_info(entry: &ClientEntry, attribute: &[u8], value: &[u8]) -> Outcome {
         return Err(CommandError::new(format!("ERR Unrecognized option '{}'", printable(attribute))));
     };
     let text = client_name(value).map_err(|_| {
-        CommandError::new(format!(
-            "ERR {} cannot contain spaces, newlines or special characters.",
-            printable(attribute).to_ascii_lowercase()
-        ))
+        CommandError::new(format!("ERR {} cannot contain spaces, newlines or special characters.", printable(attribute)))
     })?;
     entry.change_names(|names| *target(names) = text);
     Ok(())

@@ -11,6 +11,8 @@ pub(crate) struct CommandError(Cow<'static, str>);
 impl CommandError {
     pub(crate) const SYNTAX: CommandError = CommandError::fixed("ERR syntax error");
     pub(crate) const NOT_AN_INTEGER: CommandError = CommandError::fixed("ERR value is not an integer or out of range");
+    pub(crate) const OUT_OF_RANGE: CommandError =
+        CommandError::fixed("ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807");
     pub(crate) const NOT_A_FLOAT: CommandError = CommandError::fixed("ERR value is not a valid float");
     pub(crate) const OVERFLOW: CommandError = CommandError::fixed("ERR increment or decrement would overflow");
     pub(crate) const NO_SUCH_KEY: CommandError = CommandError::fixed("ERR no such key");

@@ -219,7 +219,7 @@ fn lpos(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
                 ));
             }
             if rank == i64::MIN {
-                return Err(CommandError::fixed("ERR value is out of range"));
+                return Err(CommandError::OUT_OF_RANGE);
             }
         } else if is_word(option, "COUNT") {
             wanted = Some(not_negative(value, "ERR COUNT can't be negative")?);

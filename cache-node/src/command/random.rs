@@ -16,9 +16,7 @@ pub(super) enum SampleSize {
 pub(super) fn sample_size(text: &[u8]) -> Result<SampleSize, CommandError> {
     let count = integer(text)?;
     match count {
-        i64::MIN => {
-            Err(CommandError::fixed("ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"))
-        }
+        i64::MIN => Err(CommandError::OUT_OF_RANGE),
         0.. => Ok(SampleSize::Distinct(count as usize)),
         _ if count < -REPEATED_MAX => Err(CommandError::fixed("ERR value is out of range")),
         _ => Ok(SampleSize::Repeated(count.unsigned_abs() as usize)),
