@@ -7,7 +7,7 @@ use axum::Router;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use session_store::CartLimits;
-use support::{Visitor, each_backend, replica, replica_with, send};
+use support::{Visitor, each_server, replica, replica_with, send};
 
 fn json(body: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|_| panic!("{body}"))
@@ -25,7 +25,7 @@ async fn at_once(replicas: &[Router], cookie: &str, paths: impl Iterator<Item = 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_change_makes_a_session_and_every_replica_sees_the_cart() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (replica(&server).await, replica(&server).await);
         let mut visitor = Visitor::default();
         server.reset_commands().await;
@@ -61,7 +61,7 @@ async fn the_first_change_makes_a_session_and_every_replica_sees_the_cart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_adds_at_once_over_two_replicas_are_exact() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let limits = CartLimits { lines_max: 300, quantity_max: 1_000 };
         let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
         let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
@@ -88,7 +88,7 @@ async fn two_hundred_adds_at_once_over_two_replicas_are_exact() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_under_concurrency() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let limits = CartLimits { lines_max: 10, quantity_max: 7 };
         let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
         let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
@@ -126,7 +126,7 @@ async fn limits_hold_under_concurrency() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_counts_once() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/cart/add/CUP/1").await.ok();
@@ -156,7 +156,7 @@ async fn a_token_counts_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_merges_once_and_follows_the_user() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (replica(&server).await, replica(&server).await);
         let mut home = Visitor::default();
         home.post(&a, "/cart/add/TEA/2").await.ok();
@@ -198,7 +198,7 @@ async fn a_login_merges_once_and_follows_the_user() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_from_before_the_login_counts_once_after_it() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/cart/add/TEA/2/click").await.ok();
@@ -226,7 +226,7 @@ async fn a_token_from_before_the_login_counts_once_after_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_logins_at_once_merge_once_and_leave_one_session() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
         for round in 0..20 {
             let mut visitor = Visitor::default();
@@ -252,7 +252,7 @@ async fn two_logins_at_once_merge_once_and_leave_one_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_policy_settles_what_is_in_both_carts() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let limits = CartLimits { lines_max: 4, quantity_max: 9 };
         let replicas = [
             replica_with(&server, |layer| layer.with_cart_limits(limits)).await,
@@ -279,7 +279,7 @@ async fn each_policy_settles_what_is_in_both_carts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_layers_policy_is_that_of_a_login_without_one() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let keep = |layer: session_store::SessionLayer| layer.with_merge_policy(session_store::MergePolicy::Keep);
         let replicas = [replica_with(&server, keep).await, replica_with(&server, keep).await];
         let (mut home, mut phone) = (Visitor::default(), Visitor::default());
@@ -294,7 +294,7 @@ async fn the_layers_policy_is_that_of_a_login_without_one() {
 /// Two tabs, in which two people log in at once: what the browser put into its cart goes to one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cart_goes_to_one_user_only() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
         for login in ["login", "login-blindly", "login-here"] {
             for round in 0..15 {
@@ -318,7 +318,7 @@ async fn a_cart_goes_to_one_user_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_in_the_request_of_the_login_finds_the_merged_cart() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (replica(&server).await, replica(&server).await);
         let mut visitor = Visitor::default();
         visitor.post(&a, "/cart/add/TEA/2").await.ok();
@@ -333,7 +333,7 @@ async fn a_change_in_the_request_of_the_login_finds_the_merged_cart() {
 /// Its time is its own, and longer: who comes back after the session has ended finds it, on another device too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_cart_outlives_the_session() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let short = |layer: session_store::SessionLayer| {
             let second = session_store::Expiry::OnInactivity(time::Duration::seconds(1));
             layer.with_expiry(second).with_cart_ttl(time::Duration::seconds(60))
@@ -353,7 +353,7 @@ async fn a_users_cart_outlives_the_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_cart_is_found_without_a_session() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/cart/add/TEA/2").await.ok();

@@ -11,7 +11,7 @@ use std::{
 use axum::{Router, extract::Path, routing::get};
 use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, SessionLayer};
 use support::{
-    Visitor,
+    Engine, Visitor,
     fleet::{Cluster, Security},
     traffic::{Traffic, app_on, waiting_app},
 };
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_works_across_slots() {
-    for security in [Security::Plain, Security::TlsAndAcl] {
-        let cluster = Cluster::start(security).await;
+    for (engine, security) in [(Engine::Redis, Security::Plain), (Engine::Valkey, Security::TlsAndAcl)] {
+        let cluster = Cluster::start_of(engine, security).await;
         let (a, b) = (waiting_app(&cluster.url, PATIENCE).await, waiting_app(&cluster.url, PATIENCE).await);
         // Enough visitors that every pair of primaries has one whose session and cart are there.
         for i in 0..24 {
@@ -244,15 +244,16 @@ async fn of_several_new_ids_at_once_one_lives_and_no_addition_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_under_traffic_and_a_primary_dies_and_no_visitor_sees_an_error() {
-    for security in [Security::Plain, Security::TlsAndAcl] {
-        let mut cluster = Cluster::start(security).await;
+    // Valkey waits for the replicas with each slot.
+    for (engine, security, slots) in [(Engine::Valkey, Security::Plain, 100), (Engine::Redis, Security::TlsAndAcl, 1_500)] {
+        let mut cluster = Cluster::start_of(engine, security).await;
         let store = CacheStore::connect(&cluster.url).await.unwrap();
         let app = app_on(store.clone(), PATIENCE);
 
         let traffic = Traffic::start(&app, 16).await;
         let primaries = cluster.primaries().await;
         for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-            cluster.reshard(primaries[from], primaries[to], 1_500).await;
+            cluster.reshard(primaries[from], primaries[to], slots).await;
         }
         let summary = traffic.finish(None).await;
         assert!(summary.confirmed > 100 && summary.lost == 0, "{summary:?}");
@@ -278,7 +279,7 @@ async fn a_cluster_that_is_not_there_says_so() {
     assert!(began.elapsed() < Duration::from_secs(1));
     assert!(error.contains(&hosts.replace(',', ", ")) && error.contains("connection refused"), "{error}");
 
-    let node = support::Server::start(support::server::Backend::Redis).await;
+    let node = support::Server::start(support::server::Backend::Real(Engine::usual())).await;
     let error = CacheStore::connect(format!("redis+cluster://127.0.0.1:{}", node.port)).await.unwrap_err().to_string();
     assert!(error.contains("cluster support disabled"), "{error}");
 }

@@ -10,7 +10,7 @@ use session_store::{
     CacheStore, SessionLayer,
     testing::{MemoryNode, Report, conformance, conformance_of_layer},
 };
-use support::{Server, each_backend, gate::Pair, patient_store, server::Backend};
+use support::{Engine, Server, each_server, gate::Pair, patient_store, server::Backend};
 use tower_sessions::{
     MemoryStore, SessionStore,
     session::{Id, Record},
@@ -52,7 +52,7 @@ async fn this_layer_passes_on_the_node_in_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn this_layer_passes_on_servers() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replica = async |expiry| SessionLayer::new(patient_store(&server).await).with_expiry(expiry);
         conformance_of_layer(replica).run().await.assert_all_passed();
     })
@@ -78,7 +78,7 @@ async fn this_store_under_their_layer_has_the_faults_of_that_layer() {
     let report = conformance(async || node.store()).with_time(|time| node.advance(time)).run().await;
     assert_eq!(report.checks.len(), 19);
     assert_failed(&report, &OF_THEIR_LAYER);
-    let server = Server::start(Backend::Redis).await;
+    let server = Server::start(Backend::Real(Engine::usual())).await;
     let report = conformance(async || patient_store(&server).await).run().await;
     assert_failed(&report, &OF_THEIR_LAYER);
 }
@@ -94,7 +94,7 @@ async fn their_store_in_memory_has_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn their_store_on_redis_has_more_too() {
-    let server = Server::start(Backend::Redis).await;
+    let server = Server::start(Backend::Real(Engine::usual())).await;
     let pool = Builder::from_config(Config::from_url(&server.url()).unwrap()).build_pool(2).unwrap();
     pool.init().await.unwrap();
     let report = conformance(async || Theirs(RedisStore::new(pool.clone()))).run().await;

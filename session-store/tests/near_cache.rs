@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::{Router, routing::get};
 use session_store::{CacheStore, NearCache, NearCacheStatus, Session, SessionLayer, fresh_session};
 use support::{
-    Server, Visitor, app, each_backend, each_process,
+    Server, Visitor, app, each_process, each_server,
     fleet::{Security, Sentinels, until},
 };
 
@@ -53,7 +53,7 @@ impl Replica {
 
 #[tokio::test]
 async fn a_change_on_one_replica_is_seen_on_the_other() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (Replica::start(&server, STALENESS_MAX).await, Replica::start(&server, STALENESS_MAX).await);
         let mut visitor = Visitor::default();
         visitor.post(&a.app, "/set/name/0").await.ok();
@@ -79,7 +79,7 @@ async fn a_change_on_one_replica_is_seen_on_the_other() {
 
 #[tokio::test]
 async fn a_logout_on_one_replica_is_seen_at_once_where_it_matters() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (Replica::start(&server, STALENESS_MAX).await, Replica::start(&server, STALENESS_MAX).await);
         for _ in 0..20 {
             let mut visitor = Visitor::default();
@@ -97,7 +97,7 @@ async fn a_logout_on_one_replica_is_seen_at_once_where_it_matters() {
 
 #[tokio::test]
 async fn unsafe_methods_read_from_the_store() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replica = Replica::start(&server, STALENESS_MAX).await;
         let mut visitor = Visitor::default();
         visitor.post(&replica.app, "/set/name/ada").await.ok();
@@ -112,7 +112,7 @@ async fn unsafe_methods_read_from_the_store() {
 
 #[tokio::test]
 async fn everything_is_dropped_when_the_connection_that_tells_of_changes_ends() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replica = Replica::start(&server, STALENESS_MAX).await;
         let mut visitor = Visitor::default();
         visitor.post(&replica.app, "/set/name/ada").await.ok();
@@ -140,7 +140,7 @@ async fn everything_is_dropped_when_the_connection_that_tells_of_changes_ends() 
 
 #[tokio::test]
 async fn an_emptied_store_empties_the_near_cache() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replica = Replica::start(&server, STALENESS_MAX).await;
         let mut visitor = Visitor::default();
         visitor.post(&replica.app, "/set/name/ada").await.ok();

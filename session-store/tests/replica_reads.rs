@@ -16,7 +16,7 @@ use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
 use session_store::{BreakerState, CacheStore, NearCache, Session, SessionLayer, fresh_session};
 use support::{
-    app,
+    Engine, app,
     fleet::{Cluster, Process, Security, Sentinels, until},
     gate::Pair,
 };
@@ -273,8 +273,8 @@ async fn the_replicas_that_sentinels_name_are_read_before_and_after_a_failover()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_replicas_of_a_cluster_are_read() {
-    for security in [Security::Plain, Security::TlsAndAcl] {
-        let cluster = Cluster::start(security).await;
+    for (engine, security) in [(Engine::Valkey, Security::Plain), (Engine::Redis, Security::TlsAndAcl)] {
+        let cluster = Cluster::start_of(engine, security).await;
         until(PATIENCE, "each primary is known to have a replica", async || {
             let ranges: Vec<Vec<redis::Value>> = cluster.nodes[0].ask(&["CLUSTER", "SLOTS"]).await;
             ranges.iter().all(|range| range.len() == 4)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use session_store::{BreakerState, CacheStore};
 use support::{
-    Visitor,
+    Engine, Visitor,
     fleet::{Security, Sentinels, free_port},
     traffic::{Traffic, app_on},
 };
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_is_followed_under_traffic_and_no_visitor_sees_an_error() {
-    for security in [Security::Plain, Security::TlsAndAcl] {
-        let mut fleet = Sentinels::start(security).await;
+    for (engine, security) in [(Engine::Valkey, Security::Plain), (Engine::Redis, Security::TlsAndAcl)] {
+        let mut fleet = Sentinels::start_of(engine, security).await;
         let store = CacheStore::connect(&fleet.url).await.unwrap();
         assert_eq!(store.status().topology, "sentinel");
         let app = app_on(store.clone(), PATIENCE);

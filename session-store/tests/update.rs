@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::{Router, extract::Path, routing::post};
 use http::{Method, StatusCode};
 use session_store::{CacheStore, Key, Session, SessionExt as _, SessionLayer, Unavailable, UpdateError};
-use support::{Server, Visitor, each_backend, each_process, meter::Meter, patient_store, send};
+use support::{Server, Visitor, each_process, each_server, meter::Meter, patient_store, send};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
 const NAME: Key<String> = Key::new("name");
@@ -77,7 +77,7 @@ async fn updates_at_once_over_two_replicas_are_exact_fifty_times() {
 }
 
 async fn exact_updates(trials: usize) {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
         for keys in [1, 200].repeat(trials) {
             let mut visitor = Visitor::default();
@@ -107,7 +107,7 @@ async fn exact_updates(trials: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_of_one_handle_at_once_are_exact_too() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let replicas = [replica(&server).await, replica(&server).await];
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/count/count").await.ok();
@@ -160,7 +160,7 @@ async fn broken_connections_make_no_update_count_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_goes_with_whatever_else_the_request_does() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         assert_eq!(visitor.post(&app, "/count-and-more/new").await.ok().body, "1 2", "a visitor without a session gets one");
@@ -184,7 +184,7 @@ async fn an_update_goes_with_whatever_else_the_request_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_of_a_session_that_ended_is_a_conflict() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let (a, b) = (replica(&server).await, replica(&server).await);
         let mut visitor = Visitor::default();
         visitor.post(&a, "/count/n").await.ok();
@@ -200,7 +200,7 @@ async fn an_update_of_a_session_that_ended_is_a_conflict() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_of_another_type_is_an_error_and_stays() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/n/text").await.ok();
@@ -214,7 +214,7 @@ async fn a_value_of_another_type_is_an_error_and_stays() {
 
 #[tokio::test]
 async fn an_update_costs_what_a_change_costs() {
-    each_backend(async |server| {
+    each_server(async |server| {
         let meter = Meter::before(server.port).await;
         let store = CacheStore::connect(meter.url()).await.unwrap();
         let app = router().layer(SessionLayer::new(store));

@@ -1,4 +1,4 @@
-//! Real Redis processes that work together: a primary with replicas and Sentinels, or a cluster.
+//! Real processes of Redis or Valkey that work together: a primary with replicas and Sentinels, or a cluster.
 
 use std::{
     net::TcpListener,
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Engine;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// What the user `shop` of every node may do: what the library needs, and nothing else.
@@ -83,20 +84,20 @@ pub fn new_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A process of `redis-server` or `redis-sentinel`.
+/// A server or a Sentinel.
 pub struct Process {
     /// Without TLS, for the test itself.
     pub port: u16,
     /// What the store is to use.
     pub store_port: u16,
-    program: &'static str,
+    program: String,
     pub args: Vec<String>,
     folder: PathBuf,
     child: Option<Child>,
 }
 
 impl Process {
-    fn new(program: &'static str, folder: &Path) -> Self {
+    fn new(program: String, folder: &Path) -> Self {
         let port = free_port();
         let folder = folder.join(port.to_string());
         std::fs::create_dir_all(&folder).unwrap();
@@ -106,7 +107,7 @@ impl Process {
     pub fn start(&mut self) {
         assert!(self.child.is_none());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let child = Command::new(self.program)
+        let child = Command::new(&self.program)
             .args(&self.args)
             .current_dir(&self.folder)
             .stdout(log.try_clone().unwrap())
@@ -159,8 +160,8 @@ impl Drop for Process {
     }
 }
 
-pub fn server(folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
-    let mut server = Process::new("redis-server", folder);
+pub fn server(engine: Engine, folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
+    let mut server = Process::new(engine.program("server"), folder);
     let acl = server.folder.join("users.acl");
     std::fs::write(&acl, format!("user default on nopass ~* &* +@all\n{ACL}\n")).unwrap();
     let port = server.port.to_string();
@@ -200,7 +201,7 @@ impl Secured {
     pub async fn start() -> Self {
         let folder = new_folder("tls");
         let certificates = Certificates::make(&folder);
-        let mut node = server(&folder, Security::TlsAndAcl, Some(&certificates));
+        let mut node = server(Engine::usual(), &folder, Security::TlsAndAcl, Some(&certificates));
         node.start();
         node.connection().await;
         Self { node, certificates, folder }
@@ -224,9 +225,13 @@ pub struct Sentinels {
 
 impl Sentinels {
     pub async fn start(security: Security) -> Self {
+        Self::start_of(Engine::usual(), security).await
+    }
+
+    pub async fn start_of(engine: Engine, security: Security) -> Self {
         let folder = new_folder("sentinels");
         let certificates = (security == Security::TlsAndAcl).then(|| Certificates::make(&folder));
-        let mut nodes: Vec<_> = (0..3).map(|_| server(&folder, security, certificates.as_ref())).collect();
+        let mut nodes: Vec<_> = (0..3).map(|_| server(engine, &folder, security, certificates.as_ref())).collect();
         let primary_port = nodes[0].store_port;
         for (i, node) in nodes.iter_mut().enumerate() {
             if i > 0 {
@@ -240,7 +245,7 @@ impl Sentinels {
             })
             .await;
         }
-        let mut sentinels: Vec<_> = (0..3).map(|_| Process::new("redis-sentinel", &folder)).collect();
+        let mut sentinels: Vec<_> = (0..3).map(|_| Process::new(engine.program("sentinel"), &folder)).collect();
         for sentinel in &mut sentinels {
             let mut config = format!("port {}\nbind 127.0.0.1\n", sentinel.port);
             if let Some(certificates) = &certificates {
@@ -312,16 +317,22 @@ impl Drop for Sentinels {
 pub struct Cluster {
     pub nodes: Vec<Process>,
     pub url: String,
-    /// How `redis-cli` speaks to it: nodes of a cluster with TLS move keys over it, and need each other's port for that.
+    /// `redis-cli` or `valkey-cli`.
+    cli: String,
+    /// How that speaks to it: nodes of a cluster with TLS move keys over it, and need each other's port for that.
     cli_args: Vec<String>,
     folder: PathBuf,
 }
 
 impl Cluster {
     pub async fn start(security: Security) -> Self {
+        Self::start_of(Engine::usual(), security).await
+    }
+
+    pub async fn start_of(engine: Engine, security: Security) -> Self {
         let folder = new_folder("cluster");
         let certificates = (security == Security::TlsAndAcl).then(|| Certificates::make(&folder));
-        let mut nodes: Vec<_> = (0..6).map(|_| server(&folder, security, certificates.as_ref())).collect();
+        let mut nodes: Vec<_> = (0..6).map(|_| server(engine, &folder, security, certificates.as_ref())).collect();
         for node in &mut nodes {
             let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"];
             node.args.extend(settings.map(str::to_owned));
@@ -340,7 +351,7 @@ impl Cluster {
                 .map(str::to_owned)
                 .to_vec()
         });
-        let mut cluster = Self { nodes, url: String::new(), cli_args, folder };
+        let mut cluster = Self { nodes, url: String::new(), cli: engine.program("cli"), cli_args, folder };
         let addresses: Vec<_> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.store_port)).collect();
         let mut create = vec!["create"];
         create.extend(addresses.iter().map(String::as_str));
@@ -357,21 +368,21 @@ impl Cluster {
         cluster
     }
 
-    /// `redis-cli --cluster`.
+    /// What `redis-cli --cluster` does.
     pub async fn cli(&self, words: &[&str]) {
         let output = self.try_cli(words).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
     async fn try_cli(&self, words: &[&str]) -> std::process::Output {
-        let run = tokio::process::Command::new("redis-cli")
+        let run = tokio::process::Command::new(&self.cli)
             .args(&self.cli_args)
             .arg("--cluster")
             .args(words)
             .arg("--cluster-yes")
             .kill_on_drop(true)
             .output();
-        tokio::time::timeout(Duration::from_secs(60), run).await.expect("redis-cli does not end").unwrap()
+        tokio::time::timeout(Duration::from_secs(60), run).await.unwrap_or_else(|_| panic!("{} does not end", self.cli)).unwrap()
     }
 
     /// Moves slots from one node to another.

@@ -11,7 +11,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::fleet::{Process, Security, new_folder, server, until};
+use super::{
+    Engine,
+    fleet::{Process, Security, new_folder, server, until},
+};
 
 pub struct Pair {
     pub primary: Process,
@@ -23,7 +26,7 @@ pub struct Pair {
 impl Pair {
     pub async fn start() -> Self {
         let folder = new_folder("pair");
-        let (mut primary, mut replica) = (server(&folder, Security::Plain, None), server(&folder, Security::Plain, None));
+        let [mut primary, mut replica] = [(); 2].map(|()| server(Engine::usual(), &folder, Security::Plain, None));
         primary.start();
         primary.connection().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,6 +9,7 @@
 )]
 
 pub mod app;
+pub mod engine;
 pub mod fleet;
 pub mod gate;
 pub mod meter;
@@ -25,7 +26,10 @@ use http_body_util::BodyExt as _;
 use session_store::{CacheStore, SessionLayer};
 use tower::ServiceExt as _;
 
-pub use self::server::{Server, each_backend, each_process, on_redis};
+pub use self::{
+    engine::Engine,
+    server::{Server, each_backend, each_process, each_server, on_redis},
+};
 
 /// A store whose deadline a busy machine does not reach, for tests of what is not about deadlines.
 pub async fn patient_store(server: &Server) -> CacheStore {

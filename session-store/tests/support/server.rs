@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Engine;
+
 /// What a test is run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// `redis-server`, a process that can be killed and stopped, with its data on disk.
-    Redis,
+    /// `redis-server` or `valkey-server`, a process that can be killed and stopped, with its data on disk.
+    Real(Engine),
     /// Our own node, in this process.
     CacheNode,
     /// Our own node, as `redis-server` is here. The test needs `mod node_process`.
@@ -21,19 +23,24 @@ pub enum Backend {
 /// The environment variable that makes a node of a test.
 pub const NODE_ARGUMENTS: &str = "SESSION_STORE_TEST_NODE_ARGUMENTS";
 
-/// Runs the test once on every backend.
+/// Runs the test once on every kind of backend.
 pub async fn each_backend(test: impl AsyncFn(Server)) {
-    on(&[Backend::Redis, Backend::CacheNode], test).await;
+    on(&[Backend::Real(Engine::usual()), Backend::CacheNode], test).await;
 }
 
-/// Runs the test on every backend that is a process of its own and keeps its data. The test needs `mod node_process`.
+/// As [`each_backend`], on both real servers: for what depends most on how they answer.
+pub async fn each_server(test: impl AsyncFn(Server)) {
+    on(&[Backend::Real(Engine::Redis), Backend::Real(Engine::Valkey), Backend::CacheNode], test).await;
+}
+
+/// Runs the test on every kind of backend that is a process of its own and keeps its data. The test needs `mod node_process`.
 pub async fn each_process(test: impl AsyncFn(Server)) {
-    on(&[Backend::Redis, Backend::CacheNodeProcess], test).await;
+    on(&[Backend::Real(Engine::usual()), Backend::CacheNodeProcess], test).await;
 }
 
-/// Runs the test on Redis alone: for what only Redis can be made to do.
+/// Runs the test on a real server alone: for what no other can be made to do.
 pub async fn on_redis(test: impl AsyncFn(Server)) {
-    on(&[Backend::Redis], test).await;
+    on(&[Backend::Real(Engine::usual())], test).await;
 }
 
 async fn on(backends: &[Backend], test: impl AsyncFn(Server)) {
@@ -101,13 +108,14 @@ impl Server {
                 command.env(NODE_ARGUMENTS, arguments.join("\n"));
                 command
             }
-            Backend::Redis | Backend::CacheNode => {
-                let mut command = Command::new("redis-server");
+            Backend::Real(engine) => {
+                let mut command = Command::new(engine.program("server"));
                 command.args(arguments).args(["--enable-debug-command", "local"]);
                 command
             }
+            Backend::CacheNode => panic!("a node of this process is not started anew"),
         };
-        command.stdout(Stdio::null()).spawn().expect("redis-server is needed: apt-get install redis-server")
+        command.stdout(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{:?} is needed: {error}", command.get_program()))
     }
 
     async fn try_connection(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
