@@ -28,6 +28,8 @@ pub enum Store {
     CacheNode,
     /// A real Redis.
     Redis,
+    /// A real Valkey.
+    Valkey,
 }
 
 /// Where products, users and orders are kept.
@@ -82,6 +84,7 @@ impl Site {
         let store = match store {
             Store::CacheNode => StoreProcess::CacheNode(CacheNode::start(&[]).await?),
             Store::Redis => StoreProcess::Redis(RedisServer::start().await?),
+            Store::Valkey => StoreProcess::Redis(RedisServer::start_valkey().await?),
         };
         let postgres = match database {
             Database::Sqlite => None,

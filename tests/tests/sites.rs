@@ -54,4 +54,4 @@ macro_rules! suite {
 suite!(cache_node, Store::CacheNode, Database::Sqlite, Balancer::Own);
 suite!(redis, Store::Redis, Database::Sqlite, Balancer::Own);
 suite!(nginx, Store::CacheNode, Database::Sqlite, Balancer::Nginx);
-suite!(postgres, Store::Redis, Database::Postgres, Balancer::Own);
+suite!(valkey_and_postgres, Store::Valkey, Database::Postgres, Balancer::Own);
