@@ -19,7 +19,7 @@ const DEFAULT_SECTIONS: [&str; 9] =
     ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "errorstats", "keyspace"];
 
 /// Those that must be asked for by name, or with `all` or `everything`.
-const OTHER_SECTIONS: [&str; 1] = ["commandstats"];
+const OTHER_SECTIONS: [&str; 2] = ["commandstats", "latencystats"];
 
 /// The text for the sections asked for; all of the default ones when none is.
 pub(crate) fn render(ctx: &Context<'_>, keys: &mut Keys<'_>, asked: &[String]) -> String {
@@ -48,6 +48,7 @@ fn render_section(ctx: &Context<'_>, keys: &mut Keys<'_>, section: &str) -> Stri
         "replication" => replication(ctx),
         "cpu" => cpu(),
         "commandstats" => command_stats(ctx),
+        "latencystats" => latency_stats(ctx),
         "errorstats" => error_stats(ctx),
         _ => keyspace(ctx, keys),
     }
@@ -330,6 +331,21 @@ fn command_stats(ctx: &Context<'_>) -> String {
             let per_call = microseconds as f64 / calls.max(1) as f64;
             let name = spec.name.to_ascii_lowercase();
             write!(text, "cmdstat_{name}:calls={calls},usec={microseconds},usec_per_call={per_call:.2},rejected_calls={rejected},failed_calls={failed}\r\n")
+                .expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+/// Percentiles that Redis tells where nobody asks for others.
+fn latency_stats(ctx: &Context<'_>) -> String {
+    let mut text = "# Latencystats\r\n".to_owned();
+    for (index, spec) in TABLE.iter().enumerate() {
+        let totals = stats::command_totals(&ctx.shared.workers, index);
+        let at = |percent| totals.percentile_us(percent);
+        if let (Some(half), Some(most), Some(nearly_all)) = (at(50.0), at(99.0), at(99.9)) {
+            let name = spec.name.to_ascii_lowercase();
+            write!(text, "latency_percentiles_usec_{name}:p50={half:.3},p99={most:.3},p99.9={nearly_all:.3}\r\n")
                 .expect("writing to a String cannot fail");
         }
     }

@@ -43,6 +43,19 @@ impl CommandTotals {
         self.latencies.iter().sum()
     }
 
+    /// The microseconds that `percent` of the calls took at the most, as far as the classes tell; `None` without calls.
+    pub(crate) fn percentile_us(&self, percent: f64) -> Option<f64> {
+        let wanted = (self.calls() as f64 * percent / 100.0).ceil().max(1.0) as u64;
+        let mut count = 0;
+        let class = self.latencies.iter().position(|calls| {
+            count += calls;
+            count >= wanted
+        })?;
+        // The last class has no bound.
+        let bound = latency_bound_ns(class).unwrap_or(LATENCY_UNIT_NS << class);
+        Some(bound as f64 / 1000.0)
+    }
+
     pub(crate) fn add(&mut self, other: &CommandTotals) {
         for (sum, count) in self.latencies.iter_mut().zip(&other.latencies) {
             *sum += count;
@@ -54,7 +67,6 @@ impl CommandTotals {
 }
 
 /// The upper bound of a class of durations, in nanoseconds; `None`: it has none.
-#[cfg(any(test, feature = "metrics"))]
 pub(crate) fn latency_bound_ns(class: usize) -> Option<u64> {
     (class + 1 < LATENCY_CLASSES).then(|| LATENCY_UNIT_NS << class)
 }

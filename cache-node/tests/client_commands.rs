@@ -16,7 +16,14 @@ use std::{
 };
 
 use cache_node::{Config, Node};
-use support::{Value, Wire, process::Binary, wait_until, wire::encode};
+use support::{
+    Value, Wire,
+    content::info,
+    process::Binary,
+    server::{Kind, Server},
+    wait_until,
+    wire::encode,
+};
 
 async fn node_with(directives: &[(&str, &str)]) -> Node {
     let mut config = Config::for_test();
@@ -28,6 +35,41 @@ async fn node_with(directives: &[(&str, &str)]) -> Node {
 
 fn bulks(texts: &[&str]) -> Vec<Value> {
     texts.iter().map(|text| Value::bulk(text)).collect()
+}
+
+// Statistics.
+
+#[test]
+fn resetstat_and_histograms_are_those_of_a_real_redis() {
+    for kind in [Kind::Node, Kind::Redis] {
+        let server = Server::start(kind, &[]);
+        let address = server.address();
+        let mut wire = Wire::connect(address);
+        // What both count, each once at least.
+        assert_eq!(wire.run("SET key value"), Value::ok());
+        wire.run("GET key");
+        wire.run("GET none");
+        wire.run("NOSUCH");
+        wire.send(&["PSYNC", "?", "-1"]);
+        wait_until("a full sync", || info(&mut Wire::connect(address), "sync_full") == "1");
+        let mut wire = Wire::connect(address);
+        let fields = ["total_connections_received", "sync_full", "keyspace_hits", "keyspace_misses", "total_error_replies"];
+        assert!(fields.iter().all(|field| info(&mut wire, field) != "0"));
+        assert_eq!(wire.run("CONFIG RESETSTAT"), Value::ok());
+        for field in fields.iter().chain(&["rejected_connections", "sync_partial_ok", "expired_keys"]) {
+            assert_eq!(info(&mut wire, field), "0", "{field} of {kind:?}");
+        }
+        (0..3).for_each(|_| drop(wire.run("SET key value")));
+        let told = wire.run("LATENCY HISTOGRAM set getdel");
+        let [name, histogram] = told.elements() else { panic!("{told:?}") };
+        let [calls, count, title, buckets] = histogram.elements() else { panic!("{histogram:?}") };
+        let texts = [name, calls, title].map(Value::text);
+        assert_eq!((texts, count), (["set", "calls", "histogram_usec"].map(str::to_owned), &Value::Integer(3)));
+        assert_eq!(buckets.elements().last(), Some(&Value::Integer(3)), "{told:?}");
+        let percentiles = wire.run("INFO latencystats").text();
+        let line = percentiles.lines().find(|line| line.starts_with("latency_percentiles_usec_set:p50=")).unwrap();
+        assert!(line.contains(",p99=") && line.contains(",p99.9="), "{line}");
+    }
 }
 
 // Subscriptions.

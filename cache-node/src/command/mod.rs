@@ -7,6 +7,7 @@ mod decimal;
 pub(crate) mod error;
 mod generic;
 mod hash;
+mod latency;
 mod list;
 pub(crate) mod parse;
 mod pubsub;

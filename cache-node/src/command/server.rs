@@ -1,5 +1,7 @@
 //! Commands on the node: CONFIG, COMMAND, INFO, TIME.
 
+use std::sync::atomic::Ordering;
+
 use crate::{
     command::{
         CommandError, Context, Flags, KeyPositions, Outcome, Spec,
@@ -63,6 +65,9 @@ fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mu
         "RESETSTAT" => {
             ctx.shared.workers.iter().for_each(crate::stats::WorkerStats::reset);
             ctx.shared.errors.reset();
+            ctx.shared.counters.reset();
+            ctx.shared.replication.counters.reset();
+            ctx.shared.log.delayed_syncs.store(0, Ordering::Relaxed);
             keys.reset_counters();
             reply.ok();
         }

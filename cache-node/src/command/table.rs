@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::{
     command::{
-        CommandError, Context, aof, connection, generic, hash, list, parse::integer, pubsub, replication, scripting, server, set,
-        slowlog, snapshot, sorted_set, string, transaction,
+        CommandError, Context, aof, connection, generic, hash, latency, list, parse::integer, pubsub, replication, scripting,
+        server, set, slowlog, snapshot, sorted_set, string, transaction,
     },
     keyspace::Keys,
     protocol::{Args, Reply},
@@ -172,7 +172,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 15] = [
+    let families: [&[Spec]; 16] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -187,6 +187,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         server::COMMANDS,
         snapshot::COMMANDS,
         slowlog::COMMANDS,
+        latency::COMMANDS,
         replication::COMMANDS,
     ];
     families.concat()

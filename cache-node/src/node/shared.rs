@@ -31,6 +31,14 @@ pub(crate) struct Counters {
     pub(crate) failed_authentications: AtomicU64,
 }
 
+impl Counters {
+    /// CONFIG RESETSTAT, which leaves failed logins as they are, as in Redis.
+    pub(crate) fn reset(&self) {
+        self.connections.store(0, Ordering::Relaxed);
+        self.rejected_connections.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A node's shared state.
 #[derive(Debug)]
 pub(crate) struct Shared {

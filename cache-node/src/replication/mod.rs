@@ -99,6 +99,15 @@ pub(crate) struct Counters {
     pub(crate) sync_partial_err: AtomicU64,
 }
 
+impl Counters {
+    /// CONFIG RESETSTAT.
+    pub(crate) fn reset(&self) {
+        for counter in [&self.sync_full, &self.sync_partial_ok, &self.sync_partial_err] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A node's replication.
 ///
 /// Its mutexes are locked behind shards and never before them.
