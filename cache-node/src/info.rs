@@ -70,6 +70,7 @@ fn server(ctx: &Context<'_>) -> String {
         ("redis_mode", "standalone".to_owned()),
         ("os", std::env::consts::OS.to_owned()),
         ("arch_bits", usize::BITS.to_string()),
+        ("multiplexing_api", multiplexing_api(ctx.shared.has_rings.load(Ordering::Acquire)).to_owned()),
         ("process_id", std::process::id().to_string()),
         ("run_id", ctx.shared.run_id.clone()),
         ("tcp_port", ctx.shared.address.port().to_string()),
@@ -82,6 +83,17 @@ fn server(ctx: &Context<'_>) -> String {
         fields.push(("metrics_port", address.port().to_string()));
     }
     lines("Server", &fields)
+}
+
+/// How the node hears of its sockets, in Redis's words.
+fn multiplexing_api(has_rings: bool) -> &'static str {
+    if has_rings {
+        "io_uring"
+    } else if cfg!(any(target_os = "linux", target_os = "android")) {
+        "epoll"
+    } else {
+        "kqueue"
+    }
 }
 
 fn clients(ctx: &Context<'_>) -> String {

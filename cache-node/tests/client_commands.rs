@@ -26,7 +26,7 @@ use support::{
 };
 
 async fn node_with(directives: &[(&str, &str)]) -> Node {
-    let mut config = Config::for_test();
+    let mut config = support::config();
     for (name, value) in directives {
         config.set(name, &[value]).unwrap();
     }

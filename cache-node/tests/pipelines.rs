@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use cache_node::{Config, Node};
+use cache_node::Node;
 use support::{Value, Wire, wire::encode, words};
 
 async fn node_with(directives: &[(&str, &str)]) -> Node {
-    let mut config = Config::for_test();
+    let mut config = support::config();
     for (name, value) in directives {
         config.set(name, &[value]).unwrap();
     }

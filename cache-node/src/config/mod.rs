@@ -54,6 +54,9 @@ pub struct Config {
     pub maxmemory: usize,
     /// `io-threads`: threads that serve connections, each with a runtime of its own. Default: one per core, 8 at the most.
     pub io_threads: usize,
+    /// `io-uring`: make the system calls of connections in batches by `io_uring(7)`. Where the machine does not allow it, the log says so
+    /// and they are made one by one; `multiplexing_api` of INFO tells which. Default no.
+    pub io_uring: bool,
     /// `dir`: the folder of snapshots and the log; what is in it is loaded at the start. Default: none is, and what is kept on disk goes
     /// where the process was started.
     pub dir: Option<PathBuf>,
@@ -133,6 +136,7 @@ impl Default for Config {
             maxclients: 10_000,
             maxmemory: 0,
             io_threads: cores.min(THREADS_MAX),
+            io_uring: false,
             dir: None,
             appendonly: false,
             metrics_port: None,

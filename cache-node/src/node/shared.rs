@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     /// Where `/metrics` is, if it is anywhere.
     pub(crate) metrics_address: OnceLock<SocketAddr>,
+    /// Whether connections are served by io_uring.
+    pub(crate) has_rings: AtomicBool,
     pub(crate) is_stopping: AtomicBool,
     /// Told when a client asks the node to end: SHUTDOWN.
     pub(crate) asked_to_end: Notify,
@@ -103,6 +105,7 @@ impl Shared {
             run_id: replication::new_id(),
             address,
             metrics_address: OnceLock::new(),
+            has_rings: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             asked_to_end: Notify::new(),
             saves_at_end: AtomicBool::new(true),

@@ -12,7 +12,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
-    net::TcpStream,
     time,
 };
 
@@ -26,6 +25,7 @@ use crate::{
     replication::{self, Wait, serve_replica},
     server::{
         now,
+        socket::Socket,
         worker::{READ_BUFFER_BYTES, Worker, stamp},
     },
 };
@@ -82,18 +82,22 @@ enum Turn {
 ///
 /// No `async fn`: that would keep its arguments beside the connection that they became. What an idle connection does not do is boxed
 /// below for the same reason; ten thousand of them wait most of the time.
-pub(super) fn serve(worker: Rc<Worker>, stream: TcpStream, client: Client) -> impl Future<Output = ()> {
-    let mut connection = Connection { worker, stream, client, unfinished: None, outgoing: Vec::new(), held_for: None };
+pub(super) fn serve(worker: Rc<Worker>, socket: Socket, client: Client) -> impl Future<Output = ()> {
+    let mut connection = Connection { worker, socket, client, unfinished: None, outgoing: Vec::new(), held_for: None };
     async move {
         // How it ended makes no difference to what is left to do.
         let _end = connection.run().await;
-        if let Some(request) = connection.client.sync.take() {
-            let shared = Arc::clone(&connection.worker.shared);
-            Box::pin(serve_replica(shared, &connection.stream, &connection.client.entry, *request)).await;
+        if connection.socket.is_sending() {
+            Box::pin(connection.send_rest()).await;
         }
-        let worker = &connection.worker;
-        command::leave(&worker.shared, &mut connection.client, now());
-        worker.shared.clients.remove(connection.client.entry.id);
+        let Connection { worker, socket, mut client, .. } = connection;
+        if let Some(request) = client.sync.take()
+            && let Ok(stream) = Box::pin(socket.into_tokio()).await
+        {
+            Box::pin(serve_replica(Arc::clone(&worker.shared), &stream, &client.entry, *request)).await;
+        }
+        command::leave(&worker.shared, &mut client, now());
+        worker.shared.clients.remove(client.entry.id);
         worker.left();
     }
 }
@@ -108,7 +112,7 @@ struct Held {
 
 struct Connection {
     worker: Rc<Worker>,
-    stream: TcpStream,
+    socket: Socket,
     client: Client,
     /// What an idle connection does not have: most requests arrive whole and are run from the thread's own buffer.
     unfinished: Option<Box<Unfinished>>,
@@ -171,7 +175,7 @@ impl Connection {
         let worker = &*worker;
         let scratch = &mut *worker.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(&mut scratch.input);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
         let bytes = buffer.filled();
         if bytes.is_empty() {
             return Poll::Ready(Err(End::Closed));
@@ -200,7 +204,7 @@ impl Connection {
         let room = wanted.clamp(READ_BUFFER_BYTES, bytes.len().max(READ_BUFFER_BYTES));
         bytes.reserve(room);
         let mut limited = bytes.limit(room);
-        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut limited))?;
+        let read = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut limited))?;
         if read == 0 {
             return Poll::Ready(Err(End::Closed));
         }
@@ -263,7 +267,7 @@ impl Connection {
 
     /// Gives how many bytes the socket took.
     fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.try_write(bytes) {
+        match self.socket.try_write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             outcome => outcome,
         }
@@ -330,10 +334,7 @@ impl Connection {
     async fn gone(&self) {
         loop {
             time::sleep(GONE_LOOK).await;
-            let mut byte = [0];
-            let mut byte = ReadBuf::new(&mut byte);
-            let looked = poll_fn(|cx| Poll::Ready(self.stream.poll_peek(cx, &mut byte))).await;
-            if matches!(looked, Poll::Ready(Ok(0) | Err(_))) {
+            if poll_fn(|cx| Poll::Ready(self.socket.has_ended(cx))).await {
                 return;
             }
         }
@@ -366,11 +367,18 @@ impl Connection {
         if shared.replication.epoch() == held.epoch { Ok(()) } else { Err(End::Ours) }
     }
 
+    /// Waits until the kernel has what was handed over, as long as it takes some.
+    async fn send_rest(&mut self) {
+        let sent = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
+        // The connection ends whether it could or not.
+        drop(sent);
+    }
+
     /// Sends all of `bytes`, however long the client takes, as long as it takes some.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.stream.try_write(rest) {
+            match self.socket.try_write(rest) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let waited = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
@@ -388,7 +396,7 @@ impl Connection {
         if let Poll::Ready(end) = self.poll_closing(cx) {
             return Poll::Ready(Err(end));
         }
-        self.stream.poll_write_ready(cx).map_err(End::from)
+        self.socket.poll_write_ready(cx).map_err(End::from)
     }
 
     /// Ready when this connection is to be closed now, and not because the node ends: then its replies go out first.

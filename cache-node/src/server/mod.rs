@@ -6,6 +6,7 @@ pub(crate) mod accept;
 pub mod bench;
 mod connection;
 mod listener;
+mod socket;
 mod worker;
 
 use std::{

@@ -1,11 +1,12 @@
 //! Worker threads: each has a current-thread runtime, and a connection stays on the thread that it was given to.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io::{self, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     panic::AssertUnwindSafe,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -30,7 +31,10 @@ use crate::{
     node::{Client, ClientEntry, Shared},
     protocol::{Reply, RequestParser, Requests},
     script::Interpreter,
-    server::{connection, now},
+    server::{
+        connection, now,
+        socket::{Ring, Socket, may_have_rings},
+    },
     stats::WorkerStats,
 };
 
@@ -52,6 +56,9 @@ const COMPACT_SLICES_PER_TICK: usize = 10;
 /// Time that connections have to send what is still to be sent when the node ends.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Times that a thread asks its ring for more before it looks at its other sockets and its timers.
+const RING_TURNS_MAX: usize = 8;
+
 /// Bytes read at once: shared by all connections of a thread, so that an idle one holds no buffer.
 pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -66,6 +73,8 @@ pub(super) struct Worker {
     connections: Cell<usize>,
     /// Replies of this turn wait for the log.
     pub(super) has_held: Cell<bool>,
+    /// With `io-uring yes`, where the machine allows it.
+    ring: OnceCell<Rc<Ring>>,
 }
 
 /// Buffers for the batch that runs right now.
@@ -124,11 +133,20 @@ impl Worker {
             config: RefCell::new(config),
             connections: Cell::new(0),
             has_held: Cell::new(false),
+            ring: OnceCell::new(),
         }
     }
 
     pub(super) fn stats(&self) -> &WorkerStats {
         &self.shared.workers[self.index]
+    }
+
+    /// Makes the ring of this thread; on its runtime.
+    fn use_ring(&self) {
+        match Ring::new() {
+            Ok(ring) => drop(self.ring.set(Rc::new(ring))),
+            Err(error) => tracing::warn!(thread = self.index, %error, "no ring; its connections are served without one"),
+        }
     }
 
     /// A connection ended.
@@ -150,6 +168,7 @@ impl Worker {
 /// Starts the worker threads; the first one also accepts.
 pub(super) fn start_all(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> io::Result<Vec<JoinHandle<()>>> {
     let count = shared.workers.len();
+    shared.has_rings.store(shared.config().io_uring && may_have_rings(), Ordering::Release);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDOVER_MAX)).unzip();
     let mut listeners = Some(listeners);
     let mut senders = Some(senders);
@@ -178,6 +197,9 @@ fn run(
     worker.stats().begin();
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
+        if worker.shared.has_rings.load(Ordering::Acquire) {
+            worker.use_ring();
+        }
         if let Some((listeners, senders)) = accepting {
             let next = Rc::new(AtomicUsize::new(0));
             for listener in listeners {
@@ -305,16 +327,26 @@ async fn serve_all(worker: Rc<Worker>, mut receiver: mpsc::Receiver<Accepted>) {
             // One that panics is one connection less.
             connections.extend(connection_of(&worker, accepted).map(|serving| AssertUnwindSafe(serving).catch_unwind()));
         }
-        while let Poll::Ready(Some(ended)) = connections.poll_next_unpin(cx) {
-            if ended.is_err() {
-                tracing::error!("a connection ended by a panic");
+        let ring = worker.ring.get();
+        for _ in 0..RING_TURNS_MAX {
+            ring.iter().for_each(|ring| ring.turn(cx));
+            while let Poll::Ready(Some(ended)) = connections.poll_next_unpin(cx) {
+                if ended.is_err() {
+                    tracing::error!("a connection ended by a panic");
+                }
+            }
+            // Once for all connections that had something to say.
+            if worker.has_held.take() {
+                worker.shared.log_writer.write_waiting(&worker.shared);
+            }
+            if !ring.is_some_and(|ring| ring.has_more()) {
+                return Poll::<()>::Pending;
             }
         }
-        // Once for all connections that had something to say.
-        if worker.has_held.take() {
-            worker.shared.log_writer.write_waiting(&worker.shared);
-        }
-        Poll::<()>::Pending
+        // Goes on when the runtime has looked at its sockets and timers.
+        let yielding = pin!(tokio::task::yield_now()).poll(cx);
+        debug_assert!(yielding.is_pending());
+        Poll::Pending
     });
     // tokio's budget is for one connection: many of them would run out of it together and be polled in vain.
     unconstrained(serving).await;
@@ -329,8 +361,8 @@ fn connection_of(worker: &Rc<Worker>, accepted: Accepted) -> Option<impl Future<
         Some(interval) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(interval).with_interval(interval)),
         None => Ok(()),
     });
-    let stream = prepared.and_then(|()| tokio::net::TcpStream::from_std(stream)).ok()?;
     let local_address = stream.local_addr().ok()?;
+    let socket = prepared.and_then(|()| Socket::new(stream, worker.ring.get())).ok()?;
     let shared = &worker.shared;
     let entry = Arc::new(ClientEntry::new(shared.clients.next_id(), address, local_address, now()));
     admission.use_for(&entry);
@@ -340,7 +372,7 @@ fn connection_of(worker: &Rc<Worker>, accepted: Accepted) -> Option<impl Future<
     let client = Client::new(entry, config.requirepass.is_none());
     let worker = Rc::clone(worker);
     worker.connections.set(worker.connections.get() + 1);
-    Some(connection::serve(worker, stream, client))
+    Some(connection::serve(worker, socket, client))
 }
 
 /// The time for a batch, also stamped on the connection.

@@ -40,6 +40,16 @@ pub fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the nodes of this test binary are to serve by io_uring: `io_uring.rs` runs the tests of other files so.
+pub const BY_IO_URING: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"io_uring");
+
+/// The configuration of a node under test.
+pub fn config() -> Config {
+    let mut config = Config::for_test();
+    config.io_uring = BY_IO_URING;
+    config
+}
+
 /// A node of this process with a port for its metrics, and where that is.
 pub fn watched(directives: &[(&str, &str)]) -> (Node, SocketAddr) {
     let mut config = Config::for_test();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::PATIENCE;
+use super::{BY_IO_URING, PATIENCE};
 
 /// A running `cache-node`; dropping it kills it.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ impl Binary {
 
     /// Starts one and waits for its ready line.
     pub fn start(arguments: &[&str]) -> Binary {
-        Binary::start_by(Binary::command().args(arguments))
+        let backend: &[&str] = if BY_IO_URING { &["--io-uring", "yes"] } else { &[] };
+        Binary::start_by(Binary::command().args(arguments).args(backend))
     }
 
     /// As [`Binary::start`], by a command whose standard output and error are pipes.

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) const NODE_ARGUMENT: &str = "node";
 /// The hidden first argument with which this program becomes another server, whose program and arguments follow.
 pub(crate) const SERVER_ARGUMENT: &str = "server";
+/// The name of the node with `io-uring yes`.
+pub(crate) const IO_URING: &str = "cache-node io_uring";
 /// A server that does not answer within this time after its start has failed.
 const START_MAX: Duration = Duration::from_secs(10);
 /// A server that has not ended within this time after it was asked to is killed.
@@ -48,6 +50,8 @@ pub(crate) struct Peer {
     kind: Kind,
     /// Empty for cache-node, which is this program itself.
     program: PathBuf,
+    /// What cache-node is told beside the rest.
+    directives: &'static [&'static str],
 }
 
 /// A server that runs, until it is dropped.
@@ -62,7 +66,12 @@ pub(crate) struct Server {
 impl Peer {
     /// This package's node.
     pub(crate) fn cache_node() -> Peer {
-        Peer { name: "cache-node".to_owned(), kind: Kind::CacheNode, program: PathBuf::new() }
+        Peer { name: "cache-node".to_owned(), kind: Kind::CacheNode, program: PathBuf::new(), directives: &[] }
+    }
+
+    /// The same with `io-uring yes`. Where the machine refuses that, it warns and is the same.
+    pub(crate) fn cache_node_by_io_uring() -> Peer {
+        Peer { name: IO_URING.to_owned(), directives: &["--io-uring", "yes"], ..Peer::cache_node() }
     }
 
     /// The server at `path`; its file's name tells how it is started.
@@ -85,7 +94,7 @@ impl Peer {
         } else {
             bail!("--peer {}: its name must contain redis, valkey, keydb or memcached, to tell how to start it", path.display());
         };
-        Ok(Peer { name, kind, program })
+        Ok(Peer { name, kind, program, directives: &[] })
     }
 
     /// Those that are installed, the closest relative first.
@@ -111,6 +120,7 @@ impl Peer {
             Kind::CacheNode => {
                 command.args([NODE_ARGUMENT, "--port", &port.to_string(), "--loglevel", "warning"]);
                 command.args(["--io-threads", &threads.to_string(), "--maxclients", &CLIENTS_MAX.to_string()]);
+                command.args(self.directives);
             }
             Kind::Redis => {
                 command.arg(SERVER_ARGUMENT).arg(&self.program);

@@ -31,6 +31,8 @@ pub(crate) struct Measure {
     pub(crate) decimals: usize,
     pub(crate) comparison: Option<Comparison>,
     pub(crate) goal: Option<Goal>,
+    /// Of another server than the node under test, by its name.
+    pub(crate) goal_of: Option<(&'static str, Goal)>,
     /// Whether it is in the table; JSON has all.
     pub(crate) is_shown: bool,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Verdict {
 impl Measure {
     /// A measure that is shown and neither compared nor judged.
     pub(crate) const fn new(name: &'static str, decimals: usize) -> Measure {
-        Measure { name, decimals, comparison: None, goal: None, is_shown: true }
+        Measure { name, decimals, comparison: None, goal: None, goal_of: None, is_shown: true }
     }
 
     /// Only in the JSON.
@@ -78,6 +80,11 @@ impl Measure {
     /// Judged.
     pub(crate) const fn goal(self, goal: Option<Goal>) -> Measure {
         Measure { goal, ..self }
+    }
+
+    /// Judged for another server as well.
+    pub(crate) const fn goal_of(self, server: &'static str, goal: Option<Goal>) -> Measure {
+        Measure { goal_of: if let Some(goal) = goal { Some((server, goal)) } else { None }, ..self }
     }
 }
 
@@ -119,17 +126,28 @@ impl Report {
 
     /// What became of the goals that could be judged.
     pub(crate) fn verdicts(&self) -> Vec<Verdict> {
-        (0..self.measures.len()).filter_map(|measure| self.verdict(measure)).collect()
+        (0..self.measures.len()).flat_map(|measure| [self.own_verdict(measure), self.verdict_of(measure)]).flatten().collect()
     }
 
-    fn verdict(&self, index: usize) -> Option<Verdict> {
+    fn own_verdict(&self, measure: usize) -> Option<Verdict> {
+        self.verdict(0, measure, self.measures[measure].goal?)
+    }
+
+    fn verdict_of(&self, measure: usize) -> Option<Verdict> {
+        let (server, goal) = self.measures[measure].goal_of?;
+        let row = self.rows.iter().position(|row| row.server == server)?;
+        let Verdict { text, is_met } = self.verdict(row, measure, goal)?;
+        Some(Verdict { text: format!("{server}, {text}"), is_met })
+    }
+
+    fn verdict(&self, row: usize, index: usize, goal: Goal) -> Option<Verdict> {
         let measure = &self.measures[index];
-        let (found, wanted, is_met) = match measure.goal? {
-            Goal::RatioAtLeast(goal) => (self.ratio(0, index)?, format!("≥ {goal}×"), self.ratio(0, index)?.median >= goal),
-            Goal::RatioAtMost(goal) => (self.ratio(0, index)?, format!("≤ {goal}×"), self.ratio(0, index)?.median <= goal),
-            Goal::AtMost(goal) => (self.value(0, index)?, format!("≤ {goal}"), self.value(0, index)?.median <= goal),
+        let (found, wanted, is_met) = match goal {
+            Goal::RatioAtLeast(goal) => (self.ratio(row, index)?, format!("≥ {goal}×"), self.ratio(row, index)?.median >= goal),
+            Goal::RatioAtMost(goal) => (self.ratio(row, index)?, format!("≤ {goal}×"), self.ratio(row, index)?.median <= goal),
+            Goal::AtMost(goal) => (self.value(row, index)?, format!("≤ {goal}"), self.value(row, index)?.median <= goal),
         };
-        let name = match (measure.goal?, measure.comparison) {
+        let name = match (goal, measure.comparison) {
             (Goal::RatioAtLeast(_) | Goal::RatioAtMost(_), Some(comparison)) => comparison.name,
             _ => measure.name,
         };

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     Bench,
     load::{Load, Outcome, Pace, Plan, Traffic},
-    peer::{Peer, Server},
+    peer::{IO_URING, Peer, Server},
     process,
     report::{Goal, Measure, Report},
     statistic::{Direction, mebibytes, milliseconds},
@@ -32,6 +32,8 @@ pub(crate) struct Variant {
     pub(crate) pace: Pace,
     /// Wanted of operations per CPU second, against the first peer.
     pub(crate) efficiency_goal: Option<f64>,
+    /// The same of the node with `io-uring yes`.
+    pub(crate) io_uring_goal: Option<f64>,
     /// Wanted of p99, against the first peer.
     pub(crate) p99_goal: Option<f64>,
 }
@@ -39,12 +41,12 @@ pub(crate) struct Variant {
 impl Variant {
     /// One operation at a time on each connection.
     pub(crate) const fn p1(efficiency_goal: Option<f64>, p99_goal: Option<f64>) -> Variant {
-        Variant { name: "P1", depth: 1, pace: Pace::Batch, efficiency_goal, p99_goal }
+        Variant { name: "P1", depth: 1, pace: Pace::Batch, efficiency_goal, io_uring_goal: None, p99_goal }
     }
 
     /// Sixteen operations in one write, the next when all are answered.
     pub(crate) const fn p16(efficiency_goal: Option<f64>, p99_goal: Option<f64>) -> Variant {
-        Variant { name: "P16", depth: 16, pace: Pace::Batch, efficiency_goal, p99_goal }
+        Variant { name: "P16", depth: 16, pace: Pace::Batch, efficiency_goal, io_uring_goal: None, p99_goal }
     }
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct Prepared<'a> {
     pub(crate) load: Box<dyn Traffic + 'a>,
 }
 
-/// Runs the variants over those peers for which `prepare` has an answer.
+/// Runs the variants over those of `peers` for which `prepare` has an answer.
 ///
 /// # Errors
 /// When a server fails or gives a wrong reply.
@@ -65,10 +67,11 @@ pub(crate) fn compare<'a>(
     name: &str,
     about: &str,
     variants: &[Variant],
+    peers: &[Peer],
     prepare: &dyn Fn(&Peer, &Server) -> Result<Option<Prepared<'a>>>,
 ) -> Result<Vec<Report>> {
     let mut runs: Vec<(String, Server, Load, Box<dyn Traffic + 'a>)> = Vec::new();
-    for peer in &bench.peers {
+    for peer in peers {
         let server = peer.start(usize::from(bench.options.threads), bench.options.pin)?;
         let Some(Prepared { mut fill, load }) = prepare(peer, &server)? else { continue };
         bench.progress.step(format!("{name}: filling {peer}"));
@@ -162,7 +165,8 @@ fn measures(variant: &Variant) -> Vec<Measure> {
         Measure::new("ops/s", 0),
         Measure::new("CPU µs/op", 2)
             .compared("ops per CPU s", Direction::PeersOverOurs)
-            .goal(variant.efficiency_goal.map(Goal::RatioAtLeast)),
+            .goal(variant.efficiency_goal.map(Goal::RatioAtLeast))
+            .goal_of(IO_URING, variant.io_uring_goal.map(Goal::RatioAtLeast)),
         Measure::new("p50 ms", 3),
         Measure::new("p99 ms", 3).compared("p99", Direction::OursOverPeers).goal(variant.p99_goal.map(Goal::RatioAtMost)),
         Measure::new("p99.9 ms", 3),

@@ -28,7 +28,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     let keys = bench.options.keys()[0];
     let content = Content::new("cart", keys as usize, bench.options.seed);
     let about = format!("HINCRBY of one of {LINES} lines, {keys} carts");
-    compare(bench, "cart", &about, &VARIANTS, &|peer, _| {
+    compare(bench, "cart", &about, &VARIANTS, &bench.peers, &|peer, _| {
         let prepared =
             Prepared { fill: Box::new(Carts::fill(&content)), load: Box::new(Carts::load(&content, bench.options.seed)) };
         Ok(peer.speaks_resp().then_some(prepared))

@@ -41,7 +41,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         "{READS_PERCENT} % HGETALL of {FIELDS} fields of {VALUE_BYTES} bytes, {} % HSET of one and EXPIRE, {keys} keys",
         100 - READS_PERCENT
     );
-    compare(bench, "hash", &about, &VARIANTS, &|peer, _| {
+    compare(bench, "hash", &about, &VARIANTS, &bench.peers, &|peer, _| {
         let prepared = Prepared {
             fill: Box::new(Hashes::fill(&content, FIELDS)),
             load: Box::new(Hashes::load(&content, FIELDS, bench.options.seed)),

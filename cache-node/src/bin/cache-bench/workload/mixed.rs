@@ -37,7 +37,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         "{string} % string and {hash} % hash sessions, {cart} % HINCRBY, {script} % commits, {short} % SET and DEL, {} keys",
         4 * keys
     );
-    compare(bench, "mixed", &about, &VARIANTS, &|peer, server| {
+    compare(bench, "mixed", &about, &VARIANTS, &bench.peers, &|peer, server| {
         if !peer.speaks_resp() {
             return Ok(None);
         }

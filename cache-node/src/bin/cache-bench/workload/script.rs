@@ -68,7 +68,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     for script in [CHANGE, COMMIT] {
         let about = format!("EVALSHA of {}, one field of {FIELDS} changed, {keys} keys", script.about);
         let variants = [Variant::p1(script.goal, None), Variant::p16(None, None)];
-        reports.extend(compare(bench, script.name, &about, &variants, &|peer, server| {
+        reports.extend(compare(bench, script.name, &about, &variants, &bench.peers, &|peer, server| {
             if !peer.speaks_resp() {
                 return Ok(None);
             }

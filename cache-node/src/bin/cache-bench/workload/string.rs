@@ -7,6 +7,7 @@ use crate::{
     Bench,
     content::{Content, KEY_BYTES},
     load::{Expected, Pace, Traffic},
+    peer::Peer,
     reply::Protocol,
     report::Report,
     request::{
@@ -25,12 +26,13 @@ const GET: u8 = 0;
 const SET: u8 = 1;
 
 const VARIANTS: [Variant; 3] = [
-    Variant::p1(Some(1.35), Some(0.6)),
+    Variant { io_uring_goal: Some(1.5), ..Variant::p1(Some(1.35), Some(0.6)) },
     Variant::p16(Some(3.0), Some(0.4)),
-    Variant { name: "P16 refilled", depth: 16, pace: Pace::Refill, efficiency_goal: Some(1.7), p99_goal: None },
+    Variant { name: "P16 refilled", pace: Pace::Refill, ..Variant::p16(Some(1.7), None) },
 ];
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
+    let peers = [&*bench.peers, &[Peer::cache_node_by_io_uring()]].concat();
     let mut reports = Vec::new();
     for keys in bench.options.keys() {
         let content = Content::new("session", keys as usize, bench.options.seed);
@@ -40,7 +42,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         }
         let about = format!("{READS_PERCENT} % GET, {} % SET EX 1800, {VALUE_BYTES} bytes, {keys} keys", 100 - READS_PERCENT);
         let name = if keys == 100_000 { "string".to_owned() } else { format!("string {}k", keys / 1_000) };
-        reports.extend(compare(bench, &name, &about, &variants, &|_, server| {
+        reports.extend(compare(bench, &name, &about, &variants, &peers, &|_, server| {
             Ok(Some(Prepared {
                 fill: Box::new(Strings::fill(&content, server.protocol)),
                 load: Box::new(Strings::load(&content, server.protocol, bench.options.seed)),

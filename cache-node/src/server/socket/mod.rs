@@ -1,0 +1,127 @@
+//! The socket of a connection: tokio's, or one whose system calls are made in batches by io_uring.
+
+#[cfg(target_os = "linux")]
+mod buffers;
+#[cfg(not(target_os = "linux"))]
+mod no_ring;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(target_os = "linux")]
+mod ring_socket;
+#[cfg(target_os = "linux")]
+mod slot;
+
+use std::{
+    future::poll_fn,
+    io, net,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
+
+#[cfg(not(target_os = "linux"))]
+pub(super) use no_ring::Ring;
+#[cfg(not(target_os = "linux"))]
+use no_ring::RingSocket;
+#[cfg(target_os = "linux")]
+pub(super) use ring::Ring;
+#[cfg(target_os = "linux")]
+use ring_socket::RingSocket;
+
+/// Whether the threads of a node may have rings; the log says why they may not.
+pub(super) fn may_have_rings() -> bool {
+    let Err(error) = Ring::probe() else { return true };
+    let reason = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "the machine forbids it, by the sysctl kernel.io_uring_disabled or the seccomp profile of its container"
+        }
+        io::ErrorKind::OutOfMemory => "the memory limit of the process or of its container leaves no room for it",
+        _ => "it takes Linux 6.1 or newer, and no sandbox that lacks it",
+    };
+    tracing::warn!("io-uring yes is refused: {error}; {reason}. Connections are served without it");
+    false
+}
+
+/// A connected socket that reads and writes as the kernel lets it.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tokio(TcpStream),
+    Ring(RingSocket),
+}
+
+impl Socket {
+    /// # Errors
+    /// When the runtime, or the ring, has no place for it.
+    pub(super) fn new(stream: net::TcpStream, ring: Option<&Rc<Ring>>) -> io::Result<Socket> {
+        match ring {
+            None => TcpStream::from_std(stream).map(Socket::Tokio),
+            Some(ring) => RingSocket::new(ring, stream).map(Socket::Ring),
+        }
+    }
+
+    /// Hands bytes over without waiting, and tells how many were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none were: [`poll_write_ready`](Socket::poll_write_ready) tells when to try again. Else the socket is broken.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tokio(stream) => stream.try_write(bytes),
+            Socket::Ring(socket) => socket.try_write(bytes),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tokio(stream) => stream.poll_write_ready(cx),
+            Socket::Ring(socket) => socket.poll_write_ready(cx),
+        }
+    }
+
+    /// Whether the kernel has not got yet what was handed over. Closing the socket would lose it;
+    /// [`poll_write_ready`](Socket::poll_write_ready) waits for it.
+    pub(super) fn is_sending(&self) -> bool {
+        match self {
+            Socket::Tokio(_) => false,
+            Socket::Ring(socket) => socket.is_sending(),
+        }
+    }
+
+    /// Whether the client is known to have closed. What it sent before that and nobody has read may hide it.
+    pub(super) fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Socket::Tokio(stream) => {
+                let mut byte = [0];
+                matches!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(0) | Err(_)))
+            }
+            Socket::Ring(socket) => socket.has_ended(),
+        }
+    }
+
+    /// The socket as tokio's own, when nothing is being sent. What has arrived and was not read is lost.
+    ///
+    /// # Errors
+    /// When the runtime has no place for it, or the socket is broken.
+    pub(super) async fn into_tokio(self) -> io::Result<TcpStream> {
+        match self {
+            Socket::Tokio(stream) => Ok(stream),
+            Socket::Ring(socket) => {
+                poll_fn(|cx| socket.poll_still(cx)).await;
+                TcpStream::from_std(socket.into_std()?)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tokio(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Socket::Ring(socket) => socket.poll_read(cx, buffer),
+        }
+    }
+}
