@@ -7,6 +7,7 @@ mod expiry;
 pub(crate) mod hash;
 mod memory;
 mod mixed;
+mod pauses;
 pub(crate) mod script;
 mod snapshot;
 pub(crate) mod string;
@@ -35,6 +36,8 @@ pub(crate) enum Workload {
     Eviction,
     /// GET and SET latency while BGSAVE writes a million sessions
     Snapshot,
+    /// The same while a million sessions are rewritten as a log, sent to a replica or flushed, or a hash of a million fields is unlinked
+    Pauses,
     /// Bytes per idle connection
     Connections,
     /// All of the above commands together
@@ -60,6 +63,7 @@ impl Workload {
             Workload::Expiry => expiry::run(bench),
             Workload::Eviction => eviction::run(bench),
             Workload::Snapshot => snapshot::run(bench),
+            Workload::Pauses => pauses::run(bench),
             Workload::Connections => connections::run(bench),
             Workload::Mixed => mixed::run(bench),
         }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// At fixed times: a stall is seen by all that fall into it.
-const REQUESTS_PER_SECOND: f64 = 10_000.0;
+pub(super) const REQUESTS_PER_SECOND: f64 = 10_000.0;
 /// One request of so many writes.
 const WRITES_ONE_IN: u32 = 10;
 /// A snapshot that is not written after so long has failed.
@@ -106,26 +106,29 @@ fn watch(control: &mut Control) -> Result<(Duration, u64)> {
 }
 
 /// SET of each key once, or GET and SET of any until told to stop.
-struct Requests<'a> {
+pub(super) struct Requests<'a> {
     content: &'a Content,
     get: Template,
     set: Template,
     next: u32,
     random: Option<(SmallRng, &'a AtomicBool)>,
+    /// Whether keys may be gone.
+    pub(super) may_miss: bool,
 }
 
 impl<'a> Requests<'a> {
-    fn all(content: &'a Content) -> Requests<'a> {
+    pub(super) fn all(content: &'a Content) -> Requests<'a> {
         Requests {
             content,
             get: Template::command(&[Text("GET"), Slot(KEY_BYTES)]),
             set: Template::command(&[Text("SET"), Slot(KEY_BYTES), Slot(VALUE_BYTES), Text("EX"), Text("86400")]),
             next: 0,
             random: None,
+            may_miss: false,
         }
     }
 
-    fn random(content: &'a Content, stop: &'a AtomicBool, seed: u64) -> Requests<'a> {
+    pub(super) fn random(content: &'a Content, stop: &'a AtomicBool, seed: u64) -> Requests<'a> {
         Requests { random: Some((SmallRng::seed_from_u64(seed), stop)), ..Requests::all(content) }
     }
 }
@@ -155,6 +158,6 @@ impl Traffic for Requests<'_> {
         if expected.kind == SET {
             return reply == b"+OK\r\n";
         }
-        self.content.is_reply(expected.key, reply)
+        self.may_miss && reply == b"$-1\r\n" || self.content.is_reply(expected.key, reply)
     }
 }
