@@ -7,6 +7,8 @@
 
 use memmap2::MmapMut;
 
+use crate::keyspace::garbage::Dismantling;
+
 /// Sizes are multiples of this; handles count in it.
 const UNIT_BYTES: usize = 8;
 
@@ -208,6 +210,15 @@ impl Arena {
     /// Up to `count` of the pages that are to be unmapped, which dropping them does.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.emptied.split_off(self.emptied.len().saturating_sub(count))
+    }
+
+    /// Frees everything piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        /// To unmap a page takes as long as to free so many allocations.
+        const PAGE_ALLOCATIONS: usize = 64;
+        freeing.drop_all(self.pages, PAGE_ALLOCATIONS);
+        freeing.drop_all(self.emptied, PAGE_ALLOCATIONS);
+        freeing.drop_all(self.alone, 1);
     }
 
     /// Has the empty pages unmapped that were kept for the next entry of their size: after a mass expiry nothing of that size may come for

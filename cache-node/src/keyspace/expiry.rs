@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{ChangeSink, Keyspace, Now, Record, index_hash, shard::Sweep};
+use crate::keyspace::{ChangeSink, Keyspace, Now, Record, garbage::Garbage, index_hash, shard::Sweep};
 
 /// Keys removed per hold of a shard's lock: about 50 µs, so that nobody waits long behind a mass expiry.
 const EXPIRED_PER_SLICE_MAX: usize = 200;
@@ -77,6 +77,12 @@ impl Keyspace {
         // The lock goes first.
         let emptied = self.cells[shard].shard.lock().take_emptied(UNMAPPED_PER_SLICE_MAX);
         emptied.len() == UNMAPPED_PER_SLICE_MAX
+    }
+
+    /// Has large values that were removed freed aside.
+    pub(crate) fn free_discarded(&self) {
+        let values = self.cells.iter().flat_map(|cell| cell.shard.lock().take_discarded()).collect();
+        Garbage { shards: Vec::new(), values }.drop_aside();
     }
 
     /// One slice of giving memory back: moves entries out of a page that holds few, so that it can be unmapped. `true` when there

@@ -6,7 +6,10 @@
 use ahash::RandomState;
 use indexmap::{IndexMap, map};
 
-use crate::keyspace::packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, put, scan_from_end};
+use crate::keyspace::{
+    garbage::Dismantling,
+    packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, put, scan_from_end},
+};
 
 /// Bytes of a table's entry beside field and value: hash, two boxes, index slot, allocator headers.
 const FIELD_OVERHEAD_BYTES: usize = 8 + 16 + 16 + 10 + 2 * 8;
@@ -38,6 +41,13 @@ impl Hash {
         match self {
             Hash::Packed(packed) => Some(&packed.block),
             Hash::Table { .. } => None,
+        }
+    }
+
+    /// Frees it piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        if let Hash::Table { fields, .. } = self {
+            freeing.drop_all(fields, 2);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::keyspace::{
     Change, ChangeSink, Class, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set, SortedSet,
     Usage, Value, WatchFlag, WrongType,
     entry::Form,
+    garbage::Garbage,
     index::Index,
     index_hash,
     shard::{NewEntry, NewValue, Shard, ShardCounters},
@@ -595,7 +596,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
-    pub(crate) fn flush(&mut self) -> Flushed {
+    pub(crate) fn flush(&mut self) -> Garbage {
         let db = self.db;
         let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
         if self.guards.iter().all(|(_, shard)| is_only(shard)) {
@@ -610,11 +611,11 @@ impl<'a> Keys<'a> {
             shard.clear(db);
             self.account(guard);
         }
-        Flushed { _shards: Vec::new() }
+        Garbage::default()
     }
 
     /// Empties every database. Needs all shards.
-    pub(crate) fn flush_all(&mut self) -> Flushed {
+    pub(crate) fn flush_all(&mut self) -> Garbage {
         self.sink.take_flush();
         self.changes += 1;
         let databases = self.keyspace.databases();
@@ -635,7 +636,7 @@ impl<'a> Keys<'a> {
             }
             self.account(guard);
         }
-        Flushed { _shards: shards }
+        Garbage { shards, values: Vec::new() }
     }
 
     /// Only watchers of keys that exist see a flush as a change.
@@ -802,21 +803,6 @@ fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
     match entry.form() {
         Form::Object => ValueRef::of_object(shard.object(entry.object())),
         form => ValueRef::of_inline(form, entry.value()),
-    }
-}
-
-/// What a flush took out, to be dropped where it keeps nobody waiting.
-#[derive(Debug)]
-pub(crate) struct Flushed {
-    _shards: Vec<Shard>,
-}
-
-impl Flushed {
-    /// Frees millions of entries on a thread of its own: done here it would hold every shard for a second.
-    pub(crate) fn drop_aside(self) {
-        let spawned = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(self));
-        // Without a thread the closure was dropped already, and the memory with it.
-        drop(spawned);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use crate::keyspace::garbage::Dismantling;
+
 /// Bytes of an element beside its text: its slot and the allocator's header.
 const ELEMENT_OVERHEAD_BYTES: usize = 16 + 8;
 
@@ -23,6 +25,11 @@ pub(crate) struct List {
 }
 
 impl List {
+    /// Frees it piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        freeing.drop_all(self.elements, 1);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.elements.len()
     }

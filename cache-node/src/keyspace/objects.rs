@@ -1,6 +1,9 @@
 //! Values that do not lie in their entries: sets, lists, sorted sets and large hashes, numbered.
 
-use crate::keyspace::{Str, Value};
+use crate::keyspace::{Str, Value, garbage::Dismantling};
+
+/// Values of at least so many bytes are not freed where they are removed: a million fields take 100 ms.
+const DISCARDED_BYTES_MIN: usize = 64 * 1024;
 
 /// A numbered store of values that keeps count of their bytes.
 #[derive(Debug, Default)]
@@ -8,6 +11,8 @@ pub(super) struct Objects {
     places: Vec<Place>,
     free: Vec<u32>,
     bytes: usize,
+    /// Large ones that were removed, until somebody frees them.
+    discarded: Vec<Value>,
 }
 
 #[derive(Debug)]
@@ -66,12 +71,23 @@ impl Objects {
     }
 
     pub(super) fn remove(&mut self, number: usize) {
-        let place = &mut self.places[number];
-        self.bytes -= place.bytes;
-        *place = Place { value: None, bytes: 0 };
+        let Place { value, bytes } = std::mem::replace(&mut self.places[number], Place { value: None, bytes: 0 });
+        self.bytes -= bytes;
+        self.discarded.extend(value.filter(|_| bytes >= DISCARDED_BYTES_MIN));
         self.free.push(number as u32);
         if self.free.len() == self.places.len() {
-            *self = Objects::default();
+            *self = Objects { discarded: self.take_discarded(), ..Objects::default() };
         }
+    }
+
+    /// Large values that were removed, to be freed without a lock.
+    pub(super) fn take_discarded(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.discarded)
+    }
+
+    /// Frees everything piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        let values = self.places.into_iter().filter_map(|place| place.value).chain(self.discarded);
+        values.for_each(|value| value.dismantle(freeing));
     }
 }

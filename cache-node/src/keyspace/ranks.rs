@@ -69,6 +69,11 @@ impl Ranks {
         self.len += 1;
     }
 
+    /// All members, in chunks.
+    pub(super) fn into_chunks(self) -> impl Iterator<Item = Vec<Member>> {
+        self.chunks.into_iter()
+    }
+
     /// Removes the member that has this score and name.
     pub(super) fn remove(&mut self, score: f64, name: &[u8]) -> Option<Member> {
         let place = self.first_place(|other| other.cmp(score, name) == Ordering::Less);

@@ -3,7 +3,10 @@
 use ahash::RandomState;
 use indexmap::{IndexSet, set};
 
-use crate::keyspace::packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, scan_from_end};
+use crate::keyspace::{
+    garbage::Dismantling,
+    packed::{PACKED_BYTES_MAX, PACKED_COUNT_MAX, Texts, packed_len, push, scan_from_end},
+};
 
 /// Bytes of a table's entry beside the member: hash, box, index slot, allocator header.
 const MEMBER_OVERHEAD_BYTES: usize = 8 + 16 + 10 + 8;
@@ -22,6 +25,13 @@ impl Default for Set {
 }
 
 impl Set {
+    /// Frees it piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        if let Set::Table { members, .. } = self {
+            freeing.drop_all(members, 1);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Set::Packed { count, .. } => *count,

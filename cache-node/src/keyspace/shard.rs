@@ -6,6 +6,7 @@ use crate::keyspace::{
     arena::{Arena, Handle, SparsePage, Storage},
     entry::{self, Entry, Form, Parts},
     eviction::Pool,
+    garbage::Dismantling,
     index::Index,
     objects::Objects,
     snapshot::Capture,
@@ -285,6 +286,17 @@ impl Shard {
     /// Up to `count` pages that hold nothing more, to be dropped without a lock.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.arena.take_emptied(count)
+    }
+
+    /// Large values that nothing holds any more, to be dropped without a lock.
+    pub(super) fn take_discarded(&mut self) -> Vec<Value> {
+        self.objects.take_discarded()
+    }
+
+    /// Frees everything piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        self.arena.dismantle(freeing);
+        self.objects.dismantle(freeing);
     }
 
     pub(super) fn slot_mut(&mut self, db: usize, position: usize) -> &mut [u8] {

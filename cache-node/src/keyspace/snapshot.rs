@@ -8,7 +8,6 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
-    thread,
 };
 
 use parking_lot::MutexGuard;
@@ -16,7 +15,9 @@ use parking_lot::MutexGuard;
 use crate::keyspace::{
     Keyspace, Now, Usage, ValueRef,
     entry::{self, Entry, Form},
+    garbage::Dismantling,
     index::Index,
+    pace::Pace,
     shard::{Shard, Sweep},
 };
 
@@ -99,6 +100,7 @@ pub(crate) struct Snapshot<'a> {
     /// The shard that a flush took out while it was being walked.
     flushed: Option<Box<Shard>>,
     form: EntryForm,
+    pace: Pace,
     /// What was taken last: the room for the next ones.
     taken: Pending,
     chunk: Vec<u8>,
@@ -136,6 +138,7 @@ impl Keyspace {
             cursor: Sweep::default(),
             flushed: None,
             form,
+            pace: Pace::default(),
             taken: Pending::default(),
             chunk: Vec::new(),
         };
@@ -155,13 +158,11 @@ impl Snapshot<'_> {
     }
 
     /// The next entries, encoded. `None` at the end. Holds one shard's lock for about 20 µs, longer for a single large collection, and
-    /// gives the processor up before and after it encodes, which takes about 100 µs: a thread that is woken to serve a request does not
-    /// get the core before the one that has it gives it up, or the kernel looks at its clock, every 4 ms. A lower priority would
-    /// halve that, and keep a lock for as long as others are busy.
+    /// gives the core up before and after it encodes, which takes about 100 µs.
     pub(crate) fn next_chunk(&mut self) -> Option<&[u8]> {
         while self.advance() {
             self.taken.encode(&self.form, &mut self.chunk);
-            thread::yield_now();
+            self.pace.step();
             if !self.chunk.is_empty() {
                 return Some(&self.chunk);
             }
@@ -177,7 +178,9 @@ impl Snapshot<'_> {
         if self.slice() {
             self.shard += 1;
             self.cursor = Sweep::default();
-            self.flushed = None;
+            if let Some(shard) = self.flushed.take() {
+                shard.dismantle(&mut Dismantling::default());
+            }
         }
         true
     }
@@ -192,7 +195,7 @@ impl Snapshot<'_> {
                 let is_done = guard.capture_slice(&mut self.cursor, &mut self.taken);
                 // Whoever waits is next: the walk comes back within microseconds and would go first again and again.
                 MutexGuard::unlock_fair(guard);
-                thread::yield_now();
+                self.pace.step();
                 return is_done;
             }
         }

@@ -6,7 +6,7 @@ use ahash::RandomState;
 use indexmap::IndexMap;
 
 pub(crate) use crate::keyspace::ranks::Member;
-use crate::keyspace::{packed::scan_from_end, ranks::Ranks};
+use crate::keyspace::{garbage::Dismantling, packed::scan_from_end, ranks::Ranks};
 
 /// Members up to which a score is found by looking at each (Redis: `zset-max-listpack-entries`).
 const SMALL_COUNT_MAX: usize = 128;
@@ -27,6 +27,12 @@ pub(crate) struct SortedSet {
 }
 
 impl SortedSet {
+    /// Frees it piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        freeing.drop_all(self.scores.into_iter().flatten(), 1);
+        freeing.drop_all(self.ranks.into_chunks().flatten(), 1);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ranks.len()
     }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::keyspace::{Hash, List, Set, SortedSet, entry::Form};
+use crate::keyspace::{Hash, List, Set, SortedSet, entry::Form, garbage::Dismantling};
 
 /// The name of a type as TYPE prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +140,17 @@ impl Value {
             Value::Str(string) => string.as_inline(),
             Value::Hash(hash) => hash.as_inline(),
             Value::Set(_) | Value::SortedSet(_) | Value::List(_) => None,
+        }
+    }
+
+    /// Frees it piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        match self {
+            Value::Str(_) => {}
+            Value::Hash(hash) => hash.dismantle(freeing),
+            Value::Set(set) => set.dismantle(freeing),
+            Value::SortedSet(set) => set.dismantle(freeing),
+            Value::List(list) => list.dismantle(freeing),
         }
     }
 

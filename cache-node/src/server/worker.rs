@@ -243,6 +243,7 @@ async fn upkeep(worker: &Worker) {
     let config = worker.config();
     if worker.index == 0 {
         shared.replication.tick(shared, now());
+        shared.keyspace.free_discarded();
     }
     if worker.index == 0 && config.maxmemory > 0 {
         shared.keyspace.evict_to(config.maxmemory, config.maxmemory_policy, config.maxmemory_samples, now(), &**shared);
