@@ -24,11 +24,11 @@ use crate::{
     server::now,
 };
 
-/// Bytes of the stream that are sent at once.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes that are sent at once: others of the thread wait for as long as the kernel copies them.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Chunks of a snapshot that wait for the socket; then the walk waits.
-const CHUNKS_WAITING_MAX: usize = 8;
+const CHUNKS_WAITING_MAX: usize = 32;
 
 /// How often a replica that waits for its snapshot is told that this node lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -151,7 +151,11 @@ impl Session<'_> {
                 }
             };
             match next {
-                Some(Chunk::Bytes(bytes)) => self.send(&bytes).await?,
+                Some(Chunk::Bytes(bytes)) => {
+                    self.send(&bytes).await?;
+                    // The next one may be there already, and the socket take it: others of this thread have their turn.
+                    tokio::task::yield_now().await;
+                }
                 Some(Chunk::Length(length)) => self.send(format!("${length}\r\n").as_bytes()).await?,
                 Some(Chunk::End) => break,
                 None => return Err(io::Error::other("the snapshot was not finished")),

@@ -132,8 +132,15 @@ impl Folder {
         }
         manifest.history.retain(|part| {
             let path = self.path_of(part);
+            // The system frees a file when the last one who has it open lets it go. For a large one that takes long, and writes wait here.
+            let held = File::open(&path);
             match fs::remove_file(&path) {
-                Ok(()) => false,
+                Ok(()) => {
+                    let spawned = thread::Builder::new().name("cache-node-free".to_owned()).spawn(move || drop(held));
+                    // Without a thread the file was let go already.
+                    drop(spawned);
+                    false
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => {
                     tracing::warn!("cannot delete {}, which the log needs no more: {error}", path.display());
