@@ -25,6 +25,7 @@ mod logging;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod node;
+mod pace;
 mod persistence;
 mod protocol;
 mod replication;

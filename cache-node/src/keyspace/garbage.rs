@@ -2,7 +2,10 @@
 
 use std::thread;
 
-use crate::keyspace::{Value, pace::Pace, shard::Shard};
+use crate::{
+    keyspace::{Value, shard::Shard},
+    pace::Pace,
+};
 
 /// Allocations freed in one go, some 10 µs.
 const FREED_AT_ONCE_MAX: usize = 128;

@@ -17,7 +17,6 @@ mod index;
 mod keys;
 mod list;
 mod objects;
-mod pace;
 mod packed;
 mod ranks;
 mod record;

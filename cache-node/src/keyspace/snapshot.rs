@@ -12,13 +12,15 @@ use std::{
 
 use parking_lot::MutexGuard;
 
-use crate::keyspace::{
-    Keyspace, Now, Usage, ValueRef,
-    entry::{self, Entry, Form},
-    garbage::Dismantling,
-    index::Index,
+use crate::{
+    keyspace::{
+        Keyspace, Now, Usage, ValueRef,
+        entry::{self, Entry, Form},
+        garbage::Dismantling,
+        index::Index,
+        shard::{Shard, Sweep},
+    },
     pace::Pace,
-    shard::{Shard, Sweep},
 };
 
 /// Bytes that a slice of the walk hands over per hold of a shard's lock, about 20 µs; one entry more when it is larger.

@@ -19,7 +19,7 @@ const LOST_SHARE_MAX: f64 = 0.5;
 /// gives it up, or the kernel looks at its clock, every 4 ms. Yielding is not enough: who has just served much is not the next by the
 /// kernel's count. A lower priority would halve the wait, and keep a lock for as long as others are busy.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     since: Instant,
     worked: Duration,
     lost: Duration,
@@ -33,7 +33,7 @@ impl Default for Pace {
 
 impl Pace {
     /// To be called without a lock, more often than pieces are over.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let now = Instant::now();
         let piece = now.duration_since(self.since);
         if piece < PIECE || self.lost > (self.worked + piece).mul_f64(LOST_SHARE_MAX) {
