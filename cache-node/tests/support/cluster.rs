@@ -154,6 +154,14 @@ impl Cluster {
         let members = state["members"].as_array().into_iter().flatten();
         members.filter_map(|member| member["process"]["pid"].as_u64()).map(|pid| pid as u32).collect()
     }
+
+    /// The processes that run in the cluster's folder, as nodes do.
+    fn pids_in_folder(&self) -> Vec<u32> {
+        let folder = self.folder();
+        let is_here = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(&folder));
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        processes.filter(is_here).collect()
+    }
 }
 
 /// One line of `/v1/nodes`.
@@ -204,7 +212,10 @@ impl Drop for Cluster {
             let killed = controller.kill().and_then(|()| controller.wait());
             drop(killed);
         }
-        for pid in self.recorded_pids() {
+        let mut pids = self.recorded_pids();
+        // A node that was started just before is in no record yet.
+        pids.extend(self.pids_in_folder());
+        for pid in pids {
             signal("KILL", pid);
         }
     }
