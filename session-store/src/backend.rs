@@ -457,9 +457,13 @@ impl CacheStore {
 
     /// The same for a user's keys where a script cannot reach them.
     async fn list_elsewhere(&self, along: &Along, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
-        let Some(user) = along.user.as_ref().filter(|_| !self.scripts_cross_slots() && kept_ms > 0) else {
-            return Ok(0);
-        };
+        match along.user.as_ref().filter(|_| !self.scripts_cross_slots() && kept_ms > 0) {
+            Some(user) => Box::pin(self.list(along, user, tag, former, kept_ms)).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn list(&self, along: &Along, user: &Tag, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
         let mut call = LIST.call(&[&self.keys().user_sessions(user), &self.keys().cart(user)]);
         call.arg(tag.as_str()).arg(former.map_or("", Tag::as_str)).arg(kept_ms).arg(along.sessions_max);
         absolute(&mut call, along.cart_ttl_ms);

@@ -1,6 +1,7 @@
 //! One operation: its deadline, its attempts, and how long a request waits through an outage.
 
 use std::{
+    convert::Infallible,
     fmt,
     sync::{
         Arc,
@@ -9,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::Object;
-use futures_util::future::try_join_all;
+use deadpool::managed::{Object, PoolError};
+use futures_util::{FutureExt as _, future::try_join_all};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::Instrument as _;
@@ -119,6 +120,10 @@ impl CacheStore {
         if self.inner.topology.is_one_node() {
             return self.send_to(request, None, began).await;
         }
+        Box::pin(self.send_by_slot(request, began)).await
+    }
+
+    async fn send_by_slot(&self, request: &dyn Packed, began: Instant) -> Result<Reply, Problem> {
         let mut commands = split(request);
         if let [command] = &commands[..] {
             return self.send_to(command, command.slot(), began).await;
@@ -132,7 +137,8 @@ impl CacheStore {
             Err(problem) if problem.is_outage() => {
                 let left = self.patience.left();
                 let outcome =
-                    if left.is_zero() { Err(problem) } else { self.wait_through(request, slot, problem, began + left).await };
+                    // Boxed, as everything is that most operations do not come to: each of them would be larger.
+                    if left.is_zero() { Err(problem) } else { Box::pin(self.wait_through(request, slot, problem, began + left)).await };
                 if outcome.as_ref().is_err_and(Problem::is_outage) {
                     self.patience.met_outage.store(true, Ordering::Relaxed);
                 }
@@ -193,14 +199,16 @@ impl CacheStore {
     /// A place in the pool, now or when one becomes free. The caller bounds the wait.
     pub(crate) async fn place(&self) -> Result<Object<Places>, Problem> {
         let pool = &self.inner.pool;
-        let status = pool.status();
+        let closed = |error: PoolError<Infallible>| Problem::Store(StoreError::Disconnected { reason: error.to_string() });
         // Most find one, and have no wait to be bounded or measured.
-        let must_wait = status.available == 0 && status.size == status.max_size;
-        if must_wait && status.waiting >= self.inner.waiting_max {
+        if let Some(found) = pool.get().now_or_never() {
+            return found.map_err(closed);
+        }
+        if pool.status().waiting >= self.inner.waiting_max {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
         }
-        let _waiting = must_wait.then(Waiting::begin);
-        pool.get().await.map_err(|error| Problem::Store(StoreError::Disconnected { reason: error.to_string() }))
+        let _waiting = Waiting::begin();
+        Box::pin(pool.get()).await.map_err(closed)
     }
 
     async fn attempts(&self, request: &dyn Packed, slot: Option<Slot>, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
@@ -214,7 +222,11 @@ impl CacheStore {
         loop {
             let node = match redirected.take() {
                 Some(node) => node,
-                None => topology.node(slot).await.map_err(Problem::Store)?,
+                None => match topology.node(slot).now_or_never() {
+                    Some(node) => node,
+                    None => Box::pin(topology.node(slot)).await,
+                }
+                .map_err(Problem::Store)?,
             };
             let handle = match (place.handle(&node).await, &broken) {
                 (Ok(handle), _) => handle,

@@ -55,7 +55,7 @@ impl Place {
         node.admit()?;
         if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node)) {
             self.handle = None;
-            self.handle = Some(node.handle(self.turn).await?);
+            self.handle = Some(Box::pin(node.handle(self.turn)).await?);
         }
         Ok(self.handle.as_mut().expect("it was set above"))
     }

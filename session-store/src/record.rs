@@ -21,7 +21,7 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, io};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -40,6 +40,9 @@ pub(crate) const VERSION: u32 = 1;
 /// The key of the CSRF secret. It is of one id: a new one begins without it, unless the request that asks for the new id has drawn
 /// another.
 pub(crate) const CSRF_KEY: &str = "session-store.csrf";
+
+/// Fields of a session up to which each is looked for among all.
+const LOOKED_THROUGH_MAX: usize = 16;
 
 /// A session as it was read.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +86,12 @@ pub(crate) struct RawField {
 impl RawField {
     pub(crate) fn new(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self { name: name.into(), value: value.into(), stored: None }
+    }
+
+    /// What is stored for a key of the application.
+    fn of(key: &str, value: &Json) -> Result<Self, StoreError> {
+        let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
+        Ok(Self::new(field_name(key).into_owned(), value))
     }
 
     pub(crate) fn stored(&self) -> &[u8] {
@@ -196,13 +205,20 @@ fn check_version(value: &[u8]) -> Result<(), StoreError> {
 pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, StoreError> {
     let mut data = HashMap::with_capacity(fields.len());
     for field in fields {
-        let name = if field.name.first() == Some(&b'@') { &field.name[1..] } else { &field.name[..] };
-        let name = std::str::from_utf8(name).map_err(|_| corrupt("the name of a field is not UTF-8"))?;
-        let value = serde_json::from_slice(&field.value)
-            .map_err(|error| corrupt(&format!("a field of a session is not JSON: {error}")))?;
+        let name = app_key(&field.name)?;
+        // Once for the value, and not for each string in it.
+        let value = std::str::from_utf8(&field.value).map_err(|_| corrupt("a field of a session is not UTF-8"))?;
+        let value =
+            serde_json::from_str(value).map_err(|error| corrupt(&format!("a field of a session is not JSON: {error}")))?;
         data.insert(name.to_owned(), value);
     }
     Ok(data)
+}
+
+/// The key of the application that a field is for.
+fn app_key(name: &[u8]) -> Result<&str, StoreError> {
+    let key = name.strip_prefix(b"@").unwrap_or(name);
+    std::str::from_utf8(key).map_err(|_| corrupt("the name of a field is not UTF-8"))
 }
 
 /// The name of the field for a key of the application.
@@ -212,12 +228,45 @@ pub(crate) fn field_name(key: &str) -> Cow<'_, str> {
 
 /// The application's data as fields.
 pub(crate) fn encode(data: &HashMap<String, Json>) -> Result<Vec<RawField>, StoreError> {
-    data.iter()
-        .map(|(key, value)| {
-            let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
-            Ok(RawField::new(field_name(key).into_owned(), value))
-        })
-        .collect()
+    data.iter().map(|(key, value)| RawField::of(key, value)).collect()
+}
+
+/// The application's data as fields, where most are as they were read: those are taken over as they are, in their order, and
+/// nothing is allocated for them.
+pub(crate) fn encode_beside(data: &HashMap<String, Json>, before: &[RawField]) -> Result<Vec<RawField>, StoreError> {
+    let mut fields = Vec::with_capacity(data.len());
+    for field in before {
+        // What is no key of the application is not in its data either.
+        if let Some((key, value)) = app_key(&field.name).ok().and_then(|key| data.get_key_value(key)) {
+            fields.push(if is_written_so(value, &field.value) { field.clone() } else { RawField::of(key, value)? });
+        }
+    }
+    if fields.len() < data.len() {
+        let is_new = |key: &str| !before.iter().any(|field| app_key(&field.name).is_ok_and(|known| known == key));
+        for (key, value) in data.iter().filter(|(key, _)| is_new(key)) {
+            fields.push(RawField::of(key, value)?);
+        }
+    }
+    Ok(fields)
+}
+
+/// Whether the value is these bytes when it is written as JSON.
+fn is_written_so(value: &Json, bytes: &[u8]) -> bool {
+    struct Rest<'a>(&'a [u8]);
+
+    impl io::Write for Rest<'_> {
+        fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.strip_prefix(written).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(written.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut rest = Rest(bytes);
+    serde_json::to_writer(&mut rest, value).is_ok() && rest.0.is_empty()
 }
 
 /// What changed between two states of a session.
@@ -227,8 +276,16 @@ pub(crate) struct Delta<'a> {
 }
 
 impl<'a> Delta<'a> {
-    /// Linear in both states.
+    /// Linear in both states, but for small ones, where looking is cheaper than hashing.
     pub(crate) fn between(before: &'a [RawField], after: &'a [RawField]) -> Self {
+        if before.len().max(after.len()) <= LOOKED_THROUGH_MAX {
+            let find = |fields: &'a [RawField], name: &[u8]| fields.iter().find(|field| field.name == name);
+            let is_news = |field: &&RawField| find(before, &field.name).is_none_or(|old| old.value != field.value);
+            return Self {
+                set: after.iter().filter(is_news).collect(),
+                removed: before.iter().map(|f| &*f.name).filter(|name| find(after, name).is_none()).collect(),
+            };
+        }
         let old: HashMap<&[u8], &[u8]> = before.iter().map(|f| (&*f.name, &*f.value)).collect();
         let new: HashMap<&[u8], ()> = after.iter().map(|f| (&*f.name, ())).collect();
         Self {
@@ -292,7 +349,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{Delta, StoredSession, decode, encode};
+    use super::{Delta, LOOKED_THROUGH_MAX, RawField, StoredSession, decode, encode, encode_beside};
     use crate::wire::Reply;
 
     fn answer(pairs: &[(&str, &str)], pttl: i64) -> Reply {
@@ -324,5 +381,52 @@ mod tests {
         assert_eq!(delta.set[0].name, b"c"[..]);
         assert_eq!(delta.removed, [b"b"]);
         assert!(Delta::between(&after, &after).is_empty());
+    }
+
+    #[test]
+    fn large_sessions_have_the_same_delta() {
+        let all = |fields: usize| (0..fields).map(|n| (format!("key {n}"), json!(n))).collect::<HashMap<_, _>>();
+        for fields in [LOOKED_THROUGH_MAX - 1, LOOKED_THROUGH_MAX, LOOKED_THROUGH_MAX + 1, 3 * LOOKED_THROUGH_MAX] {
+            let before = encode(&all(fields)).unwrap();
+            let mut data = all(fields);
+            data.remove("key 3");
+            data.insert("key 4".into(), json!("other"));
+            data.insert("new".into(), json!(null));
+            let after = encode(&data).unwrap();
+            let delta = Delta::between(&before, &after);
+            let mut set: Vec<_> = delta.set.iter().map(|field| &*field.name).collect();
+            set.sort_unstable();
+            assert_eq!(set, [&b"key 4"[..], b"new"]);
+            assert_eq!(delta.removed, [b"key 3"]);
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_taken_over_and_what_differs_is_written() {
+        let value = json!({"b": [1, 2.5, null, "\u{e9}\n"], "a": {"deep": true}});
+        let data = HashMap::from([
+            ("same".to_owned(), value.clone()),
+            ("longer".to_owned(), json!([1, 2])),
+            ("shorter".to_owned(), json!(1)),
+            ("gone".to_owned(), json!(0)),
+            ("@escaped".to_owned(), json!("x")),
+        ]);
+        let before = encode(&data).unwrap();
+        assert_eq!(encode_beside(&data, &before).unwrap(), before);
+        let mut now = data;
+        now.remove("gone");
+        now.insert("longer".into(), json!([1, 2, 3]));
+        now.insert("shorter".into(), json!(12));
+        now.insert("@new".into(), json!({}));
+        let after = encode_beside(&now, &before).unwrap();
+        assert_eq!(decode(&after).unwrap(), now);
+        let is_taken_over = |name: &[u8]| {
+            let find = |fields: &[RawField]| fields.iter().find(|field| field.name == name).unwrap().value.as_ptr();
+            find(&before) == find(&after)
+        };
+        assert!(is_taken_over(b"same") && is_taken_over(b"@@escaped") && !is_taken_over(b"longer"));
+        // Bytes that mean the same and are not the same are written anew, as they always were.
+        let spaced = [RawField::new("same", value.to_string().replace(':', ": "))];
+        assert_ne!(encode_beside(&now, &spaced).unwrap()[0], spaced[0]);
     }
 }

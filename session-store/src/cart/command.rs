@@ -91,7 +91,7 @@ pub(crate) async fn run(
                 return Ok(change.change);
             }
             reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
-            reply::GONE => unit.cart_session_gone(&target).await?,
+            reply::GONE => Box::pin(unit.cart_session_gone(&target)).await?,
             reply::ENDED => return Err(unit.session_ended()),
             reply::TAKEN => unit.planned_id_taken(&target),
             reply::TOO_MANY_LINES => {
@@ -128,6 +128,16 @@ async fn call(
     if one_script {
         return call_script(unit, target, token, operation, lines).await;
     }
+    Box::pin(call_in_steps(unit, target, token, operation, lines)).await
+}
+
+async fn call_in_steps(
+    unit: &UnitOfWork,
+    target: &CartTarget,
+    token: Token<'_>,
+    operation: Operation,
+    lines: &[(&str, u32)],
+) -> Result<Vec<Value>, StoreError> {
     let tag = target.session.unwrap_or(target.cart);
     let session = CartTarget { cart: tag, session: Some(tag), owner: target.owner, create: None };
     let checked = call_script(unit, &session, token, Operation::Check, &[]).await?;

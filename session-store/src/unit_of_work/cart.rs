@@ -88,12 +88,12 @@ impl UnitOfWork {
         };
         if let Some((_, tag)) = to_end {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
-            self.end(&tag).await?;
+            Box::pin(self.end(&tag)).await?;
         }
         let session = self.attached();
         let merge_is_due = self.state.lock().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
         if let (true, Some(session)) = (merge_is_due, &session) {
-            self.save(session).await?;
+            Box::pin(self.save(session)).await?;
         }
         let policy = ExpiryPolicy::of(session.map_or(Some(self.settings.expiry), |session| session.expiry()));
         let mut state = self.state.lock();
@@ -156,7 +156,7 @@ impl UnitOfWork {
 
     /// A stale id is no reason to refuse: the visitor gets a session. One that this request has seen alive is.
     pub(crate) async fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
-        if self.find_elsewhere().await? {
+        if Box::pin(self.find_elsewhere()).await? {
             return Ok(());
         }
         let mut state = self.state.lock();
@@ -192,7 +192,7 @@ impl UnitOfWork {
             }
         };
         if let Some(id) = unread {
-            self.read(&id, false).await?;
+            Box::pin(self.read(&id, false)).await?;
         }
         let mut state = self.state.lock();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {

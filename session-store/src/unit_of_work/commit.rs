@@ -17,7 +17,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     metrics,
-    record::{CSRF_KEY, Delta, RawField, encode, unreadable},
+    record::{CSRF_KEY, Delta, RawField, encode_beside, unreadable},
     settings::Settings,
     users,
 };
@@ -75,8 +75,8 @@ impl UnitOfWork {
                 return if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) };
             }
         }
-        let shown = encode(data)?;
-        let mut fields = Arc::new(self.with_swapped(&shown));
+        let shown = Arc::new(self.encoded(data)?);
+        let mut fields = self.with_swapped(&shown);
         let mut before_swap = Arc::clone(&fields);
         if let Some(swap) = swap {
             fields = Arc::new(swap.put_into(&fields));
@@ -91,14 +91,17 @@ impl UnitOfWork {
             };
             match step {
                 Step::Done(id) => {
-                    self.keep_alive().await?;
+                    // Boxed is what most requests do not do: it would make the future of each of them larger.
+                    if let Some(kept_alive) = self.keep_alive() {
+                        Box::pin(kept_alive).await?;
+                    }
                     return Ok(id);
                 }
                 Step::Conflict => return Err(self.state.lock().base.lose()),
-                Step::Read(id) => self.read(&id, false).await?,
-                Step::End(tag) => self.end(&tag).await?,
+                Step::Read(id) => Box::pin(self.read(&id, false)).await?,
+                Step::End(tag) => Box::pin(self.end(&tag)).await?,
                 Step::Create(write) => {
-                    let (id, answer, fields) = self.store.create_session(&write, &fields).await?;
+                    let (id, answer, fields) = Box::pin(self.store.create_session(&write, &fields)).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
                         metrics::session_created();
                         if let Some(swap) = swap {
@@ -139,7 +142,7 @@ impl UnitOfWork {
                     let mut delta = Delta::between(&known.fields, &fields);
                     // Another request may have drawn the first one meanwhile.
                     delta.remove(CSRF_KEY.as_bytes());
-                    let (id, answer) = self.store.rotate_session(&known.tag, &known.binding, &write, &delta).await?;
+                    let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, &write, &delta)).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         metrics::session_ended(metrics::End::Rotated);
                         let id = self.committed(id, &write, &fields, kept_ms);
@@ -159,15 +162,26 @@ impl UnitOfWork {
         matches!(&state.base, Base::Live(live) if value_of(&live.fields, key.as_bytes()).is_none())
     }
 
+    fn encoded(&self, data: &HashMap<String, Json>) -> Result<Vec<RawField>, StoreError> {
+        let before = match &self.state.lock().base {
+            Base::Live(live) => Arc::clone(&live.fields),
+            _ => Arc::default(),
+        };
+        encode_beside(data, &before)
+    }
+
     /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet.
-    fn with_swapped(&self, shown: &[RawField]) -> Vec<RawField> {
+    fn with_swapped(&self, shown: &Arc<Vec<RawField>>) -> Arc<Vec<RawField>> {
         let state = self.state.lock();
         let (Base::Live(live), Some(updates)) = (&state.base, &state.updates) else {
-            return shown.to_vec();
+            return Arc::clone(shown);
         };
+        if !updates.has_echoes() {
+            return Arc::clone(shown);
+        }
         let is_echo = |field: &[u8]| updates.is_echo(field, value_of(shown, field));
         let kept = shown.iter().filter(|field| !is_echo(&field.name));
-        kept.chain(live.fields.iter().filter(|field| is_echo(&field.name))).cloned().collect()
+        Arc::new(kept.chain(live.fields.iter().filter(|field| is_echo(&field.name))).cloned().collect())
     }
 
     /// Ends the session of this request.
@@ -213,7 +227,7 @@ impl UnitOfWork {
                     metrics::cart_merged(dropped);
                 }
                 if let Some(user) = write.along.user.filter(|_| too_many) {
-                    users::end_too_many(&self.store, user, write.along.sessions_max).await;
+                    Box::pin(users::end_too_many(&self.store, user, write.along.sessions_max)).await;
                 }
                 Ok(Some(kept_ms))
             }
@@ -224,7 +238,7 @@ impl UnitOfWork {
                 let pending = self.state.lock().pending_owner.clone();
                 if let (Some(PendingOwner { user, policy, .. }), Some(cart)) = (pending, cart) {
                     // Something was put into the anonymous cart since: it is to come along.
-                    let merge = Merge::Done(merge::merge(self, cart, &user, policy).await?);
+                    let merge = Merge::Done(Box::pin(merge::merge(self, cart, &user, policy)).await?);
                     self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
                 Ok(None)

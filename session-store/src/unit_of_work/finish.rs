@@ -8,7 +8,7 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy, seen::Seen};
+use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy, keys::Tag, seen::Seen};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
@@ -56,7 +56,9 @@ impl UnitOfWork {
         self.state.lock().keeps_failures = false;
         // Before the touch: that one is not what the handler's answer is about.
         let met_outage = self.met_outage();
-        self.touch(failure.is_none()).await;
+        if self.state.lock().due_touch().is_some() {
+            Box::pin(self.touch(failure.is_none())).await;
+        }
         Outcome { met_outage, ..self.outcome(failure) }
     }
 
@@ -78,16 +80,17 @@ impl UnitOfWork {
         (!is_kept).then_some(error)
     }
 
-    /// Extends the session of an upgraded connection that saves it now and then. An error when it has ended.
-    pub(super) async fn keep_alive(&self) -> Result<(), StoreError> {
+    /// Extends the session of an upgraded connection that saves it now and then, where that is due. An error when it has ended.
+    pub(super) fn keep_alive(&self) -> Option<impl Future<Output = Result<(), StoreError>>> {
         let (due, along) = {
             let state = self.state.lock();
             let cart_ttl_ms = Some(self.settings.cart_ttl_ms);
             (state.due_long_after(), Along { cart_ttl_ms, ..state.along(&self.settings) })
         };
-        let Some((tag, policy)) = due else {
-            return Ok(());
-        };
+        due.map(|(tag, policy)| self.extend(tag, policy, along))
+    }
+
+    async fn extend(&self, tag: Tag, policy: ExpiryPolicy, along: Along) -> Result<(), StoreError> {
         let kept = self.store.touch_session(&tag, policy, self.settings.absolute_ms, &along).await?;
         let mut state = self.state.lock();
         match kept {
@@ -120,7 +123,7 @@ impl UnitOfWork {
                 return self.save(session).await;
             }
             return match base {
-                Some((_, tag)) => self.end(&tag).await,
+                Some((_, tag)) => Box::pin(self.end(&tag)).await,
                 None => Ok(()),
             };
         }
@@ -132,7 +135,7 @@ impl UnitOfWork {
         }
         match (intent, base) {
             // `cycle_id` and then `flush`, which cannot tell this unit of it.
-            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => self.end(&tag).await,
+            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => Box::pin(self.end(&tag)).await,
             // A session that holds nothing but its cart.
             (Intent::Rotate, _) => self.save(session).await,
             _ if owner_pending => self.save(session).await,

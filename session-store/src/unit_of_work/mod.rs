@@ -182,13 +182,13 @@ impl SessionStore for UnitOfWork {
         if is_copy && record.as_ref().is_err_and(StoreError::is_corrupt) {
             // The primary may have a record by now that can be read: only what it has itself is moved away.
             self.state.lock().read_from_primary();
-            self.read(id, false).await?;
+            Box::pin(self.read(id, false)).await?;
             (record, tag, _) = self.loaded_record(id);
         }
         match (record, tag) {
             (Err(error), Some(tag)) if error.is_corrupt() => {
-                self.quarantine(&tag, &error).await?;
-                self.read(id, false).await?;
+                Box::pin(self.quarantine(&tag, &error)).await?;
+                Box::pin(self.read(id, false)).await?;
                 Ok(self.loaded_record(id).0?)
             }
             (record, _) => Ok(record?),

@@ -45,24 +45,29 @@ impl UnitOfWork {
             }
             let Fetched { mut stored, cart, is_copy } = match self.fetch(&tag, with_cart).await {
                 Err(error) if error.is_corrupt() => {
-                    self.quarantine(&tag, &error).await?;
+                    Box::pin(self.quarantine(&tag, &error)).await?;
                     continue;
                 }
                 read => read?,
             };
             if stored.revision.is_none() && !stored.ended && !sought_elsewhere {
                 sought_elsewhere = true;
-                if let Some(found) = self.under_another_key(id, &tag).await? {
+                if let Some(found) = Box::pin(self.under_another_key(id, &tag)).await? {
                     tag = found;
                     continue;
                 }
                 tag = self.store.keys().session_tag(id);
-                if self.take_over(id, &tag).await? {
+                if Box::pin(self.take_over(id, &tag)).await? {
                     continue;
                 }
             }
-            self.follow(&mut stored).await?;
-            if !self.migrate(&tag, &mut stored).await? {
+            // Boxed is what most requests do not do: it would make the future of each of them larger.
+            if stored.successor.is_some() {
+                Box::pin(self.follow(&mut stored)).await?;
+            } else {
+                stored.shut = stored.ended;
+            }
+            if self.is_outdated(&stored) && !Box::pin(self.migrate(&tag, &mut stored)).await? {
                 continue;
             }
             self.store.owners().learn(&tag, stored.owner);

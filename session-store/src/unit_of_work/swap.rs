@@ -62,6 +62,10 @@ impl Default for Updates {
 }
 
 impl Updates {
+    pub(super) fn has_echoes(&self) -> bool {
+        !self.echoes.lock().is_empty()
+    }
+
     /// Whether the handle only does not show yet what was swapped.
     pub(super) fn is_echo(&self, field: &[u8], shown: Option<&[u8]>) -> bool {
         self.echoes.lock().get(field).is_some_and(|echo| echo.as_deref() == shown)
