@@ -204,10 +204,13 @@ impl CacheStore {
         if let Some(found) = pool.get().now_or_never() {
             return found.map_err(closed);
         }
-        if pool.status().waiting >= self.inner.waiting_max {
+        let status = pool.status();
+        // A task that has had its share of the runtime's time is made to wait although there are places.
+        let is_full = status.available == 0 && status.size == status.max_size;
+        if is_full && status.waiting >= self.inner.waiting_max {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
         }
-        let _waiting = Waiting::begin();
+        let _waiting = is_full.then(Waiting::begin);
         Box::pin(pool.get()).await.map_err(closed)
     }
 

@@ -21,7 +21,11 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{borrow::Cow, collections::HashMap, io};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    io,
+};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -242,8 +246,13 @@ pub(crate) fn encode_beside(data: &HashMap<String, Json>, before: &[RawField]) -
         }
     }
     if fields.len() < data.len() {
-        let is_new = |key: &str| !before.iter().any(|field| app_key(&field.name).is_ok_and(|known| known == key));
-        for (key, value) in data.iter().filter(|(key, _)| is_new(key)) {
+        let known: Option<HashSet<_>> =
+            (before.len() > LOOKED_THROUGH_MAX).then(|| before.iter().filter_map(|field| app_key(&field.name).ok()).collect());
+        let is_known = |key: &str| match &known {
+            Some(known) => known.contains(key),
+            None => before.iter().any(|field| app_key(&field.name).is_ok_and(|known| known == key)),
+        };
+        for (key, value) in data.iter().filter(|(key, _)| !is_known(key)) {
             fields.push(RawField::of(key, value)?);
         }
     }
@@ -392,7 +401,8 @@ mod tests {
             data.remove("key 3");
             data.insert("key 4".into(), json!("other"));
             data.insert("new".into(), json!(null));
-            let after = encode(&data).unwrap();
+            let after = encode_beside(&data, &before).unwrap();
+            assert_eq!(decode(&after).unwrap(), data);
             let delta = Delta::between(&before, &after);
             let mut set: Vec<_> = delta.set.iter().map(|field| &*field.name).collect();
             set.sort_unstable();
