@@ -98,6 +98,26 @@ async fn messages_reach_channels_and_patterns() {
     wait_until("the subscription is gone", || publisher.run("PUBLISH news x") == Value::Integer(0));
 }
 
+/// One that reads nothing is closed when more than the soft limit has waited for it for the time that goes with it.
+#[test]
+fn a_subscriber_over_the_soft_limit_is_closed_in_its_time() {
+    for kind in [Kind::Node, Kind::Redis] {
+        let server = Server::start(kind, &[]);
+        let mut publisher = server.wire();
+        assert_eq!(publisher.call(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 200mb 100kb 1"]), Value::ok());
+        let mut subscriber = server.wire();
+        subscriber.run("SUBSCRIBE news");
+        let (message, began) = ("x".repeat(64 * 1024), Instant::now());
+        // More than the system's buffers hold.
+        (0..300).for_each(|_| drop(publisher.call(&["PUBLISH", "news", &message])));
+        wait_until("it is closed", || {
+            thread::sleep(Duration::from_millis(50));
+            publisher.run("PUBLISH news more") == Value::Integer(0)
+        });
+        assert!(began.elapsed() >= Duration::from_secs(1), "{kind:?}");
+    }
+}
+
 #[tokio::test]
 async fn messages_are_pushes_in_resp3_and_commands_go_on() {
     let node = node_with(&[]).await;

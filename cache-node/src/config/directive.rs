@@ -158,23 +158,27 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.client_query_buffer_limit = size;
         Ok(())
     };
-    "client-output-buffer-limit" "CLASS HARD SOFT SECONDS" LIVE "Bytes that may wait for a slow client before it is closed: 'replica HARD SOFT SECONDS', and 'pubsub HARD 0 0'; 0 for no limit of a replica",
+    "client-output-buffer-limit" "CLASS HARD SOFT SECONDS" LIVE "Bytes that may wait for a slow client before it is closed: 'replica HARD SOFT SECONDS', and the same for 'pubsub'; 0 for no limit, but for the hard one of pubsub",
     |config| {
-        let BufferLimit { hard, soft, soft_time } = config.replica_buffer_limit;
-        format!("normal 0 0 0 slave {hard} {soft} {} pubsub {} 0 0", soft_time.as_secs(), config.pubsub_buffer_limit)
+        let told = |limit: BufferLimit| format!("{} {} {}", limit.hard, limit.soft, limit.soft_time.as_secs());
+        format!("normal 0 0 0 slave {} pubsub {}", told(config.replica_buffer_limit), told(config.pubsub_buffer_limit))
     }, |config, values| {
         let words: Vec<&str> = values.iter().flat_map(|value| value.split_whitespace()).collect();
         for class in words.chunks(4) {
             match class {
                 ["normal", ..] if class.len() == 4 => {}
-                ["slave" | "replica", hard, soft, time] => {
-                    let expected = "replica with two sizes and seconds, such as replica 256mb 64mb 60";
+                [class @ ("slave" | "replica" | "pubsub"), hard, soft, time] => {
+                    let expected = "two sizes and seconds, such as replica 256mb 64mb 60";
                     let (hard, soft) = size::parse(hard).zip(size::parse(soft)).ok_or(expected)?;
                     let soft_time = Duration::from_secs(time.parse::<u32>().map_err(|_| expected)?.into());
-                    config.replica_buffer_limit = BufferLimit { hard, soft, soft_time };
-                }
-                ["pubsub", hard, _, _] => {
-                    config.pubsub_buffer_limit = size::parse(hard).filter(|bytes| *bytes > 0).ok_or("pubsub with a hard limit above 0, such as 32mb")?;
+                    let limit = BufferLimit { hard, soft, soft_time };
+                    if *class != "pubsub" {
+                        config.replica_buffer_limit = limit;
+                    } else if hard > 0 {
+                        config.pubsub_buffer_limit = limit;
+                    } else {
+                        return Err("pubsub with a hard limit above 0, such as 32mb".to_owned());
+                    }
                 }
                 _ => return Err("CLASS HARD SOFT SECONDS with a class of normal, replica, pubsub".to_owned()),
             }

@@ -80,7 +80,7 @@ pub struct Config {
     pub(crate) lua_time_limit: Duration,
     pub(crate) proto_max_bulk_len: usize,
     pub(crate) client_query_buffer_limit: usize,
-    pub(crate) pubsub_buffer_limit: usize,
+    pub(crate) pubsub_buffer_limit: BufferLimit,
     pub(crate) replica_buffer_limit: BufferLimit,
     pub(crate) loglevel: String,
     /// `u64::MAX`: nothing is kept.
@@ -115,7 +115,7 @@ pub struct Config {
 }
 
 /// `client-output-buffer-limit` of one class; 0 bytes for no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BufferLimit {
     /// With more bytes waiting for it the client is closed.
     pub(crate) hard: usize,
@@ -153,7 +153,7 @@ impl Default for Config {
             lua_time_limit: Duration::from_secs(5),
             proto_max_bulk_len: 512 * 1024 * 1024,
             client_query_buffer_limit: 1024 * 1024 * 1024,
-            pubsub_buffer_limit: 32 * 1024 * 1024,
+            pubsub_buffer_limit: BufferLimit { hard: 32 << 20, soft: 8 << 20, soft_time: Duration::from_secs(60) },
             replica_buffer_limit: BufferLimit { hard: 256 << 20, soft: 64 << 20, soft_time: Duration::from_secs(60) },
             loglevel: "notice".to_owned(),
             slowlog_slower_than_ns: 10_000_000,

@@ -2,10 +2,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicUsize, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
+use parking_lot::RwLock;
+
 use crate::{
+    config::BufferLimit,
     keyspace::{Change, ChangeSink, Classes},
     node::PubSub,
 };
@@ -14,18 +17,18 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Notifier {
     classes: AtomicU32,
-    buffer_max: AtomicUsize,
+    limit: RwLock<BufferLimit>,
     pubsub: Arc<PubSub>,
 }
 
 impl Notifier {
     pub(crate) fn new(pubsub: Arc<PubSub>) -> Notifier {
-        Notifier { classes: AtomicU32::new(0), buffer_max: AtomicUsize::new(0), pubsub }
+        Notifier { classes: AtomicU32::new(0), limit: RwLock::default(), pubsub }
     }
 
-    pub(crate) fn follow(&self, classes: Classes, buffer_max: usize) {
+    pub(crate) fn follow(&self, classes: Classes, limit: BufferLimit) {
         self.classes.store(classes.bits(), Ordering::Relaxed);
-        self.buffer_max.store(buffer_max, Ordering::Relaxed);
+        *self.limit.write() = limit;
     }
 }
 
@@ -35,14 +38,14 @@ impl ChangeSink for Notifier {
         if !classes.wants(change.class) || !self.pubsub.has_subscribers() {
             return;
         }
-        let buffer_max = self.buffer_max.load(Ordering::Relaxed);
+        let limit = *self.limit.read();
         if classes.wants_keyspace_channel() {
             let channel = [format!("__keyspace@{}__:", change.db).as_bytes(), change.key].concat();
-            self.pubsub.publish(&channel, change.event.as_bytes(), buffer_max);
+            self.pubsub.publish(&channel, change.event.as_bytes(), limit);
         }
         if classes.wants_keyevent_channel() {
             let channel = format!("__keyevent@{}__:{}", change.db, change.event);
-            self.pubsub.publish(channel.as_bytes(), change.key, buffer_max);
+            self.pubsub.publish(channel.as_bytes(), change.key, limit);
         }
     }
 }

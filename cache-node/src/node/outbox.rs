@@ -3,10 +3,13 @@
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     task::Waker,
+    time::Instant,
 };
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
+
+use crate::config::BufferLimit;
 
 /// A bounded buffer that any thread fills and the connection's own task empties.
 #[derive(Debug, Default)]
@@ -23,15 +26,20 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// Since when there are more than the soft limit.
+    too_many_since: Option<Instant>,
 }
 
 impl Outbox {
-    /// Adds a message. A connection that lets more than `bytes_max` pile up is closed: dropping messages silently would be worse,
+    /// Adds a message. A connection that lets more than `limit` pile up is closed: dropping messages silently would be worse,
     /// and keeping them would let one slow subscriber take the node's memory.
-    pub(crate) fn push(&self, message: &[u8], bytes_max: usize) {
+    pub(crate) fn push(&self, message: &[u8], limit: BufferLimit) {
         let mut waiting = self.waiting.lock();
-        let Waiting { bytes } = &mut **waiting.get_or_insert_default();
-        if bytes.len() + message.len() > bytes_max {
+        let Waiting { bytes, too_many_since } = &mut **waiting.get_or_insert_default();
+        let length = bytes.len() + message.len();
+        let is_too_long =
+            limit.soft > 0 && length > limit.soft && too_many_since.get_or_insert_with(Instant::now).elapsed() >= limit.soft_time;
+        if length > limit.hard || is_too_long {
             *waiting = None;
             drop(waiting);
             self.close();

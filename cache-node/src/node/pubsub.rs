@@ -11,6 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    config::BufferLimit,
     keyspace::glob_matches,
     node::ClientEntry,
     protocol::{Protocol, Reply},
@@ -77,20 +78,20 @@ impl PubSub {
         self.subscriptions.load(Ordering::Acquire) > 0
     }
 
-    /// Sends a message to everyone who wants it and gives how many those were. `buffer_max`: bytes that may wait per subscriber.
-    pub(crate) fn publish(&self, channel: &[u8], message: &[u8], buffer_max: usize) -> usize {
+    /// Sends a message to everyone who wants it and gives how many those were. `limit`: bytes that may wait per subscriber.
+    pub(crate) fn publish(&self, channel: &[u8], message: &[u8], limit: BufferLimit) -> usize {
         if !self.has_subscribers() {
             return 0;
         }
         let topics = self.topics.lock();
         let mut receivers = 0;
         if let Some(subscribers) = topics.channels.get(channel) {
-            deliver(subscribers, &[b"message", channel, message], buffer_max);
+            deliver(subscribers, &[b"message", channel, message], limit);
             receivers += subscribers.len();
         }
         for (pattern, subscribers) in &topics.patterns {
             if glob_matches(pattern, channel) {
-                deliver(subscribers, &[b"pmessage", pattern, channel, message], buffer_max);
+                deliver(subscribers, &[b"pmessage", pattern, channel, message], limit);
                 receivers += subscribers.len();
             }
         }
@@ -120,7 +121,7 @@ impl PubSub {
 }
 
 /// Encodes the message once per protocol version and not once per subscriber.
-fn deliver(subscribers: &[Arc<ClientEntry>], parts: &[&[u8]], buffer_max: usize) {
+fn deliver(subscribers: &[Arc<ClientEntry>], parts: &[&[u8]], limit: BufferLimit) {
     let mut encoded: [Option<Reply>; 2] = [None, None];
     for subscriber in subscribers {
         let protocol = subscriber.protocol();
@@ -130,6 +131,6 @@ fn deliver(subscribers: &[Arc<ClientEntry>], parts: &[&[u8]], buffer_max: usize)
             parts.iter().for_each(|part| frame.bulk(part));
             frame
         });
-        subscriber.outbox.push(frame.bytes(), buffer_max);
+        subscriber.outbox.push(frame.bytes(), limit);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{
 use parking_lot::RwLock;
 
 use crate::{
+    config::BufferLimit,
     keyspace::{Change, Class},
     node::ClientEntry,
     protocol::{Protocol, Reply},
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) struct Tracking {
     followers: RwLock<Vec<Follower>>,
     count: AtomicUsize,
-    buffer_max: AtomicUsize,
+    limit: RwLock<BufferLimit>,
 }
 
 #[derive(Debug)]
@@ -30,8 +31,8 @@ struct Follower {
 
 impl Tracking {
     /// Bytes that may wait for a connection.
-    pub(crate) fn follow(&self, buffer_max: usize) {
-        self.buffer_max.store(buffer_max, Ordering::Relaxed);
+    pub(crate) fn follow(&self, limit: BufferLimit) {
+        *self.limit.write() = limit;
     }
 
     /// Adds prefixes to what a connection is told of.
@@ -100,7 +101,7 @@ impl Tracking {
                 write_keys(&mut frame);
                 frame
             });
-            follower.client.outbox.push(frame.bytes(), self.buffer_max.load(Ordering::Relaxed));
+            follower.client.outbox.push(frame.bytes(), *self.limit.read());
         }
     }
 }

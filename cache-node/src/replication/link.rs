@@ -289,8 +289,8 @@ fn apply_stream(shared: &Shared, wire: &mut PrimaryWire<'_>, epoch: u64, db: usi
                         && args.at(0).eq_ignore_ascii_case(b"REPLCONF")
                         && args.at(1).eq_ignore_ascii_case(b"GETACK");
                     if args.at(0).eq_ignore_ascii_case(b"PUBLISH") && args.len() == 3 {
-                        let buffer_max = shared.config().pubsub_buffer_limit;
-                        shared.pubsub.publish(args.at(1), args.at(2), buffer_max);
+                        let limit = shared.config().pubsub_buffer_limit;
+                        shared.pubsub.publish(args.at(1), args.at(2), limit);
                     }
                     if !applier.is_in_transaction() {
                         shared.journal.append_raw(&stream[unit..parsed], false);
