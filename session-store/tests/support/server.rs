@@ -182,6 +182,10 @@ impl Server {
     pub fn signal(&self, signal: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        // The threads of a process stop one by one, and on a busy machine some serve a little longer.
+        while signal == "-STOP" && !is_stopped(&id) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -193,4 +197,10 @@ impl Drop for Server {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+fn is_stopped(id: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let state = |folder: PathBuf| std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
+    tasks.map(|task| state(task.unwrap().path())).all(|stat| stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('T')))
 }
