@@ -201,7 +201,7 @@ impl Replication {
         self.lacks_data.load(Ordering::Acquire)
     }
 
-    fn set_lacks_data(&self, lacks_data: bool) {
+    pub(crate) fn set_lacks_data(&self, lacks_data: bool) {
         self.lacks_data.store(lacks_data, Ordering::Release);
     }
 
@@ -263,6 +263,9 @@ impl Replication {
                     keys.record(&[b"FLUSHALL"]);
                     // No client waits for it.
                     let _offset = keys.commit();
+                    shared.journal.log_goes_on();
+                    // It may wait for data to begin with.
+                    shared.journal.call_log();
                 }
                 shared.gate.set(Hindrance::Loading, false);
             }

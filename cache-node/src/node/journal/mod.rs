@@ -228,6 +228,13 @@ impl Journal {
         self.barrier.restart_at(offset);
     }
 
+    /// What the log holds is what the stream leads to again, after [`Journal::restart_at`]: it was told that all before is gone. With
+    /// every shard locked.
+    pub(crate) fn log_goes_on(&self) {
+        let mut stream = self.stream.lock();
+        stream.is_in_log = stream.log.is_some();
+    }
+
     /// Capacity of the backlog, and the oldest offset from which replicas can go on; `None` without one.
     pub(crate) fn backlog(&self) -> Option<(usize, u64)> {
         self.stream.lock().backlog.as_ref().map(|backlog| (backlog.capacity(), backlog.start()))

@@ -188,6 +188,7 @@ impl Keeper {
         let is_usual = self.log.as_ref().is_some_and(Log::is_whole)
             && self.batch.is_empty()
             && !self.is_disk_untrue
+            && !self.shared.log.is_renewal_wanted()
             // Then it is written and brought to disk in one go.
             && !shared.config().aof.syncs_each_batch(self.has_second_node());
         if !is_usual || !shared.journal.take_for_log(&mut self.batch, false) || self.batch.rotation.is_some() {
@@ -224,7 +225,13 @@ impl Keeper {
 
     /// Begins a log, ends it or begins another one, as CONFIG SET and the rest of the node want it.
     fn follow(keeper: &mut MutexGuard<'_, Keeper>, config: &Config) {
-        let is_renewed = keeper.shared.log.takes_renewal();
+        // What is there of the data of a sync that broke off is no log.
+        let has_data = !keeper.shared.replication.lacks_data();
+        let is_renewed = has_data && keeper.shared.log.takes_renewal();
+        if is_renewed {
+            // What failed was about other data.
+            keeper.rewrite_retry_at = None;
+        }
         match &keeper.log {
             Some(_) if !config.appendonly => {
                 // What was acknowledged until now is kept, as far as the disk goes along.
@@ -237,7 +244,7 @@ impl Keeper {
                 keeper.close();
                 keeper.begin_anew(config);
             }
-            None if config.appendonly && keeper.rewrite_retry_at.is_none_or(|at| Instant::now() >= at) => {
+            None if config.appendonly && has_data && keeper.rewrite_retry_at.is_none_or(|at| Instant::now() >= at) => {
                 keeper.begin_anew(config);
             }
             _ => {}
@@ -285,6 +292,11 @@ impl Keeper {
     fn write(&mut self) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let bytes = self.batch.bytes.len();
+        if self.batch.offset < self.synced {
+            // Another stream began, at an offset of its own.
+            self.synced = 0;
+            self.shared.journal.barrier.synced(0);
+        }
         if let Some(at) = self.batch.rotation {
             log.append(&self.batch.bytes[..at])?;
             self.batch.bytes.drain(..at);
@@ -335,8 +347,10 @@ impl Keeper {
         }
         keeper.shared.log.syncs.fetch_add(1, Ordering::Relaxed);
         keeper.last_sync = Instant::now();
-        keeper.synced = written;
-        keeper.shared.journal.barrier.synced(written);
+        // Less, where another stream began meanwhile.
+        let synced = written.min(keeper.written);
+        keeper.synced = synced;
+        keeper.shared.journal.barrier.synced(synced);
         Ok(())
     }
 

@@ -76,8 +76,12 @@ impl Keeper {
                 self.log = Some(log);
                 let shared = Arc::clone(&self.shared);
                 self.begin_rewrite(config, move || {
-                    shared.journal.open_log(shared.replication.followed_db());
-                    true
+                    // A part of a primary's snapshot is no data.
+                    let has_data = !shared.replication.lacks_data();
+                    if has_data {
+                        shared.journal.open_log(shared.replication.followed_db());
+                    }
+                    has_data
                 });
             }
             Err(error) => self.rewrite_failed(&error),
@@ -86,7 +90,8 @@ impl Keeper {
 
     /// Begins a rewrite that was asked for, or that the log's size asks for.
     pub(super) fn rewrite_if_due(&mut self, config: &Config) {
-        if self.rewrite.is_some() || self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+        let has_data = !self.shared.replication.lacks_data();
+        if self.rewrite.is_some() || !has_data || self.log.as_ref().is_none_or(|log| !log.is_whole()) {
             return;
         }
         let log = &self.shared.log;
@@ -99,7 +104,9 @@ impl Keeper {
         // Only a rewrite makes what may not be on disk true again.
         if log.takes_rewrite() || (has_grown || self.is_disk_untrue) && may_retry {
             let shared = Arc::clone(&self.shared);
-            self.begin_rewrite(config, move || shared.journal.rotate_log(shared.replication.followed_db()));
+            self.begin_rewrite(config, move || {
+                !shared.replication.lacks_data() && shared.journal.rotate_log(shared.replication.followed_db())
+            });
         }
     }
 
@@ -116,7 +123,7 @@ impl Keeper {
         let spawned = thread::Builder::new().name("cache-node-rewrite".to_owned()).spawn(move || {
             let written = base::write(&shared, &path, is_rdb, &cancelled, cut).and_then(|has_begun| match has_begun {
                 true => Ok(()),
-                false => Err(io::Error::other("the log was ended meanwhile")),
+                false => Err(io::Error::other("the log was ended, or a snapshot of the primary is on its way")),
             });
             *told.lock() = Some(written);
             shared.journal.call_log();

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use crate::{
     node::Shared,
     persistence::aof::keeper::Keeper,
     protocol::encode_request,
-    replication::Position,
+    replication::{Position, PrimaryAddress},
     server::now,
 };
 
@@ -25,7 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The keeper of a log in `dir`, without its thread.
 fn keeper(dir: &tempfile::TempDir) -> Mutex<Keeper> {
-    let config = Config { dir: Some(dir.path().to_path_buf()), appendonly: true, ..Config::for_test() };
+    keeper_of(Config::for_test(), dir)
+}
+
+fn keeper_of(config: Config, dir: &tempfile::TempDir) -> Mutex<Keeper> {
+    let config = Config { dir: Some(dir.path().to_path_buf()), appendonly: true, ..config };
     let shared = Shared::new(config, SocketAddr::from(([127, 0, 0, 1], 1)), now());
     let mut keeper = Keeper::new(Arc::new(shared));
     keeper.load(now()).expect("the folder is empty, or has a log");
@@ -58,6 +62,148 @@ fn end_rewrite(keeper: &mut MutexGuard<'_, Keeper>) {
         drop(take_and_write(keeper));
         Keeper::finish_rewrite(keeper);
     }
+}
+
+/// Follows a primary that nobody reaches, or nobody.
+fn follow(shared: &Shared, is_followed: bool) {
+    let mut keys = shared.keyspace.lock_all(0, now(), shared);
+    let primary = is_followed.then(|| PrimaryAddress { host: "127.0.0.1".to_owned(), port: 1 });
+    shared.replication.take_role(shared, &mut keys, primary, now());
+}
+
+/// A snapshot of the primary is on its way: what was here is gone from memory.
+fn begin_sync(shared: &Shared) {
+    let mut keys = shared.keyspace.lock_all(0, now(), shared);
+    shared.replication.set_lacks_data(true);
+    keys.apply_only();
+    let flushed = keys.flush_all();
+    shared.journal.restart_at(0);
+    drop(keys);
+    drop(flushed);
+}
+
+fn string(keeper: &Keeper, key: &str) -> Option<Vec<u8>> {
+    let mut keys = keeper.shared.keyspace.lock_all(0, now(), &*keeper.shared);
+    keys.string(key.as_bytes()).expect("a string").map(<[u8]>::to_vec)
+}
+
+/// The cut of a rewrite waits for a shard, and a sync begins meanwhile: half of its data is no base.
+#[test]
+fn a_rewrite_of_a_part_of_a_snapshot_leaves_the_log_as_it_is() {
+    for is_asked_before in [true, false] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let first = keeper(&dir);
+        let mut keeper = first.lock();
+        let shared = Arc::clone(&keeper.shared);
+        write(&shared, &["SET", "old", "1"]);
+        take_and_write(&mut keeper).expect("there is room");
+        follow(&shared, true);
+        if is_asked_before {
+            let turn = shared.saver.turn();
+            shared.log.want_rewrite();
+            keeper.rewrite_if_due(&shared.config());
+            begin_sync(&shared);
+            drop(turn);
+            end_rewrite(&mut keeper);
+            assert!(!shared.log.was_last_rewrite_good.load(Ordering::Acquire));
+        } else {
+            begin_sync(&shared);
+            shared.log.want_rewrite();
+            keeper.rewrite_if_due(&shared.config());
+            assert!(keeper.rewrite.is_none() && shared.log.is_rewrite_wanted(), "it waits for the data");
+        }
+        drop(keeper);
+        drop(first);
+        assert_eq!(string(self::keeper(&dir).get_mut(), "old").as_deref(), Some(&b"1"[..]), "before: {is_asked_before}");
+    }
+}
+
+/// As that, with a log that begins: the sync that ends has it begin at once, whatever failed before.
+#[test]
+fn a_log_begins_behind_a_snapshot_and_not_in_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let first = keeper(&dir);
+    let mut keeper = first.lock();
+    let shared = Arc::clone(&keeper.shared);
+    write(&shared, &["SET", "old", "1"]);
+    take_and_write(&mut keeper).expect("there is room");
+    follow(&shared, true);
+    // A sync ended, and the next one begins before the log has.
+    let turn = shared.saver.turn();
+    shared.log.want_renewal();
+    Keeper::follow(&mut keeper, &shared.config());
+    begin_sync(&shared);
+    drop(turn);
+    end_rewrite(&mut keeper);
+    assert!(keeper.log.is_none(), "there is no data to begin with");
+    keeper.rewrite_retry_at = None;
+    Keeper::follow(&mut keeper, &shared.config());
+    assert!(keeper.log.is_none(), "there still is none");
+    keeper.rewrite_failed(&io::Error::other("the disk was full"));
+    shared.replication.set_lacks_data(false);
+    write(&shared, &["SET", "new", "1"]);
+    shared.log.want_renewal();
+    Keeper::follow(&mut keeper, &shared.config());
+    assert!(keeper.rewrite.is_some(), "at once");
+    end_rewrite(&mut keeper);
+    assert!(shared.log.is_kept.load(Ordering::Acquire));
+    drop(keeper);
+    drop(first);
+    let mut again = self::keeper(&dir);
+    assert_eq!(string(again.get_mut(), "old"), None);
+    assert_eq!(string(again.get_mut(), "new").as_deref(), Some(&b"1"[..]));
+}
+
+/// The stream begins at 0 with a sync, and goes on from there when that breaks off and this node becomes the primary.
+#[test]
+fn behind_a_sync_that_broke_off_a_new_primary_brings_its_log_to_disk() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut config = Config::for_test();
+    config.set("appendfsync", &["always"]).expect("a directive");
+    let first = keeper_of(config, &dir);
+    let mut keeper = first.lock();
+    let shared = Arc::clone(&keeper.shared);
+    let keys = shared.keyspace.lock_all(0, now(), &*shared);
+    shared.replication.open_backlog(&shared);
+    drop(keys);
+    write(&shared, &["SET", "old", &"v".repeat(1_000)]);
+    take_and_write(&mut keeper).expect("there is room");
+    follow(&shared, true);
+    begin_sync(&shared);
+    follow(&shared, false);
+    take_and_write(&mut keeper).expect("there is room");
+    for value in ["1", "2"] {
+        write(&shared, &["SET", "new", value]);
+        take_and_write(&mut keeper).expect("there is room");
+        assert_eq!(shared.journal.barrier.synced_offset(), shared.journal.offset());
+        assert!(shared.journal.barrier.is_reached(shared.journal.offset()));
+    }
+    let stood_at = (shared.replication.ids().id, shared.journal.offset());
+    drop(keeper);
+    drop(first);
+    let mut again = self::keeper(&dir);
+    assert_eq!(string(again.get_mut(), "old"), None);
+    assert_eq!(string(again.get_mut(), "new").as_deref(), Some(&b"2"[..]));
+    assert_eq!(again.get_mut().shared.replication.ids().former, Some(stood_at), "the log is the stream again");
+}
+
+/// What stands behind the snapshot of a primary is written by the thread alone, which begins another log for it.
+#[test]
+fn who_waits_for_the_file_leaves_an_old_log_alone_behind_a_snapshot() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let first = keeper(&dir);
+    let mut keeper = first.lock();
+    let shared = Arc::clone(&keeper.shared);
+    write(&shared, &["SET", "old", "1"]);
+    keeper.write_waiting();
+    shared.log.want_renewal();
+    write(&shared, &["SET", "new", "1"]);
+    assert!(!keeper.write_waiting());
+    drop(keeper);
+    drop(first);
+    let mut again = self::keeper(&dir);
+    assert_eq!(string(again.get_mut(), "old").as_deref(), Some(&b"1"[..]));
+    assert_eq!(string(again.get_mut(), "new"), None);
 }
 
 #[test]
