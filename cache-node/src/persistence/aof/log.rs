@@ -63,10 +63,13 @@ impl Log {
         self.file.file()
     }
 
-    /// Goes on in a new increment.
+    /// Brings to disk what was appended. An error is told once: the system forgets what it could not write.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    /// Goes on in a new increment. Behind [`Log::sync`]: what is in the old one is not brought to disk by the new one.
     pub(super) fn rotate(&mut self) -> io::Result<()> {
-        // What is in the old one is not brought to disk by the new one.
-        self.file.sync()?;
         let part = self.manifest.next_increment(self.folder.filename());
         let file = LogFile::create(self.folder.path_of(&part), self.folder.key())?;
         let mut manifest = self.manifest.clone();
@@ -83,13 +86,12 @@ impl Log {
         (part, path)
     }
 
-    /// Puts a base that was written in the place of all before the current increment.
+    /// Puts a base that was written in the place of all before the current increment, behind [`Log::sync`].
     pub(super) fn rebase(&mut self, base: Part) -> io::Result<()> {
         let mut manifest = match &self.begun {
             Some(increment) => self.manifest.begun_anew(base, increment.clone()),
             None => self.manifest.rebased(base),
         };
-        self.file.sync()?;
         self.folder.put(&manifest)?;
         self.folder.delete_history(&mut manifest);
         self.manifest = manifest;

@@ -95,6 +95,7 @@ impl Keeper {
             let offset = base::write(&shared, &path, config.aof.has_rdb_preamble, &is_cancelled, || {
                 shared.journal.open_log(shared.replication.followed_db())
             })?;
+            log.sync()?;
             log.rebase(part)?;
             self.log = Some(log);
             self.begins_at(offset);
@@ -163,7 +164,7 @@ impl Keeper {
             }
             let outcome = Keeper::write_and_sync(&mut keeper, &config, is_stopping);
             Keeper::finish_rewrite(&mut keeper);
-            keeper.rewrite_if_due(&config);
+            Keeper::rewrite_if_due(&mut keeper, &config);
             if is_stopping {
                 let ends_at = *ends_at.get_or_insert_with(|| Instant::now() + END_TIME_MAX);
                 match outcome {
@@ -277,7 +278,8 @@ impl Keeper {
         let shared = Arc::clone(&keeper.shared);
         shared.journal.barrier.disk_begins();
         let began = Instant::now();
-        // Another file takes the place of one that is on disk: others write until what is left of it is little.
+        // Another file takes the place of one that is on disk. What was taken is not written before, so replies wait for this: it is
+        // little, as the rewrite began with the same.
         let is_rotated = keeper.batch.rotation.is_some() && !keeper.is_disk_untrue;
         let prepared = if is_rotated { Keeper::bring_to_disk(keeper) } else { Ok(()) };
         let outcome = prepared.and_then(|()| keeper.write()).and_then(|()| Keeper::sync(keeper, config, is_stopping));
@@ -290,7 +292,9 @@ impl Keeper {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
+        if self.log.is_none() {
+            return Ok(());
+        }
         let bytes = self.batch.bytes.len();
         if self.batch.offset < self.synced {
             // Another stream began, at an offset of its own.
@@ -298,17 +302,9 @@ impl Keeper {
             self.shared.journal.barrier.synced(0);
         }
         if let Some(at) = self.batch.rotation {
-            log.append(&self.batch.bytes[..at])?;
-            self.batch.bytes.drain(..at);
-            let outcome = log.rotate();
-            if let Err(error) = &outcome {
-                tracing::warn!("the log goes on in the same file, and is not rewritten: {error}");
-            }
-            if let Some(rewrite) = &mut self.rewrite {
-                rewrite.increment = if outcome.is_ok() { Increment::Begun } else { Increment::Failed };
-            }
-            self.batch.rotation = None;
+            self.rotate(at)?;
         }
+        let Some(log) = &mut self.log else { return Ok(()) };
         log.append(&self.batch.bytes)?;
         self.batch.bytes.clear();
         self.batch.bytes.shrink_to(BATCH_CAPACITY_KEPT);
@@ -316,6 +312,27 @@ impl Keeper {
         self.written = self.batch.offset;
         if log.is_whole() {
             self.shared.journal.barrier.written(self.written);
+        }
+        Ok(())
+    }
+
+    /// Writes the first `at` bytes of the batch, and goes on in a new file.
+    fn rotate(&mut self, at: usize) -> io::Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.append(&self.batch.bytes[..at])?;
+        self.batch.bytes.drain(..at);
+        let synced = log.sync();
+        let is_synced = synced.is_ok();
+        let outcome = synced.and_then(|()| log.rotate());
+        if let Err(error) = &outcome {
+            tracing::warn!("the log goes on in the same file, and is not rewritten: {error}");
+        }
+        if let Some(rewrite) = &mut self.rewrite {
+            rewrite.increment = if outcome.is_ok() { Increment::Begun } else { Increment::Failed };
+        }
+        self.batch.rotation = None;
+        if !is_synced {
+            self.disk_failed();
         }
         Ok(())
     }
@@ -336,13 +353,7 @@ impl Keeper {
         let Some(log) = keeper.log.as_ref().filter(|_| keeper.synced < keeper.written) else { return Ok(()) };
         let (file, written) = (log.file(), keeper.written);
         if let Err(error) = MutexGuard::unlocked(keeper, || file.sync_data()) {
-            // The system forgets what it could not write: the next time it would say that all is well.
-            keeper.is_disk_untrue = true;
-            keeper.shared.log.want_rewrite();
-            if let Some(rewrite) = &mut keeper.rewrite {
-                // What it is to be followed by may be among that.
-                rewrite.spoil();
-            }
+            keeper.disk_failed();
             return Err(error);
         }
         keeper.shared.log.syncs.fetch_add(1, Ordering::Relaxed);
@@ -352,6 +363,25 @@ impl Keeper {
         keeper.synced = synced;
         keeper.shared.journal.barrier.synced(synced);
         Ok(())
+    }
+
+    /// As [`Keeper::bring_to_disk`], where what waits for a disk that is stuck is to know.
+    fn bring_to_disk_in_time(keeper: &mut MutexGuard<'_, Keeper>) -> io::Result<()> {
+        let shared = Arc::clone(&keeper.shared);
+        shared.journal.barrier.disk_begins();
+        let outcome = Keeper::bring_to_disk(keeper);
+        shared.journal.barrier.disk_ended();
+        outcome
+    }
+
+    /// The system forgets what it could not write: the next time it would say that all is well.
+    fn disk_failed(&mut self) {
+        self.is_disk_untrue = true;
+        self.shared.log.want_rewrite();
+        if let Some(rewrite) = &mut self.rewrite {
+            // What it is to be followed by may be among that.
+            rewrite.spoil();
+        }
     }
 
     /// Whether what is written is safe elsewhere: on a replica, or on the primary that it came from.

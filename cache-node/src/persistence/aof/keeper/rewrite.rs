@@ -89,22 +89,28 @@ impl Keeper {
     }
 
     /// Begins a rewrite that was asked for, or that the log's size asks for.
-    pub(super) fn rewrite_if_due(&mut self, config: &Config) {
-        let has_data = !self.shared.replication.lacks_data();
-        if self.rewrite.is_some() || !has_data || self.log.as_ref().is_none_or(|log| !log.is_whole()) {
+    pub(super) fn rewrite_if_due(keeper: &mut MutexGuard<'_, Keeper>, config: &Config) {
+        let has_data = !keeper.shared.replication.lacks_data();
+        if keeper.rewrite.is_some() || !has_data || keeper.log.as_ref().is_none_or(|log| !log.is_whole()) {
             return;
         }
-        let log = &self.shared.log;
+        let log = &keeper.shared.log;
         let (bytes, base_bytes) = (log.bytes.load(Ordering::Relaxed), log.base_bytes.load(Ordering::Relaxed).max(1));
         let aof = &config.aof;
         let has_grown = aof.rewrite_percentage > 0
             && bytes > aof.rewrite_min_bytes
             && bytes.saturating_sub(base_bytes) as u128 * 100 >= u128::from(aof.rewrite_percentage) * u128::from(base_bytes);
-        let may_retry = self.rewrite_retry_at.is_none_or(|at| Instant::now() >= at);
+        let may_retry = keeper.rewrite_retry_at.is_none_or(|at| Instant::now() >= at);
         // Only a rewrite makes what may not be on disk true again.
-        if log.takes_rewrite() || (has_grown || self.is_disk_untrue) && may_retry {
-            let shared = Arc::clone(&self.shared);
-            self.begin_rewrite(config, move || {
+        if log.is_rewrite_wanted() || (has_grown || keeper.is_disk_untrue) && may_retry {
+            if !keeper.is_disk_untrue {
+                // Others write meanwhile, and what is left when the next file begins, where they wait, is little. Where it fails, the
+                // rewrite is what helps.
+                drop(Keeper::bring_to_disk_in_time(keeper));
+            }
+            let shared = Arc::clone(&keeper.shared);
+            shared.log.takes_rewrite();
+            keeper.begin_rewrite(config, move || {
                 !shared.replication.lacks_data() && shared.journal.rotate_log(shared.replication.followed_db())
             });
         }
@@ -150,7 +156,15 @@ impl Keeper {
         drop(told);
         let Some(Rewrite { base, began, increment, .. }) = keeper.rewrite.take() else { return };
         // Others write until what is left for the disk is little.
-        let outcome = outcome.and_then(|()| Keeper::bring_to_disk(keeper));
+        let outcome = outcome.and_then(|()| Keeper::bring_to_disk_in_time(keeper));
+        let synced = match (&outcome, &keeper.log) {
+            (Ok(()), Some(log)) => log.sync(),
+            _ => Ok(()),
+        };
+        if synced.is_err() {
+            keeper.disk_failed();
+        }
+        let outcome = outcome.and(synced);
         let outcome = outcome.and_then(|()| match &mut keeper.log {
             Some(_) if increment != Increment::Begun => Err(io::Error::other("there is no new increment")),
             Some(log) => {

@@ -1,7 +1,7 @@
 //! What goes wrong in an order that no test from outside can bring about.
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -87,6 +87,33 @@ fn string(keeper: &Keeper, key: &str) -> Option<Vec<u8>> {
     keys.string(key.as_bytes()).expect("a string").map(<[u8]>::to_vec)
 }
 
+/// The first increment takes every byte, and cannot be brought to disk.
+#[test]
+fn a_file_that_could_not_be_brought_to_disk_before_the_next_one_is_not_forgotten() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    drop(keeper(&dir));
+    let increment = dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    fs::remove_file(&increment).expect("it is there");
+    std::os::unix::fs::symlink("/dev/null", &increment).expect("a link");
+    let first = keeper(&dir);
+    let mut keeper = first.lock();
+    let shared = Arc::clone(&keeper.shared);
+    shared.log.want_rewrite();
+    // Nothing is written before the rewrite, and something before its moment.
+    let turn = shared.saver.turn();
+    Keeper::rewrite_if_due(&mut keeper, &shared.config());
+    write(&shared, &["SET", "k", "v"]);
+    drop(turn);
+    let began = Instant::now();
+    while !keeper.rewrite.as_ref().is_some_and(|rewrite| rewrite.thread.is_finished()) {
+        assert!(began.elapsed() < PATIENCE, "the base is not written");
+        thread::sleep(Duration::from_millis(1));
+    }
+    take_and_write(&mut keeper).expect_err("it may not be on disk");
+    assert!(!shared.gate.is_open(), "writes are refused");
+    assert!(keeper.is_disk_untrue && shared.log.is_rewrite_wanted(), "and only another log helps");
+}
+
 /// The cut of a rewrite waits for a shard, and a sync begins meanwhile: half of its data is no base.
 #[test]
 fn a_rewrite_of_a_part_of_a_snapshot_leaves_the_log_as_it_is() {
@@ -101,7 +128,7 @@ fn a_rewrite_of_a_part_of_a_snapshot_leaves_the_log_as_it_is() {
         if is_asked_before {
             let turn = shared.saver.turn();
             shared.log.want_rewrite();
-            keeper.rewrite_if_due(&shared.config());
+            Keeper::rewrite_if_due(&mut keeper, &shared.config());
             begin_sync(&shared);
             drop(turn);
             end_rewrite(&mut keeper);
@@ -109,7 +136,7 @@ fn a_rewrite_of_a_part_of_a_snapshot_leaves_the_log_as_it_is() {
         } else {
             begin_sync(&shared);
             shared.log.want_rewrite();
-            keeper.rewrite_if_due(&shared.config());
+            Keeper::rewrite_if_due(&mut keeper, &shared.config());
             assert!(keeper.rewrite.is_none() && shared.log.is_rewrite_wanted(), "it waits for the data");
         }
         drop(keeper);
@@ -218,10 +245,10 @@ fn what_a_disk_could_not_keep_is_rewritten_until_that_succeeds() {
     take_and_write(&mut keeper).expect_err("it may not be on disk");
     assert!(!shared.gate.is_open());
     keeper.rewrite_failed(&io::Error::other("the disk is full"));
-    keeper.rewrite_if_due(&shared.config());
+    Keeper::rewrite_if_due(&mut keeper, &shared.config());
     assert!(keeper.rewrite.is_none(), "not at once");
     keeper.rewrite_retry_at = Some(Instant::now());
-    keeper.rewrite_if_due(&shared.config());
+    Keeper::rewrite_if_due(&mut keeper, &shared.config());
     assert!(keeper.rewrite.is_some(), "but when its time has come");
     end_rewrite(&mut keeper);
     take_and_write(&mut keeper).expect("it is on disk");
@@ -245,7 +272,7 @@ fn a_rewrite_that_failed_leaves_no_place_for_the_next_one_to_take() {
         // The next one is still to come to its moment.
         let turn = shared.saver.turn();
         shared.log.want_rewrite();
-        keeper.rewrite_if_due(&shared.config());
+        Keeper::rewrite_if_due(&mut keeper, &shared.config());
         take_and_write(&mut keeper).expect("there is room");
         write(&shared, &["INCR", "counter"]);
         take_and_write(&mut keeper).expect("there is room");
