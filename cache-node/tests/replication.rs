@@ -426,6 +426,12 @@ fn a_replica_without_its_primary_says_so() {
     reader.run("CONFIG SET masterauth secret");
     replica.wait_for_link();
     wait_until("it is read", || reader.run("GET key") == Value::bulk("value"));
+    // A script that reads has nothing to wait for here: no replica of this one, and no disk.
+    assert_eq!(wire.run("SET another value"), Value::ok());
+    wait_until("the stream has come", || reader.run("EXISTS another") == Value::Integer(1));
+    assert_eq!(reader.run("CONFIG SET durability sync"), Value::ok());
+    assert_eq!(reader.run("EVAL \"return redis.call('GET','key')\" 0"), Value::bulk("value"));
+    assert_eq!(reader.run("CONFIG SET durability async"), Value::ok());
     assert!(info(&mut wire, "slave0").starts_with("ip=shop-7,port=7777,state=online"));
     assert_eq!(replica.info("slave_priority"), "10");
     let role = wire.run("ROLE");

@@ -356,10 +356,12 @@ pub(crate) fn call_locked(
 
 /// A write that found nothing to change tells that the change is made: that was acknowledged to nobody before it is safe, so the answer
 /// waits for all that was written until now. Called under the locks that the command ran with; of one that wrote, the offset behind that
-/// takes the place of this one. An error acknowledges nothing.
+/// takes the place of this one. An error acknowledges nothing. On a replica there is nothing to wait for: it is the primary that
+/// acknowledged the change, and what makes that safe (this very node, it may be) is not told here.
 fn stand_behind(ctx: &mut Context<'_>, index: usize, outcome: &Outcome) {
     let (journal, flags) = (&ctx.shared.journal, table::TABLE[index].flags);
-    if flags.has(MAY_WRITE) && outcome.is_ok() && journal.barrier.promises_something() {
+    let is_promised = journal.barrier.promises_something() && !ctx.shared.keyspace.is_follower();
+    if flags.has(MAY_WRITE) && outcome.is_ok() && is_promised {
         ctx.client.wrote(Some(journal.offset()));
     }
 }
