@@ -262,7 +262,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.encryption = if path.is_empty() { None } else { Some(EncryptionKey::read(Path::new(path))?) };
         Ok(())
     };
-    "appendonly" "yes|no" LIVE "Keep a log of all writes, and load it at the start", |config| yes_no(config.appendonly), |config, values| {
+    "appendonly" "yes|no" LIVE "Keep a log of all writes, and load it at the start. Turned on while the node runs, or behind a full sync, it protects nothing until its first base is written: INFO has aof_current_size then", |config| yes_no(config.appendonly), |config, values| {
         config.appendonly = boolean(values)?;
         Ok(())
     };
