@@ -152,8 +152,9 @@ fn what_a_node_saved_is_loaded_by_redis_and_valkey_and_by_itself() {
 #[test]
 fn values_move_between_redis_or_valkey_and_a_node() {
     for engine in Engine::ALL {
-        let folder = TempDir::new().unwrap();
-        let (node, server) = (node(folder.path(), &[]), RedisServer::start_of(engine, &["--dir", "/tmp"]));
+        let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let server = RedisServer::start_of(engine, &["--dir", other.path().to_str().unwrap()]);
+        let node = node(folder.path(), &[]);
         fill(server.address);
         let (mut from, mut to) = (Wire::connect(server.address), Wire::connect(node.address));
         for round in 0..2 {
