@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::{
     Config,
     command::apply::{Applier, Origin},
-    node::Shared,
+    node::{LogBatch, Shared},
     persistence::aof::keeper::Keeper,
     protocol::encode_request,
     replication::{Position, PrimaryAddress},
@@ -38,9 +41,13 @@ fn keeper_of(config: Config, dir: &tempfile::TempDir) -> Mutex<Keeper> {
 
 /// Runs a write, and has the stream take it.
 fn write(shared: &Shared, words: &[&str]) {
+    write_behind(shared, &mut Applier::default(), words);
+}
+
+/// As [`write`], in the database that was selected before.
+fn write_behind(shared: &Shared, applier: &mut Applier, words: &[&str]) {
     let mut request = Vec::new();
     encode_request(&mut request, words.iter().map(|word| word.as_bytes()));
-    let mut applier = Applier::default();
     applier.parse(&request).expect("a request").expect("a whole one");
     let origin = Origin { raw: &request, epoch: shared.replication.epoch() };
     applier.apply_from(shared, &request, now(), Some(origin)).expect("it is applied");
@@ -293,6 +300,63 @@ fn a_rewrite_that_failed_leaves_no_place_for_the_next_one_to_take() {
         let mut keys = again.shared.keyspace.lock_all(0, now(), &*again.shared);
         assert_eq!(keys.string(b"counter").expect("a string"), Some(&b"3"[..]), "each once, taken: {is_taken}");
     }
+}
+
+/// The value of the first key that `bytes` write, and the database in which they do.
+fn first_write(mut bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut applier = Applier::default();
+    let mut db = b"0".to_vec();
+    while let Some(length) = applier.parse(bytes).expect("requests") {
+        let args = applier.args(bytes);
+        match args.at(0) {
+            b"SELECT" => db = args.at(1).to_vec(),
+            _ => return Some((args.at(2).to_vec(), db)),
+        }
+        bytes = &bytes[length..];
+    }
+    None
+}
+
+#[test]
+fn a_file_that_begins_beside_a_select_of_the_primary_says_the_right_database() {
+    const FILES: usize = 2_000;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let keeper = keeper(&dir);
+    let shared = Arc::clone(&keeper.lock().shared);
+    follow(&shared, true);
+    let is_over = AtomicBool::new(false);
+    let mut wrong = 0;
+    let began = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut applier = Applier::default();
+            for db in ["1", "0"].into_iter().cycle() {
+                write_behind(&shared, &mut applier, &["SELECT", db]);
+                write_behind(&shared, &mut applier, &["SET", "k", db]);
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..FILES {
+            let keys = shared.keyspace.lock_all(0, now(), &*shared);
+            shared.journal.rotate_log(shared.replication.followed_db());
+            drop(keys);
+            let mut batch = LogBatch::default();
+            let found = loop {
+                shared.journal.take_for_log(&mut batch, false);
+                let at = batch.rotation.unwrap_or_default();
+                match first_write(&batch.bytes[at..]) {
+                    None if began.elapsed() < PATIENCE => thread::yield_now(),
+                    found => break found,
+                }
+            };
+            wrong += usize::from(found.is_some_and(|(value, db)| value != db));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(began.elapsed() < PATIENCE, "nothing is written");
+    assert_eq!(wrong, 0, "so many files would be loaded into the other database");
 }
 
 /// A snapshot of a primary was loaded, and the node ends before the log has begun again: what is on disk is other data.
