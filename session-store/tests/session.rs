@@ -3,7 +3,12 @@
 
 mod support;
 
+use axum::{
+    extract::Path,
+    routing::{get, post},
+};
 use http::{Method, StatusCode, header};
+use session_store::{Cart, Flash, Key, Session, SessionExt as _, SessionLayer, Unavailable};
 use support::{Visitor, each_backend, replica, replica_with, send};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,6 +71,66 @@ async fn what_is_inserted_after_a_flush_belongs_to_a_new_id() {
         assert_eq!(visitor.get(&app, "/get/secret").await.body, "-");
         let answer = send(&app, Method::GET, "/get/user", Some(&old)).await;
         assert_eq!(answer.body, "-");
+    })
+    .await;
+}
+
+/// What the handle still shows after `delete` is of a session that is over, whatever brings a new one about.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_deleted_session_is_in_the_next_one() {
+    const COUNT: Key<u32> = Key::new("count");
+    let delete_and = async |session: Session, cart: Cart, flash: Flash, Path(step): Path<String>| {
+        session.insert("seen", "now").await?;
+        session.delete().await?;
+        for step in step.split(',') {
+            match step {
+                "save" => session.save().await?,
+                "update" => drop(session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?),
+                "flash" => flash.info("You are logged out.").await?,
+                "add" => drop(cart.add("TEA", 1).await.unwrap()),
+                "login" => cart.log_in("eve").await.unwrap(),
+                "cycle" => session.cycle_id().await?,
+                "flush" => session.flush().await?,
+                "insert" => session.insert("color", "blue").await?,
+                _ => panic!("{step}"),
+            }
+        }
+        Ok::<_, Unavailable>(())
+    };
+    let taken = async |flash: Flash| Ok::<_, Unavailable>(flash.take().await?.len().to_string());
+    each_backend(async |server| {
+        let routes = support::app::router().route("/delete-and/{step}", post(delete_and)).route("/taken", get(taken));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        for (step, is_there) in [
+            ("save", false),
+            ("save,insert", false),
+            ("save,cycle", true),
+            ("insert", false),
+            ("update", true),
+            ("update,update", true),
+            ("update,save", true),
+            ("update,cycle", true),
+            ("flash", true),
+            ("add", true),
+            ("login", true),
+            ("save,flush,insert", true),
+            ("update,flush,insert", true),
+        ] {
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/user/ada").await.ok();
+            let former = visitor.cookie.clone();
+            visitor.post(&app, &format!("/delete-and/{step}")).await.ok();
+            assert_ne!(visitor.cookie, former, "{step}");
+            assert_eq!(visitor.cookie.is_some(), is_there, "{step}");
+            for key in ["user", "seen"] {
+                assert_eq!(visitor.get(&app, &format!("/get/{key}")).await.ok().body, "-", "{key} after {step}");
+            }
+            let color = if step.ends_with("flush,insert") { "blue" } else { "-" };
+            assert_eq!(visitor.get(&app, "/get/color").await.ok().body, color, "{step}");
+            assert_eq!(visitor.get(&app, "/taken").await.ok().body, u32::from(step == "flash").to_string(), "{step}");
+            let mut former = Visitor { cookie: former };
+            assert_eq!(former.get(&app, "/get/user").await.ok().body, "-", "{step}");
+        }
     })
     .await;
 }

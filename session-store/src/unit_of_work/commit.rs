@@ -75,12 +75,16 @@ impl UnitOfWork {
                 return if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) };
             }
         }
-        let shown = Arc::new(self.encoded(data)?);
-        let mut fields = self.with_swapped(&shown);
-        let mut before_swap = Arc::clone(&fields);
-        if let Some(swap) = swap {
-            fields = Arc::new(swap.put_into(&fields));
+        if creating {
+            self.state.lock().begin_anew();
         }
+        let shown = Arc::new(self.encoded(data)?);
+        let wanted = || {
+            let before_swap = self.with_swapped(&shown);
+            let fields = swap.map_or_else(|| Arc::clone(&before_swap), |swap| Arc::new(swap.put_into(&before_swap)));
+            (before_swap, fields)
+        };
+        let (mut before_swap, mut fields) = wanted();
         for _ in 0..STEPS_MAX {
             let policy = self.policy();
             let step = {
@@ -99,7 +103,10 @@ impl UnitOfWork {
                 }
                 Step::Conflict => return Err(self.state.lock().base.lose()),
                 Step::Read(id) => Box::pin(self.read(&id, false)).await?,
-                Step::End(tag) => Box::pin(self.end(&tag)).await?,
+                Step::End(tag) => {
+                    Box::pin(self.end(&tag)).await?;
+                    (before_swap, fields) = wanted();
+                }
                 Step::Create(write) => {
                     let (id, answer, fields) = Box::pin(self.store.create_session(&write, &fields)).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
@@ -145,6 +152,7 @@ impl UnitOfWork {
                     let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, &write, &delta)).await?;
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         metrics::session_ended(metrics::End::Rotated);
+                        self.state.lock().leave_secret(&known.fields);
                         let id = self.committed(id, &write, &fields, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
@@ -170,18 +178,25 @@ impl UnitOfWork {
         encode_beside(data, &before)
     }
 
-    /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet.
+    /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet, and without
+    /// what it still shows of a former one.
     fn with_swapped(&self, shown: &Arc<Vec<RawField>>) -> Arc<Vec<RawField>> {
         let state = self.state.lock();
-        let (Base::Live(live), Some(updates)) = (&state.base, &state.updates) else {
-            return Arc::clone(shown);
+        let live = match &state.base {
+            Base::Live(live) => Some(&live.fields),
+            _ => None,
         };
-        if !updates.has_echoes() {
+        if state.deserted.is_some() {
+            return live.map(Arc::clone).unwrap_or_default();
+        }
+        let echoes = state.updates.as_ref().filter(|updates| updates.has_echoes()).zip(live);
+        if echoes.is_none() && !state.has_left_secret() {
             return Arc::clone(shown);
         }
-        let is_echo = |field: &[u8]| updates.is_echo(field, value_of(shown, field));
-        let kept = shown.iter().filter(|field| !is_echo(&field.name));
-        Arc::new(kept.chain(live.fields.iter().filter(|field| is_echo(&field.name))).cloned().collect())
+        let is_echo = |field: &[u8]| echoes.is_some_and(|(updates, _)| updates.is_echo(field, value_of(shown, field)));
+        let kept = shown.iter().filter(|field| !state.has_left(field) && !is_echo(&field.name));
+        let swapped = live.into_iter().flat_map(|live| live.iter()).filter(|field| is_echo(&field.name));
+        Arc::new(kept.chain(swapped).cloned().collect())
     }
 
     /// Ends the session of this request.
@@ -199,7 +214,12 @@ impl UnitOfWork {
         };
         self.store.end_session(tag, user.as_ref()).await?;
         metrics::session_ended(metrics::End::Logout);
+        let handle = self.attached().and_then(|session| session.id());
         let mut state = self.state.lock();
+        if state.intent == Intent::End {
+            // `flush` leaves a handle without an id and without data, `delete` one that has both.
+            state.deserted = handle;
+        }
         state.base = Base::None { stale: false };
         state.intent = Intent::Keep;
         state.ended_here = true;

@@ -203,8 +203,13 @@ impl SessionStore for UnitOfWork {
         let tag = {
             let mut state = self.state.lock();
             state.touch(self.store.keys());
-            let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id) else {
-                // An id that was never stored: `cycle_id` called twice.
+            let is_deserted = state.deserted == Some(*id);
+            let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id || is_deserted) else {
+                if is_deserted && self.attached().is_some_and(|session| session.id().is_none()) {
+                    // A new id for what the handle shows of a session that is over.
+                    state.intent = Intent::Rotate;
+                }
+                // Or an id that was never stored: `cycle_id` called twice.
                 return Ok(());
             };
             match self.attached() {

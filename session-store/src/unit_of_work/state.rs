@@ -13,7 +13,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
     metrics,
-    record::RawField,
+    record::{CSRF_KEY, RawField},
     settings::Settings,
 };
 
@@ -55,6 +55,11 @@ pub(super) struct State {
     pub(super) answered: bool,
     /// The request itself ended its session.
     pub(super) ended_here: bool,
+    /// The id that the handle has of a session that `delete` has ended. It shows the data of that one too, and none of it belongs to
+    /// another session.
+    pub(super) deserted: Option<Id>,
+    /// The CSRF secret of the former id, which the handle shows until it has got the new one.
+    left_secret: Option<RawField>,
     /// Nobody but the layer waits for the write, which finds its failure here.
     pub(super) keeps_failures: bool,
     /// There once something was updated.
@@ -94,6 +99,8 @@ impl State {
             kept_since: Instant::now(),
             answered: false,
             ended_here: false,
+            deserted: None,
+            left_secret: None,
             keeps_failures: false,
             updates: None,
             failure: None,
@@ -108,6 +115,27 @@ impl State {
         if let Base::Sent(id) = self.base {
             self.base = Base::Unread { id, tag: keys.session_tag(&id), owner: None };
         }
+    }
+
+    /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
+    pub(super) fn begin_anew(&mut self) {
+        if self.intent != Intent::Rotate {
+            self.deserted = None;
+        }
+    }
+
+    /// The session has got a new id, and not the secret among these fields.
+    pub(super) fn leave_secret(&mut self, fields: &[RawField]) {
+        self.left_secret = fields.iter().find(|field| field.name == CSRF_KEY.as_bytes()).cloned();
+    }
+
+    pub(super) fn has_left_secret(&self) -> bool {
+        self.left_secret.is_some()
+    }
+
+    /// Whether it was left behind under the former id.
+    pub(super) fn has_left(&self, field: &RawField) -> bool {
+        self.left_secret.as_ref().is_some_and(|left| left.name == field.name && left.value == field.value)
     }
 
     /// From now on only the primary of the store will do.
