@@ -19,6 +19,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use session_store::{
     CSRF_FIELD, CSRF_HEADER, CacheStore, Cart, Csrf, CsrfLayer, Key, Session, SessionExt as _, SessionLayer, Unavailable,
+    testing::{Fault, Faults},
 };
 use support::{Answer, Server, Visitor, each_backend, each_process, meter::Meter, patient_store};
 use tower::ServiceExt as _;
@@ -34,6 +35,7 @@ fn routes() -> Router {
         .route("/set", post(async |session: Session| session.insert("key", 1).await.unwrap()))
         .route("/login", post(log_in))
         .route("/login-and-show", post(log_in_and_show))
+        .route("/show-login-show", get(show_and_log_in_and_show))
         .route("/callback", get(log_in))
         .route("/logout", post(async |session: Session| session.flush().await.unwrap()))
         .route("/verify", post(async |csrf: Csrf, token: String| csrf.verify(&token).await.unwrap().to_string()))
@@ -61,6 +63,14 @@ async fn log_in(session: Session, cart: Cart) -> Result<(), Unavailable> {
 async fn log_in_and_show(session: Session, cart: Cart, csrf: Csrf) -> Result<String, Unavailable> {
     log_in(session, cart).await?;
     Ok(csrf.token().await?)
+}
+
+/// As where the frame of every page asks for a token before the handler runs.
+async fn show_and_log_in_and_show(session: Session, cart: Cart, csrf: Csrf) -> Result<String, Unavailable> {
+    let before = csrf.token().await?;
+    let after = log_in_and_show(session, cart, csrf.clone()).await?;
+    assert!(csrf.verify(&after).await?);
+    Ok(format!("{before} {after}"))
 }
 
 struct Sent<'a> {
@@ -179,6 +189,64 @@ async fn a_login_makes_the_tokens_from_before_it_worthless() {
             };
             send(&a, &mut visitor, Sent { header: Some(&after), form: Some(""), ..Sent::default() }).await.ok();
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_asked_for_after_the_login_is_good_whatever_was_asked_for_before() {
+    each_backend(async |server| {
+        let (a, b) = (replica(&server).await, replica(&server).await);
+        for begins_with in [None, Some("/set"), Some("/token")] {
+            let mut visitor = Visitor::default();
+            match begins_with {
+                Some("/set") => drop(visitor.post(&a, "/set").await.ok()),
+                Some(path) => drop(visitor.get(&a, path).await.ok()),
+                None => {}
+            }
+            let tokens = visitor.get(&b, "/show-login-show").await.ok().body;
+            let (before, after) = tokens.split_once(' ').unwrap();
+            send(&a, &mut visitor, Sent { header: Some(after), form: Some(""), ..Sent::default() }).await.ok();
+            if begins_with.is_some() {
+                let old = Sent { header: Some(before), form: Some(""), ..Sent::default() };
+                assert_eq!(send(&a, &mut visitor, old).await.status, StatusCode::FORBIDDEN, "{begins_with:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// The new id is there, and what was to be set under it is not: the rest of the request must not bring the former secret along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_broken_off_after_the_new_id_makes_them_worthless_too() {
+    each_backend(async |server| {
+        let faults = Faults::seeded(1);
+        let store = CacheStore::builder(server.url()).deadline(Duration::from_secs(20)).faults(faults.clone());
+        let broken_off = {
+            let faults = faults.clone();
+            async move |session: Session| {
+                session.cycle_id().await.unwrap();
+                let (visits, hung) = (Key::<u32>::new("visits"), faults.count(Fault::Hang));
+                faults.next(Fault::Delay);
+                faults.next(Fault::Hang);
+                tokio::select! {
+                    updated = session.update(&visits, |visits| visits.unwrap_or(0) + 1) => panic!("{updated:?}"),
+                    () = async {
+                        while faults.count(Fault::Hang) == hung {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    } => {}
+                }
+            }
+        };
+        let layer = SessionLayer::new(store.connect().await.unwrap());
+        let app = routes().layer(CsrfLayer::new()).route("/broken-off", post(broken_off)).layer(layer);
+        let (mut visitor, before) = begun(&app).await;
+        let former = visitor.cookie.clone();
+        visitor.post(&app, "/broken-off").await.ok();
+        assert_ne!(visitor.cookie, former);
+        let old = Sent { header: Some(&before), form: Some(""), ..Sent::default() };
+        assert_eq!(send(&app, &mut visitor, old).await.status, StatusCode::FORBIDDEN);
     })
     .await;
 }

@@ -57,8 +57,14 @@ pub struct Csrf {
     session: Session,
     /// The session's id when the request came to the layer: what the handle has of a secret is of that id. `None`: of another one, or of none.
     came_with: Option<Id>,
-    /// What this request has drawn, which is of whatever id the session gets.
-    drawn: Arc<Mutex<Option<Secret>>>,
+    drawn: Arc<Mutex<Option<Drawn>>>,
+}
+
+/// What this request has drawn.
+struct Drawn {
+    secret: Secret,
+    /// The id of the session at that time, or the one that it got since.
+    of: Option<Id>,
 }
 
 impl fmt::Debug for Csrf {
@@ -104,7 +110,7 @@ impl Csrf {
         match self.session.update(&SECRET, keep).await {
             Ok(kept) => {
                 let kept = Secret::parse(&kept).unwrap_or(drawn);
-                *self.drawn.lock() = Some(kept.clone());
+                self.note(&kept);
                 Ok(kept.token())
             }
             // It ended a moment ago, and gets nothing any more. The page is shown, and its form asks for another one.
@@ -152,13 +158,26 @@ impl Csrf {
     async fn secret(&self) -> Result<Option<Secret>, session::Error> {
         let there = self.session.read(&SECRET).await?.as_deref().and_then(Secret::parse);
         let is_of_this_id = self.came_with.is_some() && self.came_with == self.session.id();
-        Ok(there.filter(|there| is_of_this_id || self.drawn.lock().as_ref() == Some(there)))
+        Ok(there.filter(|there| is_of_this_id || self.has_drawn(there)))
+    }
+
+    /// Whether this request has drawn it, for the id that the session has now or is to get.
+    fn has_drawn(&self, there: &Secret) -> bool {
+        let now = self.session.id();
+        self.drawn.lock().as_mut().is_some_and(|drawn| {
+            drawn.of = drawn.of.or(now);
+            drawn.of == now && drawn.secret == *there
+        })
+    }
+
+    fn note(&self, drawn: &Secret) {
+        *self.drawn.lock() = Some(Drawn { secret: drawn.clone(), of: self.session.id() });
     }
 
     async fn draw(&self) -> Result<Secret, session::Error> {
         let drawn = Secret::draw();
         self.session.write(&SECRET, &drawn.to_text()).await?;
-        *self.drawn.lock() = Some(drawn.clone());
+        self.note(&drawn);
         Ok(drawn)
     }
 
