@@ -187,7 +187,7 @@ mod tests {
     use super::{Breaker, BreakerState, Change, FAILURES_MAX, Failure, PROBATION};
 
     #[test]
-    fn a_connection_that_cannot_be_made_opens_it_and_one_that_is_made_closes_it() {
+    fn a_connection_that_cannot_be_made_opens_it_and_a_probe_that_is_answered_closes_it() {
         let now = Instant::now();
         let breaker = Breaker::new(now);
         assert_eq!(breaker.failed(Failure::Unreachable, "refused", now), Change::Opened);

@@ -18,7 +18,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(40);
 /// From one attempt to the next, while one has reached the node and waits for its answer: a process that is stopped is not
 /// to find thousands of them when it goes on, and the one that waits is answered first.
 const PROBE_PAUSE_REACHED: Duration = Duration::from_millis(500);
-/// Time for one attempt to connect at least, so that a slow answer is told from none.
+/// Time for one attempt to reach the node. One that has reached it waits as long as others for the rest of a connection, and at least so
+/// long too, so that a slow answer is told from none.
 const PROBE_PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// Attempts under way at once. Packets of a black-holed address vanish, and the system repeats the first only after a
 /// second: only a young attempt meets the address as soon as it answers.
@@ -82,8 +83,14 @@ async fn attempt(transport: Arc<Transport>, node: Weak<Node>, reached: Arc<Atomi
         })
         .await
     };
-    let patience = PROBE_PATIENCE_MIN.max(transport.connect_timeout);
-    let connection = match timeout(patience, watch).await {
+    let mut watch = std::pin::pin!(watch);
+    let mut patience = PROBE_PATIENCE_MIN;
+    let mut opened = timeout(patience, watch.as_mut()).await;
+    if opened.is_err() && has_reached.load(Ordering::Acquire) {
+        patience = patience.max(transport.connect_timeout);
+        opened = timeout(patience.saturating_sub(PROBE_PATIENCE_MIN), watch).await;
+    }
+    let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(reason(&error)),
         Err(_) => return Err(format!("no answer within {} ms", patience.as_millis())),
