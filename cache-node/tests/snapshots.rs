@@ -296,6 +296,7 @@ fn a_damaged_file_stops_the_start_and_says_why() {
 #[test]
 fn info_tells_how_far_a_snapshot_is_loaded() {
     const KEYS: usize = 100_000;
+    const LOADS_MAX: usize = 10;
     let folder = TempDir::new().unwrap();
     let saving = node(folder.path(), &[]);
     let mut wire = Wire::connect(saving.address);
@@ -307,23 +308,37 @@ fn info_tells_how_far_a_snapshot_is_loaded() {
     assert_eq!(info(&mut wire, "current_save_keys_total"), "0", "none runs");
     drop(saving);
     let bytes = fs::metadata(folder.path().join("dump.rdb")).unwrap().len();
+    // On a busy machine it may be loaded between two questions.
+    let is_told = (0..LOADS_MAX).any(|_| {
+        let told = told_while_it_loads(folder.path(), KEYS);
+        told.iter().any(|(percent, total)| *percent > 0.0 && *percent < 100.0 && *total == bytes.to_string())
+    });
+    assert!(is_told, "in {LOADS_MAX} loads nobody was told how far it is");
+}
+
+/// What INFO says of percent and bytes, asked until all is loaded.
+fn told_while_it_loads(folder: &Path, keys: usize) -> Vec<(f64, String)> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let directory = folder.path().to_owned();
+    let directory = folder.to_owned();
     let starting = thread::spawn(move || Binary::start(&["--port", &port.to_string(), "--dir", directory.to_str().unwrap()]));
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_until("it listens", || TcpStream::connect(address).is_ok());
     let mut wire = Wire::connect(address);
     let mut told = Vec::new();
-    wait_until("it is loaded", || {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < until, "it is still loading");
         let text = wire.run("INFO persistence").text();
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         if let (Some(percent), Some(total)) = (field("loading_loaded_perc:"), field("loading_total_bytes:")) {
-            told.push((percent.parse::<f64>().unwrap(), total));
+            told.push((percent.parse().unwrap(), total));
         }
-        text.contains("loading:0")
-    });
-    assert!(told.iter().any(|(percent, total)| *percent > 0.0 && *percent < 100.0 && *total == bytes.to_string()), "{told:?}");
-    assert_eq!(Wire::connect(starting.join().unwrap().address).run("DBSIZE"), Value::Integer(KEYS as i64));
+        if text.contains("loading:0") {
+            break;
+        }
+    }
+    assert_eq!(Wire::connect(starting.join().unwrap().address).run("DBSIZE"), Value::Integer(keys as i64));
+    told
 }
 
 #[test]
