@@ -127,6 +127,17 @@ impl Keys {
         format!("{}:session:{{", self.prefix)
     }
 
+    /// The note that a record of other software was taken over, in the slot of that record.
+    pub(crate) fn taken_over(&self, theirs: &str) -> String {
+        let has_hash_tag =
+            theirs.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty());
+        if has_hash_tag {
+            format!("{}:taken-over:{theirs}", self.prefix)
+        } else {
+            format!("{}:taken-over:{{{theirs}}}", self.prefix)
+        }
+    }
+
     /// Where a record is that cannot be read.
     pub(crate) fn quarantine(&self, tag: &Tag) -> String {
         self.name("quarantine", tag)

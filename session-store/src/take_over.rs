@@ -1,10 +1,11 @@
 //! Sessions that tower-sessions-redis-store has written become ours.
 //!
 //! Where one script reaches both records it is one step. In a cluster they are in different slots. What is ours then is put in its place
-//! first, without a revision, so that it is no session yet; then theirs is removed, if it is still what was read; then ours gets its revision.
-//! Only the second step counts. A process that dies before it has changed nothing; when one dies after it, the next request that looks
-//! for the session finds what was placed, and takes the last step. Whoever takes steps holds the place for a moment, reads theirs
-//! only then, and places nothing once another holds it: so what was placed last is what was removed.
+//! first, without a revision, so that it is no session yet; then theirs is removed, if it is still what was read, which leaves a note
+//! beside it; then ours gets its revision. Only the second step counts. A process that dies before it has changed nothing; when one dies
+//! after it, the next request that looks for the session finds what was placed and the note, and takes the last step. Without a note it
+//! was the other software that has ended the session, or its time: what was placed is dropped. Whoever takes steps holds the place for a
+//! moment, reads theirs only then, and places nothing once another holds it: so what was placed last is what was removed.
 
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ impl CacheStore {
 
     async fn take_over_in_steps(&self, theirs: &str, id: &Id, tag: &Tag, write: &Write) -> Result<bool, StoreError> {
         let (token, began) = (commit_token(), Instant::now());
+        let taken_over = self.keys().taken_over(theirs);
         let mut rounds = 0;
         while began.elapsed() < STEPS_WITHIN {
             rounds += 1;
@@ -106,26 +108,39 @@ impl CacheStore {
             };
             match self.their_record(theirs).await? {
                 None if !is_placed => return Ok(false),
-                // Placed by one who died, or by this one, and then removed.
-                None => {}
+                // Placed by one who died, or by this one, and then removed by one of us.
+                None if self.exists(&taken_over).await? => {}
+                None => match self.step_of(tag, "drop", &token).await? {
+                    Step::There => return Ok(true),
+                    Step::Done(_) | Step::Nothing => return Ok(false),
+                    Step::Held => continue,
+                },
                 Some(there) => {
                     let Some(record) = record_of(id, &there) else { return Ok(false) };
-                    match self.place_record(tag, &token, &record, write).await? {
-                        Step::Done(answer) if number_at(&answer, 1)? <= 0 => return Ok(false),
-                        Step::Done(_) => {}
+                    let kept_ms = match self.place_record(tag, &token, &record, write).await? {
+                        Step::Done(answer) => number_at(&answer, 1)?,
                         Step::There => return Ok(true),
                         Step::Held | Step::Nothing => continue,
+                    };
+                    if kept_ms <= 0 {
+                        return Ok(false);
                     }
-                    let mut call = DROP_RECORD.call(&[theirs]);
-                    call.arg(there);
+                    let mut call = DROP_RECORD.call(&[theirs, &taken_over]);
+                    call.arg(there).arg(kept_ms);
                     if integer(&self.script(&DROP_RECORD, &call).await?[0])? != reply::OK {
                         // It was written once more, or the answer to an earlier attempt of this very step was lost.
                         continue;
                     }
                 }
             }
-            match self.step(tag, TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]).arg("adopt").arg(&token)).await? {
-                Step::Done(_) | Step::There => return Ok(true),
+            match self.step_of(tag, "adopt", &token).await? {
+                Step::Done(_) => {
+                    // It has served: should this fail, it goes by itself.
+                    let mut remove = redis::cmd("DEL");
+                    let _ = self.command(remove.arg(&taken_over)).await;
+                    return Ok(true);
+                }
+                Step::There => return Ok(true),
                 Step::Held | Step::Nothing => {}
             }
         }
@@ -138,6 +153,11 @@ impl CacheStore {
             Value::Nil => Ok(None),
             value => bytes(value).map(Some),
         }
+    }
+
+    async fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("EXISTS");
+        Ok(integer(&self.command(command.arg(key)).await?)? == 1)
     }
 
     async fn ours(&self, tag: &Tag) -> Result<Ours, StoreError> {
@@ -163,6 +183,11 @@ impl CacheStore {
         absolute(&mut call, write.absolute_ms);
         self.fields_of(tag, record, &mut call)?;
         self.step(tag, &call).await
+    }
+
+    /// A step that needs nothing else.
+    async fn step_of(&self, tag: &Tag, name: &str, token: &str) -> Result<Step, StoreError> {
+        self.step(tag, TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]).arg(name).arg(token)).await
     }
 
     async fn step(&self, tag: &Tag, call: &Cmd) -> Result<Step, StoreError> {

@@ -110,6 +110,11 @@ impl Theirs<'_> {
         self.send(&command).await != redis::Value::Nil
     }
 
+    /// What a replica with the old software does when the visitor logs out there.
+    async fn end(&self, id: Id) -> bool {
+        self.send(redis::cmd("DEL").arg(id.to_string())).await == redis::Value::Int(1)
+    }
+
     async fn is_there(&self, id: Id) -> bool {
         self.send(redis::cmd("EXISTS").arg(id.to_string())).await == redis::Value::Int(1)
     }
@@ -180,8 +185,11 @@ async fn a_take_over_that_is_broken_off_anywhere_loses_and_doubles_nothing() {
         theirs.create(Id(i), "ada").await;
         Visitor { cookie: Some(format!("id={}", Id(i))) }.get(&app, "/get/name").await.ok();
     }
-    let (mut broken_off, mut adopted_by_the_next) = (0, 0);
-    for round in 0..40_u64 {
+    let (mut broken_off, mut adopted_by_the_next, mut ended) = (0, 0, 0);
+    let mut round = 0_u64;
+    // How long a step takes is for the machine to say.
+    while round < 40 || (round < 800 && adopted_by_the_next.min(ended) < 4) {
+        round += 1;
         let id = Id(1_000 + i128::from(round));
         theirs.create(id, "0").await;
         let request = tokio::spawn({
@@ -189,19 +197,54 @@ async fn a_take_over_that_is_broken_off_anywhere_loses_and_doubles_nothing() {
             async move { visitor.get(&app, "/get/name").await }
         });
         // Each round a little later: a step takes some tenths of a millisecond.
-        tokio::time::sleep(Duration::from_micros(150 * round)).await;
+        tokio::time::sleep(Duration::from_micros(150 * (round % 80))).await;
         request.abort();
-        broken_off += u32::from(request.await.is_err());
-        let expected = if theirs.save(id, "1").await { "1" } else { "0" };
-        adopted_by_the_next += u32::from(expected == "0");
+        let is_broken_off = request.await.is_err();
+        broken_off += u32::from(is_broken_off);
+        // The old software goes on with the session, or ends it, if it is still there.
+        let (is_theirs, then) =
+            if round.is_multiple_of(2) { (theirs.save(id, "1").await, "1") } else { (theirs.end(id).await, "-") };
+        let expected = if is_theirs { then } else { "0" };
+        adopted_by_the_next += u32::from(is_broken_off && !is_theirs);
+        ended += u32::from(expected == "-");
         let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
         assert_eq!(visitor.get(&app, "/get/name").await.ok().body, expected, "round {round}");
         assert!(!theirs.is_there(id).await, "round {round}");
         visitor.post(&app, "/logout").await.ok();
         assert_eq!(Visitor { cookie: Some(format!("id={id}")) }.get(&app, "/get/name").await.ok().body, "-");
     }
-    println!("{broken_off} of 40 were broken off, {adopted_by_the_next} after the removal");
-    assert!(broken_off > 5 && adopted_by_the_next > 5, "{broken_off} {adopted_by_the_next}");
+    println!("{broken_off} of {round} were broken off, {adopted_by_the_next} after the removal, {ended} were ended before");
+    assert!(broken_off > 5 && adopted_by_the_next > 3 && ended > 3, "{broken_off} {adopted_by_the_next} {ended}");
+
+    // Placed, and not removed by one of us: the old software has ended it, or it has expired there.
+    for node in cluster.primaries().await {
+        let mut connection = cluster.nodes[node].connection().await;
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+    }
+    for (id, removed_by_us) in [(Id(5_000), false), (Id(5_001), true)] {
+        theirs.create(id, "ada").await;
+        let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+        let mut found = 0;
+        for node in cluster.primaries().await {
+            let mut connection = cluster.nodes[node].connection().await;
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+            found += keys.len();
+            for key in keys {
+                assert!(key.contains(":session:"), "{key} is left");
+                // As it is between the steps.
+                redis::cmd("HDEL").arg(&key).arg("@rev").exec_async(&mut connection).await.unwrap();
+                redis::cmd("HSET").arg(&key).arg("@placed").arg(1).exec_async(&mut connection).await.unwrap();
+            }
+        }
+        assert_eq!(found, 1, "nothing is left of the one before");
+        if removed_by_us {
+            theirs.send(redis::cmd("SET").arg(format!("shop:taken-over:{{{id}}}")).arg(1).arg("PX").arg(60_000)).await;
+        }
+        let mut visitor = Visitor { cookie: Some(format!("id={id}")) };
+        let name = visitor.get(&app, "/get/name").await.ok().body;
+        assert_eq!(name, if removed_by_us { "ada" } else { "-" });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

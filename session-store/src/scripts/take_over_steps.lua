@@ -24,6 +24,7 @@ if ARGV[1] == 'place' then
   return {1, keep(KEYS[1], ARGV[3], ARGV[4], {nil, created})}
 end
 if not s[4] then return {0} end
+if ARGV[1] == 'drop' then return {redis.call('DEL', KEYS[1])} end
 redis.call('HSET', KEYS[1], '@rev', 1)
 redis.call('HDEL', KEYS[1], '@taking', '@placed')
 return {1}
