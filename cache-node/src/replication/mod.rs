@@ -404,10 +404,10 @@ impl Replication {
 
     /// Tells the barrier what is on replicas: on one, or on every one, as `sync-replicas` says.
     fn tell_safe(&self, shared: &Shared, config: &Config, now: Now) {
-        if !config.sync_needs_all_replicas || self.primary.lock().is_some() || self.replicas.misses_one(now) {
+        if !config.sync_needs_all_replicas || self.primary.lock().is_some() {
             return;
         }
-        if let Some(offset) = self.replicas.confirmed_by_all() {
+        if let Some(offset) = self.replicas.safe_on_all(now) {
             shared.journal.barrier.replicated(offset);
         }
     }

@@ -129,11 +129,12 @@ impl Replicas {
 
     /// `forgotten_at`: until when it still counts as one that must have everything, if it was online.
     pub(super) fn remove(&self, replica: &Replica, journal: &Journal, forgotten_at: Option<Now>) {
-        self.list.lock().remove(&replica.client.id);
-        self.hold(journal);
+        // First: at no moment may it count neither as one that is here nor as one that went away.
         if let Some(at) = forgotten_at.filter(|_| replica.state() == ReplicaState::Online) {
             self.departed.lock().push((replica.address(), at.unix_ms));
         }
+        self.list.lock().remove(&replica.client.id);
+        self.hold(journal);
     }
 
     /// It is up to date: that it once went away does not matter any more.
@@ -154,10 +155,19 @@ impl Replicas {
         self.departed.lock().clear();
     }
 
-    /// What every one that is online has.
-    pub(super) fn confirmed_by_all(&self) -> Option<u64> {
-        let list = self.list.lock();
-        list.values().filter(|replica| replica.state() == ReplicaState::Online).map(|replica| replica.confirmed()).min()
+    /// What every one has that is online; `None` while one that went away still counts.
+    ///
+    /// Looked for before, for one that comes back meanwhile, and behind, for one that goes away: it is missed before it is no longer asked
+    /// for, so that whoever was not asked is missed in one of the two.
+    pub(super) fn safe_on_all(&self, now: Now) -> Option<u64> {
+        if self.misses_one(now) {
+            return None;
+        }
+        let confirmed = {
+            let list = self.list.lock();
+            list.values().filter(|replica| replica.state() == ReplicaState::Online).map(|replica| replica.confirmed()).min()
+        };
+        confirmed.filter(|_| !self.misses_one(now))
     }
 
     /// The replica is sent everything from `offset` on; the stream keeps what the slowest one needs.
@@ -224,5 +234,58 @@ impl Replicas {
                 replica.client.outbox.close();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{net::SocketAddr, thread};
+
+    use super::{Arc, AtomicBool, ClientEntry, Hints, Now, Ordering, Replica, Replicas};
+    use crate::{config::Config, node::Shared, server::now};
+
+    #[test]
+    fn one_that_goes_away_counts_at_every_moment() {
+        const ROUNDS: u64 = 20_000;
+        const HERE: u64 = 5;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let shared = Shared::new(Config::for_test(), nowhere, now());
+        let replicas = Replicas::default();
+        let online = |id: u64, confirmed: u64| {
+            let client = Arc::new(ClientEntry::new(id, nowhere, nowhere, now()));
+            let hints = Hints { listening_port: id as u16, ..Hints::default() };
+            let replica = Arc::new(Replica::new(client, hints, now()));
+            replica.confirm(confirmed, None, now());
+            replicas.add(&replica);
+            replica.come_online(now());
+            replicas.came_back(&replica);
+            replica
+        };
+        let later = Now { unix_ms: now().unix_ms + 1_000_000 };
+        let is_over = AtomicBool::new(false);
+        let _other = online(2, 100);
+        let mut replica = online(1, HERE);
+        thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut seen = [0, 0];
+                while !is_over.load(Ordering::Relaxed) {
+                    match replicas.safe_on_all(now()) {
+                        None => seen[0] += 1,
+                        Some(HERE) => seen[1] += 1,
+                        Some(offset) => return Err(offset),
+                    }
+                }
+                Ok(seen)
+            });
+            for _ in 0..ROUNDS {
+                replicas.remove(&replica, &shared.journal, Some(later));
+                replica = online(1, HERE);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            let seen = looking.join().unwrap().expect("it counts as one that is here or as one that went away");
+            assert!(seen.iter().all(|times| *times > 0), "both were seen: {seen:?}");
+        });
     }
 }
