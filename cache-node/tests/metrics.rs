@@ -240,11 +240,20 @@ fn slow_and_hung_readers_keep_nobody_waiting() {
     });
 }
 
+/// Whether the node answers what needs the data.
+fn answers(node: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(node).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream.write_all(b"EXISTS key\r\n").unwrap();
+    stream.read(&mut [0; 16]).is_ok()
+}
+
 #[test]
 fn health_is_told_while_a_script_keeps_the_data() {
     let (node, metrics) = watched(&[("lua-time-limit", "1500")]);
     let mut wire = Wire::connect(node.addr());
     wire.send(&["EVAL", "while true do end", "0"]);
+    wait_until("the script has the data", || !answers(node.addr()));
     let waiting = std::thread::spawn(move || http::get(metrics, "/metrics", &[]));
     for _ in 0..20 {
         assert_eq!(http::get(metrics, "/healthz", &[]).status, 200);
