@@ -66,8 +66,6 @@ impl Origin<'_> {
 
     fn hand_on(origin: Option<Origin<'_>>, shared: &Shared, db: usize) {
         if let Some(origin) = origin {
-            // A SELECT locks no shard: a file of the log, or a snapshot, that begins between the two says the database once too often.
-            // The other way round what follows would stand behind the one before.
             shared.replication.set_stream_db(db);
             shared.journal.append_raw(origin.raw, true);
         }
@@ -162,7 +160,12 @@ impl Applier {
                     queue.push((index, args.to_owned()));
                     return Ok(Applied::Yes);
                 }
-                let hashed = hashed_keys(shared, spec, args);
+                let mut hashed = hashed_keys(shared, spec, args);
+                if hashed.is_empty() {
+                    // SELECT: some shard. A file of the log, or a snapshot, that says the stream's database begins under the locks of all,
+                    // and what stands in it must be of that one.
+                    hashed.push(shared.keyspace.hashed(b""));
+                }
                 let mut keys = lock_for(shared, spec, &hashed, *db, now);
                 Origin::check(origin, shared)?;
                 keys.apply_only();

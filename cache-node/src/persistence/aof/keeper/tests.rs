@@ -319,7 +319,7 @@ fn first_write(mut bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 
 #[test]
 fn a_file_that_begins_beside_a_select_of_the_primary_says_the_right_database() {
-    const FILES: usize = 2_000;
+    const FILES: usize = 300;
     let dir = tempfile::tempdir().expect("a temporary folder");
     let keeper = keeper(&dir);
     let shared = Arc::clone(&keeper.lock().shared);
