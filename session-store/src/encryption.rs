@@ -1,6 +1,6 @@
 //! Values that only the replicas can read.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     StoreError,
     keys::Tag,
-    record::{RawField, corrupt, unreadable},
+    record::{ByName, RawField, corrupt, unreadable},
 };
 
 /// What a sealed value begins with. JSON never does.
@@ -194,9 +194,9 @@ impl Vault {
         let Some(keys) = &self.0 else {
             return Ok(fields);
         };
-        let before: HashMap<&[u8], &RawField> = before.iter().map(|field| (&*field.name, field)).collect();
+        let before = ByName::of(before);
         for field in Arc::make_mut(&mut fields) {
-            field.stored = match before.get(&*field.name).filter(|old| old.value == field.value) {
+            field.stored = match before.find(&field.name).filter(|old| old.value == field.value) {
                 Some(old) => old.stored.clone(),
                 None => Some(keys.seal(binding.as_str().as_bytes(), &field.name, &field.value)?.into()),
             };

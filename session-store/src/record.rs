@@ -21,11 +21,7 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    io,
-};
+use std::{borrow::Cow, collections::HashMap, io};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -246,17 +242,34 @@ pub(crate) fn encode_beside(data: &HashMap<String, Json>, before: &[RawField]) -
         }
     }
     if fields.len() < data.len() {
-        let known: Option<HashSet<_>> =
-            (before.len() > LOOKED_THROUGH_MAX).then(|| before.iter().filter_map(|field| app_key(&field.name).ok()).collect());
-        let is_known = |key: &str| match &known {
-            Some(known) => known.contains(key),
-            None => before.iter().any(|field| app_key(&field.name).is_ok_and(|known| known == key)),
-        };
-        for (key, value) in data.iter().filter(|(key, _)| !is_known(key)) {
+        let known = ByName::of(before);
+        for (key, value) in data.iter().filter(|(key, _)| known.find(field_name(key).as_bytes()).is_none()) {
             fields.push(RawField::of(key, value)?);
         }
     }
     Ok(fields)
+}
+
+/// Fields to be looked for by their names: among all when they are few, which is cheaper than to hash them.
+pub(crate) enum ByName<'a> {
+    Few(&'a [RawField]),
+    Many(HashMap<&'a [u8], &'a RawField>),
+}
+
+impl<'a> ByName<'a> {
+    pub(crate) fn of(fields: &'a [RawField]) -> Self {
+        match fields.len() {
+            ..=LOOKED_THROUGH_MAX => Self::Few(fields),
+            _ => Self::Many(fields.iter().map(|field| (&*field.name, field)).collect()),
+        }
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&'a RawField> {
+        match self {
+            Self::Few(fields) => fields.iter().find(|field| field.name == name),
+            Self::Many(fields) => fields.get(name).copied(),
+        }
+    }
 }
 
 /// Whether the value is these bytes when it is written as JSON.
@@ -285,21 +298,12 @@ pub(crate) struct Delta<'a> {
 }
 
 impl<'a> Delta<'a> {
-    /// Linear in both states, but for small ones, where looking is cheaper than hashing.
     pub(crate) fn between(before: &'a [RawField], after: &'a [RawField]) -> Self {
-        if before.len().max(after.len()) <= LOOKED_THROUGH_MAX {
-            let find = |fields: &'a [RawField], name: &[u8]| fields.iter().find(|field| field.name == name);
-            let is_news = |field: &&RawField| find(before, &field.name).is_none_or(|old| old.value != field.value);
-            return Self {
-                set: after.iter().filter(is_news).collect(),
-                removed: before.iter().map(|f| &*f.name).filter(|name| find(after, name).is_none()).collect(),
-            };
-        }
-        let old: HashMap<&[u8], &[u8]> = before.iter().map(|f| (&*f.name, &*f.value)).collect();
-        let new: HashMap<&[u8], ()> = after.iter().map(|f| (&*f.name, ())).collect();
+        let (old, new) = (ByName::of(before), ByName::of(after));
+        let is_news = |field: &&RawField| old.find(&field.name).is_none_or(|old| old.value != field.value);
         Self {
-            set: after.iter().filter(|f| old.get(&*f.name) != Some(&&*f.value)).collect(),
-            removed: before.iter().map(|f| &*f.name).filter(|name| !new.contains_key(name)).collect(),
+            set: after.iter().filter(is_news).collect(),
+            removed: before.iter().map(|f| &*f.name).filter(|name| new.find(name).is_none()).collect(),
         }
     }
 

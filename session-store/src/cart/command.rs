@@ -128,29 +128,23 @@ async fn call(
     if one_script {
         return call_script(unit, target, token, operation, lines).await;
     }
-    Box::pin(call_in_steps(unit, target, token, operation, lines)).await
-}
-
-async fn call_in_steps(
-    unit: &UnitOfWork,
-    target: &CartTarget,
-    token: Token<'_>,
-    operation: Operation,
-    lines: &[(&str, u32)],
-) -> Result<Vec<Value>, StoreError> {
-    let tag = target.session.unwrap_or(target.cart);
-    let session = CartTarget { cart: tag, session: Some(tag), owner: target.owner, create: None };
-    let checked = call_script(unit, &session, token, Operation::Check, &[]).await?;
-    if integer(&checked[0])? != reply::OK {
-        return Ok(checked);
-    }
-    let cart = CartTarget { cart: target.cart, session: None, owner: None, create: None };
-    let mut changed = call_script(unit, &cart, token, operation, lines).await?;
-    if changed.len() == checked.len() {
-        // What became of the session's time.
-        changed.splice(6.., checked.into_iter().skip(6));
-    }
-    Ok(changed)
+    // Boxed: what most requests do not do would make the future of each of them larger.
+    Box::pin(async {
+        let tag = target.session.unwrap_or(target.cart);
+        let session = CartTarget { cart: tag, session: Some(tag), owner: target.owner, create: None };
+        let checked = call_script(unit, &session, token, Operation::Check, &[]).await?;
+        if integer(&checked[0])? != reply::OK {
+            return Ok(checked);
+        }
+        let cart = CartTarget { cart: target.cart, session: None, owner: None, create: None };
+        let mut changed = call_script(unit, &cart, token, operation, lines).await?;
+        if changed.len() == checked.len() {
+            // What became of the session's time.
+            changed.splice(6.., checked.into_iter().skip(6));
+        }
+        Ok(changed)
+    })
+    .await
 }
 
 async fn call_script(
