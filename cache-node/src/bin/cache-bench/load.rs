@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use crate::{
     affinity,
     reply::{Protocol, scan},
+    statistic::milliseconds,
 };
 
 /// No reply for so long while some are owed: the server hangs.
@@ -81,6 +82,19 @@ pub(crate) struct Outcome {
     /// Nanoseconds by which a load of fixed pace was late itself, for each operation that it sent. It reads as late as it sends: no
     /// latency below this says anything about the server.
     pub(crate) own_lateness: Histogram<u64>,
+}
+
+impl Outcome {
+    /// Of replies, p99, p99.9 and the longest; of the load's own lateness, p99 and the longest; in ms.
+    pub(crate) fn delays(&self) -> [f64; 5] {
+        [
+            milliseconds(self.latency.value_at_quantile(0.99)),
+            milliseconds(self.latency.value_at_quantile(0.999)),
+            milliseconds(self.latency.max()),
+            milliseconds(self.own_lateness.value_at_quantile(0.99)),
+            milliseconds(self.own_lateness.max()),
+        ]
+    }
 }
 
 /// Open connections to one server.

@@ -97,13 +97,14 @@ fn measure(bench: &Bench, peer: &Peer, live: &Content, mortal: &Content) -> Resu
     let (reclaimed, during) = run_while(&mut load, &mut reads, pace, &stop, || watch(&mut control, mortal, moment))?;
     thread::sleep(SETTLE);
     let rss_after = process::rss(server.pid())?;
+    let [p99, p999, max, own_p99, own_max] = during.delays();
     Ok([
         milliseconds(before.latency.value_at_quantile(0.99)),
-        milliseconds(during.latency.value_at_quantile(0.99)),
-        milliseconds(during.latency.value_at_quantile(0.999)),
-        milliseconds(during.latency.max()),
-        milliseconds(during.own_lateness.value_at_quantile(0.99)),
-        milliseconds(during.own_lateness.max()),
+        p99,
+        p999,
+        max,
+        own_p99,
+        own_max,
         reclaimed.as_secs_f64(),
         mebibytes(rss_before),
         mebibytes(rss_peak),

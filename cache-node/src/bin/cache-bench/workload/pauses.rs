@@ -78,15 +78,8 @@ fn measure(bench: &Bench, peer: &Peer, content: &Content, work: Work) -> Result<
     let pace = Pace::Fixed(REQUESTS_PER_SECOND);
     let before = load.run(&mut requests, Plan { depth: usize::MAX, pace, duration: Some(bench.options.turn()) })?;
     let (took, during) = run_while(&mut load, &mut requests, pace, &stop, || work.watch(&mut control, &server))?;
-    Ok([
-        milliseconds(before.latency.value_at_quantile(0.99)),
-        milliseconds(during.latency.value_at_quantile(0.99)),
-        milliseconds(during.latency.value_at_quantile(0.999)),
-        milliseconds(during.latency.max()),
-        milliseconds(during.own_lateness.value_at_quantile(0.99)),
-        milliseconds(during.own_lateness.max()),
-        took.as_secs_f64(),
-    ])
+    let [p99, p999, max, own_p99, own_max] = during.delays();
+    Ok([milliseconds(before.latency.value_at_quantile(0.99)), p99, p999, max, own_p99, own_max, took.as_secs_f64()])
 }
 
 impl Work {

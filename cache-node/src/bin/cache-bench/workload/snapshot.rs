@@ -72,14 +72,15 @@ fn measure(bench: &Bench, peer: &Peer, content: &Content) -> Result<[f64; 10]> {
     let peak_before = process::peak_rss(server.pid())?;
     let ((took, copied), during) = run_while(&mut load, &mut requests, pace, &stop, || watch(&mut control))?;
     let more = process::peak_rss(server.pid())?.saturating_sub(peak_before) + copied;
+    let [p99, p999, max, own_p99, own_max] = during.delays();
     Ok([
         milliseconds(before.latency.value_at_quantile(0.99)),
         milliseconds(before.latency.max()),
-        milliseconds(during.latency.value_at_quantile(0.99)),
-        milliseconds(during.latency.value_at_quantile(0.999)),
-        milliseconds(during.latency.max()),
-        milliseconds(during.own_lateness.value_at_quantile(0.99)),
-        milliseconds(during.own_lateness.max()),
+        p99,
+        p999,
+        max,
+        own_p99,
+        own_max,
         took.as_secs_f64(),
         mebibytes(rss_before),
         mebibytes(more),
