@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use end_to_end::cache_node::CacheNode;
+use end_to_end::port::free_port;
 use end_to_end::redis_server::RedisServer;
 use end_to_end::server::{Server, Signal};
 use end_to_end::visitor::Visitor;
@@ -184,9 +185,11 @@ async fn sentinels_lead_to_the_primary_through_a_failover() {
 
 #[tokio::test]
 async fn a_cluster_is_asked_where_a_key_is() {
+    // Left to itself the bus takes the port 10,000 above, where the kernel's outgoing connections are.
+    let buses = [(); 3].map(|()| free_port().to_string());
     let mut nodes = Vec::new();
-    for _ in 0..3 {
-        nodes.push(RedisServer::start_with(&["--cluster-enabled", "yes"]).await.unwrap());
+    for bus in &buses {
+        nodes.push(RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-port", bus]).await.unwrap());
     }
     for (number, node) in nodes.iter().enumerate() {
         let client = redis::Client::open(node.url()).unwrap();
@@ -202,7 +205,7 @@ async fn a_cluster_is_asked_where_a_key_is() {
         ask(["CLUSTER ADDSLOTSRANGE 0 5460", "CLUSTER ADDSLOTSRANGE 5461 10922", "CLUSTER ADDSLOTSRANGE 10923 16383"][number])
             .await;
         ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
-        ask(&format!("CLUSTER MEET {}", nodes[0].address().replace(':', " "))).await;
+        ask(&format!("CLUSTER MEET {} {}", nodes[0].address().replace(':', " "), buses[0])).await;
     }
     wait::until("the nodes to be a cluster", Duration::from_secs(20), || async {
         for node in &nodes {
