@@ -19,6 +19,7 @@ pub mod cli;
 mod cluster;
 mod command;
 mod config;
+mod events;
 mod info;
 mod keyspace;
 mod logging;
@@ -33,6 +34,7 @@ mod script;
 mod server;
 mod stats;
 mod usage;
+mod webhook;
 
 pub use config::{Config, ConfigError};
 pub use server::Node;

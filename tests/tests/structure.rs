@@ -109,7 +109,29 @@ fn only_the_nodes_edges_touch_sockets_and_files() {
         files
     };
     // `cluster` is no part of a node: it starts nodes as processes and speaks to them over the wire.
-    assert_free_of("sockets", &SOCKETS, &outside(&["server", "replication", "metrics", "cluster"]));
+    // `webhook` sends events by HTTP, signed with what is in a file.
+    assert_free_of("sockets", &SOCKETS, &outside(&["server", "replication", "metrics", "webhook", "cluster"]));
     // `cli` reads the configuration file, `usage` what the kernel tells of the process under /proc.
-    assert_free_of("files", &FILES, &outside(&["persistence", "config", "cli", "usage", "cluster"]));
+    assert_free_of("files", &FILES, &outside(&["persistence", "config", "cli", "usage", "webhook", "cluster"]));
+}
+
+#[test]
+fn a_node_and_the_controller_of_a_cluster_meet_on_the_wire_and_in_neutral_rooms() {
+    let node = workspace_root().join("cache-node/src");
+    let uses = |room: &str| [format!("crate::{room}::"), format!("    {room}::")];
+    let mut files = source(&node);
+    // `cli` runs what the command line says.
+    files.retain(|(path, _)| ![node.join("cluster"), node.join("bin")].iter().any(|room| path.starts_with(room)));
+    files.retain(|(path, _)| *path != node.join("cli.rs"));
+    let words = uses("cluster");
+    assert_free_of("the cluster", &words.each_ref().map(String::as_str), &files);
+    let inside = ["node", "command", "replication", "script"].map(uses).concat();
+    let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
+    assert_free_of("a node's inside", &inside, &source(&node.join("cluster")));
+    // What both use knows neither.
+    for room in ["events", "webhook"] {
+        let files = source(&node.join(room));
+        assert_free_of("a node's inside", &inside, &files);
+        assert_free_of("the cluster", &words.each_ref().map(String::as_str), &files);
+    }
 }

@@ -57,29 +57,6 @@ pub(super) const SIGHTS_MAX: usize = 1024;
 /// Commands that may wait for the controller.
 pub(super) const ORDERS_MAX: usize = 16;
 
-/// Events that are kept for `/v1/events`.
-pub(super) const EVENTS_KEPT_MAX: usize = 1_000;
-
-/// Events that a slow follower may lag behind before it misses some.
-pub(super) const EVENTS_BEHIND_MAX: usize = 256;
-
-/// How long a try to deliver an event to a webhook may take.
-pub(super) const WEBHOOK_TRY_MAX: Duration = Duration::from_secs(5);
-
-/// Tries of one event, over about two minutes.
-pub(super) const WEBHOOK_TRIES_MAX: u32 = 9;
-
-/// The wait after the first try that failed; it doubles.
-pub(super) const WEBHOOK_DELAY_MIN: Duration = Duration::from_millis(500);
-/// See [`WEBHOOK_DELAY_MIN`].
-pub(super) const WEBHOOK_DELAY_MAX: Duration = Duration::from_secs(60);
-
-/// How long the end of the controller waits for events that are still to be delivered.
-pub(super) const WEBHOOK_END_MAX: Duration = Duration::from_secs(3);
-
-/// Receivers of webhooks.
-pub(super) const WEBHOOKS_MAX: usize = 8;
-
 /// Connections at once, on each endpoint.
 pub(super) const PROXY_CONNECTIONS_MAX: usize = 10_000;
 

@@ -23,6 +23,5 @@ mod status;
 mod token;
 mod view;
 mod watch;
-mod webhook;
 
 pub(crate) use arguments::{command, run};

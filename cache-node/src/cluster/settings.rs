@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::{cluster::webhook::WebhookSettings, logging::LogFormat};
+use crate::{logging::LogFormat, webhook::WebhookSettings};
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -17,17 +17,19 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::cluster::{
-    announce,
-    controller::Controller,
-    http::{self, Endpoints, Http},
-    limits::{ORDERS_MAX, PROGRESS_PERIOD, TAKE_OVER_MAX},
-    operation::Desk,
-    proxy::{self, Target},
-    sentinel::{self, Sentinel},
-    settings::Settings,
-    state::{Folder, Ports},
-    token::Token,
+use crate::{
+    cluster::{
+        announce,
+        controller::Controller,
+        http::{self, Endpoints, Http},
+        limits::{ORDERS_MAX, PROGRESS_PERIOD, TAKE_OVER_MAX},
+        operation::Desk,
+        proxy::{self, Target},
+        sentinel::{self, Sentinel},
+        settings::Settings,
+        state::{Folder, Ports},
+        token::Token,
+    },
     webhook::Webhooks,
 };
 
@@ -78,7 +80,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
 
     let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
     let (view, events) = (controller.view(), controller.events());
-    let webhooks = Webhooks::start(settings.webhooks.as_ref(), &settings.name, &events).map_err(io::Error::other)?;
+    let webhooks = Webhooks::start(settings.webhooks.as_ref(), Some(&settings.name), &events).map_err(io::Error::other)?;
     let mut services = JoinSet::new();
     services.spawn(announce::run(events.replay(), view.clone()));
     services.spawn(proxy::serve(primary, Target::Primary, view.clone()));

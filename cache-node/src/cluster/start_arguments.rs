@@ -4,11 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     cluster::{
-        limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX, WEBHOOKS_MAX},
+        limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX},
         settings::{AskedPorts, Durability, Settings},
-        webhook::{Secrets, Target, WebhookSettings},
     },
     logging::LogFormat,
+    webhook::{Secrets, TARGETS_MAX, Target, WebhookSettings},
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
@@ -109,11 +109,14 @@ impl StartArguments {
             Some(program) => program,
             None => std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?,
         };
-        if self.webhook.len() > WEBHOOKS_MAX {
-            return Err(format!("--webhook can be given {WEBHOOKS_MAX} times"));
+        if self.webhook.len() > TARGETS_MAX {
+            return Err(format!("--webhook can be given {TARGETS_MAX} times"));
         }
         let webhooks = match &self.webhook_secret_file {
-            Some(path) => Some(WebhookSettings { targets: self.webhook, secrets: Secrets::read(path)? }),
+            Some(path) => {
+                let expected = |error| format!("--webhook-secret-file {}: expected {error}", path.display());
+                Some(WebhookSettings { targets: self.webhook, secrets: Secrets::read(path).map_err(expected)? })
+            }
             None => None,
         };
         let settings = Settings {

@@ -9,7 +9,9 @@ mod ready;
 mod row;
 mod sample;
 mod table;
+mod told;
 
 #[cfg(feature = "cluster")]
-pub(crate) use format::{Format, Labels, Number, Series};
+pub(crate) use format::Format;
+pub(crate) use format::{Labels, Number, Series};
 pub(crate) use listener::start;

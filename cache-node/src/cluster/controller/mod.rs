@@ -80,7 +80,7 @@ impl Controller {
             state.maxmemory.clone_from(&settings.maxmemory);
         }
         let members = state.members.iter().map(|member| Member::new(member, folder.path())).collect::<io::Result<Vec<_>>>()?;
-        let events = Arc::new(Events::default());
+        let events = Arc::new(Events::new(None));
         if !is_new {
             let adopted = members.iter().filter(|member| member.process.is_some()).count();
             let text = format!("of {} nodes {adopted} were running and are taken over", members.len());

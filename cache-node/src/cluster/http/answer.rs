@@ -41,8 +41,8 @@ impl Http {
         match request.uri().path() {
             "/v1/endpoints" => json(StatusCode::OK, &endpoints(self.endpoints, &view)),
             "/v1/nodes" => json(StatusCode::OK, &*view),
-            "/v1/events" => match after(request.uri().query()) {
-                Ok(after) => json(StatusCode::OK, &serde_json::json!({ "events": self.desk.events.since(after) })),
+            "/v1/events" => match self.desk.events.page(request.uri().query()) {
+                Ok(page) => json(StatusCode::OK, &page),
                 Err(text) => fault(StatusCode::BAD_REQUEST, text),
             },
             "/v1/targets" => json(StatusCode::OK, &metrics::targets(self.endpoints.http, &view)),
@@ -73,14 +73,6 @@ fn endpoints(Endpoints { primary, reader, sentinel, http }: Endpoints, view: &Vi
         "http": { "address": http, "url": format!("http://{http}") },
         "nodes": view.nodes.iter().map(node).collect::<Vec<_>>(),
     })
-}
-
-/// The number in `after=N`.
-fn after(query: Option<&str>) -> Result<u64, &'static str> {
-    match query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("after=")) {
-        None => Ok(0),
-        Some(number) => number.parse().map_err(|_| "after must be the id of an event, such as after=17"),
-    }
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {

@@ -8,9 +8,9 @@ use crate::{
     cluster::{
         events::{EventCounts, EventKind},
         view::{NodeState, NodeView, Role, View},
-        webhook::TargetCounts,
     },
     metrics::{Labels, Number, Series},
+    webhook::TargetCounts,
 };
 
 /// What the controller knows that no node does.
@@ -35,7 +35,7 @@ impl Collector for Figures {
         self.encode_cluster(&mut series)?;
         self.encode_nodes(&mut series)?;
         self.encode_events(&mut series)?;
-        self.encode_webhooks(&mut series)
+        series.webhooks("cache_cluster", &self.webhooks)
     }
 }
 
@@ -75,7 +75,7 @@ impl Figures {
 
     fn encode_events(&self, series: &mut Series<'_>) -> fmt::Result {
         let counts = &self.counts;
-        let counters: [(&str, &str, u64); 4] = [
+        let counters: [(&str, &str, u64); 3] = [
             ("cache_cluster_failovers", "Changes of the primary that succeeded.", counts.of(EventKind::FailoverComplete)),
             (
                 "cache_cluster_failovers_failed",
@@ -87,28 +87,10 @@ impl Figures {
                 "Nodes that were lost and serve again.",
                 counts.of(EventKind::CacheNodeReplaceComplete),
             ),
-            ("cache_cluster_events_dropped", "Events that /v1/events has no room for any more.", counts.dropped),
         ];
         for (name, help, value) in counters {
             series.counter(name, None, help, [(Labels::new(), Number::Whole(value))])?;
         }
-        let by_kind = counts.by_kind.iter().map(|(kind, count)| (vec![("kind", format!("{kind:?}"))], Number::Whole(*count)));
-        series.counter("cache_cluster_events", None, "Events by their kind, in the life of this controller.", by_kind)
-    }
-
-    fn encode_webhooks(&self, series: &mut Series<'_>) -> fmt::Result {
-        type Read = fn(&TargetCounts) -> u64;
-        let counters: [(&str, &str, Read); 4] = [
-            ("cache_cluster_webhook_delivered", "Events that the receiver took.", |counts| counts.delivered),
-            ("cache_cluster_webhook_failed", "Events that were given up after the last try.", |counts| counts.failed),
-            ("cache_cluster_webhook_failed_tries", "Tries that did not succeed.", |counts| counts.failed_tries),
-            ("cache_cluster_webhook_dropped", "Events that had no room while an earlier one was tried.", |counts| counts.dropped),
-        ];
-        for (name, help, read) in counters {
-            let counts =
-                self.webhooks.iter().map(|counts| (vec![("target", counts.target.clone())], Number::Whole(read(counts))));
-            series.counter(name, None, help, counts)?;
-        }
-        Ok(())
+        series.events("cache_cluster", counts)
     }
 }

@@ -16,9 +16,9 @@ use crate::{
         limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_MAX},
         operation::Desk,
         token::Token,
-        webhook::Tallies,
     },
     server::accept::{Places, accept},
+    webhook::Tallies,
 };
 
 /// What the HTTP port answers from.

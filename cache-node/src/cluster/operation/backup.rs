@@ -9,13 +9,14 @@ use std::{
 use crate::{
     cluster::{
         controller::Outcome,
-        events::{EventKind, unix_ms},
+        events::EventKind,
         limits::{CALL_MAX, SNAPSHOT_MAX, SNAPSHOTS_KEPT},
         link::{Link, LinkError},
         operation::{Desk, Progress},
         report::field,
         view::{NodeState, NodeView},
     },
+    events::unix_ms,
     persistence::{copy, remove_temporaries},
 };
 

@@ -10,18 +10,22 @@ use rand::RngExt as _;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::watch, time::sleep};
 
-use crate::cluster::{
-    events::{Event, Follower},
-    limits::{WEBHOOK_DELAY_MAX, WEBHOOK_DELAY_MIN, WEBHOOK_TRIES_MAX},
-    webhook::{Tally, post::Post},
+use crate::{
+    events::{Event, Follower, Kind},
+    webhook::{
+        limits::{DELAY_MAX, DELAY_MIN, TRIES_MAX},
+        post::Post,
+        tally::Tally,
+    },
 };
 
 /// What tells one target.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) post: Post,
-    pub(super) cluster: String,
-    /// Names the controller's life in the ids of events.
+    /// The cluster that the events are of.
+    pub(super) cluster: Option<String>,
+    /// Names the process's life in the ids of events.
     pub(super) life: String,
     pub(super) tally: Arc<Tally>,
 }
@@ -36,7 +40,7 @@ enum End {
 
 impl Delivery {
     /// Runs until the receiver is gone, or, when `ending` says so, until nothing waits.
-    pub(super) async fn run(self, mut events: Follower, mut ending: watch::Receiver<bool>) {
+    pub(super) async fn run(self, mut events: Follower<impl Kind>, mut ending: watch::Receiver<bool>) {
         loop {
             let event = tokio::select! {
                 biased;
@@ -53,13 +57,13 @@ impl Delivery {
         }
     }
 
-    async fn deliver(&self, event: &Event, ending: &mut watch::Receiver<bool>) -> End {
+    async fn deliver(&self, event: &Event<impl Kind>, ending: &mut watch::Receiver<bool>) -> End {
         let id = format!("evt_{}_{}", self.life, event.id);
         let body = self.body(event);
-        let mut delay = WEBHOOK_DELAY_MIN;
-        for number in 1..=WEBHOOK_TRIES_MAX {
+        let mut delay = DELAY_MIN;
+        for number in 1..=TRIES_MAX {
             // Whoever ends has time for one more try.
-            let is_last = number == WEBHOOK_TRIES_MAX || *ending.borrow();
+            let is_last = number == TRIES_MAX || *ending.borrow();
             let error = match self.post.send(&id, &body).await {
                 Ok(()) => return End::Delivered,
                 Err(error) => error,
@@ -79,15 +83,18 @@ impl Delivery {
                 () = sleep(jittered(delay)) => {}
                 _ = ending.wait_for(|is_ending| *is_ending) => {}
             }
-            delay = (delay * 2).min(WEBHOOK_DELAY_MAX);
+            delay = (delay * 2).min(DELAY_MAX);
         }
         End::GivenUp
     }
 
-    fn body(&self, event: &Event) -> Bytes {
+    fn body(&self, event: &Event<impl Kind>) -> Bytes {
         let nanoseconds = i128::from(event.unix_ms) * 1_000_000;
         let at = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok().and_then(|at| at.format(&Rfc3339).ok());
-        let mut data = serde_json::json!({ "cluster": self.cluster, "id": event.id, "text": event.text });
+        let mut data = serde_json::json!({ "id": event.id, "text": event.text });
+        if let Some(cluster) = &self.cluster {
+            data["cluster"] = cluster.as_str().into();
+        }
         if let Some(node) = &event.node {
             data["node"] = node.as_str().into();
         }

@@ -20,40 +20,37 @@ const FILE_BYTES_MAX: u64 = 4096;
 
 /// The secrets of the file. They are never printed.
 #[derive(Clone)]
-pub(in crate::cluster) struct Secrets(Vec<Hmac<Sha256>>);
+pub(crate) struct Secrets(Vec<Hmac<Sha256>>);
 
 impl Secrets {
     /// Reads a file with a secret per line.
     ///
     /// # Errors
-    /// When it cannot be read or is not of that form; the text says what to do and holds nothing of the file.
-    pub(in crate::cluster) fn read(path: &Path) -> Result<Secrets, String> {
+    /// When it cannot be read or is not of that form; the text says what is expected and holds nothing of the file.
+    pub(crate) fn read(path: &Path) -> Result<Secrets, String> {
         let size = fs::metadata(path).map(|file| file.len());
         let text = match size {
-            Ok(size) if size > FILE_BYTES_MAX => Err(format!("it is larger than {FILE_BYTES_MAX} bytes")),
+            Ok(size) if size > FILE_BYTES_MAX => Err(format!("It is larger than {FILE_BYTES_MAX} bytes")),
             Ok(_) => fs::read_to_string(path).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         let secrets = text.and_then(|text| Secrets::parse(&text));
         secrets.map_err(|error| {
-            format!(
-                "--webhook-secret-file {}: {error}; make one with: (printf whsec_; head -c 32 /dev/urandom | base64) > FILE",
-                path.display()
-            )
+            format!("a file with secrets; make one with: (printf whsec_; head -c 32 /dev/urandom | base64) > FILE. {error}")
         })
     }
 
     fn parse(text: &str) -> Result<Secrets, String> {
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.is_empty() || lines.len() > SECRETS_MAX {
-            return Err(format!("expected 1 to {SECRETS_MAX} lines, each {PREFIX} and a secret in base64"));
+            return Err(format!("It has not 1 to {SECRETS_MAX} lines, each {PREFIX} and a secret in base64"));
         }
         let secrets = lines.iter().enumerate().map(|(index, line)| {
             let bytes = line.strip_prefix(PREFIX).and_then(|secret| STANDARD.decode(secret).ok());
             let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
             let bytes = bytes.ok_or_else(|| {
                 let (min, max) = (SECRET_BYTES.start(), SECRET_BYTES.end());
-                format!("line {} is not {PREFIX} and {min} to {max} bytes in base64", index + 1)
+                format!("Line {} is not {PREFIX} and {min} to {max} bytes in base64", index + 1)
             })?;
             Ok(Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length"))
         });

@@ -18,7 +18,7 @@ pub(super) struct Parts {
 
 /// The receiver of events.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::cluster) struct Target(pub(super) Parts);
+pub(crate) struct Target(pub(super) Parts);
 
 impl Target {
     /// For logs and figures: without the path.

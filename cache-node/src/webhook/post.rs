@@ -24,10 +24,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 
-use crate::cluster::{
-    limits::WEBHOOK_TRY_MAX,
-    webhook::{Secrets, Target},
-};
+use crate::webhook::{Secrets, Target, limits::TRY_MAX};
 
 /// Why a try did not succeed.
 #[derive(Debug, Error)]
@@ -38,7 +35,7 @@ pub(super) enum PostError {
     Request(#[from] hyper::http::Error),
     #[error("no answer: {0}")]
     Exchange(#[from] hyper::Error),
-    #[error("no answer within {WEBHOOK_TRY_MAX:?}")]
+    #[error("no answer within {TRY_MAX:?}")]
     Late,
     #[error("the answer was {0}")]
     Refused(StatusCode),
@@ -79,7 +76,7 @@ impl Post {
     /// Sends `body` as the message `id`, which stays the same when it is sent again. A redirection is not followed: the receiver is the one
     /// that the operator named.
     pub(super) async fn send(&self, id: &str, body: &Bytes) -> Result<(), PostError> {
-        timeout(WEBHOOK_TRY_MAX, self.exchange(id, body)).await.unwrap_or(Err(PostError::Late))
+        timeout(TRY_MAX, self.exchange(id, body)).await.unwrap_or(Err(PostError::Late))
     }
 
     async fn exchange(&self, id: &str, body: &Bytes) -> Result<(), PostError> {
