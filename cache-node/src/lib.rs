@@ -14,6 +14,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -38,9 +41,6 @@ mod webhook;
 
 pub use config::{Config, ConfigError};
 pub use server::Node;
-#[cfg(feature = "bench")]
-#[doc(hidden)]
-pub use server::bench;
 
 /// The version that INFO and HELLO tell: clients gate on it.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";

@@ -1,4 +1,5 @@
-//! A node without sockets, for benchmarks of what lies between them: bytes in, bytes out, on the caller's thread.
+//! A node without sockets, for benchmarks of what lies between them: bytes in, bytes out, on the caller's thread. And of that the first
+//! step alone.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -6,10 +7,12 @@ use std::{
 };
 
 use crate::{
+    command::REQUESTS_MAX,
     config::Config,
     node::{Client, ClientEntry, Shared},
+    protocol::{Limits, RequestParser, Requests},
     server::{
-        connection::{Stop, run_batch},
+        connection::{ARGUMENTS_MAX, Stop, gather, run_batch},
         now,
         worker::Worker,
     },
@@ -50,5 +53,27 @@ impl Engine {
             "a batch is whole, and its replies are below the bound"
         );
         look(scratch.reply.bytes())
+    }
+}
+
+/// Finds the requests of a batch as a connection does, and runs none.
+#[derive(Debug)]
+pub struct Parser {
+    parser: RequestParser,
+    requests: Requests,
+    limits: Limits,
+}
+
+impl Parser {
+    /// One with the limits of a configuration.
+    pub fn new(config: &Config) -> Parser {
+        let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
+        Parser { parser: RequestParser::default(), requests: Requests::default(), limits }
+    }
+
+    /// How many whole requests stand in `bytes`, 64 at the most.
+    pub fn count(&mut self, bytes: &[u8]) -> usize {
+        gather(&mut self.parser, &mut self.requests, bytes, self.limits, true, REQUESTS_MAX);
+        self.requests.len()
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 const REPLY_CAPACITY_KEPT: usize = 1024 * 1024;
 
 /// Arguments of one request (Redis: 1024 * 1024).
-const ARGUMENTS_MAX: usize = 1024 * 1024;
+pub(super) const ARGUMENTS_MAX: usize = 1024 * 1024;
 
 /// How long a client may take no bytes at all while replies wait for it.
 const SEND_TIME_MAX: Duration = Duration::from_secs(60);
@@ -476,7 +476,7 @@ pub(super) fn run_batch(
 }
 
 /// What stands behind the requests that were gathered.
-enum Next {
+pub(super) enum Next {
     /// Nothing, or an unfinished request.
     Nothing,
     /// An inline command of so many bytes, which the parser holds.
@@ -487,7 +487,7 @@ enum Next {
 }
 
 /// Finds up to `count_max` requests. Gives the bytes that they took, an inline command behind them included.
-fn gather(
+pub(super) fn gather(
     parser: &mut RequestParser,
     requests: &mut Requests,
     bytes: &[u8],

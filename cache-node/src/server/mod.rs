@@ -3,7 +3,7 @@
 #[cfg(feature = "metrics")]
 pub(crate) mod accept;
 #[cfg(feature = "bench")]
-pub mod bench;
+pub(crate) mod bench;
 mod connection;
 mod listener;
 mod socket;
