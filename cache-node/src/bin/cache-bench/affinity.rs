@@ -20,15 +20,26 @@ pub(crate) enum Side {
 }
 
 /// Cores that [`Side::Server`] has.
-pub(crate) fn server_cores() -> usize {
+fn server_cores() -> usize {
     *CORES - 1
+}
+
+/// Gives the load, which is the calling thread, a core of its own.
+///
+/// # Errors
+/// When servers of so many threads have not as many cores.
+pub(crate) fn pin(threads: u16) -> Result<()> {
+    let cores = server_cores();
+    // The threads of Redis and Valkey wait for each other by spinning: on one core they take it from each other.
+    ensure!(usize::from(threads) <= cores, "--pin leaves {cores} core(s) to the servers: take --threads {cores} or no --pin");
+    keep(Side::Client)
 }
 
 /// Keeps the calling thread, and what it starts from now on, on its side.
 ///
 /// # Errors
 /// When there is only one core.
-pub(crate) fn keep(side: Side) -> Result<()> {
+fn keep(side: Side) -> Result<()> {
     let cores: Vec<usize> = (0..*CORES).collect();
     let Some((last, others)) = cores.split_last() else { return Ok(()) };
     ensure!(!others.is_empty(), "--pin: this machine has only one core");

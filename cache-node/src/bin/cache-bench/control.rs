@@ -1,6 +1,7 @@
 //! One blocking connection for what surrounds a measurement: scripts, counters.
 
 use std::{
+    collections::HashMap,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::Duration,
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     peer::Server,
     reply::{Protocol, scan},
+    request::append,
 };
 
 /// A reply that takes longer has failed. A server that is busy with a million expired keys is to be waited for.
@@ -35,11 +37,9 @@ impl Control {
 
     /// Sends one command; the bytes of its reply.
     pub(crate) fn call(&mut self, arguments: &[&str]) -> Result<Vec<u8>> {
-        let mut request = format!("*{}\r\n", arguments.len());
-        for argument in arguments {
-            request.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
-        }
-        self.stream.write_all(request.as_bytes())?;
+        let mut request = Vec::new();
+        append(&mut request, &arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>());
+        self.stream.write_all(&request)?;
         loop {
             if let Some(length) = scan(Protocol::Resp, &self.input)? {
                 let reply: Vec<u8> = self.input.drain(..length).collect();
@@ -62,5 +62,13 @@ impl Control {
         digits
             .and_then(|digits| digits.parse().ok())
             .with_context(|| format!("{}: '{}' is no integer", arguments[0], reply.escape_ascii()))
+    }
+
+    /// What INFO tells in numbers, by their names.
+    pub(crate) fn info(&mut self) -> Result<HashMap<String, u64>> {
+        let reply = self.call(&["INFO"])?;
+        let text = String::from_utf8_lossy(&reply);
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 }

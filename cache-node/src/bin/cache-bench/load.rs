@@ -133,26 +133,17 @@ impl Load {
     pub(crate) fn connect(addr: SocketAddr, protocol: Protocol, connections: usize) -> Result<Load> {
         ensure!(addr.ip().is_loopback(), "{addr} is no loopback address: cache-bench loads only servers that it started itself");
         let poll = Poll::new()?;
-        let connections = (0..connections)
-            .map(|index| {
-                let stream = std::net::TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                let mut stream = TcpStream::from_std(stream);
-                poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-                Ok(Connection {
-                    stream,
-                    out: Vec::new(),
-                    written: 0,
-                    tail: Vec::new(),
-                    expected: VecDeque::new(),
-                    sent: VecDeque::new(),
-                    under_way: 0,
-                    answered: 0,
-                })
-            })
-            .collect::<Result<_>>()?;
+        let connections = (0..connections).map(|index| Connection::open(&poll, index, addr)).collect::<Result<_>>()?;
         Ok(Load { poll, events: Events::with_capacity(EVENTS_MAX), protocol, connections, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// Closes connection `index` and opens another in its place. Between two runs, when nothing is under way.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub(crate) fn replace(&mut self, index: usize, addr: SocketAddr) -> Result<()> {
+        self.connections[index] = Connection::open(&self.poll, index, addr)?;
+        Ok(())
     }
 
     /// Sends and receives until the plan's time is over or the traffic ends, and every reply is there.
@@ -242,6 +233,24 @@ impl Load {
 }
 
 impl Connection {
+    fn open(poll: &Poll, index: usize, addr: SocketAddr) -> Result<Connection> {
+        let stream = std::net::TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Connection {
+            stream,
+            out: Vec::new(),
+            written: 0,
+            tail: Vec::new(),
+            expected: VecDeque::new(),
+            sent: VecDeque::new(),
+            under_way: 0,
+            answered: 0,
+        })
+    }
+
     /// Adds operations until `depth` are under way. `false` when the traffic has no more.
     fn fill(&mut self, index: usize, traffic: &mut dyn Traffic, depth: usize, now: Instant) -> bool {
         let mut added = 0;

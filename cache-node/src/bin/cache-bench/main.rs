@@ -14,28 +14,31 @@ mod reply;
 mod report;
 mod request;
 mod rounds;
+mod soak;
 mod statistic;
 mod table;
 mod throughput;
+mod timeline;
 mod workload;
 
 use std::{
     env, fs,
+    path::Path,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::{
-    affinity::Side,
     instructions::CASE_ARGUMENT,
     options::{Cli, Command, Options},
     peer::{NODE_ARGUMENT, Peer, SERVER_ARGUMENT},
     progress::Progress,
     report::Report,
+    soak::SoakOptions,
     statistic::spread,
     throughput::OTHERS,
 };
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         let done = match command {
             None => run(options),
             Some(Command::Instructions { write }) => instructions::run(write.as_deref()),
+            Some(Command::Soak(options)) => run_soak(&options),
         };
         done.map(|()| ExitCode::SUCCESS)
     };
@@ -79,19 +83,11 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<()> {
     let peers = peers(&options)?;
     let workloads = options.workloads();
-    if cfg!(debug_assertions) {
-        eprintln!("cache-bench: built without optimization: nothing below says how fast cache-node is; use cargo run --release");
-    }
+    warn_of_debug_build();
     if options.pin {
-        let cores = affinity::server_cores();
-        // The threads of Redis and Valkey wait for each other by spinning: on one core they take it from each other.
-        ensure!(
-            usize::from(options.threads) <= cores,
-            "--pin leaves {cores} core(s) to the servers: take --threads {cores} or no --pin"
-        );
-        affinity::keep(Side::Client)?;
+        affinity::pin(options.threads)?;
     }
-    let progress = Progress::new(workloads.len() as u64);
+    let progress = Progress::new(workloads.len() as u64, "workloads");
     let bench = Bench { options, peers, progress };
     let mut reports = Vec::new();
     for workload in workloads {
@@ -102,7 +98,7 @@ fn run(options: Options) -> Result<()> {
     }
     bench.progress.finish();
     warn_of_noise(&reports);
-    write(&bench, &reports)
+    write_results(&bench, &reports)
 }
 
 /// cache-node, then what was asked for or else what is installed.
@@ -139,13 +135,27 @@ fn others((report, measure): (&Report, usize)) -> impl Iterator<Item = f64> {
     report.rows.iter().flat_map(move |row| row.values[measure].iter().copied())
 }
 
-fn write(bench: &Bench, reports: &[Report]) -> Result<()> {
-    let folder = &bench.options.output;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+fn run_soak(options: &SoakOptions) -> Result<()> {
+    warn_of_debug_build();
+    let reports = [soak::run(options)?];
     let results = json!({
-        "unix_time": seconds,
-        "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "unix_time": unix_seconds(),
+        "cores": cores(),
+        "threads": options.threads,
+        "connections": options.connections,
+        "duration_seconds": options.duration,
+        "operations_per_second": options.rate,
+        "maxmemory_mib": options.maxmemory,
+        "seed": options.seed,
+        "reports": reports.each_ref().map(Report::to_json),
+    });
+    write(&options.output, "soak", &results, &reports)
+}
+
+fn write_results(bench: &Bench, reports: &[Report]) -> Result<()> {
+    let results = json!({
+        "unix_time": unix_seconds(),
+        "cores": cores(),
         "threads": bench.options.threads,
         "connections": bench.options.connections,
         "rounds": bench.options.rounds(),
@@ -154,10 +164,30 @@ fn write(bench: &Bench, reports: &[Report]) -> Result<()> {
         "seed": bench.options.seed,
         "reports": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
     });
-    for (name, text) in [("results.json", format!("{results:#}\n")), ("results.svg", plot::render(reports))] {
-        let path = folder.join(name);
+    write(&bench.options.output, "results", &results, reports)
+}
+
+/// Writes `name.json` and `name.svg`.
+fn write(folder: &Path, name: &str, results: &Json, reports: &[Report]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for (ending, text) in [("json", format!("{results:#}\n")), ("svg", plot::render(reports))] {
+        let path = folder.join(name).with_extension(ending);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{}", path.display());
     }
     Ok(())
+}
+
+fn warn_of_debug_build() {
+    if cfg!(debug_assertions) {
+        eprintln!("cache-bench: built without optimization: nothing below says how fast cache-node is; use cargo run --release");
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

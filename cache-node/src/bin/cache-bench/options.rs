@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
-use crate::workload::Workload;
+use crate::{soak::SoakOptions, workload::Workload};
 
 const EXAMPLES: &str = "Examples:
   cargo run --release -p cache-node --bin cache-bench
@@ -12,6 +12,7 @@ const EXAMPLES: &str = "Examples:
   cargo run --release -p cache-node --bin cache-bench -- --peer ~/valkey/src/valkey-server --peer memcached
   cargo run --release -p cache-node --bin cache-bench -- --workload string --keys 100000 --keys 1000000 --threads 2
   cargo run --release -p cache-node --bin cache-bench -- instructions
+  cargo run --release -p cache-node --bin cache-bench -- soak --peer valkey-server
 
 Each server is started here, on a free loopback port, and ended afterwards. The servers take turns (A B A B ...), so that what slows the
 machine for a while slows them all. CPU per operation says more than throughput on a machine that is also busy with other things.";
@@ -35,6 +36,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
+    /// Keep a server under churn for ten minutes and tell whether its memory and its latencies grow
+    ///
+    /// Sessions of all sizes, hashes and carts begin, are overwritten, read and ended, expire and are evicted at maxmemory, over
+    /// connections that come and go. Each second RSS, used_memory, p99 and p99.9 are taken; the verdict compares the last third with the
+    /// first, soak.svg shows both over time.
+    Soak(SoakOptions),
 }
 
 /// What is compared, and how.

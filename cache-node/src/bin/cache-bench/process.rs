@@ -56,6 +56,14 @@ pub(crate) fn rss(pid: u32) -> Result<u64> {
     memory(pid, "smaps_rollup", "Rss:")
 }
 
+/// The same by the kernel's counters, which may lag behind by some pages per core: a look at them stops nobody.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn counted_rss(pid: u32) -> Result<u64> {
+    memory(pid, "status", "VmRSS:")
+}
+
 /// The most bytes that were resident in a process since [`forget_peak`], as the kernel keeps count: a look at it stops nobody, where
 /// [`rss`] walks through all mappings with their lock held.
 ///

@@ -11,12 +11,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// For so many workloads.
-    pub(crate) fn new(workloads: u64) -> Progress {
+    /// For so many of a unit.
+    pub(crate) fn new(count: u64, unit: &str) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} {bar:20} {pos}/{len} workloads, {elapsed}: {wide_msg}")
-                .expect("the template names fields that exist");
-            let bar = ProgressBar::new(workloads).with_style(style);
+            let style = ProgressStyle::with_template(&format!(
+                "{{spinner}} {{bar:20}} {{pos}}/{{len}} {unit}, {{elapsed}}: {{wide_msg}}"
+            ))
+            .expect("the template names fields that exist");
+            let bar = ProgressBar::new(count).with_style(style);
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
@@ -28,6 +30,14 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(text),
             None => eprintln!("{text}"),
+        }
+    }
+
+    /// So many units are done. Too often for a log, so `text` is only for a terminal.
+    pub(crate) fn tick(&self, units: u64, text: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.inc(units);
+            bar.set_message(text());
         }
     }
 

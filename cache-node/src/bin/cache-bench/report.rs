@@ -2,7 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::statistic::{Direction, Spread, ratio, spread};
+use crate::{
+    statistic::{Direction, Spread, ratio, spread},
+    timeline::Timeline,
+};
 
 /// What the project wants of a measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +55,8 @@ pub(crate) struct Report {
     pub(crate) about: String,
     pub(crate) measures: Vec<Measure>,
     pub(crate) rows: Vec<Row>,
+    /// What the plot shows over time.
+    pub(crate) timelines: Vec<Timeline>,
 }
 
 /// Whether a goal was reached.
@@ -93,7 +98,7 @@ impl Report {
     pub(crate) fn new(name: String, about: String, measures: Vec<Measure>, servers: &[String]) -> Report {
         let rows =
             servers.iter().map(|server| Row { server: server.clone(), values: vec![Vec::new(); measures.len()] }).collect();
-        Report { name, about, measures, rows }
+        Report { name, about, measures, rows, timelines: Vec::new() }
     }
 
     /// Adds what one round of one server gave: a value for each measure.
@@ -160,7 +165,11 @@ impl Report {
         let rows: Vec<Json> = (0..self.rows.len()).map(|row| self.row_to_json(row)).collect();
         let goals: Vec<Json> =
             self.verdicts().into_iter().map(|verdict| json!({"text": verdict.text, "met": verdict.is_met})).collect();
-        json!({"workload": self.name, "about": self.about, "servers": rows, "goals": goals})
+        let mut json = json!({"workload": self.name, "about": self.about, "servers": rows, "goals": goals});
+        if !self.timelines.is_empty() {
+            json["timelines"] = self.timelines.iter().map(Timeline::to_json).collect();
+        }
+        json
     }
 
     fn row_to_json(&self, row: usize) -> Json {

@@ -77,6 +77,16 @@ impl Template {
     }
 }
 
+/// Appends a command in RESP, where no two requests are alike.
+pub(crate) fn append(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+    for argument in arguments {
+        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        out.extend_from_slice(argument);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 impl Filling<'_> {
     /// The bytes of slot `index`, counted from 0 in the order in which the parts were given.
     pub(crate) fn slot(&mut self, index: usize) -> &mut [u8] {
@@ -93,7 +103,7 @@ impl Filling<'_> {
 mod tests {
     use super::{
         Part::{Slot, Text},
-        Template,
+        Template, append,
     };
 
     #[test]
@@ -106,6 +116,10 @@ mod tests {
         request.put(1, b"abc");
         request.put(2, b"x");
         let expected = "before*4\r\n$4\r\nHSET\r\n$2\r\nk1\r\n$1\r\nf\r\n$3\r\nabc\r\n*2\r\n$3\r\nDEL\r\n$1\r\nx\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+        let mut out = b"before".to_vec();
+        append(&mut out, &[b"HSET", b"k1", b"f", b"abc"]);
+        append(&mut out, &[b"DEL", b"x"]);
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
 

@@ -1,0 +1,85 @@
+//! The reports as one SVG file that needs nothing else.
+
+mod bars;
+mod svg;
+mod timeline;
+
+use self::svg::text;
+use crate::report::Report;
+
+const WIDTH: usize = 1120;
+const MARGIN: usize = 24;
+const GAP: usize = 28;
+const TITLE_HEIGHT: usize = 46;
+/// Charts side by side.
+const COLUMNS_MAX: usize = 3;
+/// The node under test, the first peer, the others.
+const COLORS: [&str; 4] = ["#0b7a75", "#9aa5b1", "#c3cad2", "#dfe3e8"];
+
+/// A chart for each measure that is compared or has a goal, bars with the spread of the rounds.
+pub(crate) fn render(reports: &[Report]) -> String {
+    let mut body = String::new();
+    let legend = match reports.first().and_then(|report| report.rows.get(1)) {
+        Some(peer) => format!("Bars: median of the rounds. Lines: lowest to highest. Ratios (×) are to {}.", peer.server),
+        None => "Bars: median of the rounds. Lines: lowest to highest.".to_owned(),
+    };
+    text(&mut body, MARGIN, MARGIN, "fill=\"#52606d\"", &legend);
+    let mut y = MARGIN + GAP;
+    for report in reports {
+        y = panel(&mut body, report, y) + GAP;
+    }
+    let height = y + MARGIN;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#1f2933\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
+    )
+}
+
+/// Draws a report from `y` on; where it ends.
+fn panel(out: &mut String, report: &Report, y: usize) -> usize {
+    text(out, MARGIN, y + 14, "font-size=\"16\" font-weight=\"600\"", &report.name);
+    text(out, MARGIN, y + 32, "fill=\"#52606d\"", &report.about);
+    let charts: Vec<usize> = (0..report.measures.len())
+        .filter(|&index| report.measures[index].is_shown)
+        .filter(|&index| report.measures[index].comparison.is_some() || report.measures[index].goal.is_some())
+        .collect();
+    let columns = charts.len().clamp(1, COLUMNS_MAX);
+    let width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns;
+    let height = bars::height(report);
+    for (place, &measure) in charts.iter().enumerate() {
+        let x = MARGIN + (place % columns) * (width + GAP);
+        let y = y + TITLE_HEIGHT + (place / columns) * (height + GAP / 2);
+        bars::chart(out, report, measure, [x, y], width);
+    }
+    let lines = charts.len().div_ceil(columns);
+    let mut end = y + TITLE_HEIGHT + lines * (height + GAP / 2);
+    for timeline in &report.timelines {
+        end = timeline::chart(out, timeline, [MARGIN, end + GAP / 2], WIDTH - 2 * MARGIN);
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::render;
+    use crate::{
+        report::{Goal, Measure, Report},
+        statistic::Direction,
+    };
+
+    #[test]
+    fn a_file_has_a_bar_for_each_server_that_was_measured() {
+        let cpu = Measure::new("CPU µs/op", 1).compared("ops", Direction::PeersOverOurs).goal(Some(Goal::RatioAtLeast(2.0)));
+        let servers = ["cache-node", "redis <7>", "memcached"].map(str::to_owned);
+        let mut report = Report::new("hash".to_owned(), "a & b".to_owned(), vec![cpu, Measure::new("RSS", 0)], &servers);
+        report.push(0, &[1.0, 1.0]);
+        report.push(1, &[2.0, 1.0]);
+        report.push(2, &[f64::NAN, f64::NAN]);
+        let svg = render(&[report]);
+        assert_eq!(svg.matches("rx=\"2\"").count(), 2);
+        assert!(svg.contains("redis &lt;7&gt;") && svg.contains("a &amp; b") && svg.contains("does not apply"));
+        assert!(svg.contains("(ops 2.00×)") && !svg.contains("NaN") && !svg.contains("RSS"));
+        assert_eq!(svg.matches('<').count(), svg.matches('>').count());
+    }
+}
