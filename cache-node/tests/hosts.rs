@@ -49,7 +49,7 @@ fn recipe(file: &str, number: usize, folder: &Path) -> String {
     let own = address(number).to_string();
     let text = fs::read_to_string(path).unwrap().replace("CHANGE-ME", PASSWORD);
     let lines = text.lines().map(|line| {
-        let line = line.replace("/var/lib/cache-node", folder.to_str().unwrap());
+        let line = line.replace("/var/lib/cache-node-under-sentinel", folder.to_str().unwrap());
         if line.starts_with("bind ") || line.contains("announce-ip ") { line.replace("192.0.2.11", &own) } else { line }
     });
     let text: String = lines.map(|line| line + "\n").collect();

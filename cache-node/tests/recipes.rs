@@ -146,7 +146,7 @@ fn a_node_and_its_replica_run_by_their_unit_and_keep_their_data() {
 fn under_sentinels_the_unit_keeps_the_file_that_they_change() {
     let folder = TempDir::new().unwrap();
     let state = folder.path().join("state");
-    let text = config("three-hosts/node.conf").replace("/var/lib/cache-node", state.to_str().unwrap());
+    let text = config("three-hosts/node.conf").replace("/var/lib/cache-node-under-sentinel", state.to_str().unwrap());
     let node = Service::start(UNITS[1], folder.path(), &text, "");
     let mut wire = node.wire();
     assert_eq!(wire.run("REPLICAOF 192.0.2.12 6379"), Value::ok());

@@ -12,6 +12,7 @@ pub mod receiver;
 pub mod redis_server;
 pub mod sentinel;
 pub mod server;
+pub mod systemd;
 pub mod value;
 pub mod wire;
 pub mod writers;

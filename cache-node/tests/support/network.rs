@@ -22,13 +22,24 @@ const TEST_FAILED: i32 = 101;
 
 /// Runs `body` as the only test of a process of its own, whose networks and mounts end with it, however it ends.
 pub fn in_own_network(test: &str, body: fn()) {
+    run_inside(test, body, &["unshare", "--user", "--map-root-user"]);
+}
+
+/// The same with root's rights outside of it as well, for whoever has sudo without a password.
+pub fn in_own_network_as_root(test: &str, body: fn()) {
+    run_inside(test, body, &["sudo", "-n", "env", &format!("{INSIDE}=1"), "unshare"]);
+}
+
+/// `others` is how who is not root runs unshare.
+fn run_inside(test: &str, body: fn(), others: &[&str]) {
     if env::var_os(INSIDE).is_some() {
         return body();
     }
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
+    let [program, arguments @ ..] = (if rustix::process::geteuid().is_root() { &["unshare"] } else { others }) else {
+        unreachable!("a program is named");
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
     // `ip` keeps the names of namespaces under /run.
     command.args(["--mount", "--net", "sh", "-ec", "mount -t tmpfs tmpfs /run; exec \"$@\"", "sh"]);
     let output = command
@@ -37,7 +48,7 @@ pub fn in_own_network(test: &str, body: fn()) {
         .env(INSIDE, "1")
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|error| panic!("cannot run unshare: {error}; {NEEDED}"));
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}; {NEEDED}"));
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     print!("{out}{errors}");
     match output.status.code() {
