@@ -3,6 +3,7 @@
 mod affinity;
 mod content;
 mod control;
+mod floor;
 mod instructions;
 mod load;
 mod options;
@@ -28,11 +29,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use serde_json::{Value as Json, json};
 
 use crate::{
+    floor::FLOOR_ARGUMENT,
     instructions::CASE_ARGUMENT,
     options::{Cli, Command, Options},
     peer::{NODE_ARGUMENT, Peer, SERVER_ARGUMENT},
@@ -41,6 +43,7 @@ use crate::{
     soak::SoakOptions,
     statistic::spread,
     throughput::OTHERS,
+    workload::Workload,
 };
 
 /// What every workload is given.
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
         peer::end_with_parent().map(|()| cache_node::cli::run([program].into_iter().chain(arguments.skip(1))))
     } else if first == SERVER_ARGUMENT {
         peer::become_server(arguments.skip(1))
+    } else if first == FLOOR_ARGUMENT {
+        peer::end_with_parent().and_then(|()| floor::run(&env::args().nth(2).unwrap_or_default()))
     } else if first == CASE_ARGUMENT {
         let [name, operations] = [2, 3].map(|place| env::args().nth(place).unwrap_or_default());
         instructions::run_case(&name, &operations).map(|()| ExitCode::SUCCESS)
@@ -82,9 +87,15 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<()> {
     let peers = peers(&options)?;
-    let workloads = options.workloads();
+    let mut workloads = options.workloads();
     warn_of_debug_build();
     if options.pin {
+        ensure!(
+            !options.asks_for(Workload::Threads),
+            "--workload threads tells what happens when the load shares its cores: leave --pin out"
+        );
+        eprintln!("cache-bench: --pin leaves out the workload threads");
+        workloads.retain(|&workload| workload != Workload::Threads);
         affinity::pin(options.threads)?;
     }
     let progress = Progress::new(workloads.len() as u64, "workloads");

@@ -93,6 +93,11 @@ impl Options {
         all.filter(|workload| self.workloads.is_empty() || self.workloads.contains(workload)).collect()
     }
 
+    /// Whether a workload was asked for by its name.
+    pub(crate) fn asks_for(&self, workload: Workload) -> bool {
+        self.workloads.contains(&workload)
+    }
+
     /// The numbers of keys to run with.
     pub(crate) fn keys(&self) -> Vec<u32> {
         if self.keys.is_empty() { vec![100_000] } else { self.keys.clone() }

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     affinity::{self, Side},
+    floor::FLOOR_ARGUMENT,
     reply::Protocol,
 };
 
@@ -27,6 +28,8 @@ pub(crate) const NODE_ARGUMENT: &str = "node";
 pub(crate) const SERVER_ARGUMENT: &str = "server";
 /// The name of the node with `io-uring yes`.
 pub(crate) const IO_URING: &str = "cache-node io_uring";
+/// The name of the server that stores nothing.
+pub(crate) const FLOOR: &str = "floor";
 /// A server that does not answer within this time after its start has failed.
 const START_MAX: Duration = Duration::from_secs(10);
 /// A server that has not ended within this time after it was asked to is killed.
@@ -41,6 +44,8 @@ enum Kind {
     /// redis-server, valkey-server and what takes the same options.
     Redis,
     Memcached,
+    /// This program's own that stores nothing.
+    Floor,
 }
 
 /// A server that can be started.
@@ -72,6 +77,16 @@ impl Peer {
     /// The same with `io-uring yes`. Where the machine refuses that, it warns and is the same.
     pub(crate) fn cache_node_by_io_uring() -> Peer {
         Peer { name: IO_URING.to_owned(), directives: &["--io-uring", "yes"], ..Peer::cache_node() }
+    }
+
+    /// A server that answers the string workload and stores nothing, with one thread.
+    pub(crate) fn floor() -> Peer {
+        Peer { name: FLOOR.to_owned(), kind: Kind::Floor, program: PathBuf::new(), directives: &[] }
+    }
+
+    /// Whether what has this name is of this program, and nothing to compare with.
+    pub(crate) fn is_own(name: &str) -> bool {
+        [Peer::cache_node(), Peer::cache_node_by_io_uring(), Peer::floor()].iter().any(|own| own.name == name)
     }
 
     /// The server at `path`; its file's name tells how it is started.
@@ -128,6 +143,7 @@ impl Peer {
                 command.args(["--io-threads", &threads.to_string(), "--maxclients", &CLIENTS_MAX.to_string()]);
                 command.args(["--loglevel", "warning"]);
             }
+            Kind::Floor => drop(command.args([FLOOR_ARGUMENT, &port.to_string()])),
             Kind::Memcached => {
                 command.arg(SERVER_ARGUMENT).arg(&self.program);
                 // Enough memory that it never evicts in these workloads. It refuses to run as root without being told so.

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::{
+    peer::{FLOOR, Peer},
     statistic::{Direction, Spread, ratio, spread},
     timeline::Timeline,
 };
@@ -14,6 +15,8 @@ pub(crate) enum Goal {
     RatioAtLeast(f64),
     /// Of the ratio to the first peer.
     RatioAtMost(f64),
+    /// Of the value itself.
+    AtLeast(f64),
     /// Of the value itself.
     AtMost(f64),
 }
@@ -121,12 +124,14 @@ impl Report {
 
     /// The ratio of a row to the first peer's row; `None` for the first peer itself and for measures that are not compared.
     pub(crate) fn ratio(&self, row: usize, measure: usize) -> Option<Spread> {
-        const FIRST_PEER: usize = 1;
         let comparison = self.measures[measure].comparison?;
-        if row == FIRST_PEER {
-            return None;
-        }
-        ratio(&self.rows.get(row)?.values[measure], &self.rows.get(FIRST_PEER)?.values[measure], comparison.direction)
+        let peer = self.first_peer().filter(|&peer| peer != row)?;
+        ratio(&self.rows.get(row)?.values[measure], &self.rows[peer].values[measure], comparison.direction)
+    }
+
+    /// The row that ratios refer to; `None` when there is nothing but this program's own servers.
+    pub(crate) fn first_peer(&self) -> Option<usize> {
+        (1..self.rows.len()).find(|&row| !Peer::is_own(&self.rows[row].server))
     }
 
     /// What became of the goals that could be judged.
@@ -150,14 +155,20 @@ impl Report {
         let (found, wanted, is_met) = match goal {
             Goal::RatioAtLeast(goal) => (self.ratio(row, index)?, format!("≥ {goal}×"), self.ratio(row, index)?.median >= goal),
             Goal::RatioAtMost(goal) => (self.ratio(row, index)?, format!("≤ {goal}×"), self.ratio(row, index)?.median <= goal),
+            Goal::AtLeast(goal) => (self.value(row, index)?, format!("≥ {goal}"), self.value(row, index)?.median >= goal),
             Goal::AtMost(goal) => (self.value(row, index)?, format!("≤ {goal}"), self.value(row, index)?.median <= goal),
         };
-        let name = match (goal, measure.comparison) {
-            (Goal::RatioAtLeast(_) | Goal::RatioAtMost(_), Some(comparison)) => comparison.name,
-            _ => measure.name,
+        let (name, floor) = match (goal, measure.comparison) {
+            (Goal::RatioAtLeast(_) | Goal::RatioAtMost(_), Some(comparison)) => (comparison.name, self.floor(index)),
+            _ => (measure.name, None),
         };
-        let Spread { median, min, max } = found;
-        Some(Verdict { text: format!("{name}: {median:.2} ({min:.2}-{max:.2}), goal {wanted}"), is_met })
+        let floor = floor.map_or_else(String::new, |floor| format!("; {FLOOR} {}", spread_text(floor)));
+        Some(Verdict { text: format!("{name}: {}, goal {wanted}{floor}", spread_text(found)), is_met })
+    }
+
+    /// The ratio of the server that stores nothing: no store could reach a better one.
+    fn floor(&self, measure: usize) -> Option<Spread> {
+        self.ratio(self.rows.iter().position(|row| row.server == FLOOR)?, measure)
     }
 
     /// All of it, for machines.
@@ -190,6 +201,10 @@ impl Report {
     }
 }
 
+fn spread_text(Spread { median, min, max }: Spread) -> String {
+    format!("{median:.2} ({min:.2}-{max:.2})")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Direction, Goal, Measure, Report};
@@ -209,6 +224,20 @@ mod tests {
         assert!(verdicts[0].is_met && !verdicts[1].is_met);
         assert_eq!(report.ratio(1, 0), None, "the first peer is what the others are compared with");
         assert_eq!(report.ratio(2, 0).map(|ratio| ratio.median), Some(4.0));
+    }
+
+    #[test]
+    fn the_floor_stands_beside_the_goal_and_is_no_peer() {
+        let cpu = Measure::new("CPU", 2).compared("ops", Direction::PeersOverOurs).goal(Some(Goal::RatioAtLeast(1.5)));
+        let report = |servers: &[&str]| {
+            let servers: Vec<String> = servers.iter().map(|&server| server.to_owned()).collect();
+            let mut report = Report::new("w".to_owned(), String::new(), vec![cpu], &servers);
+            (0..servers.len()).for_each(|row| report.push(row, &[8.0 - row as f64]));
+            report
+        };
+        let verdicts = report(&["cache-node", "redis", "floor"]).verdicts();
+        assert_eq!(verdicts[0].text, "ops: 0.88 (0.88-0.88), goal ≥ 1.5×; floor 1.17 (1.17-1.17)");
+        assert!(report(&["cache-node", "cache-node io_uring", "floor"]).verdicts().is_empty());
     }
 
     #[test]

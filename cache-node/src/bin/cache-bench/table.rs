@@ -8,8 +8,11 @@ use crate::{
 /// The report as a table, with what became of its goals below.
 pub(crate) fn render(report: &Report) -> String {
     let shown: Vec<usize> = (0..report.measures.len()).filter(|&index| report.measures[index].is_shown).collect();
-    let compared: Vec<usize> =
-        shown.iter().copied().filter(|&index| report.measures[index].comparison.is_some() && report.rows.len() > 1).collect();
+    let compared: Vec<usize> = shown
+        .iter()
+        .copied()
+        .filter(|&index| report.measures[index].comparison.is_some() && report.first_peer().is_some())
+        .collect();
     let mut header = vec![String::new()];
     header.extend(shown.iter().map(|&index| report.measures[index].name.to_owned()));
     header.extend(
@@ -19,7 +22,11 @@ pub(crate) fn render(report: &Report) -> String {
     for row in 0..report.rows.len() {
         let mut line = vec![report.rows[row].server.clone()];
         line.extend(shown.iter().map(|&index| value(&report.measures[index], report.value(row, index))));
-        line.extend(compared.iter().map(|&index| if row == 1 { "1".to_owned() } else { ratio(report.ratio(row, index)) }));
+        line.extend(
+            compared
+                .iter()
+                .map(|&index| if report.first_peer() == Some(row) { "1".to_owned() } else { ratio(report.ratio(row, index)) }),
+        );
         lines.push(line);
     }
     let mut text = format!("{}: {}\n", report.name, report.about);

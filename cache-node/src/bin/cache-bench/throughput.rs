@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     Bench,
     load::{Load, Outcome, Pace, Plan, Traffic},
+    options::Options,
     peer::{IO_URING, Peer, Server},
     process,
     report::{Goal, Measure, Report},
@@ -86,11 +87,10 @@ pub(crate) fn compare<'a>(
         for round in 1..=bench.options.rounds() {
             for (index, (peer, server, connections, traffic)) in runs.iter_mut().enumerate() {
                 bench.progress.step(format!("{name} {}: round {round} of {}, {peer}", variant.name, bench.options.rounds()));
-                let turn = Turn { warm_up: bench.options.warm_up(), duration: bench.options.turn() };
-                let values = turn
+                let figures = Turn::new(&bench.options)
                     .take(server, connections, &mut **traffic, variant)
                     .with_context(|| format!("{peer}, {}", variant.name))?;
-                report.push(index, &values);
+                report.push(index, &figures.values());
             }
         }
         reports.push(report);
@@ -130,33 +130,76 @@ pub(crate) fn run_while<T: Send>(
     Ok((watched?, outcome?))
 }
 
-struct Turn {
+/// One server's turn.
+pub(crate) struct Turn {
     warm_up: Duration,
     duration: Duration,
 }
 
+/// What was seen in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    pub(crate) operations_per_second: f64,
+    /// CPU of the server for each operation, in µs.
+    pub(crate) server_us: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
+    pub(crate) rss_mib: f64,
+    /// CPU of the load for each operation, in µs.
+    pub(crate) client_us: f64,
+    pub(crate) evenness: f64,
+    /// Cores that others kept busy.
+    pub(crate) others: f64,
+}
+
 impl Turn {
-    fn take(&self, server: &Server, connections: &mut Load, traffic: &mut dyn Traffic, variant: &Variant) -> Result<Vec<f64>> {
+    /// As long as the options say.
+    pub(crate) fn new(options: &Options) -> Turn {
+        Turn { warm_up: options.warm_up(), duration: options.turn() }
+    }
+
+    /// Runs a load over a server and looks at both.
+    ///
+    /// # Errors
+    /// When the server fails or a reply is wrong.
+    pub(crate) fn take(
+        &self,
+        server: &Server,
+        connections: &mut Load,
+        traffic: &mut dyn Traffic,
+        variant: &Variant,
+    ) -> Result<Figures> {
         let plan = |duration| Plan { depth: variant.depth, pace: variant.pace, duration: Some(duration) };
         connections.run(traffic, plan(self.warm_up))?;
         let (machine_before, server_before, client_before) =
             (process::machine_cpu()?, process::cpu(server.pid())?, process::own_cpu()?);
         let outcome = connections.run(traffic, plan(self.duration))?;
-        let (server_cpu, client_cpu) = (process::cpu(server.pid())? - server_before, process::own_cpu()? - client_before);
+        let server_cpu = process::cpu(server.pid())?.checked_sub(server_before);
+        let server_cpu = server_cpu.context("a thread of the server has ended, and its CPU time is lost")?;
+        let client_cpu = process::own_cpu()? - client_before;
         let others = (process::machine_cpu()? - machine_before).saturating_sub(server_cpu + client_cpu);
         let operations = outcome.operations as f64;
         let quantile = |quantile| milliseconds(outcome.latency.value_at_quantile(quantile));
-        Ok(vec![
-            operations / outcome.elapsed.as_secs_f64(),
-            server_cpu.as_secs_f64() * 1e6 / operations,
-            quantile(0.5),
-            quantile(0.99),
-            quantile(0.999),
-            mebibytes(process::rss(server.pid())?),
-            client_cpu.as_secs_f64() * 1e6 / operations,
-            outcome.evenness,
-            others.as_secs_f64() / outcome.elapsed.as_secs_f64(),
-        ])
+        Ok(Figures {
+            operations_per_second: operations / outcome.elapsed.as_secs_f64(),
+            server_us: server_cpu.as_secs_f64() * 1e6 / operations,
+            p50_ms: quantile(0.5),
+            p99_ms: quantile(0.99),
+            p999_ms: quantile(0.999),
+            rss_mib: mebibytes(process::rss(server.pid())?),
+            client_us: client_cpu.as_secs_f64() * 1e6 / operations,
+            evenness: outcome.evenness,
+            others: others.as_secs_f64() / outcome.elapsed.as_secs_f64(),
+        })
+    }
+}
+
+impl Figures {
+    /// In the order of [`measures`].
+    fn values(self) -> [f64; 9] {
+        let Figures { operations_per_second, server_us, p50_ms, p99_ms, p999_ms, rss_mib, client_us, evenness, others } = self;
+        [operations_per_second, server_us, p50_ms, p99_ms, p999_ms, rss_mib, client_us, evenness, others]
     }
 }
 

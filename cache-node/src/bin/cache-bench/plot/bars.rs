@@ -14,7 +14,7 @@ const CAPTION_HEIGHT: usize = 20;
 const BAR_HEIGHT: usize = 16;
 const ROW_HEIGHT: usize = 22;
 /// For the servers' names, left of the bars.
-const NAME_WIDTH: usize = 104;
+const NAME_WIDTH: usize = 130;
 /// For a value and its ratio, right of the longest bar.
 const LABEL_WIDTH: usize = 200;
 

@@ -19,7 +19,7 @@ const COLORS: [&str; 4] = ["#0b7a75", "#9aa5b1", "#c3cad2", "#dfe3e8"];
 /// A chart for each measure that is compared or has a goal, bars with the spread of the rounds.
 pub(crate) fn render(reports: &[Report]) -> String {
     let mut body = String::new();
-    let legend = match reports.first().and_then(|report| report.rows.get(1)) {
+    let legend = match reports.first().and_then(|report| report.rows.get(report.first_peer()?)) {
         Some(peer) => format!("Bars: median of the rounds. Lines: lowest to highest. Ratios (×) are to {}.", peer.server),
         None => "Bars: median of the rounds. Lines: lowest to highest.".to_owned(),
     };

@@ -11,6 +11,7 @@ mod pauses;
 pub(crate) mod script;
 mod snapshot;
 pub(crate) mod string;
+mod threads;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -20,8 +21,10 @@ use crate::{Bench, report::Report};
 /// A workload by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
-    /// A session as one string of 600 bytes: 90 % GET, 10 % SET with EX 1800
+    /// A session as one string of 600 bytes: 90 % GET, 10 % SET with EX 1800; beside a server that stores nothing (floor)
     String,
+    /// Throughput of string sessions with two server threads against one, when the load shares their cores
+    Threads,
     /// A session as one hash of 10 fields: 90 % HGETALL, 10 % HSET of one field with EXPIRE
     Hash,
     /// HINCRBY of a cart's line
@@ -56,6 +59,7 @@ impl Workload {
     pub(crate) fn run(self, bench: &Bench) -> Result<Vec<Report>> {
         match self {
             Workload::String => string::run(bench),
+            Workload::Threads => threads::run(bench),
             Workload::Hash => hash::run(bench),
             Workload::Cart => cart::run(bench),
             Workload::Script => script::run(bench),

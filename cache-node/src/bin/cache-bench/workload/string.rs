@@ -6,8 +6,9 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use crate::{
     Bench,
     content::{Content, KEY_BYTES},
+    floor::Unstored,
     load::{Expected, Pace, Traffic},
-    peer::Peer,
+    peer::{FLOOR, Peer, Server},
     reply::Protocol,
     report::Report,
     request::{
@@ -32,7 +33,7 @@ const VARIANTS: [Variant; 3] = [
 ];
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
-    let peers = [&*bench.peers, &[Peer::cache_node_by_io_uring()]].concat();
+    let peers = [&*bench.peers, &[Peer::cache_node_by_io_uring(), Peer::floor()]].concat();
     let mut reports = Vec::new();
     for keys in bench.options.keys() {
         let content = Content::new("session", keys as usize, bench.options.seed);
@@ -42,14 +43,35 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
         }
         let about = format!("{READS_PERCENT} % GET, {} % SET EX 1800, {VALUE_BYTES} bytes, {keys} keys", 100 - READS_PERCENT);
         let name = if keys == 100_000 { "string".to_owned() } else { format!("string {}k", keys / 1_000) };
-        reports.extend(compare(bench, &name, &about, &variants, &peers, &|_, server| {
-            Ok(Some(Prepared {
-                fill: Box::new(Strings::fill(&content, server.protocol)),
-                load: Box::new(Strings::load(&content, server.protocol, bench.options.seed)),
+        let prepare = |peer: &Peer, server: &Server| {
+            let fill = Strings::fill(&content, server.protocol);
+            let load = Strings::load(&content, server.protocol, bench.options.seed);
+            Ok(Some(if peer.name == FLOOR {
+                Prepared { fill: Box::new(Unstored(fill)), load: Box::new(Unstored(load)) }
+            } else {
+                Prepared { fill: Box::new(fill), load: Box::new(load) }
             }))
-        })?);
+        };
+        reports.extend(compare(bench, &name, &about, &variants, &peers, &prepare)?);
     }
     Ok(reports)
+}
+
+/// Bytes of a GET and of a SET in RESP: each is as long as any other.
+pub(crate) fn request_bytes() -> [usize; 2] {
+    [get_template(), set_template()].map(|template| {
+        let mut request = Vec::new();
+        template.append(&mut request);
+        request.len()
+    })
+}
+
+fn get_template() -> Template {
+    Template::command(&[Text("GET"), Slot(KEY_BYTES)])
+}
+
+fn set_template() -> Template {
+    Template::command(&[Text("SET"), Slot(KEY_BYTES), Slot(VALUE_BYTES), Text("EX"), Text("1800")])
 }
 
 /// GET and SET over all keys, or SET of each key once.
@@ -70,14 +92,15 @@ impl<'a> Strings<'a> {
         Strings { next: Some(0), ..Strings::load(content, protocol, 0) }
     }
 
+    /// Whether it is the reply to GET that is expected.
+    pub(crate) fn is_read(expected: Expected) -> bool {
+        expected.kind == GET
+    }
+
     pub(crate) fn load(content: &'a Content, protocol: Protocol, seed: u64) -> Strings<'a> {
         let bytes = VALUE_BYTES.to_string();
         let (get, set, frame) = match protocol {
-            Protocol::Resp => (
-                Template::command(&[Text("GET"), Slot(KEY_BYTES)]),
-                Template::command(&[Text("SET"), Slot(KEY_BYTES), Slot(VALUE_BYTES), Text("EX"), Text("1800")]),
-                [format!("${bytes}\r\n"), "\r\n".to_owned()],
-            ),
+            Protocol::Resp => (get_template(), set_template(), [format!("${bytes}\r\n"), "\r\n".to_owned()]),
             Protocol::Memcached => (
                 Template::raw(&[Text("get "), Slot(KEY_BYTES), Text("\r\n")]),
                 Template::raw(&[
