@@ -14,7 +14,6 @@
 //! # }
 //! ```
 
-mod announce;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use crate::{
     config::Config,
     keyspace::{Keys, Now},
-    node::{EventKind, Hindrance, Shared},
+    node::{Hindrance, Shared},
     protocol::{Args, encode_request},
 };
 
@@ -244,13 +244,13 @@ impl Replication {
         shared.keyspace.follow(primary.is_some());
         match &primary {
             Some(address) => {
-                shared.tell(EventKind::BecameReplica, format!("following a primary: {}:{}", address.host, address.port));
+                tracing::info!(host = %address.host, port = address.port, "following a primary");
                 self.change_link(|link| {
                     *link = Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() };
                 });
             }
             None if was_replica => {
-                shared.tell(EventKind::BecamePrimary, "following nobody: this node is a primary now");
+                tracing::info!("following nobody: this node is a primary now");
                 // What replicas have up to here holds under both names.
                 let mut ids = self.ids.lock();
                 let former = std::mem::replace(&mut ids.id, new_id());

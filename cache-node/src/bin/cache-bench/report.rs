@@ -58,8 +58,19 @@ pub(crate) struct Report {
     pub(crate) about: String,
     pub(crate) measures: Vec<Measure>,
     pub(crate) rows: Vec<Row>,
+    /// Reports that the plot shows together, when they follow each other.
+    pub(crate) group: Option<Group>,
     /// What the plot shows over time.
     pub(crate) timelines: Vec<Timeline>,
+}
+
+/// What several reports have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) about: String,
+    /// What tells this report from the others.
+    pub(crate) label: String,
 }
 
 /// Whether a goal was reached.
@@ -101,7 +112,7 @@ impl Report {
     pub(crate) fn new(name: String, about: String, measures: Vec<Measure>, servers: &[String]) -> Report {
         let rows =
             servers.iter().map(|server| Row { server: server.clone(), values: vec![Vec::new(); measures.len()] }).collect();
-        Report { name, about, measures, rows, timelines: Vec::new() }
+        Report { name, about, measures, rows, group: None, timelines: Vec::new() }
     }
 
     /// Adds what one round of one server gave: a value for each measure.
@@ -110,6 +121,11 @@ impl Report {
         for (all, &value) in self.rows[server].values.iter_mut().zip(values) {
             all.push(value);
         }
+    }
+
+    /// What it is shown with.
+    pub(crate) fn group_name(&self) -> Option<&str> {
+        self.group.as_ref().map(|group| &*group.name)
     }
 
     /// The place of a measure.

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     command::apply::{Applied, Applier, ApplyError},
     keyspace::Now,
-    node::{EventKind, Shared, position_in},
+    node::{Shared, position_in},
     persistence::{
         Expired,
         aof::{
@@ -228,12 +228,11 @@ impl Loader<'_> {
             file.sync_all()
         };
         cut_off().map_err(|error| told(&error, "cut the end off", self.path))?;
-        let text = format!(
+        tracing::warn!(
             "{path} ended within a request, as after a crash: its last {} bytes were taken away, and it now ends at byte {}",
             end - whole,
             whole
         );
-        self.shared.tell(EventKind::LogRepaired, text);
         Ok(())
     }
 }

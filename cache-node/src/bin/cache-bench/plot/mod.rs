@@ -1,6 +1,7 @@
 //! The reports as one SVG file that needs nothing else.
 
 mod bars;
+mod groups;
 mod svg;
 mod timeline;
 
@@ -25,8 +26,11 @@ pub(crate) fn render(reports: &[Report]) -> String {
     };
     text(&mut body, MARGIN, MARGIN, "fill=\"#52606d\"", &legend);
     let mut y = MARGIN + GAP;
-    for report in reports {
-        y = panel(&mut body, report, y) + GAP;
+    for reports in reports.chunk_by(|one, next| one.group.is_some() && one.group_name() == next.group_name()) {
+        y = match &reports[0].group {
+            Some(group) => groups::panel(&mut body, group, reports, y),
+            None => panel(&mut body, &reports[0], y),
+        } + GAP;
     }
     let height = y + MARGIN;
     format!(
@@ -64,7 +68,7 @@ fn panel(out: &mut String, report: &Report, y: usize) -> usize {
 mod tests {
     use super::render;
     use crate::{
-        report::{Goal, Measure, Report},
+        report::{Goal, Group, Measure, Report},
         statistic::Direction,
     };
 
@@ -81,5 +85,25 @@ mod tests {
         assert!(svg.contains("redis &lt;7&gt;") && svg.contains("a &amp; b") && svg.contains("does not apply"));
         assert!(svg.contains("(ops 2.00×)") && !svg.contains("NaN") && !svg.contains("RSS"));
         assert_eq!(svg.matches('<').count(), svg.matches('>').count());
+    }
+
+    #[test]
+    fn reports_of_a_group_share_a_chart_of_each_measure() {
+        let hits = |name| Measure::new(name, 1).compared("hits", Direction::OursOverPeers);
+        let servers = ["cache-node", "valkey-server"].map(str::to_owned);
+        let report = |label: &str, ours: f64| {
+            let mut report =
+                Report::new(format!("eviction {label}"), String::new(), vec![hits("8 MiB"), hits("16 MiB")], &servers);
+            report.group = Some(Group { name: "eviction".to_owned(), about: "hits".to_owned(), label: label.to_owned() });
+            report.push(0, &[ours, 2.0 * ours]);
+            report.push(1, &[20.0, 40.0]);
+            report
+        };
+        let alone = Report::new("string".to_owned(), String::new(), vec![hits("8 MiB")], &servers);
+        let svg = render(&[report("lru", 25.0), report("lfu", 30.0), alone]);
+        assert_eq!(svg.matches("rx=\"2\"").count(), 8, "two policies, two sizes, two servers");
+        assert_eq!((svg.matches("lru  1.25×").count(), svg.matches("lfu  1.50×").count()), (2, 2));
+        assert_eq!(svg.matches(">eviction<").count(), 1);
+        assert!(svg.contains(">string<") && svg.contains(">60.0<"));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     control::Control,
     load::{Expected, Load, Pace, Plan, Traffic},
     peer::{Peer, Server},
-    report::{Goal, Measure, Report},
+    report::{Goal, Group, Measure, Report},
     request::{
         Part::{Slot, Text},
         Template,
@@ -40,15 +40,15 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
     let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
     let mut reports = Vec::new();
+    let trace = format!(
+        "GET, and SET with a time to live after a miss; {KEYS} keys of {VALUE_BYTES} bytes by Zipf ({EXPONENT}), {operations} GET"
+    );
     for policy in POLICIES {
-        let about = format!(
-            "{policy}: GET, and SET with a time to live after a miss; {KEYS} keys of {VALUE_BYTES} bytes by Zipf ({EXPONENT}), \
-             {operations} GET"
-        );
         let measures = SIZES.map(|(_, name)| {
             Measure::new(name, 1).compared("hits", Direction::OursOverPeers).goal(Some(Goal::RatioAtLeast(1.0)))
         });
-        let mut report = Report::new(format!("eviction {policy}"), about, measures.to_vec(), &names);
+        let mut report = Report::new(format!("eviction {policy}"), format!("{policy}: {trace}"), measures.to_vec(), &names);
+        report.group = Some(Group { name: "eviction".to_owned(), about: trace.clone(), label: policy.to_owned() });
         for round in 1..=bench.options.long_rounds() {
             let mut hits = vec![Vec::new(); peers.len()];
             for (size, _) in SIZES {

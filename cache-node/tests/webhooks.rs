@@ -1,4 +1,7 @@
-//! Events of a cluster.
+//! Events of a cluster as webhooks and on a channel: signed, tried again, bounded, with real receivers.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod support;
 
 use std::{
     collections::BTreeSet,
@@ -8,15 +11,21 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{
-    OLD_SECRET, SECRET, of_kind, secret_file,
-    support::{
-        self, Cluster, PATIENCE, Value, Wire, http,
-        process::Binary,
-        receiver::{Delivery, Receiver, Treat},
-        wait_until,
-    },
+use support::{
+    Cluster, PATIENCE, Value, Wire, http,
+    process::Binary,
+    receiver::{Delivery, Receiver, Treat},
+    wait_until,
 };
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OLD_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+fn secret_file(folder: &tempfile::TempDir) -> String {
+    let path = folder.path().join("webhook.secret");
+    std::fs::write(&path, format!("{SECRET}\n{OLD_SECRET}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
 
 /// A primary alone that tells these receivers.
 fn cluster(receivers: &[&Receiver]) -> (Cluster, tempfile::TempDir) {
@@ -33,6 +42,10 @@ fn cluster(receivers: &[&Receiver]) -> (Cluster, tempfile::TempDir) {
 fn backup(cluster: &Cluster) {
     let output = Binary::command().args(["cluster", "backup", "--dir"]).arg(cluster.folder()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn of_kind(receiver: &Receiver, kind: &str) -> Vec<Delivery> {
+    receiver.deliveries().into_iter().filter(|delivery| delivery.kind() == kind).collect()
 }
 
 fn figure(cluster: &Cluster, name: &str, receiver: &Receiver) -> Option<f64> {
