@@ -133,7 +133,7 @@ impl CacheStore {
     }
 
     async fn send_to(&self, request: &dyn Packed, slot: Option<Slot>, began: Instant) -> Result<Reply, Problem> {
-        match self.within(request, slot, began + self.inner.deadline).await {
+        match self.within(request, slot, began, began + self.inner.deadline).await {
             Err(problem) if problem.is_outage() => {
                 let left = self.patience.left();
                 let outcome =
@@ -168,7 +168,8 @@ impl CacheStore {
             if Instant::now() >= until {
                 break Err(problem);
             }
-            match self.within(request, slot, until.min(Instant::now() + self.inner.deadline)).await {
+            let again = Instant::now();
+            match self.within(request, slot, again, until.min(again + self.inner.deadline)).await {
                 Err(again) if again.is_outage() => problem = again,
                 outcome => break outcome,
             }
@@ -177,7 +178,13 @@ impl CacheStore {
         outcome
     }
 
-    async fn within(&self, request: &dyn Packed, slot: Option<Slot>, deadline: Instant) -> Result<Reply, Problem> {
+    async fn within(
+        &self,
+        request: &dyn Packed,
+        slot: Option<Slot>,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Reply, Problem> {
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
         if let Ok(answer) = timeout_at(deadline, self.attempts(request, slot, &mut origin)).await {
@@ -187,9 +194,7 @@ impl CacheStore {
         let stage = match origin {
             None => Stage::Pool,
             Some(origin) => {
-                if origin.is_silent_since(waited.as_micros() as u64) {
-                    origin.node().failed(Failure::Silent, "it accepts connections and does not answer");
-                }
+                origin.unanswered(began, waited);
                 Stage::Answer
             }
         };
@@ -202,7 +207,9 @@ impl CacheStore {
         let closed = |error: PoolError<Infallible>| Problem::Store(StoreError::Disconnected { reason: error.to_string() });
         // Most find one, and have no wait to be bounded or measured.
         if let Some(found) = pool.get().now_or_never() {
-            return found.map_err(closed);
+            let mut place = found.map_err(closed)?;
+            place.waited_until = None;
+            return Ok(place);
         }
         let status = pool.status();
         // A task that has had its share of the runtime's time is made to wait although there are places.
@@ -211,7 +218,9 @@ impl CacheStore {
             return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
         }
         let _waiting = is_full.then(Waiting::begin);
-        Box::pin(pool.get()).await.map_err(closed)
+        let mut place = Box::pin(pool.get()).await.map_err(closed)?;
+        place.waited_until = Some(Instant::now());
+        Ok(place)
     }
 
     async fn attempts(&self, request: &dyn Packed, slot: Option<Slot>, origin: &mut Option<Origin>) -> Result<Reply, Problem> {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use deadpool::managed::{Manager, Metrics, RecycleResult};
+use tokio::time::Instant;
 
 use crate::{
     StoreError,
@@ -32,7 +33,7 @@ impl Manager for Places {
     type Error = Infallible;
 
     async fn create(&self) -> Result<Place, Infallible> {
-        Ok(Place { turn: self.next.fetch_add(1, Ordering::Relaxed), handle: None })
+        Ok(Place { turn: self.next.fetch_add(1, Ordering::Relaxed), handle: None, waited_until: None })
     }
 
     async fn recycle(&self, _: &mut Place, _: &Metrics) -> RecycleResult<Infallible> {
@@ -46,6 +47,8 @@ pub(crate) struct Place {
     /// Spreads places over the connections of a node.
     turn: usize,
     handle: Option<Handle>,
+    /// When whoever has the place now was ready to ask, if it had to wait for the place or for a connection.
+    pub(crate) waited_until: Option<Instant>,
 }
 
 impl Place {
@@ -56,8 +59,11 @@ impl Place {
         if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node)) {
             self.handle = None;
             self.handle = Some(Box::pin(node.handle(self.turn)).await?);
+            self.waited_until = Some(Instant::now());
         }
-        Ok(self.handle.as_mut().expect("it was set above"))
+        let handle = self.handle.as_mut().expect("it was set above");
+        handle.waited_until = self.waited_until;
+        Ok(handle)
     }
 }
 

@@ -89,10 +89,8 @@ impl CacheStore {
             None
         });
         let reply = asked.await.unwrap_or_else(|_| {
-            if let Some(origin) = &origin
-                && origin.is_silent_since(within.as_micros() as u64)
-            {
-                node.failed(Failure::Silent, "it accepts connections and does not answer");
+            if let Some(origin) = &origin {
+                origin.unanswered(began, within);
             }
             None
         })?;

@@ -6,6 +6,7 @@ mod node_process;
 mod support;
 
 use std::{
+    collections::HashSet,
     net::TcpListener,
     time::{Duration, Instant},
 };
@@ -70,6 +71,38 @@ async fn a_killed_node_is_refused_at_once_and_is_back_at_once_under_load() {
         until(BreakerState::Closed, &store, BACK_WITHIN).await;
         store.ping().await.unwrap();
         assert_eq!(store.status().nodes[0].reason, None);
+    })
+    .await;
+}
+
+/// What is held against a node ends with its process: that it was away a moment ago delays no return.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_over_and_over_is_refused_and_back_as_fast_as_promised_each_time() {
+    each_process(async |mut server| {
+        let store = CacheStore::connect(server.url()).await.unwrap();
+        let mut backs = Vec::new();
+        for _ in 0..5 {
+            server.kill();
+            store.ping().await.unwrap_err();
+            until(BreakerState::Open, &store, REFUSED_WITHIN).await;
+            let mut refusals = Vec::new();
+            for _ in 0..100 {
+                let asked = Instant::now();
+                store.ping().await.unwrap_err();
+                refusals.push(asked.elapsed());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            refusals.sort();
+            assert!(refusals[50] < Duration::from_millis(5), "half of them are refused within {:?}", refusals[50]);
+            server.restart().await;
+            let back = Instant::now();
+            until(BreakerState::Closed, &store, BACK_WITHIN).await;
+            backs.push(back.elapsed());
+            store.ping().await.unwrap();
+        }
+        println!("back after {backs:?}");
+        // Not all of them on a busy machine, but a delay that is ours would be in each.
+        assert!(backs.iter().min().unwrap() < &Duration::from_millis(100), "{backs:?}");
     })
     .await;
 }
@@ -154,7 +187,7 @@ async fn a_node_that_answers_later_than_the_deadline_is_not_taken_for_one_that_i
 /// A port whose system answers no attempt to connect: the queue of those who wait to be accepted is full.
 struct BlackHole {
     listener: TcpListener,
-    waiting: Vec<std::net::TcpStream>,
+    _waiting: Vec<std::net::TcpStream>,
 }
 
 impl BlackHole {
@@ -169,7 +202,7 @@ impl BlackHole {
             waiting.push(stream);
         }
         assert!(!waiting.is_empty() && waiting.len() < 16, "{} connections", waiting.len());
-        Self { listener, waiting }
+        Self { listener, _waiting: waiting }
     }
 
     fn url(&self) -> String {
@@ -181,12 +214,47 @@ impl BlackHole {
     }
 }
 
+/// The attempts to connect to this port that the system has under way, by the ports that they come from: its table of
+/// connections names them, with 02 for those that wait for an answer.
+fn attempts_under_way(port: u16) -> HashSet<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!("0100007F:{port:04X}");
+    let attempts = table.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (from, remote, state) = (columns.next()?, columns.next()?, columns.next()?);
+        (remote == to && state == "02").then(|| from.to_owned())
+    });
+    attempts.collect()
+}
+
+/// Attempts begun within this time to connect to each of the ports; the most that were under way at once.
+async fn attempts<const N: usize>(ports: [u16; N], time: Duration) -> ([usize; N], usize) {
+    let mut seen = ports.map(|_| HashSet::new());
+    let before = ports.map(attempts_under_way);
+    let mut most = 0;
+    let began = Instant::now();
+    while began.elapsed() < time {
+        for (port, seen) in ports.iter().zip(&mut seen) {
+            let under_way = attempts_under_way(*port);
+            most = most.max(under_way.len());
+            seen.extend(under_way);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (std::array::from_fn(|i| seen[i].difference(&before[i]).count()), most)
+}
+
+/// However long one may take for a connection, an attempt is begun every 40 ms, or half as often on two busy cores, and no more than
+/// 25 are under way: if each of those lasted as long as a connection may take, eight a second would be begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_its_return_is_seen() {
-    let hole = BlackHole::new();
-    let store = CacheStore::builder(hole.url()).connect_lazy().unwrap();
+    const WATCHED: Duration = Duration::from_secs(3);
+    const BEGUN_MIN: usize = 3 * 25 / 2;
+    const BEGUN_MAX: usize = 3 * 25 + 5;
+    let holes = [BlackHole::new(), BlackHole::new()];
+    let store = CacheStore::builder(holes[0].url()).connect_lazy().unwrap();
     // One that takes its time for a connection, and looks whether the node is back as often as the other.
-    let patient = CacheStore::builder(hole.url()).connect_timeout(Duration::from_secs(3)).connect_lazy().unwrap();
+    let patient = CacheStore::builder(holes[1].url()).connect_timeout(WATCHED).connect_lazy().unwrap();
     patient.ping().await.unwrap_err();
     let began = Instant::now();
     store.ping().await.unwrap_err();
@@ -195,19 +263,28 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
     load(&store, 16, Duration::from_secs(2)).await;
     assert_ne!(breaker(&store), BreakerState::Closed);
     until(BreakerState::Open, &patient, Duration::from_secs(10)).await;
+    let ports = [holes[0].port(), holes[1].port()];
     // Between the times at which the system repeats the packets of the first attempts.
-    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let (begun, most) = attempts(ports, WATCHED).await;
+    println!("attempts begun in {WATCHED:?}: {begun:?}, {most} at once");
+    assert!(begun.iter().all(|begun| (BEGUN_MIN..=BEGUN_MAX).contains(begun)), "attempts begun in {WATCHED:?}: {begun:?}");
+    assert!(most <= 25, "{most} at once");
 
-    let port = hole.port();
-    drop(hole.waiting);
-    drop(hole.listener);
-    let mut config = cache_node::Config::for_test();
-    config.port = port;
-    let node = cache_node::Node::spawn(config).await.unwrap();
+    drop(holes);
+    let mut nodes = Vec::new();
+    for port in ports {
+        let mut config = cache_node::Config::for_test();
+        config.port = port;
+        nodes.push(cache_node::Node::spawn(config).await.unwrap());
+    }
     until(BreakerState::Closed, &store, BACK_WITHIN).await;
     until(BreakerState::Closed, &patient, BACK_WITHIN).await;
     store.ping().await.unwrap();
-    node.shutdown().await.unwrap();
+    patient.ping().await.unwrap();
+    for node in nodes {
+        node.shutdown().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

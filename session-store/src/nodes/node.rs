@@ -56,7 +56,8 @@ impl Node {
     pub(crate) fn new(address: Address, transport: Arc<Transport>, sockets: usize) -> Arc<Self> {
         let started = Instant::now();
         let sockets = (0..sockets).map(|_| Socket::new()).collect();
-        Arc::new(Self { address, transport, sockets, breaker: Breaker::new(started), started })
+        let breaker = Breaker::new(transport.answer_within, started);
+        Arc::new(Self { address, transport, sockets, breaker, started })
     }
 
     pub(crate) fn address(&self) -> &Address {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use redis::RedisError;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Node, Transport, reason, transport::Connection};
@@ -29,8 +30,17 @@ pub(super) fn start(node: &Arc<Node>) {
     tokio::spawn(run(Arc::downgrade(node)));
 }
 
+/// How far the attempts that are under way have come, each counted until it ends.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Have reached the node.
+    reached: AtomicUsize,
+    /// Were answered in time, and go on asking: one answer is not enough of a node that has relapsed.
+    proving: AtomicUsize,
+}
+
 async fn run(node: Weak<Node>) {
-    let reached = Arc::new(AtomicUsize::new(0));
+    let progress = Arc::<Progress>::default();
     let mut attempts = FuturesUnordered::new();
     let mut last_attempt: Option<Instant> = None;
     loop {
@@ -40,11 +50,12 @@ async fn run(node: Weak<Node>) {
             if node.breaker.is_closed() {
                 return;
             }
-            let pause = if reached.load(Ordering::Acquire) == 0 { PROBE_PAUSE } else { PROBE_PAUSE_REACHED };
-            let is_due = last_attempt.is_none_or(|last| last.elapsed() >= pause);
+            let pause = if progress.reached.load(Ordering::Acquire) == 0 { PROBE_PAUSE } else { PROBE_PAUSE_REACHED };
+            // One that proves that the node is back is over as soon as an answer is late: no other is needed beside it.
+            let is_due = progress.proving.load(Ordering::Acquire) == 0 && last_attempt.is_none_or(|last| last.elapsed() >= pause);
             if is_due && attempts.len() < PROBES_MAX {
                 last_attempt = Some(Instant::now());
-                attempts.push(attempt(Arc::clone(&node.transport), Arc::downgrade(&node), Arc::clone(&reached)));
+                attempts.push(attempt(Arc::clone(&node.transport), Arc::downgrade(&node), Arc::clone(&progress)));
             }
         }
         tokio::select! {
@@ -52,7 +63,7 @@ async fn run(node: Weak<Node>) {
                 let Some(node) = node.upgrade() else { return };
                 match ended {
                     Ok(connection) => return node.recovered(connection),
-                    Err(reason) => node.breaker.reopen(&reason),
+                    Err(Failed { reason, is_gone }) => node.breaker.reopen(&reason, is_gone),
                 }
             }
             () = sleep(PROBE_PAUSE) => {}
@@ -60,21 +71,37 @@ async fn run(node: Weak<Node>) {
     }
 }
 
-async fn attempt(transport: Arc<Transport>, node: Weak<Node>, reached: Arc<AtomicUsize>) -> Result<Connection, String> {
-    let Some(address) = node.upgrade().map(|node| node.address.clone()) else {
-        return Err(String::new());
-    };
+struct Failed {
+    reason: String,
+    /// Whether nobody listens at the address.
+    is_gone: bool,
+}
+
+impl Failed {
+    fn late(reason: String) -> Self {
+        Self { reason, is_gone: false }
+    }
+}
+
+impl From<RedisError> for Failed {
+    fn from(error: RedisError) -> Self {
+        Self { reason: reason(&error), is_gone: error.is_connection_refusal() }
+    }
+}
+
+async fn attempt(transport: Arc<Transport>, node: Weak<Node>, progress: Arc<Progress>) -> Result<Connection, Failed> {
+    let unused = || Failed::late("nobody uses the store any more".to_owned());
+    let address = node.upgrade().ok_or_else(unused)?.address.clone();
     let has_reached = AtomicBool::new(false);
     // Until the attempt has ended, with what follows the connection.
-    let mut counted = Counted(None);
+    let mut counted = None;
     let watch = async {
         // `reached` is told by a flag, which is looked at whenever the attempt might have got further.
         let mut open = std::pin::pin!(transport.open(&address, &has_reached));
         std::future::poll_fn(|cx| {
             let polled = open.as_mut().poll(cx);
-            if counted.0.is_none() && has_reached.load(Ordering::Acquire) {
-                reached.fetch_add(1, Ordering::AcqRel);
-                counted.0 = Some(Arc::clone(&reached));
+            if counted.is_none() && has_reached.load(Ordering::Acquire) {
+                counted = Some(Counted::among(&progress.reached));
                 if let Some(node) = node.upgrade() {
                     node.breaker.half_open();
                 }
@@ -90,27 +117,35 @@ async fn attempt(transport: Arc<Transport>, node: Weak<Node>, reached: Arc<Atomi
         patience = patience.max(transport.connect_timeout);
         opened = timeout(patience.saturating_sub(PROBE_PATIENCE_MIN), watch).await;
     }
-    let connection = match opened {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(reason(&error)),
-        Err(_) => return Err(format!("no answer within {} ms", patience.as_millis())),
-    };
+    let connection = opened.map_err(|_| Failed::late(format!("no answer within {} ms", patience.as_millis())))??;
     // A request would have no answer from a node that is slower than that, and open the breaker again.
     let mut wire = connection.wire.clone();
-    match timeout(transport.answer_within, redis::cmd("PING").exec_async(&mut wire)).await {
-        Ok(Ok(())) => Ok(connection),
-        Ok(Err(error)) => Err(reason(&error)),
-        Err(_) => Err(format!("it answers, but not within {} ms", transport.answer_within.as_millis())),
+    let mut proving = None;
+    for answers in 1_u32.. {
+        let answered = timeout(transport.answer_within, redis::cmd("PING").exec_async(&mut wire)).await;
+        answered
+            .map_err(|_| Failed::late(format!("it answers, but not within {} ms", transport.answer_within.as_millis())))??;
+        if answers >= node.upgrade().ok_or_else(unused)?.breaker.proof() {
+            break;
+        }
+        proving.get_or_insert_with(|| Counted::among(&progress.proving));
+        sleep(PROBE_PAUSE).await;
+    }
+    Ok(connection)
+}
+
+/// Counts an attempt, until it ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn among(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
     }
 }
 
-/// Counts an attempt as one that has reached the node, until it ends.
-struct Counted(Option<Arc<AtomicUsize>>);
-
-impl Drop for Counted {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        if let Some(reached) = &self.0 {
-            reached.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,16 +1,23 @@
 //! A connection that operations share, and its successors: it is replaced when it breaks, is silent, or is old.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::Shared};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
-use super::{Node, transport::Connection};
+use super::{Failure, Node, transport::Connection};
 use crate::StoreError;
+
+/// A node that had a request for less than this part of the deadline is not to blame for its end: the rest went by while the
+/// request waited for its turn.
+const BLAMED_FROM_PARTS: u32 = 2;
 
 /// What a finished attempt to connect leaves for all who waited for it.
 type Connected = Result<(Connection, u64), StoreError>;
@@ -19,6 +26,8 @@ type Connected = Result<(Connection, u64), StoreError>;
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     pub(crate) connection: Connection,
+    /// When the operation that has it was ready to ask, if it had to wait for that.
+    pub(crate) waited_until: Option<Instant>,
     node: Arc<Node>,
     socket: usize,
     generation: u64,
@@ -33,7 +42,8 @@ impl Handle {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        Origin { node: Arc::clone(&self.node), socket: self.socket, generation: self.generation }
+        let Self { waited_until, socket, generation, .. } = *self;
+        Origin { node: Arc::clone(&self.node), socket, generation, waited_until }
     }
 }
 
@@ -43,13 +53,10 @@ pub(crate) struct Origin {
     node: Arc<Node>,
     socket: usize,
     generation: u64,
+    waited_until: Option<Instant>,
 }
 
 impl Origin {
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
     pub(crate) fn answered(&self) {
         self.socket().answered_at_us.store(self.node.now_us(), Ordering::Relaxed);
         self.node.answered();
@@ -59,11 +66,22 @@ impl Origin {
         self.socket().replace(self.generation);
     }
 
-    /// A connection over which nothing came for a whole deadline is replaced, and `true` returned: its peer may be gone
-    /// without a word. One that answered others meanwhile is only slow, and replacing it would add to the load.
-    pub(crate) fn is_silent_since(&self, waited_us: u64) -> bool {
-        let asked_at_us = self.node.now_us().saturating_sub(waited_us);
-        self.socket().answered_at_us.load(Ordering::Relaxed) < asked_at_us && self.socket().replace(self.generation)
+    /// An operation ended at its deadline without an answer. A connection over which nothing came for a whole deadline is
+    /// replaced: its peer may be gone without a word. One that answered others meanwhile is only slow, and replacing it would
+    /// add to the load.
+    pub(crate) fn unanswered(&self, began: Instant, deadline: Duration) {
+        let asked_at_us = self.node.now_us().saturating_sub(deadline.as_micros() as u64);
+        let is_silent = self.socket().answered_at_us.load(Ordering::Relaxed) < asked_at_us;
+        let is_replaced = is_silent && self.socket().replace(self.generation);
+        if !is_replaced && self.waited_until.unwrap_or(began).elapsed() < deadline / BLAMED_FROM_PARTS {
+            return;
+        }
+        let reason: &str = if is_silent {
+            "it accepts connections and does not answer"
+        } else {
+            &format!("most requests are not answered within {} ms", deadline.as_millis())
+        };
+        self.node.failed(Failure::Late, reason);
     }
 
     fn socket(&self) -> &Socket {
@@ -123,7 +141,8 @@ impl Socket {
 /// The connection, or one attempt to make it for everybody who asks at the same time.
 pub(super) async fn handle(node: &Arc<Node>, index: usize) -> Result<Handle, StoreError> {
     let socket = &node.sockets[index];
-    let handle = |connection, generation| Handle { connection, node: Arc::clone(node), socket: index, generation };
+    let handle =
+        |connection, generation| Handle { connection, waited_until: None, node: Arc::clone(node), socket: index, generation };
     let attempt = {
         let mut state = socket.state.lock();
         match &*state {
