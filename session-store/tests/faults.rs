@@ -328,6 +328,10 @@ async fn fault_10_what_is_saved_is_saved_again_and_nothing_is_written_at_full_le
 
 #[tokio::test]
 async fn fault_11_the_first_login_deletes_what_was_never_there() {
+    let watched = Watched::default();
+    let theirs = router().layer(SessionManagerLayer::new(watched.clone()));
+    Visitor::default().get(&theirs, "/first-login").await.ok();
+    assert_eq!(watched.take(), ["delete", "create"], "there was no session, and none was asked for");
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
         let app = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
