@@ -3,7 +3,7 @@
 
 mod support;
 
-use session_store::{CacheStore, SessionLayer};
+use session_store::{CacheStore, Expiry, SessionLayer};
 use support::{Visitor, app, each_backend, meter::Meter, replica};
 
 /// The commands that a request sends, by name: scripts as `evalsha`, what they call inside left out.
@@ -88,6 +88,68 @@ fn sent<'a>(before: &[(String, u64)], after: &'a [(String, u64)]) -> Vec<&'a str
             std::iter::repeat_n(name.as_str(), (calls - earlier) as usize)
         })
         .collect()
+}
+
+/// What a touch costs: nothing where it is not due, nothing where the session is committed, and one script where it is due and
+/// the request only reads or changes the cart. That answer brings a cookie, for which the session must be alive when the handler
+/// has ended: what the read or the cart's script has seen of it is from before.
+#[tokio::test]
+async fn a_touch_costs_a_round_trip_where_it_is_due_and_no_commit_does_it() {
+    const IDLE_MS: i64 = 600_000;
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let patience = std::time::Duration::from_secs(5);
+        let replica = async || {
+            let store = CacheStore::builder(meter.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
+            app::router().layer(SessionLayer::new(store).with_expiry(Expiry::OnInactivity(time::Duration::minutes(10))))
+        };
+        let replicas = [replica().await, replica().await];
+        let mut connection = server.connection().await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/name/ada").await.ok();
+        let key = server.keys("*:session:*").await.remove(0);
+        let requests = [
+            // The scripts are known to the server after these, and all connections are open.
+            (true, "GET", "/get/name", None),
+            (true, "GET", "/get/name", None),
+            (true, "POST", "/set/name/bob", None),
+            (true, "POST", "/cart/add/TEA/1", None),
+            (true, "POST", "/cart/add/TEA/1", None),
+            // Round trips, and scripts among them.
+            (true, "GET", "/get/name", Some((2, 1))),
+            // Throttled, whichever replica did it.
+            (false, "GET", "/get/name", Some((1, 0))),
+            (false, "GET", "/page", Some((1, 0))),
+            (false, "GET", "/get/name", Some((1, 0))),
+            (true, "GET", "/page", Some((2, 1))),
+            (false, "GET", "/page", Some((1, 0))),
+            (true, "POST", "/set/name/cyd", Some((2, 1))),
+            (true, "POST", "/set/name/dan", Some((2, 1))),
+            (true, "POST", "/cart/add/TEA/1", Some((2, 2))),
+            (true, "GET", "/plain", Some((0, 0))),
+        ];
+        for (number, (is_due, method, path, cost)) in requests.into_iter().enumerate() {
+            let app = &replicas[number % 2];
+            if is_due {
+                redis::cmd("PEXPIRE").arg(&key).arg(IDLE_MS / 2).exec_async(&mut connection).await.unwrap();
+            }
+            meter.take();
+            let before = server.commands().await;
+            let answer = if method == "GET" { visitor.get(app, path).await } else { visitor.post(app, path).await }.ok();
+            let taken = meter.take();
+            let after = server.commands().await;
+            let evaluated = sent(&before, &after).into_iter().filter(|name| name.starts_with("eval")).count();
+            assert!(
+                cost.is_none_or(|cost| (taken, evaluated) == cost),
+                "{method} {path}: {taken} round trips, {evaluated} scripts"
+            );
+            let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            let is_extended = is_due && path != "/plain";
+            assert_eq!(left > IDLE_MS * 15 / 16 - 5_000, is_extended || !is_due, "{method} {path}: {left} ms are left");
+            assert_eq!(answer.set_cookie().is_some(), is_extended, "{method} {path}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -71,16 +71,28 @@ async fn a_dump_of_the_store_holds_no_id_and_no_value() {
     each_backend(async |server| {
         let app = replica(&server, encrypted, |layer| layer).await;
         let mut visitor = Visitor::default();
-        let mut secrets = Vec::new();
+        let (mut secrets, mut ids) = (Vec::new(), 0);
         for path in ["/set/name/ada-lovelace", "/login/user-4711", "/cycle", "/set/note/analytical-engine", "/count/visits"] {
             visitor.post(&app, path).await.ok();
             secrets.push(visitor.cookie.clone().unwrap().split_once('=').unwrap().1.to_owned());
         }
         secrets.extend(["ada-lovelace", "user-4711", "analytical-engine"].map(str::to_owned));
         let dump = dump(&server).await;
+        let holds_bytes = |bytes: &[u8]| dump.windows(bytes.len()).any(|window| window == bytes);
         for secret in secrets {
             assert!(!holds(&dump, &secret), "{secret}");
+            // An id in another form would do as well.
+            if let Ok(id) = secret.parse::<tower_sessions::session::Id>() {
+                let hex = format!("{:032x}", id.0);
+                assert!(
+                    !holds(&dump, &hex) && !holds(&dump, &hex.to_uppercase()) && !holds(&dump, &id.0.to_string()),
+                    "{secret}"
+                );
+                assert!(!holds_bytes(&id.0.to_le_bytes()) && !holds_bytes(&id.0.to_be_bytes()), "{secret}");
+                ids += 1;
+            }
         }
+        assert_eq!(ids, 5);
         assert!(holds(&dump, "\nnote\n"), "the dump is of what was written");
         assert_eq!(visitor.get(&app, "/get/note").await.ok().body, "analytical-engine");
         assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "user-4711");
