@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   cache-node ./node.conf --port 0
   cache-node --dir /var/lib/cache-node --save 300 100 --snapshot-schedule 04:30 --snapshot-retention 7
   cache-node --metrics-port 9121            then: curl http://127.0.0.1:9121/metrics
+  cache-node --webhook https://example.com/hooks/cache --webhook-secret-file webhook.secret
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
   cache-node cluster start --replicas 2
 

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod announce;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

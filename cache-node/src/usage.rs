@@ -33,6 +33,12 @@ pub(crate) fn thread_id() -> Option<u32> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
 
+/// What the machine, or the container, is called.
+pub(crate) fn hostname() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
 /// Memory of the process that was swapped out.
 pub(crate) fn swapped_bytes() -> Option<usize> {
     kilobytes("/proc/self/status", "VmSwap:")
@@ -70,8 +76,8 @@ fn parse_stat(stat: &str) -> Option<(f64, f64)> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::{
-        machine_available_bytes, open_files, open_files_max, parse_stat, processor_seconds, resident_bytes, swapped_bytes,
-        thread_id, thread_seconds,
+        hostname, machine_available_bytes, open_files, open_files_max, parse_stat, processor_seconds, resident_bytes,
+        swapped_bytes, thread_id, thread_seconds,
     };
 
     #[test]
@@ -82,6 +88,7 @@ mod tests {
         assert!(thread_seconds(thread).is_some_and(|seconds| seconds >= 0.0));
         assert!(machine_available_bytes().is_some_and(|bytes| bytes > 1 << 20) && swapped_bytes().is_some());
         let open = open_files().expect("there is a folder of them");
+        assert!(hostname().is_some_and(|name| !name.contains(char::is_whitespace)));
         assert!(open > 0 && open_files_max().is_none_or(|max| max >= open));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     config::{ConfigError, DIRECTIVES, Directive, find as find_directive, rewrite_file},
     info,
     keyspace::{Keys, glob_matches},
+    node::EventKind,
     protocol::{Args, Reply},
 };
 
@@ -97,7 +98,7 @@ fn config_get(ctx: &Context<'_>, args: Args<'_>, reply: &mut Reply) {
     reply.map(wanted.len());
     for (name, directive) in wanted {
         reply.bulk(name);
-        reply.bulk((directive.get)(&config).as_bytes());
+        reply.bulk(directive.shown(&config).as_bytes());
     }
 }
 
@@ -123,6 +124,7 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
         seen.push(directive.name);
     }
+    let before = ctx.shared.config();
     // All or nothing, as in Redis.
     let outcome = ctx.shared.change_config(|config| {
         for (name, value) in &pairs {
@@ -138,6 +140,11 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     outcome.map_err(|error| CommandError::new(error.0))?;
     // AUTH behind it in the same pipeline must meet the new password.
     ctx.config = ctx.shared.config();
+    seen.retain(|name| find_directive(name).is_some_and(|known| (known.get)(&before) != (known.get)(&ctx.config)));
+    if !seen.is_empty() {
+        let text = format!("CONFIG SET by {} changed {}", ctx.client.entry.address, seen.join(", "));
+        ctx.shared.tell(EventKind::CacheClusterParametersChanged, text);
+    }
     Ok(())
 }
 

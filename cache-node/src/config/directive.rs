@@ -30,6 +30,13 @@ pub(crate) struct Directive {
     pub(crate) set: fn(&mut Config, &[&str]) -> Result<(), Expected>,
 }
 
+impl Directive {
+    /// Its value as it is told to clients: without what only a receiver of webhooks is to know.
+    pub(crate) fn shown(&self, config: &Config) -> String {
+        if self.name == "webhook" { config.webhook.shown() } else { (self.get)(config) }
+    }
+}
+
 /// A directive by its name in any case, or by its older name.
 pub(crate) fn find(name: &str) -> Option<&'static Directive> {
     let name = name.to_ascii_lowercase();
@@ -106,7 +113,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.io_uring = boolean(values)?;
         Ok(())
     };
-    "metrics-port" "PORT|no" AT_START "Port of /metrics (OpenMetrics), /healthz and /readyz; 0 takes a free one",
+    "metrics-port" "PORT|no" AT_START "Port of /metrics (OpenMetrics), /healthz, /readyz and /v1/events; 0 takes a free one",
     |config| config.metrics_port.map_or("no".to_owned(), |port| port.to_string()), |config, values| {
         config.metrics_port = match one(values, "a port, or no")? {
             "no" | "" => None,
@@ -115,8 +122,18 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         };
         Ok(())
     };
-    "metrics-bind" "ADDRESS..." AT_START "Addresses of that port; whoever reaches it reads the figures without a password", |config| join(&config.metrics_bind), |config, values| {
+    "metrics-bind" "ADDRESS..." AT_START "Addresses of that port; whoever reaches it reads figures and events without a password", |config| join(&config.metrics_bind), |config, values| {
         config.metrics_bind = addresses(values)?;
+        Ok(())
+    };
+    "webhook" "URL" AT_START "Tell events to this address (http or https): a JSON POST each, signed as Standard Webhooks has it. It can be given several times",
+    |config| config.webhook.addresses(), |config, values| config.webhook.set_addresses(values);
+    "webhook-secret-file" "FILE" AT_START "What webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced",
+    |config| config.webhook.secret_file().map(|path| path.display().to_string()).unwrap_or_default(), |config, values| {
+        config.webhook.set_secret_file(one(values, "a file")?)
+    };
+    "event-memory-percent" "PERCENT" LIVE "Memory above so much of maxmemory is an event; 0 for never", |config| config.event_memory_percent.to_string(), |config, values| {
+        config.event_memory_percent = number(values, 0, 100)? as u8;
         Ok(())
     };
     "maxmemory" "SIZE" LIVE "Memory for keys and values, such as 256mb; 0 for no limit", |config| config.maxmemory.to_string(), |config, values| {

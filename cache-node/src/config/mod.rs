@@ -5,11 +5,13 @@ mod directive;
 mod file;
 mod rewrite;
 mod size;
+mod webhook;
 
 pub(crate) use aof::{AofConfig, AppendFsync, DurabilityMode};
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
 pub(crate) use rewrite::rewrite_file;
+pub(crate) use webhook::WebhookConfig;
 
 use std::{
     net::IpAddr,
@@ -26,8 +28,8 @@ use crate::{
     replication::PrimaryAddress,
 };
 
-/// Directives whose values are told to nobody but CONFIG GET.
-const SECRETS: [&str; 2] = ["requirepass", "masterauth"];
+/// Directives whose values are in no error and no log line.
+const SECRETS: [&str; 3] = ["requirepass", "masterauth", "webhook"];
 
 /// A directive or its value is wrong. The text names the directive, what was wrong and what is taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -63,10 +65,13 @@ pub struct Config {
     /// `appendonly`: keep a log of all writes under [`Config::dir`], and load it at the start. Default no. When a write is on disk is
     /// said by `appendfsync` and `durability`, which [`Config::set`] reaches.
     pub appendonly: bool,
-    /// `metrics-port`: port of `/metrics`, `/healthz` and `/readyz` on the addresses of `metrics-bind`; 0 takes a free one, which
+    /// `metrics-port`: port of `/metrics`, `/healthz`, `/readyz` and `/v1/events` on the addresses of `metrics-bind`; 0 takes a free one, which
     /// [`crate::Node::metrics_addr`] tells. `None`, the default: there is none.
     pub metrics_port: Option<u16>,
     pub(crate) metrics_bind: Vec<IpAddr>,
+    pub(crate) webhook: WebhookConfig,
+    /// Percent of `maxmemory` above which that is an event; 0: never.
+    pub(crate) event_memory_percent: u8,
     pub(crate) aof: AofConfig,
     /// `None`: files are not encrypted.
     pub(crate) encryption: Option<EncryptionKey>,
@@ -141,6 +146,8 @@ impl Default for Config {
             appendonly: false,
             metrics_port: None,
             metrics_bind: vec![IpAddr::from([127, 0, 0, 1])],
+            webhook: WebhookConfig::default(),
+            event_memory_percent: 80,
             aof: AofConfig::default(),
             encryption: None,
             maxmemory_policy: EvictionPolicy::NoEviction,
@@ -218,17 +225,19 @@ impl Config {
         })
     }
 
-    /// As [`Config::set`], for a line of a file or an option of the command line: rules of `save` add up there, until one is "".
+    /// As [`Config::set`], for a line of a file or an option of the command line: rules of `save` and addresses of `webhook` add up there,
+    /// until one is "".
     pub(crate) fn read(&mut self, directive: &str, values: &[&str]) -> Result<(), ConfigError> {
-        let before = std::mem::take(&mut self.save);
-        let outcome = self.set(directive, values);
-        let is_save = find(directive).is_some_and(|known| known.name == "save");
-        if !is_save {
-            self.save = before;
-        } else if !self.save.is_empty() {
-            self.save.splice(..0, before);
+        let before = (self.save.clone(), self.webhook.clone());
+        self.set(directive, values)?;
+        match find(directive).map(|known| known.name) {
+            Some("save") if !self.save.is_empty() => drop(self.save.splice(..0, before.0)),
+            Some("webhook") => {
+                self.webhook.add_to(&before.1).map_err(|expected| ConfigError(format!("webhook: expected {expected}")))?;
+            }
+            _ => {}
         }
-        outcome
+        Ok(())
     }
 
     /// The folder of everything on disk.
@@ -247,6 +256,6 @@ impl Config {
     /// assert_eq!(cache_node::Config::default().get("port").as_deref(), Some("6379"));
     /// ```
     pub fn get(&self, directive: &str) -> Option<String> {
-        find(directive).map(|known| (known.get)(self))
+        find(directive).map(|known| known.shown(self))
     }
 }

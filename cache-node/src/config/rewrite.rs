@@ -122,13 +122,14 @@ mod tests {
     #[test]
     fn every_directive_survives_being_written() {
         let mut config = Config::default();
-        let values: [(&str, &[&str]); 6] = [
+        let values: [(&str, &[&str]); 7] = [
             ("bind", &["127.0.0.1", "::1"]),
             ("save", &["60", "1", "30", "5"]),
             ("client-output-buffer-limit", &["pubsub", "64mb", "0", "0"]),
             ("notify-keyspace-events", &["KEA"]),
             ("snapshot-schedule", &["04:30"]),
             ("maxmemory-policy", &["allkeys-lfu"]),
+            ("webhook", &["https://example.com/hooks?for='ours' http://10.0.0.7/\"x\""]),
         ];
         for (name, values) in values {
             config.set(name, values).expect(name);

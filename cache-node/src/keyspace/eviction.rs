@@ -112,6 +112,7 @@ impl Keyspace {
         }
         shard.remove_and_tell(db, position, (Class::Evicted, "evicted"), sink);
         cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+        cell.evicted.fetch_add(1, Ordering::Relaxed);
         true
     }
 }

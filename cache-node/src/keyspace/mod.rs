@@ -83,6 +83,8 @@ struct Cell {
     shard: Mutex<Shard>,
     /// The shard's bytes, readable without its lock.
     used_bytes: AtomicUsize,
+    /// The keys that eviction took from it, in the same way.
+    evicted: AtomicU64,
     /// What the entry is worth that eviction would take from this shard.
     least_worth: AtomicU64,
 }
@@ -99,8 +101,12 @@ pub(crate) struct HashedKey<'k> {
 impl Keyspace {
     /// An empty keyspace with `databases` databases.
     pub(crate) fn new(databases: usize) -> Keyspace {
-        let cell =
-            || Cell { shard: Mutex::new(Shard::new(databases)), used_bytes: AtomicUsize::new(0), least_worth: AtomicU64::new(0) };
+        let cell = || Cell {
+            shard: Mutex::new(Shard::new(databases)),
+            used_bytes: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            least_worth: AtomicU64::new(0),
+        };
         Keyspace {
             cells: (0..SHARDS).map(|_| cell()).collect(),
             hasher: RandomState::new(),
@@ -138,6 +144,11 @@ impl Keyspace {
     /// Bytes that keys and values take, the tables' own included. O(shards), no lock.
     pub(crate) fn used_bytes(&self) -> usize {
         self.cells.iter().map(|cell| cell.used_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Keys that went for `maxmemory`. O(shards), no lock.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.evicted.load(Ordering::Relaxed)).sum()
     }
 
     /// Writes since the start: Redis's dirty count. Locks one shard after the other.

@@ -52,7 +52,11 @@ impl Answers {
                 None => text(StatusCode::OK, "ready\n"),
                 Some(obstacle) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+            "/v1/events" => match self.shared.events.page(request.uri().query()) {
+                Ok(page) => typed(StatusCode::OK, "application/json", page.to_string()),
+                Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            },
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /v1/events?after=ID\n"),
         }
     }
 

@@ -36,7 +36,9 @@ impl Collector for Sample {
         self.encode_replicas(&mut series)?;
         self.encode_errors(&mut series)?;
         self.encode_commands(&mut series)?;
-        self.encode_latencies(&mut series)
+        self.encode_latencies(&mut series)?;
+        series.events("cache_node", &self.events)?;
+        series.webhooks("cache_node", &self.webhooks)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz` of a node, on a port and a thread of their own: whoever watches the node never keeps its clients
+//! `/metrics`, `/healthz`, `/readyz` and `/v1/events` of a node, on a port and a thread of their own: whoever watches the node never keeps its clients
 //! waiting, however slow he is.
 
 mod answer;

@@ -10,11 +10,12 @@ use crate::{
     command::table::TABLE,
     config::Config,
     keyspace::{Now, Totals},
-    node::{Hindrance, Shared},
+    node::{EventCounts, Hindrance, Shared},
     persistence::SaveReport,
     replication::{Link, LinkState, ReplicaState},
     stats::{self, CommandTotals},
     usage,
+    webhook::{Tallies, TargetCounts},
 };
 
 /// What is told of one replica.
@@ -66,6 +67,8 @@ pub(super) struct Sample {
     pub(super) engine_seconds: Option<f64>,
     pub(super) processor_seconds: Option<(f64, f64)>,
     pub(super) resident_bytes: Option<usize>,
+    pub(super) events: EventCounts,
+    pub(super) webhooks: Vec<TargetCounts>,
 }
 
 /// What is told of the append-only log.
@@ -143,6 +146,8 @@ impl Sample {
             engine_seconds: (!seconds.is_empty()).then(|| seconds.iter().sum()),
             processor_seconds: usage::processor_seconds(),
             resident_bytes: usage::resident_bytes(),
+            events: shared.events.counts(),
+            webhooks: shared.webhooks.get().map_or_else(Vec::new, Tallies::counts),
         }
     }
 

@@ -3,6 +3,7 @@
 mod address;
 mod client;
 mod clients;
+mod events;
 mod gate;
 mod journal;
 mod log;
@@ -16,6 +17,9 @@ mod tracking;
 
 pub(crate) use client::{Client, Subscribed};
 pub(crate) use clients::{ClientEntry, ClientNames, Clients};
+#[cfg(feature = "metrics")]
+pub(crate) use events::EventCounts;
+pub(crate) use events::{EventKind, Events};
 pub(crate) use gate::{Gate, Hindrance};
 pub(crate) use journal::{Durability, Journal, LogBatch, position_in};
 pub(crate) use log::{Loading, LogState};

@@ -15,11 +15,16 @@ use crate::{
     config::{AppendFsync, Config, ConfigError, DurabilityMode},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     logging,
-    node::{Clients, Durability, Gate, Hindrance, Journal, Loading, LogState, Notifier, Pause, PubSub, SlowLog, Tracking},
+    node::{
+        Clients, Durability, EventKind, Events, Gate, Hindrance, Journal, Loading, LogState, Notifier, Pause, PubSub, SlowLog,
+        Tracking,
+    },
     persistence::{LogWriter, Saver},
     replication::{self, Replication},
     script::ScriptCache,
     stats::{ErrorStats, WorkerStats},
+    usage,
+    webhook::Tallies,
 };
 
 /// Counters that no hot path touches.
@@ -27,6 +32,8 @@ use crate::{
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) rejected_connections: AtomicU64,
+    /// Those of them that `maxclients` had no place for.
+    pub(crate) turned_away: AtomicU64,
     /// AUTH and HELLO with a wrong name or password.
     pub(crate) failed_authentications: AtomicU64,
 }
@@ -36,6 +43,7 @@ impl Counters {
     pub(crate) fn reset(&self) {
         self.connections.store(0, Ordering::Relaxed);
         self.rejected_connections.store(0, Ordering::Relaxed);
+        self.turned_away.store(0, Ordering::Relaxed);
     }
 }
 
@@ -59,6 +67,9 @@ pub(crate) struct Shared {
     pub(crate) errors: ErrorStats,
     pub(crate) slow_log: SlowLog,
     pub(crate) counters: Counters,
+    pub(crate) events: Events,
+    /// What became of events, once webhooks are told.
+    pub(crate) webhooks: OnceLock<Tallies>,
     pub(crate) workers: Box<[WorkerStats]>,
     pub(crate) started: Now,
     /// 40 hexadecimal digits, new at every start.
@@ -100,6 +111,8 @@ impl Shared {
             errors: ErrorStats::default(),
             slow_log: SlowLog::default(),
             counters: Counters::default(),
+            events: Events::new(Some(name(&config, address))),
+            webhooks: OnceLock::new(),
             workers: (0..config.io_threads.max(1)).map(|_| WorkerStats::new()).collect(),
             started: now,
             run_id: replication::new_id(),
@@ -137,10 +150,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Something happened to the node. Waits for nothing, and may be called with anything locked.
+    pub(crate) fn tell(&self, kind: EventKind, text: impl Into<String>) {
+        self.events.add(kind, None, text);
+    }
+
     /// Ends the node: workers answer what has arrived and stop.
     pub(crate) fn end(&self, saves: bool) {
         self.saves_at_end.store(saves, Ordering::Release);
-        self.is_stopping.store(true, Ordering::Release);
+        if !self.is_stopping.swap(true, Ordering::AcqRel) {
+            self.tell(EventKind::NodeStopping, "the node ends");
+        }
         self.clients.close_all();
         self.saver.end();
         self.replication.end();
@@ -173,6 +193,12 @@ impl Shared {
         self.journal.hold_at_most(self.replication.replica_bytes_max(&config));
         self.saver.follow_config(&config, &self.gate);
     }
+}
+
+/// What the node is called in its events: the address that it announces, or else its host's name, since many listen on 127.0.0.1 or on all.
+fn name(config: &Config, address: SocketAddr) -> String {
+    let host = config.replica_announce_ip.clone().or_else(usage::hostname).unwrap_or_else(|| address.ip().to_string());
+    format!("{host}:{}", config.replica_announce_port.unwrap_or(address.port()))
 }
 
 /// Changes go to whoever watches the channels, and as requests to the stream.

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::{
     config::Config,
     keyspace::Now,
-    node::{Gate, Hindrance, Shared},
+    node::{EventKind, Gate, Hindrance, Shared},
     persistence::{
         file,
         progress::Progress,
@@ -202,7 +202,9 @@ impl Saver {
         state.tried = started;
         match outcome {
             Ok((position, Written { bytes, keys, changes })) => {
-                tracing::info!(keys, bytes, ?took, file = %path.display(), "snapshot written");
+                let took_for = took.unwrap_or_default();
+                let text = format!("snapshot written: {keys} keys, {bytes} bytes in {took_for:.1?}, {}", path.display());
+                shared.tell(EventKind::SnapshotComplete, text);
                 let saves = state.report.saves + 1;
                 let last_save = now().unix_ms / 1000;
                 let report = state.report.clone();
@@ -212,7 +214,11 @@ impl Saver {
             }
             Err(error) => {
                 let text = format!("cannot write the snapshot {}: {error}", path.display());
-                tracing::warn!("{text}");
+                // Rules try again each few seconds: told once.
+                match state.report.error {
+                    None => shared.tell(EventKind::SnapshotFailed, text.clone()),
+                    Some(_) => tracing::warn!("{text}"),
+                }
                 state.report = SaveReport { error: Some(text.clone()), last_took: took, ..state.report.clone() };
                 Err(io::Error::new(error.kind(), text))
             }

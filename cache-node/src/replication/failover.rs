@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     keyspace::{Keys, Now},
-    node::Shared,
+    node::{EventKind, Shared},
     replication::{PrimaryAddress, Replica, ReplicaState, Replication},
     server::now,
 };
@@ -84,7 +84,9 @@ impl Replication {
                 return Err("ERR FAILOVER target replica is not online.");
             }
         }
-        tracing::info!(target = ?target, ?timeout, "FAILOVER requested: writes wait until a replica has everything");
+        let to = target.as_ref().map_or_else(|| "any replica".to_owned(), |target| format!("{}:{}", target.host, target.port));
+        let text = format!("FAILOVER to {to} requested: writes wait until it has everything");
+        shared.tell(EventKind::FailoverStarted, text);
         let ends_at = timeout.map(|timeout| Instant::now() + timeout);
         *failover = Failover { state: FailoverState::WaitingForSync, target, is_forced, ends_at };
         // What expires is hidden meanwhile: the stream is to come to an end.
@@ -163,8 +165,8 @@ impl Replication {
             return;
         }
         match error {
-            Some(error) => tracing::warn!(target = ?ended.target, "the failover ends: {error}"),
-            None => tracing::info!("the failover is complete: this node is a replica"),
+            Some(error) => shared.tell(EventKind::FailoverFailed, format!("the failover ends: {error}")),
+            None => shared.tell(EventKind::FailoverComplete, "the failover is complete: this node is a replica"),
         }
         if error.is_some() && ended.state == FailoverState::InProgress {
             self.take_role(shared, keys, None, now);

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     command::apply::{Applied, Applier, ApplyError, Origin},
-    node::{Hindrance, Shared},
+    node::{EventKind, Hindrance, Shared},
     persistence::{
         Expired, load_while,
         rdb::{Decoder, RdbError},
@@ -55,17 +55,25 @@ pub(super) enum LinkError {
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name("cache-node-link".to_owned()).spawn(move || {
+        // It is tried again and again: that it is down is told once for each time that it was up, and for each primary.
+        let mut told = None;
         while let Some((address, epoch)) = shared.replication.wait_for_primary(&shared) {
             let error = follow(&shared, &address, epoch);
             shared.replication.change_link(|link| {
                 if link.state == LinkState::Connected {
                     link.down_since_ms = now().unix_ms;
+                    told = None;
                 }
                 link.state = LinkState::Connect;
             });
             shared.replication.judge(&shared, now());
             if !matches!(error, LinkError::NotWanted) {
-                tracing::warn!(primary = %address.host, port = address.port, %error, "the link to the primary is down");
+                if told.replace(epoch) == Some(epoch) {
+                    tracing::warn!(primary = %address.host, port = address.port, %error, "the link to the primary is down");
+                } else {
+                    let text = format!("the link to the primary {}:{} is down: {error}", address.host, address.port);
+                    shared.tell(EventKind::PrimaryLinkLost, text);
+                }
                 shared.replication.pause(epoch, RETRY);
             }
         }
@@ -81,7 +89,9 @@ fn follow(shared: &Shared, address: &PrimaryAddress, epoch: u64) -> LinkError {
         let db = synchronize(shared, &mut wire, epoch)?;
         shared.replication.change_link(|link| link.state = LinkState::Connected);
         shared.replication.judge(shared, now());
-        tracing::info!(primary = %address.host, port = address.port, offset = shared.journal.offset(), "following the primary's stream");
+        let offset = shared.journal.offset();
+        let text = format!("following the stream of the primary {}:{} from offset {offset} on", address.host, address.port);
+        shared.tell(EventKind::PrimaryLinkUp, text);
         apply_stream(shared, &mut wire, epoch, db)
     });
     match outcome {

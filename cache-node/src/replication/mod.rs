@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use crate::{
     config::Config,
     keyspace::{Keys, Now},
-    node::{Hindrance, Shared},
+    node::{EventKind, Hindrance, Shared},
     protocol::{Args, encode_request},
 };
 
@@ -244,13 +244,13 @@ impl Replication {
         shared.keyspace.follow(primary.is_some());
         match &primary {
             Some(address) => {
-                tracing::info!(host = %address.host, port = address.port, "following a primary");
+                shared.tell(EventKind::BecameReplica, format!("following a primary: {}:{}", address.host, address.port));
                 self.change_link(|link| {
                     *link = Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() };
                 });
             }
             None if was_replica => {
-                tracing::info!("following nobody: this node is a primary now");
+                shared.tell(EventKind::BecamePrimary, "following nobody: this node is a primary now");
                 // What replicas have up to here holds under both names.
                 let mut ids = self.ids.lock();
                 let former = std::mem::replace(&mut ids.id, new_id());

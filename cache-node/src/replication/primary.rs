@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::{
     keyspace::Now,
-    node::{ClientEntry, Shared},
+    node::{ClientEntry, EventKind, Shared},
     persistence::{self, write_snapshot},
     protocol::{Limits, RequestParser},
-    replication::{Replica, SyncRequest},
+    replication::{PrimaryAddress, Replica, ReplicaState, SyncRequest},
     server::now,
 };
 
@@ -60,7 +60,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: &TcpStream, client: &Arc<
         parser: RequestParser::default(),
         has_confirmed: false,
     };
-    let address = replica.hints.address(client.address.ip());
+    let PrimaryAddress { host, port } = replica.place();
+    let address = format!("{host}:{port}");
     let outcome = session.run(&request).await;
     let now = now();
     // One that was silent was waited for already, and one of an earlier role does not count.
@@ -69,7 +70,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: &TcpStream, client: &Arc<
     let forgotten_at = counts_on.then(|| Now { unix_ms: now.unix_ms + grace.as_millis() as u64 });
     shared.replication.replicas.remove(&replica, &shared.journal, forgotten_at);
     shared.replication.judge(&shared, now);
+    // One that comes and goes without ever having its data is not one that was lost; and who ends loses all.
+    let was_there = replica.state() == ReplicaState::Online && !shared.is_stopping.load(Ordering::Acquire);
     match outcome {
+        Ok(()) if was_there => shared.tell(EventKind::ReplicaLost, format!("the replica {address} was closed")),
+        Err(error) if was_there => shared.tell(EventKind::ReplicaLost, format!("the replica {address} was lost: {error}")),
         Ok(()) => tracing::info!(replica = %address, "replica closed"),
         Err(error) => tracing::warn!(replica = %address, %error, "replica lost"),
     }
@@ -255,6 +260,8 @@ impl Session<'_> {
         self.replica.come_online(now());
         self.shared.replication.replicas.came_back(self.replica);
         self.shared.replication.judge(self.shared, now());
+        let PrimaryAddress { host, port } = self.replica.place();
+        self.shared.tell(EventKind::ReplicaConnected, format!("the replica {host}:{port} has the data and is sent the stream"));
     }
 
     /// Whether a replica that was sent everything has it, and nobody is left who writes more. One that confirms only now and then gets it

@@ -20,9 +20,10 @@ use std::{
 #[cfg(feature = "metrics")]
 use crate::metrics;
 use crate::{
+    announce::Announcer,
     config::Config,
     keyspace::Now,
-    node::{Hindrance, Shared},
+    node::{EventKind, Hindrance, Shared},
     persistence, replication,
     server::listener::Place,
 };
@@ -47,6 +48,8 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     /// Keeps the log; ends after the others.
     log: Option<JoinHandle<io::Result<()>>>,
+    /// Tells events; ends last, so that it tells how the others ended.
+    announcer: Option<Announcer>,
 }
 
 impl Node {
@@ -54,8 +57,8 @@ impl Node {
     /// data when this completes; whoever connects before that is told LOADING.
     ///
     /// # Errors
-    /// When an address cannot be bound (the text names it), the machine gives no threads, or the snapshot or the log cannot be loaded
-    /// (the text says what to do).
+    /// When an address cannot be bound (the text names it), the machine gives no threads, webhooks cannot be signed, or the snapshot or the
+    /// log cannot be loaded (the text says what to do).
     pub async fn spawn(config: Config) -> io::Result<Node> {
         // Loading takes its time: not on the caller's runtime.
         tokio::task::spawn_blocking(move || Node::start(config)).await.map_err(io::Error::other)?
@@ -78,6 +81,7 @@ impl Node {
         let address = listeners[0].local_addr()?;
         let shared = Arc::new(Shared::new(config, address, now()));
         shared.gate.set(Hindrance::Loading, shared.config().has_persistence());
+        let announcer = Announcer::start(&shared)?;
         #[cfg_attr(not(feature = "metrics"), allow(unused_mut, reason = "there is one thread less"))]
         let mut threads = worker::start_all(&shared, listeners)?;
         // Before the data is loaded: who watches the node sees that, too.
@@ -85,12 +89,20 @@ impl Node {
         if let Some(listeners) = watched {
             threads.push(metrics::start(&shared, listeners)?);
         }
-        let mut node = Node { shared, threads, log: None };
-        node.load().inspect_err(|_| {
+        let mut node = Node { shared, threads, log: None, announcer: Some(announcer) };
+        node.load().inspect_err(|error| {
+            node.shared.tell(EventKind::NodeStartFailed, error.to_string());
             // What was loaded until then must not take the place of what is there.
             node.shared.end(false);
         })?;
         node.shared.gate.set(Hindrance::Loading, false);
+        let role = match node.shared.replication.primary() {
+            Some(primary) => format!("a replica of {}:{}", primary.host, primary.port),
+            None => "a primary".to_owned(),
+        };
+        let keys: usize = node.shared.keyspace.totals().databases.iter().map(|database| database.keys).sum();
+        let text = format!("cache-node {} serves on {address} as {role}, with {keys} keys", env!("CARGO_PKG_VERSION"));
+        node.shared.tell(EventKind::NodeStarted, text);
         Ok(node)
     }
 
@@ -142,6 +154,9 @@ impl Node {
         // The last snapshot, when nothing writes any more.
         if self.shared.saves_at_end.load(Ordering::Acquire) {
             self.shared.saver.save_at_end(&self.shared);
+        }
+        if let Some(announcer) = self.announcer.take() {
+            announcer.end();
         }
         outcome
     }

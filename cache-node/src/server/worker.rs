@@ -296,6 +296,7 @@ fn admit(worker: &Worker, stream: TcpStream, address: SocketAddr) -> Option<Acce
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         return Some(Accepted { stream, address, admission });
     } else {
+        shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
         MAX_CLIENTS
     };
     shared.counters.rejected_connections.fetch_add(1, Ordering::Relaxed);

@@ -22,7 +22,7 @@ pub(crate) struct Target(pub(super) Parts);
 
 impl Target {
     /// For logs and figures: without the path.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{}://{}", if self.0.is_https { "https" } else { "http" }, self.0.authority)
     }
 }

@@ -83,6 +83,9 @@ fn a_full_disk_refuses_writes_keeps_what_is_there_and_lets_go() {
         fs::remove_file(&ballast).unwrap();
         support::wait_until("writes are taken again", || other.run("SET after 1") == Value::ok());
         assert!(other.run("INFO persistence").text().contains("aof_last_write_status:ok"));
+        support::wait_until("both are events", || {
+            ["LogWriteFailed", "LogRecovered"].iter().all(|kind| node.errors().contains(&format!("kind={kind}")))
+        });
         let expected = content(&mut other, 1);
         assert!(kept.iter().all(|key| expected.contains_key(&(0, key.clone()))));
         node.process.kill().unwrap();

@@ -42,7 +42,9 @@ fn a_disk_that_fails_once_loses_nothing_that_was_acknowledged() {
     }
     assert_eq!(info(&mut wire, "aof_rewrites"), "1", "{}", failing.errors());
     assert_eq!(info(&mut wire, "aof_last_write_status"), "ok");
-    assert!(failing.errors().contains("cannot write the log: Input/output error"), "{}", failing.errors());
+    for said in ["cannot write the log: Input/output error", "kind=LogSyncFailed", "kind=LogRecovered"] {
+        assert!(failing.errors().contains(said), "{said}: {}", failing.errors());
+    }
     failing.process.kill().unwrap();
     failing.process.wait().unwrap();
     let again = node(dir.path(), &["--aof-load-truncated", "no"]);
@@ -72,6 +74,7 @@ fn a_disk_that_goes_on_failing_refuses_writes() {
     assert_eq!(other.run("GET key-0"), Value::bulk("1"), "reads go on");
     wait_until("the rewrite failed as well", || info(&mut other, "aof_last_bgrewrite_status") == "err");
     assert_eq!(other.run("SET other 1"), refused);
+    assert!(failing.errors().contains("kind=LogRewriteFailed"), "{}", failing.errors());
     failing.process.kill().unwrap();
     failing.process.wait().unwrap();
     let again = node(dir.path(), &[]);

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     command::apply::{Applied, Applier, ApplyError},
     keyspace::Now,
-    node::{Shared, position_in},
+    node::{EventKind, Shared, position_in},
     persistence::{
         Expired,
         aof::{
@@ -228,11 +228,12 @@ impl Loader<'_> {
             file.sync_all()
         };
         cut_off().map_err(|error| told(&error, "cut the end off", self.path))?;
-        tracing::warn!(
+        let text = format!(
             "{path} ended within a request, as after a crash: its last {} bytes were taken away, and it now ends at byte {}",
             end - whole,
             whole
         );
+        self.shared.tell(EventKind::LogRepaired, text);
         Ok(())
     }
 }

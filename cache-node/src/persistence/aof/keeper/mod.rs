@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::{
     config::Config,
     keyspace::Now,
-    node::{LogBatch, Shared},
+    node::{EventKind, LogBatch, Shared},
     persistence::{
         aof::{base, files::Folder, load, log::Log},
         load::load_at_start,
@@ -402,7 +402,8 @@ impl Keeper {
             Some(error) => {
                 self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
                 if was_good {
-                    tracing::error!("cannot write the log: {error}; writes are refused until it can be written again");
+                    let kind = if self.is_disk_untrue { EventKind::LogSyncFailed } else { EventKind::LogWriteFailed };
+                    shared.tell(kind, format!("cannot write the log: {error}; writes are refused until it can be written again"));
                     shared.gate.set_log_error(Some(text(error)));
                 }
             }
@@ -410,7 +411,7 @@ impl Keeper {
             None => {
                 self.retry_at = None;
                 if !was_good {
-                    tracing::warn!("the log can be written again; writes are taken again");
+                    shared.tell(EventKind::LogRecovered, "the log can be written again; writes are taken again");
                     shared.gate.set_log_error(None);
                 }
             }

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     config::Config,
+    node::EventKind,
     persistence::aof::{base, files::Folder, keeper::Keeper, log::Log, manifest::Part},
     server::now,
 };
@@ -201,10 +202,15 @@ impl Keeper {
     }
 
     pub(super) fn rewrite_failed(&mut self, error: &io::Error) {
-        tracing::warn!("the log could not be rewritten: {error}");
         let log = &self.shared.log;
         log.is_rewriting.store(false, Ordering::Release);
-        log.was_last_rewrite_good.store(false, Ordering::Release);
+        let text = format!("the log could not be rewritten: {error}");
+        // It is tried again and again: told once.
+        if log.was_last_rewrite_good.swap(false, Ordering::AcqRel) {
+            self.shared.tell(EventKind::LogRewriteFailed, text);
+        } else {
+            tracing::warn!("{text}");
+        }
         log.failed_rewrites_in_a_row.fetch_add(1, Ordering::Relaxed);
         self.rewrite_retry_at = Some(Instant::now() + REWRITE_RETRY_INTERVAL);
         // The place of its increment is not that of the next one.
