@@ -10,7 +10,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use session_store::{CacheStore, SessionLayer};
 use support::{
-    Server, Visitor, app, each_backend, meter::Meter, patient_store, replica, replica_with, send, their_store::their_store,
+    Server, Visitor, app, balanced, each_backend, meter::Meter, patient_store, replica, replica_with, send,
+    their_store::their_store,
 };
 use tower_sessions_014 as theirs;
 
@@ -185,8 +186,8 @@ async fn spoil(server: &Server, how: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_record_is_put_in_quarantine_and_the_visitor_gets_a_clean_session_once() {
     each_backend(async |server| {
-        let store = patient_store(&server).await;
-        let app: Router = app::router().layer(SessionLayer::new(store.clone()));
+        let stores = [patient_store(&server).await, patient_store(&server).await];
+        let app = balanced(stores.clone().map(|store| app::router().layer(SessionLayer::new(store))));
         let mut connection = server.connection().await;
         let mut count = 0;
         for how in [&["name", "{not json"][..], &["@expiry", "?"], &["@rev", "many"], &["@v", "one"], &[]] {
@@ -205,7 +206,8 @@ async fn an_unreadable_record_is_put_in_quarantine_and_the_visitor_gets_a_clean_
                     assert!(!answer.removes_cookie(), "{how:?} {path}");
                 }
                 count += 1;
-                assert_eq!(store.quarantined(), count, "{how:?} {path}: once for all requests");
+                let quarantined: u64 = stores.iter().map(CacheStore::quarantined).sum();
+                assert_eq!(quarantined, count, "{how:?} {path}: once for all requests of both replicas");
                 let aside = server.keys("*:quarantine:*").await;
                 assert_eq!(aside.len(), 1, "{how:?} {path}");
                 let ttl: i64 = redis::cmd("TTL").arg(&aside[0]).query_async(&mut connection).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use session_store::{CacheStore, Expiry, SessionLayer};
-use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with, send};
+use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with, send, two_replicas_with};
 use time::Duration as Time;
 
 fn max_age(answer: &Answer) -> Option<i64> {
@@ -127,7 +127,7 @@ async fn the_absolute_timeout_costs_no_round_trip() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_layers_own_time_can_be_chosen_again() {
     each_backend(async |server| {
-        let app = replica_with(&server, |layer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)))).await;
+        let app = two_replicas_with(&server, |layer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)))).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/remember/2592000").await.ok();
         assert!(server.session_ttl().await > 2_591_000_000);

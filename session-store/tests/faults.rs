@@ -758,7 +758,12 @@ const FAULTS: [(&str, &[Proof]); 21] = [
     (
         "20: a deep clone and a span for every access",
         &[
-            Left("both are in `tower_sessions::Session`, the handle that applications have; the span is gone with `QUIET_LOGS`"),
+            Left(
+                "`Session::get` is an inherent method of `tower_sessions::Session`, whose fields are private: it enters a span of level info, \
+                 takes the record that it loaded once, and clones the value in it before it is deserialised. A store behind the handle is \
+                 asked for nothing by then, so that neither it nor a commit can notice; an extractor or a wrapper could only give \
+                 another type, which axum-login and all who take a `Session` would not take. The span is gone with `QUIET_LOGS`",
+            ),
             Here,
         ],
     ),

@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{Method, StatusCode, header};
 use session_store::{Cart, Flash, Key, Session, SessionExt as _, SessionLayer, Unavailable};
-use support::{Visitor, each_backend, replica, replica_with, send};
+use support::{Visitor, each_backend, replica, send, two_replicas, two_replicas_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
@@ -44,7 +44,7 @@ async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_chosen_by_the_client_is_never_adopted() {
     each_backend(async |server| {
-        let app = replica(&server).await;
+        let app = two_replicas(&server).await;
         for path in ["/set/name/ada", "/cart/add/TEA/1"] {
             let chosen = "__Host-id=AAAAAAAAAAAAAAAAAAAAAA";
             let mut visitor = Visitor { cookie: Some(chosen.to_owned()) };
@@ -61,7 +61,7 @@ async fn an_id_chosen_by_the_client_is_never_adopted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_inserted_after_a_flush_belongs_to_a_new_id() {
     each_backend(async |server| {
-        let app = replica(&server).await;
+        let app = two_replicas(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/secret/old").await.ok();
         let old = visitor.cookie.clone().unwrap();
@@ -100,7 +100,8 @@ async fn nothing_of_a_deleted_session_is_in_the_next_one() {
     let taken = async |flash: Flash| Ok::<_, Unavailable>(flash.take().await?.len().to_string());
     each_backend(async |server| {
         let routes = support::app::router().route("/delete-and/{step}", post(delete_and)).route("/taken", get(taken));
-        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        let replica = async || routes.clone().layer(SessionLayer::new(support::patient_store(&server).await));
+        let app = support::balanced([replica().await, replica().await]);
         for (step, is_there) in [
             ("save", false),
             ("save,insert", false),
@@ -165,7 +166,7 @@ async fn a_new_id_keeps_everything_and_the_old_one_changes_nothing_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_after_the_rotation_loses_nothing() {
     each_backend(async |server| {
-        let app = replica(&server).await;
+        let app = two_replicas(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         let answer = visitor.post(&app, "/cycle-and-fail").await;
@@ -215,7 +216,7 @@ async fn a_logout_during_a_slow_write_stays_a_logout() {
 async fn an_answer_that_extends_a_session_brings_no_old_id_back() {
     each_backend(async |server| {
         let idle = session_store::Expiry::OnInactivity(time::Duration::seconds(60));
-        let app = replica_with(&server, |layer| layer.with_expiry(idle)).await;
+        let app = two_replicas_with(&server, |layer| layer.with_expiry(idle)).await;
         let mut connection = server.connection().await;
         for (method, path) in [(Method::GET, "/slow-get/300/name"), (Method::POST, "/cart/add-slowly/300/TEA")] {
             for end in ["/cycle", "/login/ada", "/logout"] {
@@ -270,9 +271,10 @@ async fn changes_of_different_keys_at_the_same_time_keep_both() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
     each_backend(async |server| {
-        let app =
-            replica_with(&server, |layer| layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(2))))
-                .await;
+        let app = two_replicas_with(&server, |layer| {
+            layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(2)))
+        })
+        .await;
         let mut reader = Visitor::default();
         reader.post(&app, "/set/name/ada").await.ok();
         let mut shopper = Visitor::default();
@@ -304,9 +306,10 @@ async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expiry_of_its_own_lasts() {
     each_backend(async |server| {
-        let app =
-            replica_with(&server, |layer| layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::minutes(30))))
-                .await;
+        let app = two_replicas_with(&server, |layer| {
+            layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::minutes(30)))
+        })
+        .await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         assert!(server.session_ttl().await <= 1_800_000);
@@ -343,7 +346,7 @@ async fn an_explicit_save_is_not_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_of_thousands_of_keys_is_kept_whole() {
     each_backend(async |server| {
-        let app = replica_with(&server, |layer| layer).await;
+        let app = two_replicas_with(&server, |layer| layer).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/many/4500/a/0/0/same").await.ok();
         assert_eq!(visitor.get(&app, "/many/4500").await.ok().body, "4500*a");

@@ -6,7 +6,7 @@ mod support;
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
 use session_store::{CacheStore, SessionLayer, UserSession, UserSessions};
-use support::{Server, Visitor, each_backend, replica_with, send};
+use support::{Server, Visitor, each_backend, replica_with, send, two_replicas_with};
 use tower::ServiceExt as _;
 
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
@@ -221,7 +221,7 @@ async fn the_time_of_a_session_carries_its_cart_and_its_entry_along() {
                 .with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(60)))
                 .with_cart_ttl(time::Duration::seconds(90))
         };
-        let app = replica_with(&server, minute).await;
+        let app = two_replicas_with(&server, minute).await;
         let mut connection = server.connection().await;
         for (login, request) in [
             (false, (Method::GET, "/get/user")),

@@ -18,7 +18,13 @@ pub mod slow_proxy;
 pub mod their_store;
 pub mod traffic;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
@@ -45,6 +51,24 @@ pub async fn replica(server: &Server) -> Router {
 pub async fn replica_with(server: &Server, change: impl FnOnce(SessionLayer) -> SessionLayer) -> Router {
     let store = patient_store(server).await;
     app::router().layer(change(SessionLayer::new(store.clone()))).layer(axum::Extension(store))
+}
+
+/// Replicas whose turn it is for each request, as behind a balancer that does not know visitors.
+pub fn balanced<const N: usize>(replicas: [Router; N]) -> Router {
+    let turn = Arc::new(AtomicUsize::new(0));
+    Router::new().fallback(move |request: Request<Body>| {
+        let replica = replicas[turn.fetch_add(1, Ordering::Relaxed) % N].clone();
+        replica.oneshot(request)
+    })
+}
+
+/// Two replicas behind a balancer.
+pub async fn two_replicas(server: &Server) -> Router {
+    two_replicas_with(server, |layer| layer).await
+}
+
+pub async fn two_replicas_with(server: &Server, change: impl Fn(SessionLayer) -> SessionLayer) -> Router {
+    balanced([replica_with(server, &change).await, replica_with(server, &change).await])
 }
 
 /// A replica with the default settings of the store.
