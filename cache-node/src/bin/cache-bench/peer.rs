@@ -26,6 +26,8 @@ use crate::{
 pub(crate) const NODE_ARGUMENT: &str = "node";
 /// The hidden first argument with which this program becomes another server, whose program and arguments follow.
 pub(crate) const SERVER_ARGUMENT: &str = "server";
+/// The name of the node under test.
+pub(crate) const CACHE_NODE: &str = "cache-node";
 /// The name of the node with `io-uring yes`.
 pub(crate) const IO_URING: &str = "cache-node io_uring";
 /// The name of the server that stores nothing.
@@ -71,7 +73,7 @@ pub(crate) struct Server {
 impl Peer {
     /// This package's node.
     pub(crate) fn cache_node() -> Peer {
-        Peer { name: "cache-node".to_owned(), kind: Kind::CacheNode, program: PathBuf::new(), directives: &[] }
+        Peer { name: CACHE_NODE.to_owned(), kind: Kind::CacheNode, program: PathBuf::new(), directives: &[] }
     }
 
     /// The same with `io-uring yes`. Where the machine refuses that, it warns and is the same.
@@ -86,7 +88,7 @@ impl Peer {
 
     /// Whether what has this name is of this program, and nothing to compare with.
     pub(crate) fn is_own(name: &str) -> bool {
-        [Peer::cache_node(), Peer::cache_node_by_io_uring(), Peer::floor()].iter().any(|own| own.name == name)
+        [CACHE_NODE, IO_URING, FLOOR].contains(&name)
     }
 
     /// The server at `path`; its file's name tells how it is started.

@@ -17,6 +17,8 @@ pub(crate) enum Goal {
     RatioAtMost(f64),
     /// Of the value itself.
     AtLeast(f64),
+    /// Of the value itself in each round.
+    NeverBelow(f64),
     /// Of the value itself.
     AtMost(f64),
 }
@@ -172,6 +174,7 @@ impl Report {
             Goal::RatioAtLeast(goal) => (self.ratio(row, index)?, format!("≥ {goal}×"), self.ratio(row, index)?.median >= goal),
             Goal::RatioAtMost(goal) => (self.ratio(row, index)?, format!("≤ {goal}×"), self.ratio(row, index)?.median <= goal),
             Goal::AtLeast(goal) => (self.value(row, index)?, format!("≥ {goal}"), self.value(row, index)?.median >= goal),
+            Goal::NeverBelow(goal) => (self.value(row, index)?, format!("never < {goal}"), self.value(row, index)?.min >= goal),
             Goal::AtMost(goal) => (self.value(row, index)?, format!("≤ {goal}"), self.value(row, index)?.median <= goal),
         };
         let (name, floor) = match (goal, measure.comparison) {
@@ -254,6 +257,18 @@ mod tests {
         let verdicts = report(&["cache-node", "redis", "floor"]).verdicts();
         assert_eq!(verdicts[0].text, "ops: 0.88 (0.88-0.88), goal ≥ 1.5×; floor 1.17 (1.17-1.17)");
         assert!(report(&["cache-node", "cache-node io_uring", "floor"]).verdicts().is_empty());
+    }
+
+    #[test]
+    fn one_round_below_is_never_made_up_for() {
+        let gain = Measure::new("2 over 1", 2).goal(Some(Goal::AtLeast(1.0))).goal_of("node", Some(Goal::NeverBelow(0.7)));
+        let mut report = Report::new("w".to_owned(), String::new(), vec![gain], &["node".to_owned()]);
+        [1.1, 0.8, 1.2].into_iter().for_each(|value| report.push(0, &[value]));
+        assert!(report.verdicts().iter().all(|verdict| verdict.is_met));
+        [0.6, 1.2].into_iter().for_each(|value| report.push(0, &[value]));
+        let verdicts = report.verdicts();
+        assert_eq!(verdicts[1].text, "node, 2 over 1: 1.10 (0.60-1.20), goal never < 0.7");
+        assert!(verdicts[0].is_met && !verdicts[1].is_met);
     }
 
     #[test]
