@@ -23,6 +23,7 @@ pub mod cli;
 mod cluster;
 mod command;
 mod config;
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody reads the ring"))]
 mod events;
 mod info;
 mod keyspace;

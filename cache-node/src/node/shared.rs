@@ -69,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) events: Events,
     /// What became of events, once webhooks are told.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody reads it"))]
     pub(crate) webhooks: OnceLock<Tallies>,
     pub(crate) workers: Box<[WorkerStats]>,
     pub(crate) started: Now,

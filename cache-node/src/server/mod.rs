@@ -100,8 +100,8 @@ impl Node {
             Some(primary) => format!("a replica of {}:{}", primary.host, primary.port),
             None => "a primary".to_owned(),
         };
-        let keys: usize = node.shared.keyspace.totals().databases.iter().map(|database| database.keys).sum();
-        let text = format!("cache-node {} serves on {address} as {role}, with {keys} keys", env!("CARGO_PKG_VERSION"));
+        let (version, bytes) = (env!("CARGO_PKG_VERSION"), node.shared.keyspace.used_bytes());
+        let text = format!("cache-node {version} serves on {address} as {role}, with {bytes} bytes of keys and values");
         node.shared.tell(EventKind::NodeStarted, text);
         Ok(node)
     }

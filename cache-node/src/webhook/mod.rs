@@ -10,6 +10,7 @@ mod limits;
 mod post;
 #[cfg(feature = "webhooks")]
 mod secret;
+#[cfg_attr(not(all(feature = "metrics", feature = "webhooks")), allow(dead_code, reason = "nobody counts, or nobody reads it"))]
 mod tally;
 #[cfg(feature = "webhooks")]
 mod target;
@@ -20,6 +21,8 @@ pub(crate) use deliveries::{WebhookSettings, Webhooks};
 pub(crate) use limits::TARGETS_MAX;
 #[cfg(feature = "webhooks")]
 pub(crate) use secret::Secrets;
-pub(crate) use tally::{Tallies, TargetCounts};
+pub(crate) use tally::Tallies;
+#[cfg(feature = "metrics")]
+pub(crate) use tally::TargetCounts;
 #[cfg(feature = "webhooks")]
 pub(crate) use target::Target;
