@@ -58,7 +58,7 @@ async fn a_change_on_one_replica_is_seen_on_the_other() {
         let mut visitor = Visitor::default();
         visitor.post(&a.app, "/set/name/0").await.ok();
         b.warm_up(&mut visitor, "0").await;
-        let mut slowest = Duration::ZERO;
+        let mut seen_after = Vec::new();
         for turn in 1..=50 {
             visitor.post(&a.app, &format!("/set/name/{turn}")).await.ok();
             let acknowledged = Instant::now();
@@ -68,10 +68,13 @@ async fn a_change_on_one_replica_is_seen_on_the_other() {
                 assert!(acknowledged.elapsed() < STALENESS_MAX, "{:?}", b.near());
                 tokio::task::yield_now().await;
             }
-            slowest = slowest.max(acknowledged.elapsed());
+            seen_after.push(acknowledged.elapsed());
             b.warm_up(&mut visitor, &turn.to_string()).await;
         }
-        println!("seen on the other replica after at most {slowest:?}, {:?}", b.near());
+        seen_after.sort();
+        println!("seen on the other replica after {:?} and at most {:?}, {:?}", seen_after[25], seen_after[49], b.near());
+        // Told of it, and not found out when the bound was over.
+        assert!(seen_after[25] < STALENESS_MAX / 10, "{seen_after:?}");
         assert!(b.near().invalidations >= 50 && b.near().hits >= 50, "{:?}", b.near());
     })
     .await;

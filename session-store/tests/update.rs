@@ -5,11 +5,19 @@
 mod node_process;
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, extract::Path, routing::post};
 use http::{Method, StatusCode};
-use session_store::{CacheStore, Key, Session, SessionExt as _, SessionLayer, Unavailable, UpdateError};
+use session_store::{
+    CacheStore, Key, Session, SessionExt as _, SessionLayer, StoreError, UPDATE_ATTEMPTS_MAX, Unavailable, UpdateError,
+};
 use support::{Server, Visitor, each_process, each_server, meter::Meter, patient_store, send};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
@@ -101,6 +109,42 @@ async fn exact_updates(trials: usize) {
             }
             assert_eq!(visitor.get(&replicas[1], "/get/start").await.ok().body, "now");
         }
+    })
+    .await;
+}
+
+/// Somebody else is faster each time: the bound is on attempts, and what was lost is not half done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_comes_too_late_every_time_gives_up_and_changes_nothing() {
+    each_server(async |server| {
+        let (url, calls) = (server.url(), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&calls);
+        let lose = move |session: Session| {
+            let (url, counted) = (url.clone(), Arc::clone(&counted));
+            async move {
+                let mut other = redis::Client::open(url).unwrap().get_connection().unwrap();
+                let keys: Vec<String> = redis::cmd("KEYS").arg("*:session:*").query(&mut other).unwrap();
+                session.insert("beside", "it").await.unwrap();
+                let late = |n: Option<u64>| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    redis::cmd("HINCRBY").arg(&keys[0]).arg(&["n", "10"]).exec(&mut other).unwrap();
+                    n.unwrap_or(0) + 1
+                };
+                let lost = session.update(&Key::new("n"), late).await.unwrap_err();
+                let gave_up = matches!(lost, UpdateError::Store(StoreError::Contended { attempts: UPDATE_ATTEMPTS_MAX }));
+                assert!(gave_up, "{lost}");
+                // Answered as a failure, so that nothing else of the request is committed either.
+                Unavailable::from(lost)
+            }
+        };
+        let app = router().route("/lose", post(lose)).layer(SessionLayer::new(patient_store(&server).await));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/count/n").await.ok();
+        let lost = visitor.post(&app, "/lose").await;
+        assert!(lost.status.is_server_error() || lost.status == StatusCode::CONFLICT, "{}", lost.status);
+        assert_eq!(calls.load(Ordering::SeqCst), UPDATE_ATTEMPTS_MAX);
+        assert_eq!(visitor.get(&app, "/get/beside").await.ok().body, "-");
+        assert_eq!(visitor.post(&app, "/count/n").await.ok().body, (1 + 10 * UPDATE_ATTEMPTS_MAX + 1).to_string());
     })
     .await;
 }

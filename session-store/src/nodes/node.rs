@@ -99,7 +99,12 @@ impl Node {
 
     pub(crate) fn failed(self: &Arc<Self>, failure: Failure, reason: &str) {
         if self.breaker.failed(failure, reason, Instant::now()) == Change::Opened {
-            tracing::warn!(node = %self.address, reason, "the store's node is out of reach, requests are refused until it is back");
+            tracing::warn!(
+                node = %self.address,
+                reason,
+                answers_needed = self.breaker.proof(),
+                "the store's node is out of reach, requests are refused until it is back"
+            );
             metrics::breaker(&self.address.to_string(), true);
             probe::start(self);
         }
