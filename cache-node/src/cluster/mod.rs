@@ -11,6 +11,7 @@ mod http;
 mod limits;
 mod link;
 mod operation;
+mod port;
 mod process;
 mod proxy;
 mod report;

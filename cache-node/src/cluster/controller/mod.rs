@@ -22,9 +22,10 @@ use tokio::sync::{mpsc, watch};
 
 pub(super) use crate::cluster::controller::order::{Order, Outcome, Task};
 use crate::cluster::{
-    controller::member::{Member, free_port},
+    controller::member::Member,
     events::{EventKind, Events},
     limits::{BAD_STARTS_MAX, PROBE_PERIOD, SIGHTS_MAX},
+    port::free_port,
     settings::Settings,
     state::{Folder, MemberState, State, boot_id},
     view::View,

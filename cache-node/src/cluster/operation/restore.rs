@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Read as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -16,6 +16,7 @@ use crate::cluster::{
     limits::{CALL_MAX, PROGRESS_PERIOD, SYNC_MAX},
     link::{Link, LinkError},
     operation::{Desk, Progress},
+    port::free_port,
     process::NodeProcess,
     report::field,
     view::View,
@@ -64,7 +65,7 @@ impl Desk {
     }
 
     fn start_source(&self, folder: &Path) -> io::Result<(SocketAddr, NodeProcess)> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let folder_text = folder.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         let arguments = self.settings.source_arguments(address.port(), folder_text);
         Ok((address, NodeProcess::start(&self.settings.program, &arguments, folder)?))
