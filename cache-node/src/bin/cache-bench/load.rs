@@ -401,6 +401,7 @@ mod tests {
     use crate::{content::Content, reply::Protocol, workload::string::Strings};
 
     const TURN: Duration = Duration::from_millis(100);
+    const TURNS_MAX: usize = 20;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_pace_gets_right_replies_and_a_missing_key_fails_the_run() {
@@ -418,12 +419,17 @@ mod tests {
             let filled = load.run(&mut Strings::fill(&content, Protocol::Resp), plan(16, Pace::Batch, None)).unwrap();
             assert_eq!((filled.operations, filled.latency.len()), (1_000, 1_000));
             for pace in [Pace::Batch, Pace::Refill, Pace::Fixed(2_000.0)] {
-                let outcome = load.run(&mut reads, plan(16, pace, Some(TURN))).unwrap();
-                assert_eq!(outcome.operations, outcome.latency.len());
-                assert!(outcome.operations >= 100 && outcome.elapsed >= TURN, "{pace:?}: {outcome:?}");
-                if matches!(pace, Pace::Fixed(_)) {
-                    assert!(outcome.operations <= 201, "no faster than asked for: {}", outcome.operations);
-                }
+                // On a busy machine a turn may be over before much was done.
+                let is_much_done = (0..TURNS_MAX).any(|_| {
+                    let outcome = load.run(&mut reads, plan(16, pace, Some(TURN))).unwrap();
+                    assert_eq!(outcome.operations, outcome.latency.len());
+                    assert!(outcome.elapsed >= TURN, "{pace:?}: {outcome:?}");
+                    if matches!(pace, Pace::Fixed(_)) {
+                        assert!(outcome.operations <= 201, "no faster than asked for: {}", outcome.operations);
+                    }
+                    outcome.operations >= 100
+                });
+                assert!(is_much_done, "{pace:?}: less than 100 operations in each of {TURNS_MAX} turns");
             }
         })
         .await
