@@ -18,6 +18,12 @@ use support::{
     writers::{Acknowledged, Writers},
 };
 
+/// For tests of other things than a node that hangs: on a busy machine none is taken for that.
+const PATIENT: [&str; 2] = ["--down-after", "60000"];
+
+/// A controller that waits for a replica that hangs does nothing else for longer than this.
+const BLIND_MAX: Duration = Duration::from_secs(10);
+
 /// Runs `cache-node cluster NAME …` in the cluster's folder.
 fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
     command(cluster, arguments).output().unwrap()
@@ -43,7 +49,7 @@ fn fail(cluster: &Cluster, arguments: &[&str]) -> String {
 
 #[test]
 fn a_planned_failover_loses_nothing_even_without_waiting_for_replicas() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&PATIENT);
     cluster.wait_whole();
     let before = cluster.node("primary");
     let writers = Writers::start(cluster.primary, 4, 400, Acknowledged::ByOk);
@@ -140,7 +146,7 @@ fn a_sentinels_failover_waits_for_no_command_and_runs_in_none() {
 
 #[test]
 fn replicas_come_and_go() {
-    let cluster = Cluster::start(&["--replicas", "1"]);
+    let cluster = Cluster::start(&[&["--replicas", "1"], &PATIENT[..]].concat());
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     assert!(succeed(&cluster, &["add-replica"]).contains("node-3 follows"));
     cluster.wait_whole();
@@ -166,14 +172,14 @@ fn a_replica_that_hangs_is_removed_and_the_controller_sees_the_others_meanwhile(
     let faulted = Instant::now();
     cluster.node("primary").signal("KILL");
     wait_until("a failover", || cluster.count("FailoverComplete") == 1);
-    assert!(faulted.elapsed() < PATIENCE / 2, "the controller was blind for {:?}", faulted.elapsed());
+    assert!(faulted.elapsed() < BLIND_MAX, "the controller was blind for {:?}", faulted.elapsed());
     assert!(removal.wait_with_output().unwrap().status.success());
     assert!(!is_running(hung.pid.unwrap()) && !cluster.folder().join("node-3").exists());
 }
 
 #[test]
 fn a_rolling_restart_under_writes_loses_none_of_them() {
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&PATIENT);
     cluster.wait_whole();
     let before = cluster.recorded_pids();
     let writers = Writers::start(cluster.primary, 4, 200, Acknowledged::ByWait);
@@ -190,7 +196,7 @@ fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
     cluster.wait_whole();
     let mut wire = cluster.connect();
     assert_eq!(wire.run("SET cart mugs"), Value::ok());
-    assert_eq!(wire.run("WAIT 1 5000"), Value::Integer(1));
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     let said = succeed(&cluster, &["backup", "--keep", "2"]);
     let snapshot = said.trim_end().split(' ').next_back().unwrap().to_owned();
     for _ in 0..2 {
@@ -221,6 +227,9 @@ fn a_snapshot_is_taken_and_restored_and_a_broken_one_changes_nothing() {
     assert_eq!(cluster.connect().run("SET cart again"), Value::ok());
 }
 
+/// How often it is tried to kill the node that is copied from while it is copied from.
+const RESTORES_MAX: usize = 5;
+
 /// The processes that were started with this word among their arguments.
 fn processes_with(word: &str) -> Vec<u32> {
     let found = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
@@ -228,6 +237,32 @@ fn processes_with(word: &str) -> Vec<u32> {
         line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
     });
     found.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+}
+
+/// Restores, and kills the node that is copied from in the middle. On a busy machine it may be through before: then all is as in the snapshot.
+fn is_broken_off(cluster: &Cluster, snapshot: &str) -> bool {
+    cluster.wait_whole();
+    let mut wire = cluster.connect();
+    assert_eq!(wire.run("SET cart mugs"), Value::ok());
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
+    let primary = cluster.node("primary").address;
+    let mut command = command(cluster, &["restore", snapshot]);
+    let restoring = thread::spawn(move || command.output().unwrap());
+    // The primary may end its connections when it has the data.
+    let mut node = Wire::connect(primary);
+    wait_until("it copies", || {
+        drop(node.stream.write_all(b"INFO replication\r\n"));
+        let is_copying = node.try_read().is_ok_and(|reply| reply.text().contains("master_sync_in_progress:1"));
+        if !is_copying && !restoring.is_finished() {
+            node = Wire::connect(primary);
+        }
+        is_copying || restoring.is_finished()
+    });
+    let folder = cluster.folder().join("restore");
+    for source in processes_with(folder.to_str().unwrap()) {
+        support::cluster::signal("KILL", source);
+    }
+    !restoring.join().unwrap().status.success()
 }
 
 #[test]
@@ -244,19 +279,7 @@ fn a_restore_that_fails_while_the_data_is_copied_leaves_the_old_data() {
         }
         let said = succeed(&cluster, &["backup"]);
         let snapshot = said.trim_end().split(' ').next_back().unwrap().to_owned();
-        assert_eq!(wire.run("SET cart mugs"), Value::ok());
-        assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
-        let primary = cluster.node("primary").address;
-        let mut command = command(&cluster, &["restore", &snapshot]);
-        let restoring = thread::spawn(move || command.output().unwrap());
-        let mut node = Wire::connect(primary);
-        wait_until("it copies", || node.run("INFO replication").text().contains("master_sync_in_progress:1"));
-        let folder = cluster.folder().join("restore");
-        let sources = processes_with(folder.to_str().unwrap());
-        assert_eq!(sources.len(), 1);
-        support::cluster::signal("KILL", sources[0]);
-        let output = restoring.join().unwrap();
-        assert!(!output.status.success(), "it was copied before the other node was killed");
+        assert!((0..RESTORES_MAX).any(|_| is_broken_off(&cluster, &snapshot)), "it was copied before the other node was killed");
         cluster.wait_whole();
         wait_until("the old data", || {
             let mut wire = cluster.connect();
@@ -293,7 +316,7 @@ fn an_encrypted_snapshot_is_restored_whole_whatever_the_limit_of_memory() {
 
 #[test]
 fn memory_is_scaled_on_every_node_and_stays_so() {
-    let cluster = Cluster::start(&["--replicas", "1", "--maxmemory", "32mb"]);
+    let cluster = Cluster::start(&[&["--replicas", "1", "--maxmemory", "32mb"], &PATIENT[..]].concat());
     cluster.wait_whole();
     let sizes = || -> Vec<String> {
         let size = |address| Wire::connect(address).run("CONFIG GET maxmemory").elements()[1].text();
@@ -318,12 +341,12 @@ fn commands_need_the_folders_token_and_a_controller() {
         let mut stream = TcpStream::connect(cluster.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = "{\"command\":\"failover\"}";
-        write!(
-            stream,
+        let request = format!(
             "POST /v1/commands HTTP/1.1\r\nHost: cluster\r\nConnection: close\r\n{header}Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .unwrap();
+        );
+        // In one piece: whoever is refused by the head may find nobody who takes the rest.
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -70,12 +70,30 @@ fn tolerance(name: &str, value: f64) -> f64 {
     }
 }
 
+/// Looks in which something must agree once: what moves by itself may move back between two questions, on a busy machine more than once.
+const LOOKS_MAX: usize = 20;
+
 /// Holds what `/metrics` says against INFO before and after it; returns how many were compared.
 fn assert_agreement(wire: &mut Wire, metrics: SocketAddr) -> usize {
+    let (mut compared, mut differing) = disagreements(wire, metrics);
+    for _ in 1..LOOKS_MAX {
+        if differing.is_empty() {
+            break;
+        }
+        let (count, again) = disagreements(wire, metrics);
+        compared = compared.max(count);
+        differing.retain(|name, _| again.contains_key(name));
+    }
+    assert!(differing.is_empty(), "{differing:?}");
+    compared
+}
+
+/// How many were compared, and what is said of those that do not agree.
+fn disagreements(wire: &mut Wire, metrics: SocketAddr) -> (usize, BTreeMap<&'static str, String>) {
     let before = info(wire);
     let said = scrape(metrics);
     let after = info(wire);
-    let mut compared = 0;
+    let (mut compared, mut differing) = (0, BTreeMap::new());
     for (name, fields) in agreed() {
         let Some(value) = said.get(name) else {
             let is_there = fields.iter().all(|field| before.contains_key(*field));
@@ -87,11 +105,13 @@ fn assert_agreement(wire: &mut Wire, metrics: SocketAddr) -> usize {
         if let (Some(low), Some(high)) = (sum(&before), sum(&after)) {
             let slack = tolerance(name, *value);
             let (low, high) = (low.min(high) - slack, high.max(low) + slack);
-            assert!((low..=high).contains(value), "{name} is {value}, INFO's {fields:?} from {low} to {high}");
+            if !(low..=high).contains(value) {
+                differing.insert(name, format!("{value}, INFO's {fields:?} from {low} to {high}"));
+            }
             compared += 1;
         }
     }
-    compared
+    (compared, differing)
 }
 
 #[test]
@@ -225,7 +245,7 @@ fn slow_and_hung_readers_keep_nobody_waiting() {
     for number in 0..1_000 {
         assert_eq!(wire.run(&format!("SET k{number} v")), Value::Simple("OK".into()));
     }
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < support::PATIENCE / 2, "{:?}", started.elapsed());
     // Those beyond the bound were closed at once.
     let last = held.last_mut().unwrap();
     last.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -240,17 +260,20 @@ fn slow_and_hung_readers_keep_nobody_waiting() {
     });
 }
 
+/// Within this a node answers whose data nobody keeps, on a busy machine too.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Whether the node answers what needs the data.
 fn answers(node: SocketAddr) -> bool {
     let mut stream = TcpStream::connect(node).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
     stream.write_all(b"EXISTS key\r\n").unwrap();
     stream.read(&mut [0; 16]).is_ok()
 }
 
 #[test]
 fn health_is_told_while_a_script_keeps_the_data() {
-    let (node, metrics) = watched(&[("lua-time-limit", "1500")]);
+    let (node, metrics) = watched(&[("lua-time-limit", "6000")]);
     let mut wire = Wire::connect(node.addr());
     wire.send(&["EVAL", "while true do end", "0"]);
     wait_until("the script has the data", || !answers(node.addr()));

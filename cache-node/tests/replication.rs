@@ -6,7 +6,6 @@ mod support;
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -202,7 +201,8 @@ fn chains_hand_the_stream_on_and_a_promotion_keeps_it() {
 
 /// `first` → node → `last` and node; then the node in the middle is promoted.
 fn hands_the_stream_on(first: Kind, last: Kind) {
-    let first = Server::start(first, &[]);
+    // A ping that the middle has no time to hear would be in the stream of the first one alone.
+    let first = Server::start(first, &["--repl-ping-replica-period", "3600"]);
     let middle = Server::start(Kind::Node, &[]);
     let lasts = [Server::start(last, &[]), Server::start(Kind::Node, &[])];
     let writer = Writer::start(first.address(), 5);
@@ -249,7 +249,7 @@ fn what_a_deposed_primary_wrote_alone_is_replaced() {
     other.wait_for_link();
     let mut wire = one.wire();
     assert_eq!(wire.run("SET shared 1"), Value::ok());
-    assert_eq!(wire.run("WAIT 1 5000"), Value::Integer(1));
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     assert_eq!(other.wire().run("REPLICAOF NO ONE"), Value::ok());
     assert_eq!(wire.run("SET alone 1"), Value::ok());
     assert_eq!(other.wire().run("SET new 1"), Value::ok());
@@ -274,13 +274,13 @@ fn wait_counts_who_has_it() {
     }
     for round in 0..20 {
         assert_eq!(wire.run(&format!("SET key {round}")), Value::ok());
-        assert_eq!(wire.run("WAIT 2 10000"), Value::Integer(2));
+        assert_eq!(wire.run("WAIT 2 20000"), Value::Integer(2));
         for replica in &replicas {
             assert_eq!(replica.wire().run("GET key"), Value::bulk(&round.to_string()));
         }
     }
     // What comes behind it in the pipeline waits, and is answered in order.
-    wire.send_raw(b"SET key pipelined\r\nWAIT 2 10000\r\nGET key\r\n");
+    wire.send_raw(b"SET key pipelined\r\nWAIT 2 20000\r\nGET key\r\n");
     assert_eq!([wire.read(), wire.read(), wire.read()], [Value::ok(), Value::Integer(2), Value::bulk("pipelined")]);
     wire.send_raw(b"MULTI\r\nSET key queued\r\nWAIT 5 0\r\nEXEC\r\n");
     (0..3).for_each(|_| drop(wire.read()));
@@ -288,8 +288,9 @@ fn wait_counts_who_has_it() {
     assert!(wire.run("WAITAOF 1 0 0").is_error("ERR"));
     assert!(replicas[0].wire().run("WAIT 1 0").is_error("ERR"));
     // One that does not answer.
-    let before = Instant::now();
     wire.run("SET key last");
+    assert_eq!(wire.run("WAIT 2 20000"), Value::Integer(2));
+    let before = Instant::now();
     assert_eq!(wire.run("WAIT 3 200"), Value::Integer(2));
     assert!(before.elapsed() >= Duration::from_millis(190));
 }
@@ -305,10 +306,7 @@ fn a_replica_that_takes_the_stream_too_slowly_is_closed() {
         let replica = Server::start(Kind::Node, &[]);
         replica.follow(&primary);
         replica.wait_for_link();
-        let signal = |name: &str| {
-            let sent = Command::new("kill").args(["-s", name, &replica.process_id().to_string()]).status().unwrap();
-            assert!(sent.success());
-        };
+        let signal = |name: &str| support::cluster::signal(name, replica.process_id());
         signal("STOP");
         let mut wire = primary.wire();
         let text = "x".repeat(100_000);
@@ -386,7 +384,7 @@ fn writes_need_as_many_replicas_as_they_are_told() {
     replica.follow(&primary);
     replica.wait_for_link();
     wait_until("writes are taken", || wire.run("SET key value") == Value::ok());
-    assert_eq!(primary.info("min_slaves_good_slaves"), "1");
+    wait_until("the replica counts", || primary.info("min_slaves_good_slaves") == "1");
     drop(replica);
     wait_until("writes are refused", || wire.run("SET key value").is_error("NOREPLICAS"));
 }
@@ -456,11 +454,15 @@ fn keys_go_on_a_replica_when_they_go_on_its_primary() {
     replica.wait_for_link();
     let mut wire = primary.wire();
     for number in 0..200 {
-        wire.run(&format!("SET key-{number} v PX 300"));
+        wire.run(&format!("SET key-{number} v"));
     }
-    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     let mut reader = replica.wire();
     assert_eq!(reader.run("DBSIZE"), Value::Integer(200));
+    for number in 0..200 {
+        assert_eq!(wire.run(&format!("PEXPIRE key-{number} 300")), Value::Integer(1));
+    }
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     thread::sleep(Duration::from_millis(320));
     assert_eq!(reader.run("GET key-7"), Value::NullBulk);
     wait_until("they are gone", || reader.run("DBSIZE") == Value::Integer(0));
@@ -639,10 +641,10 @@ fn what_is_written_during_a_sync_arrives() {
     // A single value larger than the backlog.
     wire.send(&["SET", "large", &"y".repeat(3_000_000)]);
     assert_eq!(wire.read(), Value::ok());
-    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     assert_eq!(primary.number("sync_full"), 1);
     // With the next write the stream is cut to its size again.
     wire.run("SET small value");
-    assert_eq!(wire.run("WAIT 1 10000"), Value::Integer(1));
+    assert_eq!(wire.run("WAIT 1 20000"), Value::Integer(1));
     assert!(primary.number("repl_backlog_histlen") <= 16 * 1024);
 }

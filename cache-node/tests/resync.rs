@@ -6,7 +6,7 @@ mod support;
 use std::{
     fs,
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::Command,
     thread,
@@ -16,6 +16,7 @@ use std::{
 use support::{
     Value, Wire,
     content::{assert_same, content, info},
+    free_port,
     process::Binary,
     server::{Kind, Server},
     wait_until,
@@ -24,10 +25,6 @@ use tempfile::TempDir;
 
 const SNAPSHOT: &[&str] = &["--save", "3600", "1"];
 const LOG: &[&str] = &["--appendonly", "yes"];
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn node(folder: &Path, port: u16, more: &[&str]) -> Binary {
     let arguments = ["--port", &port.to_string(), "--dir", folder.to_str().unwrap()];
@@ -65,6 +62,9 @@ fn assert_converged(primary: SocketAddr, replica: SocketAddr) {
     assert_same("replica", &content(&mut Wire::connect(primary), 16), &content(&mut Wire::connect(replica), 16));
 }
 
+/// The longest time after which what expires while a replica is away is let expire.
+const EXPIRES_IN_MAX: Duration = Duration::from_secs(48);
+
 fn replica_goes_on(primary: Kind, kept: &[&str]) {
     let primary = Server::start(primary, &[]);
     let folder = TempDir::new().unwrap();
@@ -72,20 +72,31 @@ fn replica_goes_on(primary: Kind, kept: &[&str]) {
     let arguments = [&replicaof[..], kept].concat();
     let mut replica = node(folder.path(), 0, &arguments);
     wait_for_link(replica.address);
+    if kept == LOG {
+        wait_until("the log has begun anew", || number(replica.address, "aof_rewrites") == 1);
+    }
+    let mut returns = 0;
     for round in 0..3 {
-        write(primary.address(), round);
         // What expires while it is away: its primary says what becomes of it.
-        let expires_in = if round == 0 { Duration::from_secs(3) } else { Duration::from_secs(1_000) };
-        let written = Instant::now();
-        for key in ["kept", "gone"] {
-            primary.wire().run(&format!("SET {key} {round} PX {}", expires_in.as_millis()));
-        }
-        assert_converged(primary.address(), replica.address);
-        if kept == LOG && round == 0 {
-            wait_until("the log has begun anew", || number(replica.address, "aof_rewrites") == 1);
-        }
-        assert!(replica.end_by("TERM").success(), "{}", replica.errors());
-        assert_eq!(primary.wire().run("PERSIST kept"), Value::Integer(1));
+        let mut expires_in = if round == 0 { Duration::from_secs(3) } else { Duration::from_secs(1_000) };
+        let written = loop {
+            write(primary.address(), round);
+            let written = Instant::now();
+            for key in ["kept", "gone"] {
+                primary.wire().run(&format!("SET {key} {round} PX {}", expires_in.as_millis()));
+            }
+            assert_converged(primary.address(), replica.address);
+            assert!(replica.end_by("TERM").success(), "{}", replica.errors());
+            if primary.wire().run("PERSIST kept") == Value::Integer(1) {
+                break written;
+            }
+            // On a busy machine its time was over before: once more, with a longer one.
+            assert!(expires_in < EXPIRES_IN_MAX, "{expires_in:?} were over before the replica had ended");
+            expires_in *= 4;
+            replica = node(folder.path(), 0, &arguments);
+            wait_for_link(replica.address);
+            returns += 1;
+        };
         write(primary.address(), 100 + round);
         if round == 0 {
             thread::sleep((expires_in + Duration::from_millis(50)).saturating_sub(written.elapsed()));
@@ -96,7 +107,8 @@ fn replica_goes_on(primary: Kind, kept: &[&str]) {
         assert_eq!(Wire::connect(replica.address).run("MGET kept gone").elements()[0], Value::bulk(&round.to_string()));
         assert_eq!(primary.number("sync_full"), 1, "round {round}: {}", replica.errors());
     }
-    assert_eq!(primary.number("sync_partial_ok"), 3);
+    returns += 3;
+    assert_eq!(primary.number("sync_partial_ok"), returns);
     // Killed: a log says itself where it stands, a snapshot is not taken then.
     write(primary.address(), 200);
     drop(replica);
@@ -105,7 +117,7 @@ fn replica_goes_on(primary: Kind, kept: &[&str]) {
     wait_for_link(replica.address);
     assert_converged(primary.address(), replica.address);
     if kept == LOG {
-        assert_eq!((primary.number("sync_full"), primary.number("sync_partial_ok")), (1, 4), "{}", replica.errors());
+        assert_eq!((primary.number("sync_full"), primary.number("sync_partial_ok")), (1, returns + 1), "{}", replica.errors());
     }
 }
 
@@ -121,6 +133,9 @@ fn a_replica_goes_on_from_its_log() {
     replica_goes_on(Kind::Redis, LOG);
 }
 
+/// Ends of a primary of which two are to bring everything to its replicas.
+const ENDS_MAX: usize = 5;
+
 fn primary_goes_on(kept: &[&str]) {
     let folder = TempDir::new().unwrap();
     let port = free_port();
@@ -130,29 +145,43 @@ fn primary_goes_on(kept: &[&str]) {
         assert_eq!(replica.wire().run(&format!("REPLICAOF 127.0.0.1 {port}")), Value::ok());
         replica.wait_for_link();
     }
-    for round in 0..2 {
+    let (mut rounds, mut tries) = (0, 0);
+    while rounds < 2 {
+        let round = tries;
+        tries += 1;
+        assert!(tries <= ENDS_MAX, "of {ENDS_MAX} ends only {rounds} brought everything to the replicas");
         write(primary.address, round);
         let mut wire = Wire::connect(primary.address);
         assert_eq!(wire.run("SET passing 1 PX 200"), Value::ok());
-        assert_eq!(wire.run("WAIT 3 10000"), Value::Integer(3));
+        assert_eq!(wire.run("WAIT 3 20000"), Value::Integer(3));
         let before = info(&mut wire, "master_replid");
         // Written last, and not waited for.
         let text = "x".repeat(200_000);
         (0..5).for_each(|number| wire.send(&["SET", &format!("last:{number}"), &text]));
-        (0..5).for_each(|_| assert_eq!(wire.read(), Value::ok()));
+        wire.send(&["SET", "the last", &round.to_string()]);
+        (0..6).for_each(|_| assert_eq!(wire.read(), Value::ok()));
         assert!(primary.end_by("TERM").success(), "{}", primary.errors());
+        // It waits a second for its replicas to have everything, which on a busy machine may not be enough.
+        let last = Value::bulk(&round.to_string());
+        let is_everywhere = replicas.iter().all(|replica| replica.wire().call(&["GET", "the last"]) == last);
         thread::sleep(Duration::from_millis(250));
         primary = node(folder.path(), port, kept);
         for replica in &replicas {
             replica.wait_for_link();
         }
-        assert_eq!(info(&mut Wire::connect(primary.address), "master_replid2"), before);
+        if is_everywhere {
+            assert_eq!(info(&mut Wire::connect(primary.address), "master_replid2"), before);
+        }
         write(primary.address, 100 + round);
         for replica in &replicas {
             assert_converged(primary.address, replica.address());
             // It expired while nobody was there to say so.
             assert_eq!(replica.wire().run("EXISTS passing"), Value::Integer(0));
         }
+        if !is_everywhere {
+            continue;
+        }
+        rounds += 1;
         assert_eq!(
             (number(primary.address, "sync_full"), number(primary.address, "sync_partial_ok")),
             (0, 3),
@@ -269,6 +298,7 @@ fn a_former_primary_goes_on_as_a_replica() {
         assert_eq!(new.wire().run(&format!("REPLICAOF 127.0.0.1 {}", old.address.port())), Value::ok());
         new.wait_for_link();
         write(old.address, 1);
+        assert_converged(old.address, new.address());
         assert!(old.end_by("TERM").success(), "{}", old.errors());
         assert_eq!(new.wire().run("REPLICAOF NO ONE"), Value::ok());
         write(new.address(), 2);

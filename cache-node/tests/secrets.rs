@@ -54,7 +54,7 @@ fn say_secrets(wire: &mut Wire) {
 
 #[test]
 fn log_lines_are_json_and_hold_no_secret() {
-    let primary = RedisServer::start_with(&["--dir", "/tmp", "--requirepass", "another"]);
+    let primary = RedisServer::start_with(&["--requirepass", "another"]);
     let port = primary.address.port().to_string();
     let mut node = Binary::start(&[
         "--port",

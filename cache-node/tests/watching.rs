@@ -85,13 +85,14 @@ fn an_alert_fires_when_memory_passes_eighty_percent() {
     };
     let number = fill(0, 0.7);
     wait_until("a scrape at 70 %", || prometheus.query("cache_node_memory_used_ratio > 0.7").len() == 1);
-    assert_eq!(prometheus.query("up")[0].1, 1.0);
+    wait_until("it is up", || prometheus.query("up == 1").len() == 1);
     // Two evaluations later there is still nothing to tell.
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(!prometheus.fires("CacheNodeMemoryHigh"));
     fill(number, 0.85);
     wait_until("the alert fires", || prometheus.fires("CacheNodeMemoryHigh"));
-    assert!(!prometheus.fires("CacheNodeDown"));
+    // A scrape that a busy machine was too late for is mended by the next one.
+    wait_until("the node is not down", || !prometheus.fires("CacheNodeDown"));
     // The figures came in the form that keeps their types.
     let types = prometheus.api("/api/v1/targets/metadata?metric=cache_node_evicted_keys");
     assert_eq!(types[0]["type"], "counter", "{types}");
@@ -110,7 +111,8 @@ fn memory(wire: &mut Wire) -> f64 {
 
 #[test]
 fn prometheus_finds_all_nodes_of_a_cluster() {
-    let cluster = Cluster::start(&["--replicas", "1"]);
+    // Only the node that is killed is to fail, however busy the machine is.
+    let cluster = Cluster::start(&["--replicas", "1", "--down-after", "60000"]);
     cluster.wait_whole();
     let job = format!(
         "  - {{ job_name: cache-cluster, http_sd_configs: [{{ url: 'http://{}/v1/targets', refresh_interval: 1s }}] }}\n",
@@ -126,8 +128,8 @@ fn prometheus_finds_all_nodes_of_a_cluster() {
         let roles = prometheus.query("cache_node_is_primary");
         roles.len() == 2 && roles.iter().map(|(_, value)| value).sum::<f64>() == 1.0
     });
-    assert_eq!(prometheus.query("cache_cluster_nodes_serving")[0].1, 2.0);
-    assert_eq!(prometheus.query("cache_cluster_failovers_total")[0].1, 0.0);
+    wait_until("two nodes serve", || prometheus.query("cache_cluster_nodes_serving == 2").len() == 1);
+    wait_until("no failover is counted", || prometheus.query("cache_cluster_failovers_total == 0").len() == 1);
 
     // Addresses of metrics are told, and stay when a node is replaced.
     let nodes = cluster.get("/v1/nodes");

@@ -1,6 +1,7 @@
 //! A disk that does not do what it is told, or takes its time: strace answers fdatasync in its place.
 
 use std::{
+    io::ErrorKind,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -9,7 +10,7 @@ use std::{
 
 use crate::{
     folder, node,
-    support::{Value, Wire, content::info, process::Binary, wait_until},
+    support::{PATIENCE, Value, Wire, content::info, process::Binary, wait_until},
     text,
 };
 
@@ -43,7 +44,7 @@ fn a_disk_that_fails_once_loses_nothing_that_was_acknowledged() {
     assert_eq!(info(&mut wire, "aof_rewrites"), "1", "{}", failing.errors());
     assert_eq!(info(&mut wire, "aof_last_write_status"), "ok");
     for said in ["cannot write the log: Input/output error", "kind=LogSyncFailed", "kind=LogRecovered"] {
-        assert!(failing.errors().contains(said), "{said}: {}", failing.errors());
+        wait_until(&format!("the log tells {said:?}"), || failing.errors().contains(said));
     }
     failing.process.kill().unwrap();
     failing.process.wait().unwrap();
@@ -57,18 +58,22 @@ fn a_disk_that_goes_on_failing_refuses_writes() {
     let mut failing = node_with("error=EIO:when=4+", dir.path(), &["--appendfsync", "always"]);
     let mut wire = Wire::connect(failing.address);
     let mut acknowledged = 0;
-    wire.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    while acknowledged < 20 {
+    let mut other = Wire::connect(failing.address);
+    wire.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    'writing: while acknowledged < 20 {
         wire.send(&["SET", &format!("key-{acknowledged}"), "1"]);
-        match wire.try_read() {
-            Ok(reply) => assert_eq!(reply, Value::ok()),
-            // It is not answered: whether it will be there nobody knows.
-            Err(_) => break,
+        loop {
+            match wire.try_read() {
+                Ok(reply) => break assert_eq!(reply, Value::ok()),
+                // It is not answered: whether it will be there nobody knows.
+                Err(_) if info(&mut other, "aof_last_write_status") == "err" => break 'writing,
+                // A slow disk is none that fails.
+                Err(error) => assert!(error.kind() == ErrorKind::WouldBlock, "{error}"),
+            }
         }
         acknowledged += 1;
     }
     assert!((1..20).contains(&acknowledged), "{acknowledged}");
-    let mut other = Wire::connect(failing.address);
     let refused = Value::Error("MISCONF Errors writing to the AOF file: Input/output error".to_owned());
     wait_until("writes are refused", || other.run("SET other 1") == refused);
     assert_eq!(other.run("GET key-0"), Value::bulk("1"), "reads go on");
@@ -83,8 +88,22 @@ fn a_disk_that_goes_on_failing_refuses_writes() {
 }
 
 /// With `everysec` nobody waits for the disk, until it takes more than two seconds: no more than that is ever lost.
+/// On a busy machine others may wait as well, or longer.
 #[test]
 fn a_disk_that_takes_longer_than_two_seconds_is_waited_for() {
+    const TRIES_MAX: usize = 4;
+    let mut seen = Vec::new();
+    while seen.len() < TRIES_MAX {
+        match waits_for_a_slow_disk() {
+            Ok(()) => return,
+            Err(other) => seen.push(other),
+        }
+    }
+    panic!("{}", seen.join("\n"));
+}
+
+/// Writes while one call of fdatasync takes four seconds; what was seen, when it is not what was expected.
+fn waits_for_a_slow_disk() -> Result<(), String> {
     let dir = folder();
     let slow = node_with("delay_enter=4000000:when=2", dir.path(), &["--appendfsync", "everysec"]);
     let mut wire = Wire::connect(slow.address);
@@ -92,18 +111,19 @@ fn a_disk_that_takes_longer_than_two_seconds_is_waited_for() {
     let started = Instant::now();
     let mut answers = Vec::new();
     while info(&mut wire, "aof_delayed_fsync") == "0" {
-        assert!(started.elapsed() < Duration::from_secs(30), "no fdatasync was slow");
+        assert!(started.elapsed() < PATIENCE, "no fdatasync was slow");
         let asked = Instant::now();
         assert_eq!(wire.run("INCR counter"), Value::Integer(answers.len() as i64 + 1));
         answers.push((asked, asked.elapsed()));
         thread::sleep(Duration::from_millis(10));
     }
     let held: Vec<_> = answers.iter().filter(|(_, took)| *took > Duration::from_millis(500)).collect();
-    assert_eq!(held.len(), 1, "{answers:?}");
-    let (asked, took) = held[0];
+    let [(asked, took)] = held[..] else { return Err(format!("of {} writes {} waited: {held:?}", answers.len(), held.len())) };
     // The disk was busy for two seconds before, and those who wrote then were answered.
     let ends = *asked + *took;
     let quick = answers.iter().filter(|(at, _)| at < asked && ends - *at < Duration::from_secs(4)).count();
-    assert!(quick >= 10, "{quick} writes were answered while the disk was busy for less than two seconds");
-    assert!(*took < Duration::from_millis(3_500), "{took:?}");
+    let is_expected = quick >= 10 && *took < Duration::from_millis(3_500);
+    let said =
+        || format!("{quick} writes were answered while the disk was busy for less than two seconds, then one took {took:?}");
+    is_expected.then_some(()).ok_or_else(said)
 }

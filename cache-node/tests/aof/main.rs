@@ -27,7 +27,7 @@ use support::{
 };
 
 /// Commands beside those of the other random sequences, which need the same reply everywhere: times that count from now, and chance.
-const MORE_TEMPLATES: &str = "SET {string} {v} EX {t}\nSET {string} {v} PX {t}\nPSETEX {string} {t}00 {v}\nEXPIRE {k} {t}\n\
+const MORE_TEMPLATES: &str = "SET {string} {v} EX {t}\nSET {string} {v} PX {t}00\nPSETEX {string} {t}00 {v}\nEXPIRE {k} {t}\n\
                               PEXPIRE {k} {t}00\nGETEX {string} EX {t}\nSPOP {set}\nSPOP {set} 2\nSPOP {set} 100\nSET {k} {v} PX 1\n\
                               EVAL \"redis.call('SET',KEYS[1],ARGV[1]) redis.call('EXPIRE',KEYS[1],ARGV[2]) return redis.call('SPOP',KEYS[2])\" 2 {string} {set} {v} {t}\n\
                               EVAL \"redis.call('SET',KEYS[1],ARGV[1]) return redis.call('LPUSH',KEYS[2],ARGV[1])\" 2 {string} {string} {v}";
@@ -238,21 +238,22 @@ fn kill_and_look(fsync: &str, times: u32) {
             *least = found;
         }
         let address = node.address;
+        let before = wire.run("GET writer-0");
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let from = acknowledged[writer];
                 std::thread::spawn(move || write_until_gone(address, &format!("writer-{writer}"), from))
             })
             .collect();
+        support::wait_until("the writers write", || wire.run("GET writer-0") != before);
         std::thread::sleep(Duration::from_millis(source.random_range(20..300)));
         node.process.kill().unwrap();
         node.process.wait().unwrap();
-        let before: u64 = acknowledged.iter().sum();
         for (slot, writer) in acknowledged.iter_mut().zip(writers) {
             *slot = writer.join().unwrap();
         }
-        assert!(round > 0 || acknowledged.iter().sum::<u64>() > before, "nothing was written: nothing was tried");
     }
+    assert!(acknowledged.iter().sum::<u64>() > 0, "nothing was written: nothing was tried");
     println!("{fsync}: {times} times killed; {:?} acknowledged, {total} more found than told", acknowledged);
 }
 
@@ -272,8 +273,10 @@ fn nothing_acknowledged_is_lost_when_the_node_is_killed_a_hundred_times() {
     }
 }
 
+/// On a busy machine it may have loaded before it is asked.
 #[test]
 fn a_node_that_loads_says_so() {
+    const LOADS_MAX: usize = 10;
     let dir = folder();
     let folder = dir.path().join("appendonlydir");
     fs::create_dir(&folder).unwrap();
@@ -283,25 +286,26 @@ fn a_node_that_loads_says_so() {
     }
     fs::write(folder.join("appendonly.aof.1.incr.aof"), bytes).unwrap();
     fs::write(folder.join("appendonly.aof.manifest"), "file appendonly.aof.1.incr.aof seq 1 type i\n").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let directory = dir.path().to_owned();
+    assert!((0..LOADS_MAX).any(|_| says_that_it_loads(dir.path())), "it listens before it has its data, and says so");
+}
+
+/// Starts a node on this log of 150,000 keys; whether it was asked while it loaded, and said so.
+fn says_that_it_loads(dir: &Path) -> bool {
+    let port = support::free_port();
+    let directory = dir.to_owned();
     let starting = std::thread::spawn(move || {
         Binary::start(&["--port", &port.to_string(), "--dir", text(&directory), "--appendonly", "yes"])
     });
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     support::wait_until("it listens", || std::net::TcpStream::connect(address).is_ok());
     let mut wire = Wire::connect(address);
-    let told = wire.run("GET key-0");
-    assert_eq!(
-        told,
-        Value::Error("LOADING Redis is loading the dataset in memory".to_owned()),
-        "it listens before it has its data"
-    );
+    let is_refused = wire.run("GET key-0") == Value::Error("LOADING Redis is loading the dataset in memory".to_owned());
     let info = wire.run("INFO persistence").text();
-    assert!(info.contains("loading:1") && info.contains("loading_loaded_perc:"), "{info}");
+    let is_told = info.contains("loading:1") && info.contains("loading_loaded_perc:");
     let node = starting.join().unwrap();
     assert_eq!(Wire::connect(node.address).run("DBSIZE"), Value::Integer(150_000));
     assert!(wire.run("INFO persistence").text().contains("loading:0"));
+    is_refused && is_told
 }
 
 #[test]

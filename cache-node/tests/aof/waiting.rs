@@ -1,13 +1,10 @@
 //! WAITAOF: a client waits until what it wrote is on disk, here and on replicas.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     folder, node,
-    support::{Value, Wire, content::info, process::Binary, wait_until},
+    support::{Value, Wire, cluster::signal as signal_process, content::info, process::Binary, wait_until},
     text,
 };
 
@@ -22,8 +19,7 @@ fn waitaof(wire: &mut Wire, arguments: &str) -> (Value, Duration) {
 }
 
 fn signal(node: &Binary, name: &str) {
-    let sent = Command::new("kill").args(["-s", name, &node.process.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    signal_process(name, node.process.id());
 }
 
 #[test]

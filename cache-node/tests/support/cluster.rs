@@ -11,13 +11,15 @@ use std::{
 
 use serde_json::Value as Json;
 
-use super::{PATIENCE, Wire, wait_until};
+use super::{PATIENCE, Wire, free_port, wait_until};
 
 /// A controller and its nodes; dropping it ends them all, those whose controller was killed too.
 #[derive(Debug)]
 pub struct Cluster {
     controller: Option<Child>,
     folder: tempfile::TempDir,
+    /// Of the endpoints, for the first start: those that come behind it take the same ones.
+    ports: [u16; 4],
     arguments: Vec<String>,
     pub primary: SocketAddr,
     pub reader: SocketAddr,
@@ -40,6 +42,7 @@ impl Cluster {
         let mut cluster = Cluster {
             controller: None,
             folder: tempfile::tempdir().unwrap(),
+            ports: [(); 4].map(|()| free_port()),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             primary: nowhere,
             reader: nowhere,
@@ -53,7 +56,12 @@ impl Cluster {
     /// Starts a controller in the cluster's folder and waits for its ready line.
     pub fn start_controller(&mut self) {
         let mut command = self.command();
-        command.args(["--port", "0", "--reader-port", "0", "--sentinel-port", "0", "--http-port", "0"]).args(&self.arguments);
+        for (option, port) in
+            ["--port", "--reader-port", "--sentinel-port", "--http-port"].iter().zip(std::mem::take(&mut self.ports))
+        {
+            command.arg(option).arg(port.to_string());
+        }
+        command.args(&self.arguments);
         let mut controller = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(controller.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -193,10 +201,20 @@ impl Node {
     }
 }
 
-/// Sends a signal by its name; a process that is gone is fine.
+/// Sends a signal by its name; a process that is gone is fine. One that is stopped does nothing more when this returns.
 pub fn signal(name: &str, pid: u32) {
     let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
-    let _ = sent;
+    if name == "STOP" && sent.success() {
+        // Its threads stop one by one, and on a busy machine some go on for a while.
+        wait_until("the process is stopped", || is_stopped(pid));
+    }
+}
+
+/// Whether no thread of a process runs.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X'])))
 }
 
 /// Whether a process exists and is not merely waiting to be collected.

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod content;
 pub mod http;
 pub mod network;
+pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod random;
@@ -18,6 +19,7 @@ pub mod wire;
 pub mod writers;
 
 pub use cluster::Cluster;
+pub use port::free_port;
 pub use redis_server::{Engine, RedisServer};
 pub use value::Value;
 pub use wire::Wire;
@@ -29,8 +31,8 @@ use std::{
 
 use cache_node::{Config, Node};
 
-/// How long a test waits for something that should happen at once.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for something that should happen at once: a busy machine may look away for some seconds, more than once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `is_done` holds; fails with `what` after [`PATIENCE`].
 pub fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {

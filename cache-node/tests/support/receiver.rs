@@ -57,6 +57,9 @@ impl Delivery {
     }
 }
 
+/// How long nothing is answered where it is never answered.
+pub const HANG: Duration = Duration::from_secs(60);
+
 /// Treats the first connections as it is told, and answers all others with 204.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -66,6 +69,15 @@ pub struct Receiver {
 
 impl Receiver {
     pub fn start(treats: &[Treat]) -> Receiver {
+        Receiver::start_with(treats, None)
+    }
+
+    /// Answers this kind of event with 503, and all others with 204.
+    pub fn refusing(kind: &'static str) -> Receiver {
+        Receiver::start_with(&[], Some(kind))
+    }
+
+    fn start_with(treats: &[Treat], refused: Option<&'static str>) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Receiver { address: listener.local_addr().unwrap(), deliveries: Arc::default() };
         let (mut treats, deliveries) = (VecDeque::from(treats.to_vec()), Arc::clone(&receiver.deliveries));
@@ -73,7 +85,7 @@ impl Receiver {
             for stream in listener.incoming().map_while(Result::ok) {
                 let treat = treats.pop_front().unwrap_or(Treat::Answer(204));
                 let deliveries = Arc::clone(&deliveries);
-                thread::spawn(move || serve(stream, treat, &deliveries));
+                thread::spawn(move || serve(stream, treat, refused, &deliveries));
             }
         });
         receiver
@@ -89,14 +101,17 @@ impl Receiver {
     }
 }
 
-fn serve(mut stream: TcpStream, treat: Treat, deliveries: &Mutex<Vec<Delivery>>) {
+fn serve(mut stream: TcpStream, mut treat: Treat, refused: Option<&str>, deliveries: &Mutex<Vec<Delivery>>) {
     // A client may leave before it has said all.
     if let Some(delivery) = read(&stream) {
+        if refused.is_some_and(|kind| delivery.kind() == kind) {
+            treat = Treat::Answer(503);
+        }
         deliveries.lock().unwrap().push(delivery);
     }
     match treat {
         Treat::Close => {}
-        Treat::Hang => thread::sleep(Duration::from_secs(60)),
+        Treat::Hang => thread::sleep(HANG),
         Treat::Answer(status) => {
             let answer = format!("HTTP/1.1 {status} x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
             drop(stream.write_all(answer.as_bytes()));

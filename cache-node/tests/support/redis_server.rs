@@ -1,13 +1,15 @@
 //! A real Redis, or a real Valkey.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use super::PATIENCE;
+use tempfile::TempDir;
+
+use super::{PATIENCE, free_port};
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,14 +37,16 @@ impl Engine {
 pub struct RedisServer {
     pub process: Child,
     pub address: SocketAddr,
+    /// Where it runs, when it is told of no other folder: one that nobody shares.
+    _folder: TempDir,
 }
 
 impl RedisServer {
     pub fn start() -> RedisServer {
-        RedisServer::start_with(&["--dir", "/tmp"])
+        RedisServer::start_with(&[])
     }
 
-    /// With further directives; a folder is among them.
+    /// With further directives.
     pub fn start_with(directives: &[&str]) -> RedisServer {
         RedisServer::start_of(Engine::Redis, directives)
     }
@@ -57,8 +61,7 @@ impl RedisServer {
         let program = engine.program("server");
         // A port that was free a moment ago may be taken now: another one then.
         for _ in 0..20 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            if let Some(server) = RedisServer::start_on(&program, port, first, directives) {
+            if let Some(server) = RedisServer::start_on(&program, free_port(), first, directives) {
                 return server;
             }
         }
@@ -66,9 +69,11 @@ impl RedisServer {
     }
 
     fn start_on(program: &str, port: u16, first: &[&str], directives: &[&str]) -> Option<RedisServer> {
+        let folder = tempfile::tempdir().unwrap();
         let process = Command::new(program)
             .args(first)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .arg(folder.path())
             .args(directives)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -76,7 +81,7 @@ impl RedisServer {
             .unwrap_or_else(|error| {
                 panic!("cannot start {program}: {error}; run: apt-get install --no-install-recommends {program}")
             });
-        let mut server = RedisServer { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
+        let mut server = RedisServer { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), _folder: folder };
         let started = Instant::now();
         while TcpStream::connect(server.address).is_err() {
             if server.process.try_wait().unwrap().is_some() {
