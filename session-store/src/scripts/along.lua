@@ -21,8 +21,10 @@ end
 -- list are the last of KEYS, in this order. `former`: the key that the session had before.
 local function along(how, session, former, kept)
   if how == '' or kept <= 0 then return 0 end
-  if string.find(how, 's', 1, true) then redis.call('HSET', session, '@seen', digits(now_ms())) end
-  if string.find(how, 'l', 1, true) then redis.call('HSET', session, '@login', digits(now_ms())) end
+  -- One moment for both: nobody logs in after being seen last.
+  local now = digits(now_ms())
+  if string.find(how, 's', 1, true) then redis.call('HSET', session, '@seen', now) end
+  if string.find(how, 'l', 1, true) then redis.call('HSET', session, '@login', now) end
   local most, cart_ttl, last = string.match(how, 'u(%d+)'), string.match(how, 'c(%d+)'), #KEYS
   local over = 0
   if most then
