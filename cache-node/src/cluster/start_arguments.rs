@@ -8,7 +8,7 @@ use crate::{
         settings::{AskedPorts, Durability, Settings},
     },
     logging::LogFormat,
-    webhook::{Secrets, TARGETS_MAX, Target, WebhookSettings},
+    webhook::{SecretFile, TARGETS_MAX, Target, WebhookSettings},
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
@@ -71,7 +71,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "URL", requires = "webhook_secret_file")]
     webhook: Vec<Target>,
 
-    /// File with what webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced.
+    /// File with what webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced; it is read again for each request.
     #[arg(long, value_name = "PATH")]
     webhook_secret_file: Option<PathBuf>,
 
@@ -115,7 +115,7 @@ impl StartArguments {
         let webhooks = match &self.webhook_secret_file {
             Some(path) => {
                 let expected = |error| format!("--webhook-secret-file {}: expected {error}", path.display());
-                Some(WebhookSettings { targets: self.webhook, secrets: Secrets::read(path).map_err(expected)? })
+                Some(WebhookSettings { targets: self.webhook, secrets: SecretFile::open(path).map_err(expected)? })
             }
             None => None,
         };

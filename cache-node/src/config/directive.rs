@@ -128,7 +128,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
     };
     "webhook" "URL" AT_START "Tell events to this address (http or https): a JSON POST each, signed as Standard Webhooks has it. It can be given several times",
     |config| config.webhook.addresses(), |config, values| config.webhook.set_addresses(values);
-    "webhook-secret-file" "FILE" AT_START "What webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced",
+    "webhook-secret-file" "FILE" AT_START "What webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced; it is read again for each request",
     |config| config.webhook.secret_file().map(|path| path.display().to_string()).unwrap_or_default(), |config, values| {
         config.webhook.set_secret_file(one(values, "a file")?)
     };

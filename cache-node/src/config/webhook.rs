@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "webhooks")]
-use crate::webhook::{Secrets, TARGETS_MAX, Target, WebhookSettings};
+use crate::webhook::{SecretFile, TARGETS_MAX, Target, WebhookSettings};
 
 /// Where events are told and with what they are signed, as the directives say it. It was checked when it was set.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl WebhookConfig {
         let path = (!path.is_empty()).then(|| PathBuf::from(path));
         #[cfg(feature = "webhooks")]
         if let Some(path) = &path {
-            Secrets::read(path)?;
+            SecretFile::open(path)?;
         }
         self.secret_file = path;
         Ok(())
@@ -82,7 +82,8 @@ impl WebhookConfig {
         let targets = targets.map_err(|expected| format!("webhook: {expected}"))?;
         let path =
             self.secret_file.as_deref().ok_or("webhook needs webhook-secret-file: every request is signed with what is in it")?;
-        let secrets = Secrets::read(path).map_err(|error| format!("webhook-secret-file {}: expected {error}", path.display()))?;
+        let secrets =
+            SecretFile::open(path).map_err(|error| format!("webhook-secret-file {}: expected {error}", path.display()))?;
         Ok(Some(WebhookSettings { targets, secrets }))
     }
 }

@@ -6,14 +6,14 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     events::{Events, Kind},
-    webhook::{Secrets, Tallies, Target, delivery::Delivery, limits::END_MAX, post::Post, tally::Tally},
+    webhook::{SecretFile, Tallies, Target, delivery::Delivery, limits::END_MAX, post::Post, tally::Tally},
 };
 
 /// Where events are told, and with what they are signed.
 #[derive(Clone, Debug)]
 pub(crate) struct WebhookSettings {
     pub(crate) targets: Vec<Target>,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: SecretFile,
 }
 
 /// The deliveries that run: a task per target, so that one that hangs keeps no other waiting.
@@ -74,7 +74,7 @@ fn name_beside(others: &[(String, Arc<Tally>)], shown: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::{Secrets, WebhookSettings, Webhooks};
+    use super::{SecretFile, WebhookSettings, Webhooks};
     use crate::events::{Events, Kind};
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -93,7 +93,7 @@ mod tests {
         std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let urls = ["http://127.0.0.1:1/a", "http://127.0.0.1:11/a", "http://127.0.0.1:1/b", "http://127.0.0.1:1/c"];
         let targets = urls.iter().map(|url| url.parse().unwrap()).collect();
-        let settings = WebhookSettings { targets, secrets: Secrets::read(&file).unwrap() };
+        let settings = WebhookSettings { targets, secrets: SecretFile::open(&file).unwrap() };
         let webhooks = Webhooks::start(Some(&settings), None, &Events::<Anything>::new(None)).unwrap();
         let names: Vec<String> = webhooks.tallies().counts().into_iter().map(|counts| counts.target).collect();
         assert_eq!(names, ["http://127.0.0.1:1", "http://127.0.0.1:11", "http://127.0.0.1:1 (2)", "http://127.0.0.1:1 (3)"]);

@@ -20,7 +20,7 @@ pub(crate) use deliveries::{WebhookSettings, Webhooks};
 #[cfg(feature = "webhooks")]
 pub(crate) use limits::TARGETS_MAX;
 #[cfg(feature = "webhooks")]
-pub(crate) use secret::Secrets;
+pub(crate) use secret::SecretFile;
 pub(crate) use tally::Tallies;
 #[cfg(feature = "metrics")]
 pub(crate) use tally::TargetCounts;

@@ -24,7 +24,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 
-use crate::webhook::{Secrets, Target, limits::TRY_MAX};
+use crate::webhook::{SecretFile, Target, limits::TRY_MAX, secret::Secrets};
 
 /// Why a try did not succeed.
 #[derive(Debug, Error)]
@@ -52,13 +52,13 @@ impl PostError {
 #[derive(Clone)]
 pub(super) struct Post {
     target: Target,
-    secrets: Secrets,
+    secrets: SecretFile,
     /// `None` for http.
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Post {
-    pub(super) fn new(target: Target, secrets: Secrets) -> Result<Post, String> {
+    pub(super) fn new(target: Target, secrets: SecretFile) -> Result<Post, String> {
         let tls = if target.0.is_https {
             let name =
                 ServerName::try_from(target.0.host.clone()).map_err(|error| format!("--webhook {}: {error}", target.shown()))?;
@@ -80,39 +80,20 @@ impl Post {
     }
 
     async fn exchange(&self, id: &str, body: &Bytes) -> Result<(), PostError> {
+        let secrets = self.secrets.secrets().await;
+        let request = self.request(&secrets, id, body)?;
         let parts = &self.target.0;
         let stream = TcpStream::connect((parts.host.as_str(), parts.port)).await.map_err(PostError::Connect)?;
         match &self.tls {
-            None => self.exchange_over(stream, id, body).await,
+            None => exchange_over(stream, request).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await.map_err(PostError::Connect)?;
-                self.exchange_over(stream, id, body).await
+                exchange_over(stream, request).await
             }
         }
     }
 
-    async fn exchange_over(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        id: &str,
-        body: &Bytes,
-    ) -> Result<(), PostError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let sent = sender.send_request(self.request(id, body)?);
-        tokio::pin!(sent, connection);
-        // The connection ends with this call, with what the receiver still has to say.
-        let response = tokio::select! {
-            biased;
-            response = &mut sent => response?,
-            outcome = &mut connection => {
-                outcome?;
-                sent.await?
-            }
-        };
-        if response.status().is_success() { Ok(()) } else { Err(PostError::Refused(response.status())) }
-    }
-
-    fn request(&self, id: &str, body: &Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    fn request(&self, secrets: &Secrets, id: &str, body: &Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let parts = &self.target.0;
         Request::post(&parts.path)
@@ -122,7 +103,7 @@ impl Post {
             .header(USER_AGENT, concat!("cache-node/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
-            .header("webhook-signature", self.secrets.sign(id, timestamp, body))
+            .header("webhook-signature", secrets.sign(id, timestamp, body))
             .body(Full::new(body.clone()))
     }
 }
@@ -131,6 +112,25 @@ impl std::fmt::Debug for Post {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Post({:?})", self.target)
     }
+}
+
+async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(), PostError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let sent = sender.send_request(request);
+    tokio::pin!(sent, connection);
+    // The connection ends with this call, with what the receiver still has to say.
+    let response = tokio::select! {
+        biased;
+        response = &mut sent => response?,
+        outcome = &mut connection => {
+            outcome?;
+            sent.await?
+        }
+    };
+    if response.status().is_success() { Ok(()) } else { Err(PostError::Refused(response.status())) }
 }
 
 /// Trusts the authorities that the system trusts; `SSL_CERT_FILE` names others.

@@ -1,10 +1,12 @@
 //! What webhooks are signed with.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use parking_lot::Mutex;
 use sha2::Sha256;
+use tokio::task::spawn_blocking;
 
 /// In front of a secret, so that it is found where it does not belong.
 const PREFIX: &str = "whsec_";
@@ -17,6 +19,39 @@ const SECRETS_MAX: usize = 4;
 
 /// Bytes of the file.
 const FILE_BYTES_MAX: u64 = 4096;
+
+/// A file with secrets, which may change while the process runs.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretFile {
+    path: Arc<Path>,
+    /// As they were when it was last read and was good.
+    last: Arc<Mutex<Secrets>>,
+}
+
+impl SecretFile {
+    /// # Errors
+    /// As [`Secrets::read`].
+    pub(crate) fn open(path: &Path) -> Result<SecretFile, String> {
+        let secrets = Secrets::read(path)?;
+        Ok(SecretFile { path: path.into(), last: Arc::new(Mutex::new(secrets)) })
+    }
+
+    /// What is in the file now, or what was there before, while it is being written or is bad.
+    pub(super) async fn secrets(&self) -> Secrets {
+        let path = Arc::clone(&self.path);
+        // Events are rare, and a disk that hangs is to stop nothing but them.
+        let read = spawn_blocking(move || Secrets::read(&path)).await;
+        let mut last = self.last.lock();
+        match read {
+            Ok(Ok(secrets)) => *last = secrets,
+            Ok(Err(expected)) => {
+                tracing::warn!(file = %self.path.display(), "events are signed with the secrets of before: expected {expected}");
+            }
+            Err(error) => tracing::warn!(%error, "events are signed with the secrets of before"),
+        }
+        last.clone()
+    }
+}
 
 /// The secrets of the file. They are never printed.
 #[derive(Clone)]

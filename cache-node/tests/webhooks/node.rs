@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+const NEW_SECRET: &str = "whsec_CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC";
+
 /// A node with a port for its metrics and events.
 struct Told {
     node: Binary,
@@ -129,6 +131,17 @@ fn webhook_ring_and_channel_say_the_same() {
     assert_eq!((told.figure_of("failed", &receiver), told.figure_of("dropped", &receiver)), (Some(0.0), Some(0.0)));
     assert_eq!(told.figure("cache_node_events_total{kind=\"CacheClusterParametersChanged\"}"), Some(2.0));
     assert_eq!(told.figure("cache_node_events_dropped_total"), Some(0.0));
+    // A secret is replaced without a restart; what is no secret changes nothing.
+    let path = told.folder.path().join("webhook.secret");
+    fs::write(&path, format!("{NEW_SECRET}\n{SECRET}\n")).unwrap();
+    ok(&mut wire, "CONFIG SET maxclients 998");
+    wait_until("one more", || receiver.deliveries().len() == 6);
+    fs::write(&path, "nothing of use").unwrap();
+    ok(&mut wire, "CONFIG SET maxclients 997");
+    wait_until("one more", || receiver.deliveries().len() == 7);
+    for delivery in &receiver.deliveries()[5..] {
+        assert!(delivery.is_signed_by(NEW_SECRET) && delivery.is_signed_by(SECRET) && !delivery.is_signed_by(OLD_SECRET));
+    }
     // The path is the receiver's secret.
     let Value::Array(shown) = wire.run("CONFIG GET webhook*") else { panic!("an array") };
     assert!(shown.contains(&Value::bulk(&format!("http://{}/...", receiver.address))), "{shown:?}");
