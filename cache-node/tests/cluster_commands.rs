@@ -290,6 +290,58 @@ fn a_restore_that_fails_while_the_data_is_copied_leaves_the_old_data() {
     }
 }
 
+/// The process that a restore has started, once it runs: it works in the folder of the restore and is named by it, or by its address.
+fn source_of(cluster: &Cluster) -> u32 {
+    let folder = cluster.folder().join("restore");
+    let is_source = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path == folder)
+            && (line.contains(folder.to_str().unwrap()) || line.contains("127.0.0.1:"))
+    };
+    let mut found = None;
+    wait_until("a node for the file", || {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        found = pids.into_iter().find(is_source);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+#[test]
+fn a_controller_that_ends_while_it_restores_leaves_no_process_of_it() {
+    const ARGUMENTS: [&str; 4] = ["--replicas", "1", "--down-after", "60000"];
+    for mut cluster in [Cluster::start(&ARGUMENTS), Cluster::start_redis(&ARGUMENTS)] {
+        cluster.wait_whole();
+        assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+        let said = succeed(&cluster, &["backup"]);
+        let snapshot = said.trim_end().split(' ').next_back().unwrap().to_owned();
+        for is_killed in [true, false] {
+            // The restore waits for it.
+            let replica = cluster.node("replica");
+            replica.signal("STOP");
+            let mut restoring = command(&cluster, &["restore", &snapshot]).stderr(Stdio::null()).spawn().unwrap();
+            let source = source_of(&cluster);
+            if is_killed {
+                cluster.kill_controller();
+                assert!(is_running(source), "nothing to be found");
+                cluster.start_controller();
+            } else {
+                replica.signal("KILL");
+                assert!(cluster.terminate().success());
+            }
+            assert!(!restoring.wait().unwrap().success());
+            wait_until("the node for the file has ended", || !is_running(source));
+            replica.signal("CONT");
+            if is_killed {
+                assert!(!cluster.folder().join("restore").exists());
+                cluster.wait_whole();
+                assert_eq!(cluster.connect().run("GET cart"), Value::bulk("mugs"));
+            }
+        }
+    }
+}
+
 #[test]
 fn an_encrypted_snapshot_is_restored_whole_whatever_the_limit_of_memory() {
     let keys = tempfile::tempdir().unwrap();

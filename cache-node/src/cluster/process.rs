@@ -171,8 +171,8 @@ fn thread_state(path: &Path) -> Option<char> {
     fs::read_to_string(path).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// Ends processes of the node in `folder` that nobody has recorded: their controller died in between.
-pub(super) async fn kill_strays(folder: &Path, port: u16) {
+/// Ends processes of the node in `folder` that nobody has recorded: their controller died in between. Without `port` it may be any.
+pub(super) async fn kill_strays(folder: &Path, port: Option<u16>) {
     let Ok(processes) = fs::read_dir("/proc") else { return };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let strays: Vec<u32> = pids.filter(|pid| is_node_of(*pid, folder, port)).collect();
@@ -185,7 +185,7 @@ pub(super) async fn kill_strays(folder: &Path, port: u16) {
 }
 
 /// A node works in its folder and is named by it, or by its port. Somebody's shell that stands there is not.
-fn is_node_of(pid: u32, folder: &Path, port: u16) -> bool {
+fn is_node_of(pid: u32, folder: &Path, port: Option<u16>) -> bool {
     if !fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder) {
         return false;
     }
@@ -193,8 +193,11 @@ fn is_node_of(pid: u32, folder: &Path, port: u16) -> bool {
     let command = String::from_utf8_lossy(&command).into_owned();
     let mut words = command.split(['\0', ' ']);
     // redis-server rewrites its own command line to its name and address.
-    let address = format!("127.0.0.1:{port}");
-    words.any(|word| Path::new(word) == folder || word == address)
+    let is_address = |word: &str| {
+        let named = word.strip_prefix("127.0.0.1:").and_then(|named| named.parse().ok());
+        named.is_some() && (port.is_none() || named == port)
+    };
+    words.any(|word| Path::new(word) == folder || is_address(word))
 }
 
 fn open_log(folder: &Path) -> io::Result<File> {

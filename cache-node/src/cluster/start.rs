@@ -23,7 +23,7 @@ use crate::{
         controller::Controller,
         http::{self, Endpoints, Http},
         limits::{ORDERS_MAX, PROGRESS_PERIOD, TAKE_OVER_MAX},
-        operation::Desk,
+        operation::{self, Desk},
         proxy::{self, Target},
         sentinel::{self, Sentinel},
         settings::Settings,
@@ -58,6 +58,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let asked = settings.ports;
     let token = Token::of(folder.path())?;
     let folder_path = folder.path().to_owned();
+    operation::end_former(folder.path()).await;
     let mut controller = Controller::new(settings.clone(), folder)?;
 
     let recorded = controller.state().ports;

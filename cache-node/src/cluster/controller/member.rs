@@ -101,7 +101,7 @@ impl Member {
         self.has_followed = false;
         self.began_with = None;
         fs::create_dir_all(&self.folder)?;
-        kill_strays(&self.folder, self.port).await;
+        kill_strays(&self.folder, Some(self.port)).await;
         if TcpListener::bind(self.address()).is_err() {
             self.port = free_port()?;
         }

@@ -14,7 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-pub(super) use crate::cluster::operation::progress::{Line, Progress};
+pub(super) use crate::cluster::operation::{
+    progress::{Line, Progress},
+    restore::end_former,
+};
 use crate::cluster::{
     controller::{Order, Outcome, Task},
     events::Events,

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::cluster::{
@@ -17,10 +18,13 @@ use crate::cluster::{
     link::{Link, LinkError},
     operation::{Desk, Progress},
     port::free_port,
-    process::NodeProcess,
+    process::{NodeProcess, kill_strays},
     report::field,
     view::View,
 };
+
+/// Where a restore works, in the cluster's folder.
+const FOLDER: &str = "restore";
 
 /// The steps that are told: loading, copying, replicas.
 const STEPS: u64 = 3;
@@ -40,13 +44,12 @@ impl Desk {
         if self.seen().primary.is_none() {
             return Err("the cluster has no primary at the moment".to_owned());
         }
-        let folder = self.folder.join("restore");
+        let folder = self.folder.join(FOLDER);
         let copied = prepare(file.to_owned(), folder.clone()).await;
         copied.map_err(|error| format!("cannot copy {} into {}: {error}", file.display(), folder.display()))?;
-        let (source, process) =
-            self.start_source(&folder).map_err(|error| format!("cannot start a node for the file: {error}"))?;
-        let outcome = self.copy(source, &process, progress).await;
-        process.kill().await;
+        let source = self.start_source(&folder).map_err(|error| format!("cannot start a node for the file: {error}"))?;
+        let outcome = self.copy(&source, progress).await;
+        source.process.kill().await;
         if outcome.is_err() {
             // The primary would wait for the node that is gone.
             let ended = self.order(Task::EndCopy).await;
@@ -64,21 +67,22 @@ impl Desk {
         }
     }
 
-    fn start_source(&self, folder: &Path) -> io::Result<(SocketAddr, NodeProcess)> {
+    fn start_source(&self, folder: &Path) -> io::Result<Source> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let folder_text = folder.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         let arguments = self.settings.source_arguments(address.port(), folder_text);
-        Ok((address, NodeProcess::start(&self.settings.program, &arguments, folder)?))
+        Ok(Source { address, process: NodeProcess::start(&self.settings.program, &arguments, folder)? })
     }
 
-    async fn copy(&self, source: SocketAddr, process: &NodeProcess, progress: &Progress) -> Result<(), String> {
+    async fn copy(&self, source: &Source, progress: &Progress) -> Result<(), String> {
+        let Source { address, process } = source;
         tokio::select! {
             () = process.ended() => return Err("the file cannot be loaded; nothing was changed".to_owned()),
-            loaded = loaded(source, progress) => loaded?,
+            loaded = loaded(*address, progress) => loaded?,
         }
         progress.tell(1, STEPS, "the primary copies the data");
         let epoch = self.seen().epoch;
-        self.order(Task::CopyFrom(source)).await?;
+        self.order(Task::CopyFrom(*address)).await?;
         let is_over = |view: &View| view.primary.is_some() || view.epoch != epoch;
         tokio::select! {
             waited = self.wait("the primary has the data", SYNC_MAX, is_over, |_| {}) => waited?,
@@ -91,6 +95,30 @@ impl Desk {
             progress.tell(2, STEPS, format!("{} of {} replicas have it", view.readers().count(), view.replicas().count()));
         };
         self.wait("the replicas have the data", SYNC_MAX, |view| view.readers().count() == view.replicas().count(), tell).await
+    }
+}
+
+/// The node that loads the file. Unlike those of the cluster it goes with the restore, which the end of the controller may cut off.
+struct Source {
+    address: SocketAddr,
+    process: NodeProcess,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.process.signal(Signal::KILL);
+    }
+}
+
+/// Ends and removes what a restore left behind whose controller was killed. The primary sees for itself whether it has all of the data.
+pub(in crate::cluster) async fn end_former(folder: &Path) {
+    let folder = folder.join(FOLDER);
+    kill_strays(&folder, None).await;
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "cannot remove {}", folder.display());
+        }
+        _ => {}
     }
 }
 
