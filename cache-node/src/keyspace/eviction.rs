@@ -31,6 +31,9 @@ impl Keyspace {
             return true;
         }
         if self.used_bytes() > target_bytes {
+            self.free_to(target_bytes);
+        }
+        if self.used_bytes() > target_bytes {
             self.expire_to(target_bytes, now, sink);
         }
         let mut empty = 0;
@@ -111,7 +114,7 @@ impl Keyspace {
             sink.record(&record);
         }
         shard.remove_and_tell(db, position, (Class::Evicted, "evicted"), sink);
-        cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+        cell.account(shard);
         cell.evicted.fetch_add(1, Ordering::Relaxed);
         true
     }

@@ -1,7 +1,5 @@
 //! Expiry ahead of access: keys whose time has come go away although nobody asks for them.
 
-use std::sync::atomic::Ordering;
-
 use crate::keyspace::{ChangeSink, Keyspace, Now, Record, garbage::Garbage, index_hash, shard::Sweep};
 
 /// Keys removed per hold of a shard's lock: about 50 µs, so that nobody waits long behind a mass expiry.
@@ -68,7 +66,7 @@ impl Keyspace {
             shard.sweep = hash.map_or(Sweep { db: db + 1, hash: 0 }, |hash| Sweep { db, hash });
         }
         record.filter(|record| !record.is_empty()).map(|record| sink.record(&record));
-        cell.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+        cell.account(shard);
         shard.sweep != Sweep::default()
     }
 

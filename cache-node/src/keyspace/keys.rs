@@ -595,7 +595,8 @@ impl<'a> Keys<'a> {
         None
     }
 
-    /// Empties this database. Needs all shards. The old shards are given back, so that the caller can drop them without a lock.
+    /// Empties this database. Needs all shards. Where no other one has keys, the old shards are given back, so that the caller can drop
+    /// them without a lock; else the entries go in slices, and their memory with them.
     pub(crate) fn flush(&mut self) -> Garbage {
         let db = self.db;
         let is_only = |shard: &Shard| shard.tables.iter().enumerate().all(|(other, table)| other == db || table.len() == 0);
@@ -611,6 +612,7 @@ impl<'a> Keys<'a> {
             shard.clear(db);
             self.account(guard);
         }
+        self.keyspace.has_leaving.store(true, Ordering::Relaxed);
         Garbage::default()
     }
 
@@ -762,7 +764,7 @@ impl<'a> Keys<'a> {
     /// Makes the shard's size readable without its lock.
     fn account(&self, guard: usize) {
         let (index, shard) = &self.guards[guard];
-        self.keyspace.cells[*index].used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+        self.keyspace.cells[*index].account(shard);
     }
 
     fn value(&self, place: Place) -> ValueRef<'_> {

@@ -15,6 +15,7 @@ mod glob;
 mod hash;
 mod index;
 mod keys;
+mod leaving;
 mod list;
 mod objects;
 mod packed;
@@ -74,6 +75,8 @@ pub(crate) struct Keyspace {
     /// Until then no entry is due that was not removed: see [`Keyspace::evict_to`].
     nothing_due_before_ms: AtomicU64,
     has_snapshot: AtomicBool,
+    /// Whether a shard may have entries of a flushed database that are to be freed.
+    has_leaving: AtomicBool,
 }
 
 /// Aligned to a cache line pair, so that two threads in neighbouring shards do not slow each other down.
@@ -87,6 +90,13 @@ struct Cell {
     evicted: AtomicU64,
     /// What the entry is worth that eviction would take from this shard.
     least_worth: AtomicU64,
+}
+
+impl Cell {
+    /// Makes the shard's size readable without its lock.
+    fn account(&self, shard: &Shard) {
+        self.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+    }
 }
 
 type Guards<'a> = SmallVec<[(usize, MutexGuard<'a, Shard>); SHARDS]>;
@@ -115,6 +125,7 @@ impl Keyspace {
             is_follower: AtomicBool::new(false),
             nothing_due_before_ms: AtomicU64::new(0),
             has_snapshot: AtomicBool::new(false),
+            has_leaving: AtomicBool::new(false),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::keyspace::{
     eviction::Pool,
     garbage::Dismantling,
     index::Index,
+    leaving::Leaving,
     objects::Objects,
     snapshot::Capture,
     watch::Watchers,
@@ -50,6 +51,8 @@ pub(super) struct Shard {
     pub(super) capture: Option<Box<Capture>>,
     /// What a flush took out, with what the snapshot that runs still needs of it.
     pub(super) flushed: Option<Box<Shard>>,
+    /// Databases that were flushed while others stay.
+    pub(super) leaving: Vec<Leaving>,
     /// Candidates of eviction.
     pub(super) pool: Pool,
     arena: Arena,
@@ -93,6 +96,7 @@ impl Shard {
             epoch: false,
             capture: None,
             flushed: None,
+            leaving: Vec::new(),
             pool: Pool::default(),
             arena: Arena::default(),
             objects: Objects::default(),
@@ -126,6 +130,10 @@ impl Shard {
         Entry(self.arena.slot(self.handle(db, position)))
     }
 
+    pub(super) fn entry_of(&self, handle: Handle) -> Entry<'_> {
+        Entry(self.arena.slot(handle))
+    }
+
     /// The object of an entry of [`Form::Object`].
     pub(super) fn object(&self, number: usize) -> &Value {
         self.objects.get(number)
@@ -133,7 +141,7 @@ impl Shard {
 
     /// The object of an entry of [`Form::Object`], to be changed.
     pub(super) fn object_mut(&mut self, db: usize, position: usize) -> &mut Value {
-        self.preserve(db, position);
+        self.preserve(db, self.handle(db, position));
         let number = self.entry(db, position).object();
         self.objects.get_mut(number)
     }
@@ -160,15 +168,16 @@ impl Shard {
 
     /// Puts another value in an entry's place. Its position stays.
     pub(super) fn replace(&mut self, db: usize, position: usize, new: NewEntry<'_>, now: Now) {
-        self.preserve(db, position);
-        self.drop_object(db, position);
+        let handle = self.handle(db, position);
+        self.preserve(db, handle);
+        self.drop_object(handle);
         let expires_at_ms = new.expires_at_ms;
         self.with_parts(new, |shard, parts| shard.rewrite(db, position, parts));
         self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
     }
 
     pub(super) fn set_expiry(&mut self, db: usize, position: usize, expires_at_ms: Option<u64>, now: Now) {
-        self.preserve(db, position);
+        self.preserve(db, self.handle(db, position));
         entry::set_expires_at_ms(self.slot_mut(db, position), expires_at_ms);
         self.tables[db].set_due(position, expires_at_ms, now.unix_ms);
     }
@@ -203,10 +212,20 @@ impl Shard {
 
     /// Gives back what belongs to an entry that is about to leave the index.
     fn empty(&mut self, db: usize, position: usize) {
-        self.preserve(db, position);
-        self.drop_object(db, position);
         let handle = self.handle(db, position);
+        self.preserve(db, handle);
+        self.discard(handle);
+    }
+
+    /// Frees an entry and what belongs to it.
+    pub(super) fn discard(&mut self, handle: Handle) {
+        self.drop_object(handle);
         self.free(handle);
+    }
+
+    /// An index that is dropped.
+    pub(super) fn forget_index(&mut self, bytes: usize) {
+        self.index_bytes -= bytes;
     }
 
     fn change_index(&mut self, db: usize, change: impl FnOnce(&mut Index)) {
@@ -216,20 +235,9 @@ impl Shard {
         self.index_bytes = self.index_bytes + table.allocated_bytes() - before;
     }
 
-    /// Takes all entries of a database out. O(entries): taken out one by one, each would move those behind it.
-    pub(super) fn clear(&mut self, db: usize) {
-        for position in 0..self.tables[db].positions() {
-            if self.tables[db].at(position).is_some() {
-                self.empty(db, position);
-            }
-        }
-        let table = std::mem::take(&mut self.tables[db]);
-        self.index_bytes -= table.allocated_bytes();
-    }
-
     /// Takes an entry's object out and leaves the entry with none; only before [`Shard::remove`] or [`Shard::replace`].
     pub(super) fn take_object(&mut self, db: usize, position: usize) -> Value {
-        self.preserve(db, position);
+        self.preserve(db, self.handle(db, position));
         let number = self.entry(db, position).object();
         self.objects.take(number)
     }
@@ -264,6 +272,10 @@ impl Shard {
 
     /// Moves up to `count` entries out of a page with few of them. `true` when there may be more to do. `hash` gives a key's hash.
     pub(super) fn compact(&mut self, count: usize, hash: impl Fn(&[u8]) -> u32) -> bool {
+        // What nothing finds cannot be moved, and will have gone in a moment.
+        if !self.leaving.is_empty() {
+            return false;
+        }
         let Some(mut page) = self.moving.take().or_else(|| self.arena.sparse_page()) else {
             self.arena.release_empty();
             return false;
@@ -301,10 +313,14 @@ impl Shard {
 
     pub(super) fn slot_mut(&mut self, db: usize, position: usize) -> &mut [u8] {
         let handle = self.handle(db, position);
+        self.slot_of_mut(handle)
+    }
+
+    pub(super) fn slot_of_mut(&mut self, handle: Handle) -> &mut [u8] {
         self.arena.slot_mut(handle)
     }
 
-    fn handle(&self, db: usize, position: usize) -> Handle {
+    pub(super) fn handle(&self, db: usize, position: usize) -> Handle {
         self.tables[db].at(position).expect("callers pass positions of entries")
     }
 
@@ -346,8 +362,8 @@ impl Shard {
         self.tables[db].set_handle(position, new);
     }
 
-    fn drop_object(&mut self, db: usize, position: usize) {
-        let entry = self.entry(db, position);
+    fn drop_object(&mut self, handle: Handle) {
+        let entry = self.entry_of(handle);
         if entry.form() == Form::Object {
             let number = entry.object();
             self.objects.remove(number);

@@ -15,9 +15,11 @@ use parking_lot::MutexGuard;
 use crate::{
     keyspace::{
         Keyspace, Now, Usage, ValueRef,
+        arena::Handle,
         entry::{self, Entry, Form},
         garbage::Dismantling,
         index::Index,
+        leaving::FREED_PER_SLICE_MAX,
         shard::{Shard, Sweep},
     },
     pace::Pace,
@@ -195,6 +197,7 @@ impl Snapshot<'_> {
             self.flushed = guard.flushed.take();
             if self.flushed.is_none() {
                 let is_done = guard.capture_slice(&mut self.cursor, &mut self.taken);
+                self.keyspace.cells[self.shard].account(&guard);
                 // Whoever waits is next: the walk comes back within microseconds and would go first again and again.
                 MutexGuard::unlock_fair(guard);
                 self.pace.step();
@@ -221,19 +224,19 @@ impl Shard {
     }
 
     /// Hands an entry over to the snapshot that runs, if it does not have it yet. Called before an entry changes.
-    pub(super) fn preserve(&mut self, db: usize, position: usize) {
+    pub(super) fn preserve(&mut self, db: usize, handle: Handle) {
         if self.capture.is_some() {
-            self.hand_over(db, position);
+            self.hand_over(db, handle);
         }
     }
 
     #[cold]
-    fn hand_over(&mut self, db: usize, position: usize) {
-        if self.entry(db, position).epoch() == self.epoch {
+    fn hand_over(&mut self, db: usize, handle: Handle) {
+        if self.entry_of(handle).epoch() == self.epoch {
             return;
         }
         let Some(mut capture) = self.capture.take() else { return };
-        let entry = self.entry(db, position);
+        let entry = self.entry_of(handle);
         let Capture { form, pending, left } = &mut *capture;
         match entry.form() {
             Form::Object => {
@@ -248,7 +251,7 @@ impl Shard {
         *left -= 1;
         self.capture = Some(capture);
         let epoch = self.epoch;
-        entry::set_epoch(self.slot_mut(db, position), epoch);
+        entry::set_epoch(self.slot_of_mut(handle), epoch);
     }
 
     /// One slice of the walk from `cursor` on. `taken`, which is empty, gets what is pending by then. `true` when the snapshot has all of
@@ -267,8 +270,8 @@ impl Shard {
             let mut position = start;
             while looked_at < SLICE_POSITIONS_MAX && self.capture.as_ref().is_some_and(|capture| capture.has_room()) {
                 looked_at += 1;
-                if self.tables[cursor.db].at(position).is_some() {
-                    self.hand_over(cursor.db, position);
+                if let Some(handle) = self.tables[cursor.db].at(position) {
+                    self.hand_over(cursor.db, handle);
                 }
                 position += 1;
                 if position >= self.tables[cursor.db].positions() {
@@ -282,11 +285,21 @@ impl Shard {
                 None => Sweep { db: cursor.db + 1, hash: 0 },
             };
         }
+        let is_behind_tables = cursor.db >= self.tables.len();
+        // What was flushed meanwhile comes last, and is freed in the same go.
+        let mut is_more = is_behind_tables;
+        for _ in 0..FREED_PER_SLICE_MAX {
+            if !is_more || !self.capture.as_ref().is_some_and(|capture| capture.has_room()) {
+                break;
+            }
+            is_more = self.free_leaving(1, true);
+        }
         let Some(capture) = &mut self.capture else { return true };
         std::mem::swap(&mut capture.pending, taken);
-        let is_done = capture.left == 0 || cursor.db >= self.tables.len();
+        let is_done = capture.left == 0 || is_behind_tables && !is_more;
         if is_done {
             self.capture = None;
+            self.leaving.iter_mut().for_each(|leaving| leaving.is_captured = false);
         }
         is_done
     }
@@ -460,10 +473,18 @@ mod tests {
         for seed in 0..12 {
             let mut random = SmallRng::seed_from_u64(seed);
             let keyspace = Keyspace::new(DATABASES);
-            for _ in 0..1_500 {
-                change(&mut keyspace.lock_all(random.random_range(0..DATABASES), NOW, &Nobody), &mut random);
+            for number in 0..1_500 {
+                let mut keys = keyspace.lock_all(random.random_range(0..DATABASES), NOW, &Nobody);
+                change(&mut keys, &mut random);
+                // What was flushed before the snapshot is in memory while it runs.
+                if number % 400 == 399 {
+                    drop(keys.flush());
+                }
             }
             let expected = content(&keyspace);
+            if seed % 2 == 0 {
+                assert_eq!(content(&keyspace), expected, "it changes nothing but which epoch is whose");
+            }
             let total: usize = (0..DATABASES).map(|db| keyspace.lock_all(db, NOW, &Nobody).len()).sum();
             assert_eq!(expected.len(), total);
             let (mut snapshot, ()) = keyspace.begin_snapshot(&encode, UsageKind::None, NOW, || ()).expect("no other runs");
@@ -475,12 +496,15 @@ mod tests {
                     let mut keys = keyspace.lock_all(random.random_range(0..DATABASES), NOW, &Nobody);
                     match random.random_range(0..4_000) {
                         0 => drop(keys.flush_all()),
-                        1 => drop(keys.flush()),
+                        1..10 => drop(keys.flush()),
                         _ => change(&mut keys, &mut random),
                     }
                     drop(keys);
                     if random.random_range(0..50) == 0 {
                         keyspace.compact_slice(random.random_range(0..keyspace.shard_count()));
+                    }
+                    if random.random_range(0..50) == 0 {
+                        keyspace.free_slice(random.random_range(0..keyspace.shard_count()));
                     }
                 }
                 // One that is given up halfway leaves nothing behind.

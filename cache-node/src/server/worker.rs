@@ -226,6 +226,9 @@ async fn upkeep(worker: &Worker) {
         while shared.keyspace.expire_slice(shard, now(), &**shared) {
             tokio::task::yield_now().await;
         }
+        while shared.keyspace.free_slice(shard) {
+            tokio::task::yield_now().await;
+        }
         while shared.keyspace.release_slice(shard) {
             tokio::task::yield_now().await;
         }
