@@ -23,6 +23,8 @@ pub(super) struct Figures {
     /// Connections that were refused for `maxclients`, since the start.
     pub(super) turned_away: u64,
     pub(super) maxclients: usize,
+    /// Times that bringing the log to disk took more than two seconds, since the start.
+    pub(super) slow_syncs: u64,
     pub(super) writes: Writes,
 }
 
@@ -44,6 +46,7 @@ pub(super) struct Alarms {
     evictions: Spell,
     out_of_memory: Spell,
     turned_away: Spell,
+    slow_syncs: Spell,
 }
 
 type Told = (EventKind, String);
@@ -62,6 +65,12 @@ impl Alarms {
         if let Some(Turn::Began) = self.turned_away.look(figures.turned_away, now) {
             let text = format!("connections are refused: there are maxclients, which is {}", figures.maxclients);
             told.push((EventKind::MaxClientsReached, text));
+        }
+        if let Some(Turn::Began) = self.slow_syncs.look(figures.slow_syncs, now) {
+            told.push((
+                EventKind::LogSyncSlow,
+                "the disk took more than two seconds for the log, and writes waited for it".to_owned(),
+            ));
         }
         told.extend(self.look_at_writes(&figures.writes));
         told
@@ -155,6 +164,7 @@ mod tests {
         out_of_memory: 0,
         turned_away: 0,
         maxclients: 10,
+        slow_syncs: 0,
         writes: Writes::Taken,
     };
 
@@ -193,12 +203,13 @@ mod tests {
     #[test]
     fn who_is_turned_away_and_writes_that_are_refused_are_told_once_each_time() {
         let mut alarms = Alarms::default();
-        let full = Figures { out_of_memory: 5, turned_away: 1, ..CALM };
-        assert_eq!(kinds(&mut alarms, &full, 0), [EventKind::OutOfMemory, EventKind::MaxClientsReached]);
+        let full = Figures { out_of_memory: 5, turned_away: 1, slow_syncs: 1, ..CALM };
+        let expected = [EventKind::OutOfMemory, EventKind::MaxClientsReached, EventKind::LogSyncSlow];
+        assert_eq!(kinds(&mut alarms, &full, 0), expected);
         assert!(kinds(&mut alarms, &Figures { out_of_memory: 6, ..full.clone() }, 1_000).is_empty());
         assert!(kinds(&mut alarms, &Figures { out_of_memory: 6, ..full.clone() }, 1_000 + QUIET_MS).is_empty());
-        let again = Figures { out_of_memory: 7, turned_away: 2, ..CALM };
-        assert_eq!(kinds(&mut alarms, &again, 1_000 + 2 * QUIET_MS).len(), 2);
+        let again = Figures { out_of_memory: 7, turned_away: 2, slow_syncs: 2, ..CALM };
+        assert_eq!(kinds(&mut alarms, &again, 1_000 + 2 * QUIET_MS), expected);
 
         let mut seen = |writes| kinds(&mut alarms, &Figures { writes, ..again.clone() }, 1_000 + 2 * QUIET_MS);
         let refused = || Writes::Refused("NOREPLICAS".to_owned());

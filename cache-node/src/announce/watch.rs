@@ -47,6 +47,7 @@ fn figures(shared: &Shared) -> Figures {
         out_of_memory: shared.errors.of("OOM"),
         turned_away: shared.counters.turned_away.load(Ordering::Relaxed),
         maxclients: config.maxclients,
+        slow_syncs: shared.log.delayed_syncs.load(Ordering::Relaxed),
         writes,
     }
 }

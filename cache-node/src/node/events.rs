@@ -22,6 +22,8 @@ pub(crate) enum EventKind {
     LogWriteFailed,
     /// What the log was given may not be on disk.
     LogSyncFailed,
+    /// Bringing the log to disk took so long that writes waited for it.
+    LogSyncSlow,
     LogRecovered,
     LogRewriteFailed,
     BecamePrimary,
@@ -55,6 +57,7 @@ impl Kind for EventKind {
                 | EventKind::LogRepaired
                 | EventKind::LogWriteFailed
                 | EventKind::LogSyncFailed
+                | EventKind::LogSyncSlow
                 | EventKind::LogRewriteFailed
                 | EventKind::ReplicaLost
                 | EventKind::PrimaryLinkLost

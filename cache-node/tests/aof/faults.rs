@@ -117,6 +117,7 @@ fn waits_for_a_slow_disk() -> Result<(), String> {
         answers.push((asked, asked.elapsed()));
         thread::sleep(Duration::from_millis(10));
     }
+    wait_until("it is an event", || slow.errors().contains("kind=LogSyncSlow"));
     let held: Vec<_> = answers.iter().filter(|(_, took)| *took > Duration::from_millis(500)).collect();
     let [(asked, took)] = held[..] else { return Err(format!("of {} writes {} waited: {held:?}", answers.len(), held.len())) };
     // The disk was busy for two seconds before, and those who wrote then were answered.
