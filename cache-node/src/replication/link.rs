@@ -68,7 +68,8 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
             });
             shared.replication.judge(&shared, now());
             if !matches!(error, LinkError::NotWanted) {
-                if told.replace(epoch) == Some(epoch) {
+                // Who follows port 0 is to follow nobody for now: a node that is fenced.
+                if told.replace(epoch) == Some(epoch) || address.port == 0 {
                     tracing::warn!(primary = %address.host, port = address.port, %error, "the link to the primary is down");
                 } else {
                     let text = format!("the link to the primary {}:{} is down: {error}", address.host, address.port);

@@ -223,7 +223,9 @@ fn snapshots_and_roles_are_told() {
     let mut wire = replica.wire();
     ok(&mut wire, "REPLICAOF 127.0.0.1 1");
     replica.wait_for("PrimaryLinkLost");
+    let fenced = Told::start(&[], &["--replicaof", "127.0.0.1", "0"]);
     std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!((fenced.count("NodeStarted"), fenced.count("PrimaryLinkLost")), (1, 0), "it is to follow nobody");
     let lost = replica.events().into_iter().filter(|event| event["kind"] == "PrimaryLinkLost");
     let lost = lost.filter(|event| event["text"].as_str().unwrap().contains("127.0.0.1:1 is down"));
     assert_eq!(lost.count(), 1, "not at each try");
