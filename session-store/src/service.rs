@@ -145,7 +145,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Stage::Handler(_) = this.stage {
+        if let Stage::Handler(scope) = &*this.stage {
+            scope.unit.next_turn();
             let response = ready!(this.inner.poll(cx))?;
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");

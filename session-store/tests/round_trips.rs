@@ -90,11 +90,11 @@ fn sent<'a>(before: &[(String, u64)], after: &'a [(String, u64)]) -> Vec<&'a str
         .collect()
 }
 
-/// What a touch costs: nothing where it is not due, nothing where the session is committed, and one script where it is due and
-/// the request only reads or changes the cart. That answer brings a cookie, for which the session must be alive when the handler
-/// has ended: what the read or the cart's script has seen of it is from before.
+/// What a touch costs: nothing where it is not due, nothing where the session is committed or its cart changed at the end, and one
+/// script where it is due and the request only reads, or goes on after its last change. That answer brings a cookie, for which the
+/// session must be alive when the handler has ended.
 #[tokio::test]
-async fn a_touch_costs_a_round_trip_where_it_is_due_and_no_commit_does_it() {
+async fn a_touch_costs_a_round_trip_where_it_is_due_and_nothing_is_written_at_the_end() {
     const IDLE_MS: i64 = 600_000;
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
@@ -125,7 +125,11 @@ async fn a_touch_costs_a_round_trip_where_it_is_due_and_no_commit_does_it() {
             (false, "GET", "/page", Some((1, 0))),
             (true, "POST", "/set/name/cyd", Some((2, 1))),
             (true, "POST", "/set/name/dan", Some((2, 1))),
-            (true, "POST", "/cart/add/TEA/1", Some((2, 2))),
+            (true, "POST", "/cart/add/TEA/1", Some((1, 1))),
+            (true, "POST", "/save-twice/eve", Some((2, 1))),
+            // These go on for a while afterwards.
+            (true, "POST", "/cart/add-slowly/1/TEA", Some((2, 2))),
+            (true, "POST", "/update-slowly/1", Some((3, 2))),
             (true, "GET", "/plain", Some((0, 0))),
         ];
         for (number, (is_due, method, path, cost)) in requests.into_iter().enumerate() {

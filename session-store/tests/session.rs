@@ -218,7 +218,12 @@ async fn an_answer_that_extends_a_session_brings_no_old_id_back() {
         let idle = session_store::Expiry::OnInactivity(time::Duration::seconds(60));
         let app = two_replicas_with(&server, |layer| layer.with_expiry(idle)).await;
         let mut connection = server.connection().await;
-        for (method, path) in [(Method::GET, "/slow-get/300/name"), (Method::POST, "/cart/add-slowly/300/TEA")] {
+        for (method, path) in [
+            (Method::GET, "/slow-get/300/name"),
+            (Method::POST, "/cart/add-slowly/300/TEA"),
+            (Method::POST, "/save-slowly/300"),
+            (Method::POST, "/update-slowly/300"),
+        ] {
             for end in ["/cycle", "/login/ada", "/logout"] {
                 let mut visitor = Visitor::default();
                 visitor.post(&app, "/set/name/ada").await.ok();

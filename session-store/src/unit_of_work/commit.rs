@@ -301,6 +301,7 @@ impl UnitOfWork {
         state.intent = Intent::Keep;
         state.pending_owner = None;
         state.committed = true;
+        state.alive_in = Some(self.turn());
         state.keeps(kept_ms);
         if kept_ms <= 0 {
             // Its absolute time is over, and the store has dropped it.

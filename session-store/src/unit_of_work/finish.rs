@@ -45,7 +45,10 @@ impl UnitOfWork {
     /// Whether there is nothing to commit, so that the answer can leave at once.
     pub(crate) fn is_settled(&self, session: &Session) -> bool {
         let state = self.state.lock();
-        !session.is_modified() && state.intent == Intent::Keep && state.pending_owner.is_none() && state.due_touch().is_none()
+        !session.is_modified()
+            && state.intent == Intent::Keep
+            && state.pending_owner.is_none()
+            && state.due_touch(self.turn()).is_none()
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
@@ -56,7 +59,7 @@ impl UnitOfWork {
         self.state.lock().keeps_failures = false;
         // Before the touch: that one is not what the handler's answer is about.
         let met_outage = self.met_outage();
-        if self.state.lock().due_touch().is_some() {
+        if self.state.lock().due_touch(self.turn()).is_some() {
             Box::pin(self.touch(failure.is_none())).await;
         }
         Outcome { met_outage, ..self.outcome(failure) }
@@ -156,13 +159,13 @@ impl UnitOfWork {
         }
     }
 
-    /// Extends the session's time when that is due and no commit has done it. The answer waits for it, since it brings a
+    /// Extends the session's time when that is due, and nothing has done it or the handler has waited since. The answer waits for it, since it brings a
     /// cookie: for a session that ended or got a new id while the handler ran, that would be the cookie of a dead id, and
     /// it could land after the new one's.
     async fn touch(&self, store_answers: bool) {
         let (due, along) = {
             let state = self.state.lock();
-            (state.due_touch(), state.along(&self.settings))
+            (state.due_touch(self.turn()), state.along(&self.settings))
         };
         let Some((tag, policy)) = due else {
             return;

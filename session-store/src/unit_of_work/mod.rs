@@ -11,7 +11,13 @@ mod read;
 mod state;
 mod swap;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -47,6 +53,8 @@ pub(crate) struct UnitOfWork {
     state: Mutex<State>,
     /// The handle that the application has, for its expiry; taken out when the request is done, since it holds this unit.
     session: Mutex<Option<Session>>,
+    /// Counts how often the handler was polled: what the store has said in this turn is as fresh as what it would say at the end.
+    turn: AtomicU32,
 }
 
 impl fmt::Debug for UnitOfWork {
@@ -61,7 +69,16 @@ impl UnitOfWork {
         let base = sent.map_or(Base::None { stale: false }, Base::Sent);
         store.patience.set(settings.outage.patience());
         let state = Mutex::new(State::new(base, settings.outage));
-        Arc::new(Self { store, settings, state, session: Mutex::new(None) })
+        Arc::new(Self { store, settings, state, session: Mutex::new(None), turn: AtomicU32::new(0) })
+    }
+
+    /// The handler goes on, after whatever it waited for.
+    pub(crate) fn next_turn(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     pub(crate) fn attach(&self, session: &Session) {

@@ -46,6 +46,9 @@ pub(super) struct State {
     /// Whether anything was asked of the unit at all.
     pub(super) touched: bool,
     pub(super) committed: bool,
+    /// The turn of the handler in which the store last wrote the session's time. In a later one the handler has waited since, and
+    /// the session may have ended meanwhile.
+    pub(super) alive_in: Option<u32>,
     /// The policy of a session whose time the store has extended, or is about to.
     pub(super) extended: Option<ExpiryPolicy>,
     /// Ms for which the store keeps the session, when it last told, and when that was.
@@ -94,6 +97,7 @@ impl State {
             wrote: None,
             touched: false,
             committed: false,
+            alive_in: None,
             extended: None,
             kept_ms: 0,
             kept_since: Instant::now(),
@@ -165,9 +169,10 @@ impl State {
         (self.answered && is_due).then_some((live.tag, live.policy))
     }
 
-    /// The session whose time is to be extended, unless a commit has done so.
-    pub(super) fn due_touch(&self) -> Option<(Tag, ExpiryPolicy)> {
-        let policy = self.extended.filter(|_| !self.committed)?;
+    /// The session whose time is to be extended, or was, and of which nobody knows whether it is still alive: it is what the cookie
+    /// of the answer is for.
+    pub(super) fn due_touch(&self, turn: u32) -> Option<(Tag, ExpiryPolicy)> {
+        let policy = self.extended.filter(|_| self.alive_in != Some(turn))?;
         self.base.session().map(|(_, tag)| (tag, policy))
     }
 

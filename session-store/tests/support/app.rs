@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use session_store::{CacheStore, Cart, CartError, Expiry, IdempotencyToken, MergePolicy, Session};
+use session_store::{CacheStore, Cart, CartError, Expiry, IdempotencyToken, Key, MergePolicy, Session, SessionExt as _};
 
 pub fn router() -> Router {
     Router::new()
@@ -26,6 +26,8 @@ pub fn router() -> Router {
         .route("/remember/{seconds}", post(remember))
         .route("/forget/{seconds}", post(forget))
         .route("/save-twice/{value}", post(save_twice))
+        .route("/save-slowly/{ms}", post(save_slowly))
+        .route("/update-slowly/{ms}", post(update_slowly))
         .route("/cycle", post(cycle))
         .route("/cycle-and-fail", post(cycle_and_fail))
         .route("/login/{user}", post(log_in))
@@ -155,6 +157,19 @@ async fn save_twice(session: Session, Path(value): Path<String>) -> Text {
     session.insert("saved", &value).await?;
     session.save().await?;
     Ok(session.id().unwrap().to_string())
+}
+
+async fn save_slowly(session: Session, Path(ms): Path<u64>) -> Text {
+    session.insert("saved", "slowly").await?;
+    session.save().await?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(String::new())
+}
+
+async fn update_slowly(session: Session, Path(ms): Path<u64>) -> Text {
+    session.update(&Key::<u32>::new("count"), |count| count.unwrap_or(0) + 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(String::new())
 }
 
 async fn cycle(session: Session) -> Text {
