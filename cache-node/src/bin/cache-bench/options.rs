@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
-use crate::{soak::SoakOptions, workload::Workload};
+use crate::{
+    soak::{EXAMPLES as SOAK_EXAMPLES, SoakOptions},
+    workload::Workload,
+};
 
 const EXAMPLES: &str = "Examples:
   cargo run --release -p cache-node --bin cache-bench
@@ -41,6 +44,7 @@ pub(crate) enum Command {
     /// Sessions of all sizes, hashes and carts begin, are overwritten, read and ended, expire and are evicted at maxmemory, over
     /// connections that come and go. Each second RSS, used_memory, p99 and p99.9 are taken; the verdict compares the last third with the
     /// first, soak.svg shows both over time.
+    #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakOptions),
 }
 

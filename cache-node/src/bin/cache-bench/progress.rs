@@ -41,6 +41,14 @@ impl Progress {
         }
     }
 
+    /// Something that a log is to have as well.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// A workload is done; `text` goes to standard output.
     pub(crate) fn done(&self, text: &str) {
         match &self.bar {

@@ -4,6 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, value_parser};
 
+pub(crate) const EXAMPLES: &str = "Examples:
+  cargo run --release -p cache-node --bin cache-bench -- soak
+  cargo run --release -p cache-node --bin cache-bench -- soak --duration 60 --peer valkey-server
+  cargo run --release -p cache-node --bin cache-bench -- soak --duration 28800 --maxmemory 1024 --rate 20000
+
+On a machine that does other work the latencies are those of the machine: look at the load's own p99 beside them.";
+
 /// Samples that are kept of each server at the most: in a long soak they are further apart than a second.
 const SAMPLES_MAX: f64 = 3_600.0;
 /// A sample is taken at this interval at the least, so that its p99 is one.

@@ -1,8 +1,8 @@
 //! What is seen of a server at one time of a soak, and what the times say together.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     load::Outcome,
@@ -80,6 +80,20 @@ impl Churned {
             expired: self.expired - before.expired,
             connections: self.connections - before.connections,
         }
+    }
+
+    /// A soak whose keys stay and whose connections stand says nothing.
+    pub(super) fn check(self) -> Result<()> {
+        let Churned { evicted, expired, connections } = self;
+        ensure!(evicted > 0 && expired > 0 && connections > 0, "there was no churn: {self}; let --duration be longer");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Churned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Churned { evicted, expired, connections } = self;
+        write!(f, "{evicted} keys evicted, {expired} expired, {connections} connections accepted")
     }
 }
 
