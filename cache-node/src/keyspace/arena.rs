@@ -1,4 +1,4 @@
-//! Memory for entries: pages of equal slots, in size classes 8 bytes apart.
+//! Memory for entries: pages of equal slots, in size classes 8 bytes apart up to 512 bytes and a 32nd to a 64th apart above.
 //!
 //! A session of 344 bytes takes 344 bytes. malloc would add a header and round up to 16; jemalloc and mimalloc would round to 384.
 //! Pages are anonymous maps of 256 KiB: one that became empty goes back to the system within a tick, and one that is being filled takes only
@@ -17,6 +17,13 @@ const UNIT_BYTES: usize = 8;
 const PAGE_BYTES: usize = 256 * 1024;
 
 const UNITS_PER_PAGE: usize = PAGE_BYTES / UNIT_BYTES;
+
+/// From a power of two to the next there are so many classes, where they are not 8 bytes apart: each keeps pages that are partly full, in
+/// each shard. Sessions of 1 to 4 KB took 384 classes otherwise.
+const CLASSES_PER_DOUBLING: usize = 32;
+
+/// Bytes by which a slot is larger than what was asked for, at the most.
+pub(super) const SLOT_BYTES_UNUSED_MAX: usize = SLOT_BYTES_MAX / (2 * CLASSES_PER_DOUBLING) - 1;
 
 /// Largest slot in a page; a larger entry is allocated alone.
 const SLOT_BYTES_MAX: usize = 4096;
@@ -121,10 +128,10 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// A slot of at least `bytes`, with room for what was asked and up to 7 bytes more. Its contents are those of whoever had it
+    /// A slot of [`Arena::slot_bytes_for`] as many bytes. Its contents are those of whoever had it
     /// before. O(1). Ends the process when the system gives no memory, as any allocation does.
     pub(super) fn allocate(&mut self, bytes: usize) -> Handle {
-        let slot_bytes = bytes.next_multiple_of(UNIT_BYTES);
+        let slot_bytes = Arena::slot_bytes_for(bytes);
         if slot_bytes > SLOT_BYTES_MAX {
             return self.allocate_alone(slot_bytes);
         }
@@ -190,9 +197,10 @@ impl Arena {
         &mut page.bytes_mut()[start..end]
     }
 
-    /// Size of the slot that `bytes` would take.
+    /// Size of the slot that `bytes` would take: up to 7 more, or above 512 up to a 32nd more; [`SLOT_BYTES_UNUSED_MAX`] at the most.
     pub(super) fn slot_bytes_for(bytes: usize) -> usize {
-        bytes.next_multiple_of(UNIT_BYTES)
+        let apart = if bytes <= SLOT_BYTES_MAX { bytes.next_power_of_two() / (2 * CLASSES_PER_DOUBLING) } else { 0 };
+        bytes.next_multiple_of(apart.max(UNIT_BYTES))
     }
 
     /// Bytes of all slots in use.
@@ -398,7 +406,21 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arena, PAGE_BYTES};
+    use super::{Arena, PAGE_BYTES, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX};
+
+    #[test]
+    fn classes_are_apart_by_their_size_and_an_entry_that_is_moved_keeps_its_slot() {
+        let mut classes = std::collections::BTreeSet::new();
+        for bytes in 11..=SLOT_BYTES_MAX {
+            let slot = Arena::slot_bytes_for(bytes);
+            assert!(slot >= bytes && slot - bytes <= (bytes / 32).max(7), "{bytes}: {slot}");
+            assert!(slot - bytes <= SLOT_BYTES_UNUSED_MAX && slot.is_multiple_of(8) && slot <= SLOT_BYTES_MAX);
+            assert_eq!(Arena::slot_bytes_for(slot), slot);
+            classes.insert(slot);
+        }
+        assert_eq!(classes.len(), 64 - 1 + 3 * 32);
+        assert_eq!([343, 513, 10_001].map(Arena::slot_bytes_for), [344, 528, 10_008]);
+    }
 
     #[test]
     fn slots_keep_what_was_written_and_empty_pages_go_back() {

@@ -4,13 +4,13 @@
 //! |---|---|
 //! | 0..6 | Unix time in milliseconds at which the entry ends; 0 for never |
 //! | 6..9 | last use, see [`Access`] |
-//! | 9 | epoch (bit 6), form of the value (bits 4 and 5, never 0 in a live entry), long key (bit 3), unused bytes at the end (low three) |
+//! | 9 | many unused bytes at the end (bit 7), epoch (bit 6), form of the value (bits 4 and 5, never 0 in a live entry), long key (bit 3), unused bytes at the end (low three) |
 //! | 10 | length of the key, or four bytes of it when the key is long |
 //! | … | key, value |
 //!
-//! The value's length is not stored: it is what the slot leaves.
+//! The value's length is not stored: it is what the slot leaves. Where more than seven bytes are unused, the last of them is their number.
 
-use crate::keyspace::access::Access;
+use crate::keyspace::{access::Access, arena::SLOT_BYTES_UNUSED_MAX};
 
 /// How a value lies in its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ const LONG_KEY: u8 = 1 << 3;
 const UNUSED: u8 = 0b111;
 const FORM: u8 = 0b11 << 4;
 const EPOCH: u8 = 1 << 6;
+const MANY_UNUSED: u8 = 1 << 7;
 const SHORT_HEADER: usize = 11;
 const LONG_HEADER: usize = 14;
 
@@ -48,13 +49,21 @@ impl Parts<'_> {
         header_bytes(self.key) + self.key.len() + self.value.len()
     }
 
-    /// Writes the entry into a slot that has room for it and at most 7 bytes more.
+    /// Writes the entry into a slot that has room for it, and at most 255 bytes more.
     pub(super) fn write(&self, slot: &mut [u8]) {
-        let unused = slot.len() - self.bytes();
+        let unused = match slot.len() - self.bytes() {
+            few if few <= usize::from(UNUSED) => few as u8,
+            many => {
+                debug_assert!(many <= SLOT_BYTES_UNUSED_MAX, "{many} bytes unused");
+                let last = slot.len() - 1;
+                slot[last] = many as u8;
+                MANY_UNUSED
+            }
+        };
         let is_long = header_bytes(self.key) == LONG_HEADER;
         set_expires_at_ms(slot, self.expires_at_ms);
         set_access(slot, self.access);
-        slot[FORM_AT] = (self.form as u8) << 4 | if is_long { LONG_KEY } else { 0 } | unused as u8;
+        slot[FORM_AT] = (self.form as u8) << 4 | if is_long { LONG_KEY } else { 0 } | unused;
         set_epoch(slot, self.epoch);
         if is_long {
             slot[SHORT_HEADER - 1..LONG_HEADER].copy_from_slice(&(self.key.len() as u32).to_le_bytes());
@@ -85,7 +94,9 @@ impl<'a> Entry<'a> {
 
     pub(super) fn value(self) -> &'a [u8] {
         let (start, length) = self.key_span();
-        &self.0[start + length..self.0.len() - usize::from(self.0[FORM_AT] & UNUSED)]
+        let mark = self.0[FORM_AT];
+        let unused = if mark & MANY_UNUSED == 0 { mark & UNUSED } else { self.0[self.0.len() - 1] };
+        &self.0[start + length..self.0.len() - usize::from(unused)]
     }
 
     pub(super) fn form(self) -> Form {
@@ -160,12 +171,12 @@ pub(super) fn mark_free(slot: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::{Entry, Form, Parts, set_expires_at_ms};
-    use crate::keyspace::access::Access;
+    use crate::keyspace::{access::Access, arena::Arena};
 
     #[test]
     fn what_was_written_is_read() {
         for key_length in [0, 1, 32, 255, 256, 5_000] {
-            for value_length in 0..20 {
+            for value_length in (0..20).chain(470..1_100) {
                 let (key, value) = (vec![b'k'; key_length], vec![b'v'; value_length]);
                 let parts = Parts {
                     key: &key,
@@ -175,7 +186,7 @@ mod tests {
                     access: Access::default(),
                     epoch: value_length % 2 == 0,
                 };
-                let mut slot = vec![0xAA; parts.bytes().next_multiple_of(8)];
+                let mut slot = vec![0xAA; Arena::slot_bytes_for(parts.bytes())];
                 parts.write(&mut slot);
                 let entry = Entry(&slot);
                 assert_eq!((entry.key(), entry.value(), entry.form()), (&key[..], &value[..], Form::Hash));
