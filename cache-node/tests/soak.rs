@@ -22,7 +22,9 @@ fn memory_does_not_grow_while_sessions_come_and_go() {
     // Latencies are for a machine that does nothing else.
     assert!(rss["text"].as_str().unwrap().starts_with("RSS last/first third"), "{rss}");
     assert_eq!(rss["met"], true, "{rss}");
-    let samples = report["timelines"][0]["seconds"].as_array().unwrap().len();
-    assert!((50..=80).contains(&samples), "one each second, {samples}");
+    let seconds = report["timelines"][0]["seconds"].as_array().unwrap();
+    // Those below 0 are of the warm-up.
+    let judged = seconds.iter().filter(|second| second.as_f64().is_some_and(|second| second >= 0.0)).count();
+    assert!((12..=60).contains(&judged) && seconds.len() > judged, "one each second, or fewer on a busy machine: {judged}");
     assert!(fs::read_to_string(folder.path().join("soak.svg")).unwrap().contains("<polyline"));
 }

@@ -41,6 +41,13 @@ impl Progress {
         }
     }
 
+    /// There are so many units more than it seemed.
+    pub(crate) fn extend(&self, units: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc_length(units);
+        }
+    }
+
     /// Something that a log is to have as well.
     pub(crate) fn note(&self, text: &str) {
         match &self.bar {

@@ -4,7 +4,10 @@ mod options;
 mod sample;
 mod traffic;
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,7 +20,7 @@ use crate::{
     affinity,
     control::Control,
     load::{Load, Pace, Plan},
-    peer::Peer,
+    peer::{Peer, Server},
     progress::Progress,
     report::{Goal, Measure, Report},
     table,
@@ -35,6 +38,10 @@ const REPLACED: usize = 20;
 /// A server is filled in steps of this length, with so many operations under way on each connection.
 const FILL_STEP: Duration = Duration::from_millis(500);
 const FILL_DEPTH: usize = 16;
+/// A server is warm when it has evicted so many times as many keys as it held at first: until then its memory finds its shape.
+const WARM_UP_TURNOVERS: u64 = 4;
+/// It is judged after so many periods of warm-up, warm or not.
+const WARM_UP_PERIODS_MAX: usize = 9;
 /// A server that has evicted nothing after so long has another idea of `maxmemory`.
 const FILL_MAX: Duration = Duration::from_secs(600);
 
@@ -127,26 +134,60 @@ fn soak(options: &SoakOptions, peer: &Peer, progress: &Progress) -> Result<Vec<S
     fill(&mut load, &mut churn, &mut control)?;
 
     let before = Churned::of(&control.info()?)?;
-    let period_length = options.duration() / PERIODS;
-    let mut samples = Vec::new();
-    let mut next_replaced = 0;
-    for period in 0..=PERIODS {
-        churn.set_sizes(SIZES[period as usize % SIZES.len()].clone());
+    let held = u64::try_from(control.integer(&["DBSIZE"])?).context("DBSIZE is negative")?;
+    let mut run = Run { options, server, control, load, churn, replaced: 0, start: Instant::now(), samples: Vec::new() };
+    // An odd number of periods, so that the first one that is judged comes behind large sessions as its like do.
+    for warm_up in 1..=WARM_UP_PERIODS_MAX {
+        progress.step(format!("soak: warm-up, {peer}"));
+        run.period(0, &SIZES[(warm_up + 1) % SIZES.len()], peer, progress)?;
+        let is_warm = Churned::of(&run.control.info()?)?.since(before).evicted >= WARM_UP_TURNOVERS * held;
+        if warm_up % SIZES.len() == 1 && is_warm {
+            break;
+        }
+        progress.extend((options.duration() / PERIODS).as_secs());
+    }
+    let warm = run.start.elapsed().as_secs_f64();
+    for period in 1..=PERIODS {
         progress.step(format!("soak: period {period} of {PERIODS}, {peer}"));
-        let start = Instant::now();
-        while start.elapsed() < period_length {
-            let left = period_length.saturating_sub(start.elapsed());
+        run.period(period, &SIZES[period as usize % SIZES.len()], peer, progress)?;
+    }
+    let churned = Churned::of(&run.control.info()?)?.since(before);
+    churned.check()?;
+    progress.note(&format!("soak: {peer}: {churned}"));
+    run.samples.iter_mut().for_each(|sample| sample.seconds -= warm);
+    Ok(run.samples)
+}
+
+/// A soak under way.
+struct Run<'a> {
+    options: &'a SoakOptions,
+    server: Server,
+    control: Control,
+    load: Load,
+    churn: Churn,
+    /// Connections that were replaced so far.
+    replaced: usize,
+    start: Instant,
+    samples: Vec<Sample>,
+}
+
+impl Run<'_> {
+    fn period(&mut self, number: u32, sizes: &RangeInclusive<usize>, peer: &Peer, progress: &Progress) -> Result<()> {
+        let Run { options, server, control, load, churn, replaced, start, samples } = self;
+        churn.set_sizes(sizes.clone());
+        let (began, length) = (Instant::now(), options.duration() / PERIODS);
+        while began.elapsed() < length {
             (churn.reads, churn.hits) = (0, 0);
-            let duration = Some(options.interval().min(left));
+            let duration = Some(options.interval().min(length.saturating_sub(began.elapsed())));
             let plan = Plan { depth: usize::MAX, pace: Pace::Fixed(options.rate.into()), duration };
-            let outcome = load.run(&mut churn, plan)?;
+            let outcome = load.run(churn, plan)?;
             for _ in 0..REPLACED {
-                load.replace(next_replaced, server.addr())?;
-                next_replaced = (next_replaced + 1) % usize::from(options.connections);
+                load.replace(*replaced % usize::from(options.connections), server.addr())?;
+                *replaced += 1;
             }
-            let seconds = (f64::from(period) - 1.0) * period_length.as_secs_f64() + start.elapsed().as_secs_f64();
             let hits = churn.hits as f64 * 100.0 / churn.reads as f64;
-            let sample = Sample::take(&server, &control.info()?, &outcome, (seconds, period), hits)?;
+            let place = (start.elapsed().as_secs_f64(), number);
+            let sample = Sample::take(server, &control.info()?, &outcome, place, hits)?;
             progress.tick(outcome.elapsed.as_secs_f64().round() as u64, || {
                 format!("{peer}: RSS {:.1} MiB, p99 {:.2} ms", sample.rss_mib, sample.p99_ms)
             });
@@ -155,11 +196,8 @@ fn soak(options: &SoakOptions, peer: &Peer, progress: &Progress) -> Result<Vec<S
                 samples.push(sample);
             }
         }
+        Ok(())
     }
-    let churned = Churned::of(&control.info()?)?.since(before);
-    churned.check()?;
-    progress.note(&format!("soak: {peer}: {churned}"));
-    Ok(samples)
 }
 
 /// Until the server evicts: from then on nothing is added without something being lost.

@@ -12,7 +12,7 @@ use crate::{
     timeline::{Scale, Span, Timeline},
 };
 
-/// A soak is judged in so many periods, and warms up for one more before. In each second one sessions are small.
+/// A soak is judged in so many periods. In each second one sessions are small.
 pub(super) const PERIODS: u32 = 12;
 /// Of the periods a third: the last ones are compared with the first ones.
 pub(super) const THIRD: u32 = PERIODS / 3;
@@ -112,7 +112,7 @@ pub(super) fn timelines(server: &str, samples: &[Sample], duration: Duration) ->
     let length = duration.as_secs_f64();
     let third = length * f64::from(THIRD) / f64::from(PERIODS);
     let spans = vec![
-        Span { name: "warm-up", from: -length / f64::from(PERIODS), to: 0.0 },
+        Span { name: "warm-up", from: samples.first().map_or(0.0, |sample| sample.seconds.min(0.0)), to: 0.0 },
         Span { name: "first third", from: 0.0, to: third },
         Span { name: "last third", from: length - third, to: length },
     ];
