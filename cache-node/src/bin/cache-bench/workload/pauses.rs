@@ -36,6 +36,7 @@ enum Work {
     Rewrite,
     Replica,
     Flush,
+    FlushDb,
     Unlink,
 }
 
@@ -43,11 +44,12 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
     let peers: Vec<&Peer> = bench.peers.iter().filter(|peer| peer.speaks_resp()).collect();
     let content = Content::new("session", bench.options.million() as usize, bench.options.seed);
     let mut reports = Vec::new();
-    for work in [Work::Rewrite, Work::Replica, Work::Flush, Work::Unlink] {
+    for work in [Work::Rewrite, Work::Replica, Work::Flush, Work::FlushDb, Work::Unlink] {
         let what = match work {
             Work::Rewrite => "BGREWRITEAOF writes them",
             Work::Replica => "they are sent to a new replica",
             Work::Flush => "FLUSHALL ASYNC removes them",
+            Work::FlushDb => "FLUSHDB ASYNC removes them, and another database has a key",
             Work::Unlink => "a hash of as many fields is unlinked",
         };
         let about = format!("{REQUESTS_PER_SECOND} requests/s (90 % GET, 10 % SET) of {} sessions while {what}", content.count());
@@ -73,7 +75,7 @@ fn measure(bench: &Bench, peer: &Peer, content: &Content, work: Work) -> Result<
     work.prepare(&mut control, content.count() as u32)?;
     let stop = AtomicBool::new(false);
     let mut requests = Requests::random(content, &stop, bench.options.seed);
-    requests.may_miss = work == Work::Flush;
+    requests.may_miss = matches!(work, Work::Flush | Work::FlushDb);
     let mut load = Load::connect(server.addr(), server.protocol, usize::from(bench.options.connections))?;
     let pace = Pace::Fixed(REQUESTS_PER_SECOND);
     let before = load.run(&mut requests, Plan { depth: usize::MAX, pace, duration: Some(bench.options.turn()) })?;
@@ -99,6 +101,12 @@ impl Work {
                 }
                 Ok(())
             }
+            Work::FlushDb => {
+                for request in [&["SELECT", "1"][..], &["SET", "other", "stays"], &["SELECT", "0"]] {
+                    control.call(request)?;
+                }
+                Ok(())
+            }
             Work::Replica | Work::Flush => Ok(()),
         }
     }
@@ -113,10 +121,11 @@ impl Work {
             }
             Work::Replica => take_snapshot(server)?,
             Work::Flush => drop(control.call(&["FLUSHALL", "ASYNC"])?),
+            Work::FlushDb => drop(control.call(&["FLUSHDB", "ASYNC"])?),
             Work::Unlink => ensure!(control.integer(&["UNLINK", "large"])? == 1, "the large hash was not there"),
         }
         let took = started.elapsed();
-        if matches!(self, Work::Flush | Work::Unlink) {
+        if matches!(self, Work::Flush | Work::FlushDb | Work::Unlink) {
             thread::sleep(AFTER_REPLY);
         }
         Ok(took)
