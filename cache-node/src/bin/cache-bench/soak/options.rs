@@ -19,7 +19,7 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a soak is, and of what.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakOptions {
-    /// Seconds that are judged; the warm-up before takes a twelfth of this or several [600: ten minutes]
+    /// Seconds that are judged; the warm-up before takes a twelfth of this or several
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u32).range(12..=604_800))]
     pub(crate) duration: u32,
     /// Program of a server that is soaked as well, after cache-node, repeatable: valkey-server or redis-server, a name in PATH or a path
