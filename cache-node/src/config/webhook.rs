@@ -25,28 +25,25 @@ impl WebhookConfig {
         Ok(())
     }
 
-    /// These addresses behind `others`; none at all, if these are none.
+    /// These addresses behind `others`; none at all, if these are none. One that is among `others` is not told twice: after CONFIG REWRITE the
+    /// file has what the command line says again.
     ///
     /// # Errors
     /// What was expected.
     pub(super) fn add_to(&mut self, others: &WebhookConfig) -> Result<(), String> {
         if !self.addresses.is_empty() {
+            self.addresses.retain(|address| !others.addresses.contains(address));
             self.addresses.splice(..0, others.addresses.iter().cloned());
         }
         check(&self.addresses)
     }
 
-    /// "" for none.
+    /// "" for none. It is opened when the node starts and not here: CONFIG REWRITE sets what a file says again.
     ///
     /// # Errors
-    /// What was expected.
+    /// None.
     pub(super) fn set_secret_file(&mut self, path: &str) -> Result<(), String> {
-        let path = (!path.is_empty()).then(|| PathBuf::from(path));
-        #[cfg(feature = "webhooks")]
-        if let Some(path) = &path {
-            SecretFile::open(path)?;
-        }
-        self.secret_file = path;
+        self.secret_file = (!path.is_empty()).then(|| PathBuf::from(path));
         Ok(())
     }
 
@@ -75,15 +72,16 @@ impl WebhookConfig {
     /// When there is no secret, or it cannot be read any more. The text says what to do.
     #[cfg(feature = "webhooks")]
     pub(crate) fn settings(&self) -> Result<Option<WebhookSettings>, String> {
+        let secrets = self.secret_file.as_deref().map(|path| {
+            SecretFile::open(path).map_err(|error| format!("webhook-secret-file {}: expected {error}", path.display()))
+        });
+        let secrets = secrets.transpose()?;
         if self.addresses.is_empty() {
             return Ok(None);
         }
         let targets = self.addresses.iter().map(|address| address.parse::<Target>()).collect::<Result<_, _>>();
         let targets = targets.map_err(|expected| format!("webhook: {expected}"))?;
-        let path =
-            self.secret_file.as_deref().ok_or("webhook needs webhook-secret-file: every request is signed with what is in it")?;
-        let secrets =
-            SecretFile::open(path).map_err(|error| format!("webhook-secret-file {}: expected {error}", path.display()))?;
+        let secrets = secrets.ok_or("webhook needs webhook-secret-file: every request is signed with what is in it")?;
         Ok(Some(WebhookSettings { targets, secrets }))
     }
 }
@@ -121,8 +119,10 @@ mod tests {
         let shown = "https://example.com/... http://10.0.0.7:8080/... http://other/...";
         assert_eq!(config.get("webhook").as_deref(), Some(shown));
         assert!(!format!("{config:?}").contains("hush"));
-        let eight = ["http://x/hush"; 6].join(" ");
-        let error = config.read("webhook", &[&eight]).expect_err("more than there may be").to_string();
+        config.read("webhook", &["http://other/hush?hush"]).expect("one that is there already");
+        assert_eq!(config.get("webhook").as_deref(), Some(shown));
+        let six: Vec<String> = (0..6).map(|number| format!("http://x/hush/{number}")).collect();
+        let error = config.read("webhook", &[&six.join(" ")]).expect_err("more than there may be").to_string();
         assert!(error.contains("8 addresses") && !error.contains("hush"), "{error}");
         let error = config.set("webhook", &["ftp://hush"]).expect_err("no address of http").to_string();
         assert!(error.contains("https://example.com/hooks/cache") && !error.contains("hush"), "{error}");

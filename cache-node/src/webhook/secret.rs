@@ -1,6 +1,11 @@
 //! What webhooks are signed with.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -53,6 +58,17 @@ impl SecretFile {
     }
 }
 
+/// The text of a regular file of at most [`FILE_BYTES_MAX`]. Of a pipe, such as a shell's `<(...)`, nothing would be left for the next time.
+fn text_of(path: &Path) -> Result<String, String> {
+    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("It is no regular file, and is read again for each request".to_owned());
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(format!("It is larger than {FILE_BYTES_MAX} bytes")) } else { Ok(text) }
+}
+
 /// The secrets of the file. They are never printed.
 #[derive(Clone)]
 pub(crate) struct Secrets(Vec<Hmac<Sha256>>);
@@ -63,13 +79,7 @@ impl Secrets {
     /// # Errors
     /// When it cannot be read or is not of that form; the text says what is expected and holds nothing of the file.
     pub(crate) fn read(path: &Path) -> Result<Secrets, String> {
-        let size = fs::metadata(path).map(|file| file.len());
-        let text = match size {
-            Ok(size) if size > FILE_BYTES_MAX => Err(format!("It is larger than {FILE_BYTES_MAX} bytes")),
-            Ok(_) => fs::read_to_string(path).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let secrets = text.and_then(|text| Secrets::parse(&text));
+        let secrets = text_of(path).and_then(|text| Secrets::parse(&text));
         secrets.map_err(|error| {
             format!("a file with secrets; make one with: (printf whsec_; head -c 32 /dev/urandom | base64) > FILE. {error}")
         })
@@ -135,6 +145,11 @@ mod tests {
         {
             let error = Secrets::parse(bad).unwrap_err();
             assert!(!error.contains("hunter2") && !error.contains("AAAA"), "{error}");
+        }
+        // Neither a device that never ends nor a folder.
+        for path in ["/dev/zero", "/"] {
+            let error = Secrets::read(path.as_ref()).unwrap_err();
+            assert!(error.contains("no regular file"), "{error}");
         }
         assert!(!format!("{:?}", Secrets::parse(SECRET).unwrap()).contains("MfKQ"));
     }
