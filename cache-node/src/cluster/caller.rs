@@ -94,17 +94,19 @@ async fn page(address: SocketAddr) -> Result<String, String> {
 pub(super) fn events(reach: &Reach, is_followed: bool) -> Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Events {
+        life: String,
         events: Vec<Event>,
     }
     let address = find(reach)?;
     block_on(async {
-        let mut seen = 0;
+        // A controller that is started again counts anew.
+        let mut seen = "after=0".to_owned();
         loop {
-            let Events { events } = get(address, &format!("/v1/events?after={seen}")).await?;
+            let Events { life, events } = get(address, &format!("/v1/events?{seen}")).await?;
             let mut out = io::stdout().lock();
             for event in &events {
                 writeln!(out, "{}", status::event(event)).map_err(|error| error.to_string())?;
-                seen = event.id;
+                seen = format!("after={}&life={life}", event.id);
             }
             drop(out);
             if !is_followed {

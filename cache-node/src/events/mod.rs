@@ -44,6 +44,8 @@ pub(crate) struct Event<K> {
 /// The events of a process's life. Keeps the last [`EVENTS_KEPT_MAX`].
 #[derive(Debug)]
 pub(crate) struct Events<K> {
+    /// Names the process's life, in each of which ids begin at 1.
+    life: String,
     /// The node of events that name none.
     own_node: Option<String>,
     ring: Mutex<Ring<K>>,
@@ -78,7 +80,14 @@ impl<K: Kind> Events<K> {
     /// None yet. `own_node`: what those happen to that name no other.
     pub(crate) fn new(own_node: Option<String>) -> Events<K> {
         let ring = Ring { kept: VecDeque::new(), last_id: 0, dropped: 0, counts: BTreeMap::new() };
-        Events { own_node, ring: Mutex::new(ring), followers: broadcast::Sender::new(EVENTS_BEHIND_MAX) }
+        let life = format!("{:016x}", rand::random::<u64>());
+        Events { life, own_node, ring: Mutex::new(ring), followers: broadcast::Sender::new(EVENTS_BEHIND_MAX) }
+    }
+
+    /// Makes ids unique together with them: another one in each life of the process.
+    #[cfg(feature = "webhooks")]
+    pub(crate) fn life(&self) -> &str {
+        &self.life
     }
 
     /// Keeps, logs and sends an event. Waits for nothing but the ring, which is held for some copies: any thread may call it, whatever it
@@ -116,16 +125,21 @@ impl<K: Kind> Events<K> {
         EventCounts { by_kind: ring.counts.clone(), dropped: ring.dropped }
     }
 
-    /// What `GET /v1/events` answers to this query: the events behind `after=ID`, or all that are kept.
+    /// What `GET /v1/events` answers to this query: the events behind `after=ID`, or all that are kept. With `life=` of an earlier page the id
+    /// counts in that life alone: after a restart all events are new. `last_id` is that of the latest event, 0 for none.
     ///
     /// # Errors
     /// When `after` is no number.
     pub(crate) fn page(&self, query: Option<&str>) -> Result<serde_json::Value, &'static str> {
-        let after = match query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("after=")) {
+        let value_of = |name: &str| query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(name));
+        let after = match value_of("after=") {
             None => 0,
             Some(number) => number.parse().map_err(|_| "after must be the id of an event, such as after=17")?,
         };
-        Ok(serde_json::json!({ "events": self.since(after) }))
+        let after = if value_of("life=").is_some_and(|life| life != self.life) { 0 } else { after };
+        let ring = self.ring.lock();
+        let events: Vec<&Event<K>> = ring.kept.iter().filter(|event| event.id > after).collect();
+        Ok(serde_json::json!({ "life": self.life, "last_id": ring.last_id, "events": events }))
     }
 
     /// All events, those included that were kept before this call, for one who reads them at his own pace.
@@ -240,6 +254,13 @@ mod tests {
         assert_eq!((&all["events"][0]["node"], &all["events"][0]["kind"]), (&"web-1:6379".into(), &"Started".into()));
         let behind = events.page(Some("x=1&after=1")).expect("a number");
         assert_eq!((behind["events"].as_array().map(Vec::len), &behind["events"][0]["node"]), (Some(1), &"node-2".into()));
+        // The id of another life says nothing about this one.
+        let page = |query: &str| events.page(Some(query)).expect("a number");
+        let ours = all["life"].as_str().expect("a text");
+        assert_eq!(page(&format!("after=2&life={ours}"))["events"].as_array().map(Vec::len), Some(0));
+        assert_eq!(page("after=40")["last_id"], 2);
+        assert_eq!(page("after=40&life=ffff")["events"].as_array().map(Vec::len), Some(2));
+        assert_ne!(Events::<Sort>::new(None).page(None).expect("no query")["life"], all["life"]);
         assert!(events.page(Some("after=one")).is_err_and(|error| error.contains("after=17")));
     }
 }

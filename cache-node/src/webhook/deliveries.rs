@@ -37,14 +37,12 @@ impl Webhooks {
         let mut running = JoinSet::new();
         let ending = watch::Sender::new(false);
         let mut tallies: Vec<(String, Arc<Tally>)> = Vec::new();
-        // Makes ids of events unique, which count from 1 in each life of the process; the same at every target.
-        let life = format!("{:016x}", rand::random::<u64>());
         let targets = settings.into_iter().flat_map(|settings| settings.targets.iter().map(|target| (target, &settings.secrets)));
         for (target, secrets) in targets {
             let post = Post::new(target.clone(), secrets.clone())?;
             let tally = Arc::new(Tally::default());
             tallies.push((name_beside(&tallies, &target.shown()), Arc::clone(&tally)));
-            let delivery = Delivery { post, cluster: cluster.map(str::to_owned), life: life.clone(), tally };
+            let delivery = Delivery { post, cluster: cluster.map(str::to_owned), life: events.life().to_owned(), tally };
             running.spawn(delivery.run(events.replay(), ending.subscribe()));
         }
         Ok(Webhooks { running, ending, tallies: Tallies::new(tallies) })
