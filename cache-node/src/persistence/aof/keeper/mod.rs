@@ -60,6 +60,8 @@ pub(super) struct Keeper {
     retry_at: Option<Instant>,
     /// The disk could not keep what it had taken: only a new log helps.
     is_disk_untrue: bool,
+    /// The failure that was told and is not over.
+    told_failure: Option<EventKind>,
     rewrite: Option<Rewrite>,
     rewrite_retry_at: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl Keeper {
             last_sync: Instant::now(),
             retry_at: None,
             is_disk_untrue: false,
+            told_failure: None,
             rewrite: None,
             rewrite_retry_at: None,
         }
@@ -262,6 +265,9 @@ impl Keeper {
         shared.log.was_last_write_good.store(true, Ordering::Release);
         shared.gate.set_log_error(None);
         shared.look_for_safety();
+        if self.told_failure.take().is_some() {
+            shared.tell(EventKind::LogRecovered, "the log that could not be written was ended; it refuses no writes any more");
+        }
         self.batch = LogBatch::default();
         self.retry_at = None;
         self.is_disk_untrue = false;
@@ -401,15 +407,20 @@ impl Keeper {
         match error {
             Some(error) => {
                 self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
-                if was_good {
-                    let kind = if self.is_disk_untrue { EventKind::LogSyncFailed } else { EventKind::LogWriteFailed };
+                // A disk that turns out untrue behind a write that failed is told as well: that is worse.
+                let kind = if self.is_disk_untrue { EventKind::LogSyncFailed } else { EventKind::LogWriteFailed };
+                if self.told_failure != Some(kind) {
+                    self.told_failure = Some(kind);
                     shared.tell(kind, format!("cannot write the log: {error}; writes are refused until it can be written again"));
+                }
+                if was_good {
                     shared.gate.set_log_error(Some(text(error)));
                 }
             }
             // What others could not write meanwhile the next turn finds out.
             None => {
                 self.retry_at = None;
+                self.told_failure = None;
                 if !was_good {
                     shared.tell(EventKind::LogRecovered, "the log can be written again; writes are taken again");
                     shared.gate.set_log_error(None);

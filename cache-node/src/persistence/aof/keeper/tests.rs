@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::{
     Config,
     command::apply::{Applier, Origin},
-    node::{LogBatch, Shared},
+    node::{EventKind, LogBatch, Shared},
     persistence::aof::keeper::Keeper,
     protocol::encode_request,
     replication::{Position, PrimaryAddress},
@@ -119,6 +119,15 @@ fn a_file_that_could_not_be_brought_to_disk_before_the_next_one_is_not_forgotten
     take_and_write(&mut keeper).expect_err("it may not be on disk");
     assert!(!shared.gate.is_open(), "writes are refused");
     assert!(keeper.is_disk_untrue && shared.log.is_rewrite_wanted(), "and only another log helps");
+    let told = || shared.events.since(0).into_iter().map(|event| event.kind).collect::<Vec<_>>();
+    assert_eq!(told(), [EventKind::LogSyncFailed]);
+    keeper.is_disk_untrue = false;
+    keeper.tell(Some(&io::Error::other("full")));
+    keeper.disk_failed();
+    keeper.tell(Some(&io::Error::other("gone")));
+    keeper.close();
+    let kinds = [EventKind::LogSyncFailed, EventKind::LogWriteFailed, EventKind::LogSyncFailed, EventKind::LogRecovered];
+    assert_eq!(told(), kinds, "what is worse is told as well, and that it is over");
 }
 
 /// The cut of a rewrite waits for a shard, and a sync begins meanwhile: half of its data is no base.
