@@ -66,12 +66,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: &TcpStream, client: &Arc<
     let now = now();
     // One that was silent was waited for already, and one of an earlier role does not count.
     let grace = shared.config().sync_grace;
-    let counts_on = shared.replication.epoch() == epoch && replica.lag(now) < grace;
+    let is_same_role = shared.replication.epoch() == epoch;
+    let counts_on = is_same_role && replica.lag(now) < grace;
     let forgotten_at = counts_on.then(|| Now { unix_ms: now.unix_ms + grace.as_millis() as u64 });
     shared.replication.replicas.remove(&replica, &shared.journal, forgotten_at);
     shared.replication.judge(&shared, now);
-    // One that comes and goes without ever having its data is not one that was lost; and who ends loses all.
-    let was_there = replica.state() == ReplicaState::Online && !shared.is_stopping.load(Ordering::Acquire);
+    // One that comes and goes without ever having its data is not one that was lost; and who ends, or follows another node now, loses all.
+    let was_there = is_same_role && replica.state() == ReplicaState::Online && !shared.is_stopping.load(Ordering::Acquire);
     match outcome {
         Ok(()) if was_there => shared.tell(EventKind::ReplicaLost, format!("the replica {address} was closed")),
         Err(error) if was_there => shared.tell(EventKind::ReplicaLost, format!("the replica {address} was lost: {error}")),
