@@ -12,10 +12,13 @@ use crate::{
 /// The channel's name; a message is an event as `/v1/events` has it. Those of replicas are theirs: they hear of this node what it is to them.
 const CHANNEL: &[u8] = b"__node__:events";
 
+/// What a pattern must begin with to be sent events: one as `*` or `__key*` is for what Redis has as well.
+const PREFIX: &[u8] = b"__node__";
+
 /// Publishes until the task is aborted.
 pub(super) async fn run(mut events: Follower<EventKind>, shared: Arc<Shared>) {
     while let Some(event) = events.next().await {
         let message = serde_json::to_vec(&event).expect("an event has string keys and no floats");
-        shared.pubsub.publish(CHANNEL, &message, shared.config().pubsub_buffer_limit);
+        shared.pubsub.publish_own(PREFIX, CHANNEL, &message, shared.config().pubsub_buffer_limit);
     }
 }

@@ -80,6 +80,15 @@ impl PubSub {
 
     /// Sends a message to everyone who wants it and gives how many those were. `limit`: bytes that may wait per subscriber.
     pub(crate) fn publish(&self, channel: &[u8], message: &[u8], limit: BufferLimit) -> usize {
+        self.send(channel, message, limit, b"")
+    }
+
+    /// As [`PubSub::publish`], for what no client published: patterns hear it that begin with `prefix`. Who listens to `*` expects what Redis sends.
+    pub(crate) fn publish_own(&self, prefix: &[u8], channel: &[u8], message: &[u8], limit: BufferLimit) {
+        self.send(channel, message, limit, prefix);
+    }
+
+    fn send(&self, channel: &[u8], message: &[u8], limit: BufferLimit, prefix: &[u8]) -> usize {
         if !self.has_subscribers() {
             return 0;
         }
@@ -90,7 +99,7 @@ impl PubSub {
             receivers += subscribers.len();
         }
         for (pattern, subscribers) in &topics.patterns {
-            if glob_matches(pattern, channel) {
+            if pattern.starts_with(prefix) && glob_matches(pattern, channel) {
                 deliver(subscribers, &[b"pmessage", pattern, channel, message], limit);
                 receivers += subscribers.len();
             }
