@@ -39,8 +39,9 @@ enum End {
 }
 
 impl Delivery {
-    /// Runs until the receiver is gone, or, when `ending` says so, until nothing waits.
+    /// Runs until nothing waits any more when `ending` says so. What a receiver that is gone is not told counts as failed.
     pub(super) async fn run(self, mut events: Follower<impl Kind>, mut ending: watch::Receiver<bool>) {
+        let mut is_gone = false;
         loop {
             let event = tokio::select! {
                 biased;
@@ -49,10 +50,14 @@ impl Delivery {
             };
             self.tally.dropped.store(events.dropped(), Ordering::Relaxed);
             let Some(event) = event else { return };
-            match self.deliver(&event, &mut ending).await {
+            let end = if is_gone { End::Gone } else { self.deliver(&event, &mut ending).await };
+            match end {
                 End::Delivered => self.tally.delivered.fetch_add(1, Ordering::Relaxed),
                 End::GivenUp => self.tally.failed.fetch_add(1, Ordering::Relaxed),
-                End::Gone => return,
+                End::Gone => {
+                    is_gone = true;
+                    self.tally.failed.fetch_add(1, Ordering::Relaxed)
+                }
             };
         }
     }

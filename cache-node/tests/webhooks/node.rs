@@ -91,6 +91,10 @@ fn webhook_ring_and_channel_say_the_same() {
     let mut told = Told::start(&[&receiver], &["--loglevel", "debug"]);
     let mut listener = told.wire();
     listener.run("SUBSCRIBE __node__:events");
+    let mut broad = told.wire();
+    broad.run("PSUBSCRIBE *");
+    let mut narrow = told.wire();
+    narrow.run("PSUBSCRIBE __node__:*");
     wait_until("three tries", || receiver.deliveries().len() >= 3);
     let tries = receiver.deliveries();
     assert!(tries[..3].iter().all(|delivery| delivery.kind() == "NodeStarted" && delivery.id == tries[0].id), "{tries:?}");
@@ -117,6 +121,11 @@ fn webhook_ring_and_channel_say_the_same() {
         let Value::Bulk(message) = &parts[2] else { panic!("{parts:?}") };
         assert_eq!(&serde_json::from_slice::<Json>(message).unwrap(), event);
     }
+    assert!(matches!(narrow.read(), Value::Array(parts) if parts[1] == Value::bulk("__node__:*")));
+    // A client that listens to everything is sent what Redis would send.
+    wire.run("PUBLISH of-a-client hello");
+    let Value::Array(parts) = broad.read() else { panic!("a message is an array") };
+    assert_eq!(parts[2], Value::bulk("of-a-client"));
     for event in &ring {
         let port = format!(":{}", told.node.address.port());
         assert!(event["node"].as_str().unwrap().ends_with(&port), "{event}");
@@ -217,6 +226,7 @@ fn snapshots_and_roles_are_told() {
     told.wait_for("PrimaryLinkUp");
     replica.wait_for("ReplicaConnected");
     assert_eq!((told.count("FailoverStarted"), told.count("FailoverFailed")), (1, 0));
+    assert_eq!(told.count("ReplicaLost"), 0, "it gave its role away, and lost nobody");
     let new_primary = replica.metrics;
     drop(told);
     wait_until("the replica is missed", || events(new_primary, "").iter().any(|event| event["kind"] == "ReplicaLost"));
@@ -301,14 +311,15 @@ fn a_webhook_that_cannot_be_is_refused_at_the_start_and_a_good_one_outlives_a_re
     let error = refused(&["--webhook", "http://127.0.0.1:1/", "--webhook-secret-file", bad.to_str().unwrap()]);
     assert!(error.contains("make one with"), "{error}");
     assert!(refused(&["--webhook-secret-file", "/nonexistent"]).contains("/nonexistent"));
-    let nine = [&["--webhook", "http://127.0.0.1:1/hunter2"][..]; 9].concat();
-    assert!(refused(&nine).contains("8 addresses"));
+    let nine: Vec<String> = (0..9).map(|number| format!("http://127.0.0.1:1/hunter2/{number}")).collect();
+    assert!(refused(&nine.iter().flat_map(|url| ["--webhook", url]).collect::<Vec<_>>()).contains("8 addresses"));
 
     let receivers = [Receiver::start(&[]), Receiver::start(&[])];
     let file = folder.path().join("node.conf");
     let lines = receivers.each_ref().map(|receiver| format!("webhook {}\n", receiver.url()));
     fs::write(&file, format!("port 0\nwebhook-secret-file {secret}\n{}", lines.concat())).unwrap();
-    let start = |file: &Path| Binary::start(&[file.to_str().unwrap()]);
+    // What the command line says as well is told once.
+    let start = |file: &Path| Binary::start(&[file.to_str().unwrap(), "--webhook", &receivers[0].url()]);
     let node = start(&file);
     wait_until("both hear of the start", || receivers.iter().all(|receiver| of_kind(receiver, "NodeStarted").len() == 1));
     ok(&mut Wire::connect(node.address), "CONFIG SET timeout 17");
