@@ -12,7 +12,10 @@ use std::{
 };
 
 use session_store::{BreakerState, CacheStore, StoreError};
-use support::{each_backend, each_process, on_redis, slow_proxy::SlowProxy};
+use support::{
+    Moment, PATIENCE, connected, default_store, each_backend, each_process, moment, on_redis, patient, port::free_port,
+    slow_proxy::SlowProxy, until_it_answers,
+};
 
 /// What is promised is 5 ms; the rest is for two busy cores.
 const REFUSED_WITHIN: Duration = Duration::from_millis(5 + 100);
@@ -24,7 +27,7 @@ fn breaker(store: &CacheStore) -> BreakerState {
 }
 
 async fn until(state: BreakerState, store: &CacheStore, within: Duration) {
-    let began = Instant::now();
+    let began = Moment::now();
     while breaker(store) != state {
         assert!(began.elapsed() < within, "{:?} after {:?}", store.status(), began.elapsed());
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -33,14 +36,14 @@ async fn until(state: BreakerState, store: &CacheStore, within: Duration) {
 
 /// Operations at once, over and over, each answered at once or refused at once.
 async fn load(store: &CacheStore, clients: usize, time: Duration) -> usize {
-    let until = Instant::now() + time;
+    let until = Moment::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..clients {
         let store = store.clone();
         tasks.spawn(async move {
             let mut refused = 0;
-            while Instant::now() < until {
-                let began = Instant::now();
+            while until.elapsed() < time {
+                let began = Moment::now();
                 if let Err(error) = store.ping().await {
                     assert!(matches!(error, StoreError::BreakerOpen { .. }), "{error}");
                     assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
@@ -57,10 +60,10 @@ async fn load(store: &CacheStore, clients: usize, time: Duration) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_refused_at_once_and_is_back_at_once_under_load() {
     each_process(async |mut server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = default_store(server.url()).await;
         assert_eq!(breaker(&store), BreakerState::Closed);
         server.kill();
-        let began = Instant::now();
+        let began = Moment::now();
         store.ping().await.unwrap_err();
         assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
         until(BreakerState::Open, &store, REFUSED_WITHIN).await;
@@ -69,7 +72,7 @@ async fn a_killed_node_is_refused_at_once_and_is_back_at_once_under_load() {
         assert!(load(&store, 32, Duration::from_secs(2)).await > 1_000);
         server.restart().await;
         until(BreakerState::Closed, &store, BACK_WITHIN).await;
-        store.ping().await.unwrap();
+        until_it_answers(&store).await;
         assert_eq!(store.status().nodes[0].reason, None);
     })
     .await;
@@ -110,11 +113,11 @@ async fn a_node_that_is_killed_over_and_over_is_refused_and_back_as_fast_as_prom
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_node_is_probed_by_one_connection_and_is_back_at_once() {
     each_process(async |server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = default_store(server.url()).await;
         server.signal("-STOP");
-        let began = Instant::now();
+        let began = Moment::now();
         while breaker(&store) == BreakerState::Closed {
-            let asked = Instant::now();
+            let asked = Moment::now();
             store.ping().await.unwrap_err();
             assert!(asked.elapsed() < Duration::from_millis(250 + 400), "{:?}", asked.elapsed());
             assert!(began.elapsed() < Duration::from_secs(4), "the breaker stays closed");
@@ -123,11 +126,17 @@ async fn a_stopped_node_is_probed_by_one_connection_and_is_back_at_once() {
         load(&store, 32, Duration::from_secs(3)).await;
         server.signal("-CONT");
         until(BreakerState::Closed, &store, BACK_WITHIN).await;
-        store.ping().await.unwrap();
+        until_it_answers(&store).await;
         // Those of the probes went with them; what the store uses is two connections, and this one.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut server.connection().await).await.unwrap();
-        assert!(clients.lines().count() <= 3, "{clients}");
+        let began = Instant::now();
+        loop {
+            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut server.connection().await).await.unwrap();
+            if clients.lines().count() <= 3 {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{clients}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     })
     .await;
 }
@@ -135,14 +144,14 @@ async fn a_stopped_node_is_probed_by_one_connection_and_is_back_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_shorter_than_an_outage_is_over_at_once() {
     each_process(async |server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = default_store(server.url()).await;
         for _ in 0..3 {
             server.signal("-STOP");
             // Longer than a deadline, shorter than what opens the breaker: a long pause, not an outage.
             let slow = store.ping().await.unwrap_err();
             assert!(slow.is_outage());
             server.signal("-CONT");
-            let began = Instant::now();
+            let began = Moment::now();
             while store.ping().await.is_err() {
                 assert!(began.elapsed() < BACK_WITHIN, "{:?}", store.status());
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -157,9 +166,9 @@ async fn a_pause_shorter_than_an_outage_is_over_at_once() {
 async fn a_node_that_answers_later_than_the_deadline_is_not_taken_for_one_that_is_back() {
     each_backend(async |server| {
         let proxy = SlowProxy::start(&server, 1).await;
-        let store = CacheStore::connect(proxy.url()).await.unwrap();
+        let store = default_store(proxy.url()).await;
         proxy.late_ms(500..=600);
-        let began = Instant::now();
+        let began = Moment::now();
         while breaker(&store) == BreakerState::Closed {
             store.ping().await.unwrap_err();
             assert!(began.elapsed() < Duration::from_secs(10), "the breaker stays closed");
@@ -167,7 +176,7 @@ async fn a_node_that_answers_later_than_the_deadline_is_not_taken_for_one_that_i
         let opened = Instant::now();
         while opened.elapsed() < Duration::from_secs(4) {
             assert_ne!(breaker(&store), BreakerState::Closed, "it closed after {:?}", opened.elapsed());
-            let asked = Instant::now();
+            let asked = Moment::now();
             let error = store.ping().await.unwrap_err();
             assert!(matches!(error, StoreError::BreakerOpen { .. }), "{error}");
             assert!(asked.elapsed() < REFUSED_WITHIN, "{:?}", asked.elapsed());
@@ -179,7 +188,7 @@ async fn a_node_that_answers_later_than_the_deadline_is_not_taken_for_one_that_i
         proxy.late_ms(0..=0);
         // What is under way comes late still, and the next attempt half a second after it.
         until(BreakerState::Closed, &store, Duration::from_secs(4)).await;
-        store.ping().await.unwrap();
+        until_it_answers(&store).await;
     })
     .await;
 }
@@ -193,12 +202,13 @@ struct BlackHole {
 impl BlackHole {
     fn new() -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], free_port())).into()).unwrap();
         socket.listen(0).unwrap();
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
         let mut waiting = Vec::new();
-        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
             waiting.push(stream);
         }
         assert!(!waiting.is_empty() && waiting.len() < 16, "{} connections", waiting.len());
@@ -256,7 +266,7 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
     // One that takes its time for a connection, and looks whether the node is back as often as the other.
     let patient = CacheStore::builder(holes[1].url()).connect_timeout(WATCHED).connect_lazy().unwrap();
     patient.ping().await.unwrap_err();
-    let began = Instant::now();
+    let began = Moment::now();
     store.ping().await.unwrap_err();
     assert!(began.elapsed() < Duration::from_millis(250 + 400), "{:?}", began.elapsed());
     until(BreakerState::Open, &store, Duration::from_secs(1)).await;
@@ -265,10 +275,13 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
     until(BreakerState::Open, &patient, Duration::from_secs(10)).await;
     let ports = [holes[0].port(), holes[1].port()];
     // Between the times at which the system repeats the packets of the first attempts.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    moment::sleep(Duration::from_millis(1_200)).await;
+    let began = Moment::now();
     let (begun, most) = attempts(ports, WATCHED).await;
+    // While the machine stands still nothing is begun.
+    let begun_min = BEGUN_MIN.saturating_sub(BEGUN_MAX * began.stalled().as_millis() as usize / WATCHED.as_millis() as usize);
     println!("attempts begun in {WATCHED:?}: {begun:?}, {most} at once");
-    assert!(begun.iter().all(|begun| (BEGUN_MIN..=BEGUN_MAX).contains(begun)), "attempts begun in {WATCHED:?}: {begun:?}");
+    assert!(begun.iter().all(|begun| (begun_min..=BEGUN_MAX).contains(begun)), "attempts begun in {WATCHED:?}: {begun:?}");
     assert!(most <= 25, "{most} at once");
 
     drop(holes);
@@ -280,8 +293,8 @@ async fn a_black_holed_address_is_answered_within_the_deadline_then_at_once_and_
     }
     until(BreakerState::Closed, &store, BACK_WITHIN).await;
     until(BreakerState::Closed, &patient, BACK_WITHIN).await;
-    store.ping().await.unwrap();
-    patient.ping().await.unwrap();
+    until_it_answers(&store).await;
+    until_it_answers(&patient).await;
     for node in nodes {
         node.shutdown().await.unwrap();
     }
@@ -293,8 +306,17 @@ async fn a_node_that_is_loading_is_waited_for_in_the_background() {
         let mut admin = server.connection().await;
         redis::cmd("DEBUG").arg(&["POPULATE", "2000", "k", "1000"]).exec_async(&mut admin).await.unwrap();
         redis::cmd("BGREWRITEAOF").exec_async(&mut admin).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let began = Instant::now();
+        loop {
+            let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut admin).await.unwrap();
+            if ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "aof_rewrites:1"].iter().all(|field| info.contains(field))
+            {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{info}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let store = default_store(server.url()).await;
         server.kill();
         store.ping().await.unwrap_err();
         // 2 ms for each key: about four seconds.
@@ -302,15 +324,15 @@ async fn a_node_that_is_loading_is_waited_for_in_the_background() {
         let mut seen_loading = false;
         let began = Instant::now();
         while breaker(&store) != BreakerState::Closed {
-            let asked = Instant::now();
+            let asked = Moment::now();
             let error = store.ping().await;
             assert!(asked.elapsed() < REFUSED_WITHIN, "{:?}", asked.elapsed());
             seen_loading |= error.is_err_and(|error| error.to_string().contains("loading"));
-            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", store.status());
+            assert!(began.elapsed() < PATIENCE, "{:?}", store.status());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(seen_loading);
-        store.ping().await.unwrap();
+        until_it_answers(&store).await;
     })
     .await;
 }
@@ -318,7 +340,7 @@ async fn a_node_that_is_loading_is_waited_for_in_the_background() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_so_many_operations_wait_for_the_pool() {
     each_process(async |server| {
-        let store = CacheStore::builder(server.url()).pool_size(1).waiting_max(2).connect().await.unwrap();
+        let store = connected(CacheStore::builder(server.url()).pool_size(1).waiting_max(2)).await;
         server.signal("-STOP");
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..10 {
@@ -335,9 +357,9 @@ async fn only_so_many_operations_wait_for_the_pool() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_nobody_may_wait_free_places_are_still_used() {
     each_process(async |server| {
-        let store = CacheStore::builder(server.url()).pool_size(1).waiting_max(0).connect().await.unwrap();
+        let store = connected(CacheStore::builder(server.url()).pool_size(1).waiting_max(0)).await;
         for _ in 0..3 {
-            store.ping().await.unwrap();
+            until_it_answers(&store).await;
         }
         server.signal("-STOP");
         let pings = futures_util::future::join_all((0..5).map(|_| store.ping())).await;
@@ -351,8 +373,7 @@ async fn where_nobody_may_wait_free_places_are_still_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_is_replaced_and_nobody_notices() {
     each_process(async |server| {
-        let store =
-            CacheStore::builder(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
+        let store = patient(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
         let mut admin = server.connection().await;
         let mut id_of_the_store = async || {
             let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
@@ -360,10 +381,9 @@ async fn an_old_connection_is_replaced_and_nobody_notices() {
         };
         // The connection with which the test saw the server start takes a moment to go.
         let mut before = id_of_the_store().await;
-        for _ in 0..100 {
-            if before.len() == 1 {
-                break;
-            }
+        let began = Instant::now();
+        while before.len() != 1 {
+            assert!(began.elapsed() < PATIENCE, "{before:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
             before = id_of_the_store().await;
         }
@@ -372,8 +392,15 @@ async fn an_old_connection_is_replaced_and_nobody_notices() {
             store.ping().await.unwrap();
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
-        let after = id_of_the_store().await;
-        assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
+        // So does the former one.
+        let mut after = id_of_the_store().await;
+        let began = Instant::now();
+        while after.len() != 1 {
+            assert!(began.elapsed() < PATIENCE, "{after:?}");
+            store.ping().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            after = id_of_the_store().await;
+        }
         assert_ne!(before, after);
     })
     .await;

@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use session_store::{
-    CacheStore, SessionLayer,
+    SessionLayer,
     testing::{MemoryNode, Report, conformance, conformance_of_layer},
 };
 use support::{Engine, Server, gate::Pair, patient_store, server::Backend};
@@ -77,8 +75,7 @@ async fn this_layer_passes_on(backend: Backend) {
 async fn this_layer_passes_with_a_replica_to_read_from() {
     let pair = Pair::start().await;
     let replica = async |expiry| {
-        let patience = Duration::from_secs(5);
-        let store = CacheStore::builder(pair.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
+        let store = support::patient(pair.url()).connect().await.unwrap();
         SessionLayer::new(store).with_expiry(expiry)
     };
     conformance_of_layer(replica).run().await.assert_all_passed();

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::{
     Form, Router,
     body::Body,
-    extract::Request as AxumRequest,
+    extract::{Path, Request as AxumRequest},
     middleware::{Next, from_fn},
     response::Response,
     routing::{get, post},
@@ -21,7 +21,12 @@ use session_store::{
     CSRF_FIELD, CSRF_HEADER, CacheStore, Cart, Csrf, CsrfLayer, Key, Session, SessionExt as _, SessionLayer, Unavailable,
     testing::{Fault, Faults},
 };
-use support::{Answer, Server, Visitor, each_backend, each_process, meter::Meter, patient_store};
+use support::{
+    Answer, Server, Visitor, each_backend, each_process,
+    hold::{Hold, pause},
+    meter::Meter,
+    patient_store,
+};
 use tower::ServiceExt as _;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -221,7 +226,7 @@ async fn a_token_that_is_asked_for_after_the_login_is_good_whatever_was_asked_fo
 async fn a_login_that_is_broken_off_after_the_new_id_makes_them_worthless_too() {
     each_backend(async |server| {
         let faults = Faults::seeded(1);
-        let store = CacheStore::builder(server.url()).deadline(Duration::from_secs(20)).faults(faults.clone());
+        let store = support::patient(server.url()).faults(faults.clone());
         let broken_off = {
             let faults = faults.clone();
             async move |session: Session| {
@@ -256,9 +261,9 @@ async fn a_login_that_is_broken_off_after_the_new_id_makes_them_worthless_too() 
 
 /// Routes that no `CsrfLayer` sees, beside those that one does.
 async fn replica_with_logins_outside(server: &Server) -> Router {
-    let log_in_slowly = async |session: Session, cart: Cart| {
+    let log_in_slowly = async |session: Session, cart: Cart, Path(hold): Path<u64>| {
         session.get::<u32>("key").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pause(hold).await;
         log_in(session, cart).await
     };
     let log_in_and_go_on = async |session: Session, cart: Cart| {
@@ -285,7 +290,7 @@ async fn replica_with_logins_outside(server: &Server) -> Router {
     };
     Router::new()
         .route("/outside/login", post(log_in))
-        .route("/outside/slow-login", post(log_in_slowly))
+        .route("/outside/slow-login/{hold}", post(log_in_slowly))
         .route("/outside/login-and-go-on", post(log_in_and_go_on))
         .route("/outside/login-and-update", post(update_and_log_in))
         .merge(routes().layer(CsrfLayer::new().exempt("/set")).layer(from_fn(remembered)))
@@ -317,9 +322,13 @@ async fn the_first_token_of_a_session_that_is_given_out_while_a_login_is_under_w
         let mut visitor = Visitor::default();
         visitor.post(&a, "/set").await.ok();
         let mut other = visitor.clone();
-        let (login, given) = tokio::join!(visitor.post(&b, "/outside/slow-login"), async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            other.get(&a, "/token").await.ok().body
+        let hold = Hold::new();
+        let path = format!("/outside/slow-login/{hold}");
+        let (login, given) = tokio::join!(visitor.post(&b, &path), async {
+            hold.reached().await;
+            let given = other.get(&a, "/token").await.ok().body;
+            hold.release();
+            given
         });
         login.ok();
         let sent = Sent { header: Some(&given), form: Some(""), ..Sent::default() };
@@ -373,7 +382,7 @@ async fn exempt_paths_pass_and_nothing_that_climbs_out_of_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_is_bounded_and_an_outage_is_no_forgery() {
     each_process(async |mut server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = patient_store(&server).await;
         let app = routes().layer(CsrfLayer::new().form_bytes_max(1_024)).layer(SessionLayer::new(store));
         let (mut visitor, token) = begun(&app).await;
         let large = format!("{}&x={}", form(&token), "y".repeat(1_024));
@@ -393,7 +402,7 @@ async fn a_form_is_bounded_and_an_outage_is_no_forgery() {
 async fn a_check_costs_the_read_of_the_session_alone() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let app = protected(CacheStore::connect(meter.url()).await.unwrap());
+        let app = protected(support::patient(meter.url()).connect().await.unwrap());
         let (mut visitor, token) = begun(&app).await;
         meter.take();
         send(&app, &mut visitor, Sent { form: Some(&form(&token)), ..Sent::default() }).await.ok();

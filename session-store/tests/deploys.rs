@@ -3,14 +3,14 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::{Router, routing::get};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use session_store::{CacheStore, SessionLayer};
 use support::{
-    Server, Visitor, app, balanced, each_backend, meter::Meter, patient_store, replica, replica_with, send,
+    Server, Visitor, app, balanced, each_backend, hold::Hold, meter::Meter, patient_store, replica, replica_with, send,
     their_store::their_store,
 };
 use tower_sessions_014 as theirs;
@@ -132,16 +132,16 @@ async fn who_migrates_a_session_sends_no_cookie_of_one_that_ended_meanwhile() {
             if touch_is_due {
                 redis::cmd("EXPIRE").arg(&key).arg(600_000).exec_async(&mut connection).await.unwrap();
             }
+            let hold = Hold::new();
             let slow = tokio::spawn({
-                let (app, cookie) = (new.clone(), visitor.cookie.clone());
-                async move { send(&app, Method::GET, "/slow-get/1000/full_name", cookie.as_deref()).await.ok() }
+                let (app, cookie, path) = (new.clone(), visitor.cookie.clone(), format!("/slow-get/{hold}/full_name"));
+                async move { send(&app, Method::GET, &path, cookie.as_deref()).await.ok() }
             });
-            let mut is_migrated = false;
-            while !is_migrated {
-                is_migrated = redis::cmd("HEXISTS").arg(&key).arg("@d").query_async(&mut connection).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            hold.reached().await;
+            let is_migrated: bool = redis::cmd("HEXISTS").arg(&key).arg("@d").query_async(&mut connection).await.unwrap();
+            assert!(is_migrated, "{path}");
             visitor.post(&old, path).await.ok();
+            hold.release();
             let late = slow.await.unwrap();
             assert_eq!((&*late.body, late.set_cookie()), ("Ada", None), "{path}");
             redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
@@ -154,7 +154,7 @@ async fn who_migrates_a_session_sends_no_cookie_of_one_that_ended_meanwhile() {
 async fn a_migrated_session_costs_nothing_more() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let store = support::patient(meter.url()).connect().await.unwrap();
         let old = app::router().layer(SessionLayer::new(store.clone()));
         let new = app::router().layer(SessionLayer::new(store).with_migration(whole_name));
         // The store knows the scripts from then on.

@@ -6,8 +6,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use session_store::{CacheStore, Expiry, SessionLayer};
-use support::{Answer, Server, Visitor, app, each_backend, meter::Meter, replica_with, send, two_replicas_with};
+use session_store::{Expiry, SessionLayer};
+use support::{Answer, Server, Visitor, app, each_backend, hold::Hold, meter::Meter, replica_with, send, two_replicas_with};
 use time::Duration as Time;
 
 fn max_age(answer: &Answer) -> Option<i64> {
@@ -23,46 +23,53 @@ async fn set_field(server: &Server, field: &str, value: i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_absolute_timeout_is_put_off_by_nothing() {
     each_backend(async |server| {
-        let absolute = Duration::from_secs(4);
-        let layer = |layer: SessionLayer| {
-            layer.with_expiry(Expiry::OnInactivity(Time::seconds(60))).with_absolute_timeout(Time::seconds(4))
-        };
-        let replicas = [replica_with(&server, layer).await, replica_with(&server, layer).await];
-        let mut visitor = Visitor::default();
-        let first = visitor.post(&replicas[0], "/set/name/ada").await.ok();
-        let after = Instant::now();
-        assert!((3..=4).contains(&max_age(&first).unwrap()), "{first:?}");
-        let mut rounds = 0;
-        'alive: loop {
-            for path in ["/cycle", "/set/time/later", "/cart/add/TEA/1", "/login/ada", "/remember/600", "/forget/60"] {
-                let sent = Instant::now();
-                let answer = visitor.post(&replicas[rounds % 2], path).await;
-                if answer.removes_cookie() || after.elapsed() > absolute {
-                    break 'alive;
-                }
-                // The session began at some moment before `after`.
-                let left_ms = 4_000 - i64::try_from(sent.duration_since(after).as_millis()).unwrap();
-                if let Some(max_age) = max_age(&answer) {
-                    assert!(max_age * 1_000 <= left_ms, "{path}: {max_age} s of {left_ms} ms");
-                }
-                for key in server.keys("*:session:*").await {
-                    let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut server.connection().await).await.unwrap();
-                    // What is left of old ids is kept for ten seconds, and can be read as it was.
-                    let alive: bool =
-                        redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut server.connection().await).await.unwrap();
-                    assert!(!alive || ttl <= left_ms, "{path}: {ttl} ms of {left_ms}");
-                }
-            }
-            rounds += 1;
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-        assert!(rounds > 1, "it was used meanwhile");
-        tokio::time::sleep((absolute + Duration::from_millis(100)).saturating_sub(after.elapsed())).await;
-        for app in &replicas {
-            assert_eq!(visitor.clone().get(app, "/get/name").await.ok().body, "-");
-        }
+        // A busy machine may do nothing with it while it lives: once more with one that lives longer.
+        let rounds = put_off(&server, 4).await;
+        assert!(rounds > 1 || put_off(&server, 20).await > 1, "it was used meanwhile");
     })
     .await;
+}
+
+/// Uses a session that ends so many seconds after its beginning in every way; how often it was used.
+async fn put_off(server: &Server, seconds: i64) -> usize {
+    let absolute = Duration::from_secs(seconds.unsigned_abs());
+    let layer = |layer: SessionLayer| {
+        layer.with_expiry(Expiry::OnInactivity(Time::seconds(60))).with_absolute_timeout(Time::seconds(seconds))
+    };
+    let replicas = [replica_with(server, layer).await, replica_with(server, layer).await];
+    let mut visitor = Visitor::default();
+    let first = visitor.post(&replicas[0], "/set/name/ada").await.ok();
+    let after = Instant::now();
+    assert!((0..=seconds).contains(&max_age(&first).unwrap()), "{first:?}");
+    let mut rounds = 0;
+    'alive: loop {
+        for path in ["/cycle", "/set/time/later", "/cart/add/TEA/1", "/login/ada", "/remember/600", "/forget/60"] {
+            let sent = Instant::now();
+            let answer = visitor.post(&replicas[rounds % 2], path).await;
+            if answer.removes_cookie() || after.elapsed() > absolute {
+                break 'alive;
+            }
+            // The session began at some moment before `after`.
+            let left_ms = 1_000 * seconds - i64::try_from(sent.duration_since(after).as_millis()).unwrap();
+            if let Some(max_age) = max_age(&answer) {
+                assert!(max_age * 1_000 <= left_ms, "{path}: {max_age} s of {left_ms} ms");
+            }
+            for key in server.keys("*:session:*").await {
+                let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut server.connection().await).await.unwrap();
+                // What is left of old ids is kept for ten seconds, and can be read as it was.
+                let alive: bool =
+                    redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut server.connection().await).await.unwrap();
+                assert!(!alive || ttl <= left_ms, "{path}: {ttl} ms of {left_ms}");
+            }
+        }
+        rounds += 1;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    tokio::time::sleep((absolute + Duration::from_millis(100)).saturating_sub(after.elapsed())).await;
+    for app in &replicas {
+        assert_eq!(visitor.clone().get(app, "/get/name").await.ok().body, "-");
+    }
+    rounds
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +110,7 @@ async fn an_absolute_timeout_counts_for_sessions_that_are_older_than_the_setting
 async fn the_absolute_timeout_costs_no_round_trip() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let store = CacheStore::connect(meter.url()).await.unwrap();
+        let store = support::patient(meter.url()).connect().await.unwrap();
         let layer = SessionLayer::new(store).with_expiry(Expiry::OnInactivity(Time::hours(2)));
         let app = app::router().layer(layer.with_absolute_timeout(Time::hours(1)));
         let mut visitor = Visitor::default();
@@ -132,7 +139,7 @@ async fn the_layers_own_time_can_be_chosen_again() {
         visitor.post(&app, "/remember/2592000").await.ok();
         assert!(server.session_ttl().await > 2_591_000_000);
         let answer = visitor.post(&app, "/forget/1800").await.ok();
-        assert!((1_795..=1_800).contains(&max_age(&answer).unwrap()), "{answer:?}");
+        assert!((1_700..=1_800).contains(&max_age(&answer).unwrap()), "{answer:?}");
         assert!(server.session_ttl().await <= 1_800_000);
     })
     .await;
@@ -164,18 +171,24 @@ async fn a_session_begins_and_ends_by_the_clock_of_the_store() {
 async fn a_slow_request_does_not_bring_an_expired_session_back() {
     each_backend(async |server| {
         let replicas = [replica_with(&server, |layer| layer).await, replica_with(&server, |layer| layer).await];
-        for (path, status) in [("/slow-set/300/name/eve", StatusCode::CONFLICT), ("/cart/slow-add/300/TEA", StatusCode::CONFLICT)]
+        for (path, status) in
+            [("/slow-set/HOLD/name/eve", StatusCode::CONFLICT), ("/cart/slow-add/HOLD/TEA", StatusCode::CONFLICT)]
         {
             let mut visitor = Visitor::default();
             visitor.post(&replicas[0], "/set/name/ada").await.ok();
             let cookie = visitor.cookie.clone();
+            let hold = Hold::new();
             let slow = tokio::spawn({
-                let (app, cookie) = (replicas[0].clone(), cookie.clone());
-                async move { send(&app, Method::POST, path, cookie.as_deref()).await }
+                let (app, cookie, path) = (replicas[0].clone(), cookie.clone(), path.replace("HOLD", &hold.to_string()));
+                async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
             });
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            hold.reached().await;
             let key = server.keys("*:session:*").await.remove(0);
             redis::cmd("PEXPIRE").arg(key).arg(1).exec_async(&mut server.connection().await).await.unwrap();
+            while !server.keys("*:session:*").await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            hold.release();
             let late = slow.await.unwrap();
             assert_eq!((late.status, late.set_cookie()), (status, None), "{path}");
             assert_eq!(server.keys("*:session:*").await, [""; 0], "{path}");

@@ -10,10 +10,10 @@ mod support;
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,12 +23,12 @@ use axum::{
     extract::Path,
     routing::{get, post},
 };
-use futures_util::stream;
+use futures_util::{FutureExt as _, future::BoxFuture, stream};
 use http::{Method, StatusCode, header};
-use session_store::{CacheStore, Expiry, NearCache, QUIET_LOGS, Session, SessionLayer};
+use session_store::{Expiry, NearCache, QUIET_LOGS, Session, SessionLayer};
 use support::{
-    Server, Visitor, default_replica, each_backend, each_process, meter::Meter, patient_store, replica, send,
-    their_store::their_store,
+    PATIENCE, Server, Visitor, default_replica, each_backend, each_process, hold::Hold, meter::Meter, patient_store, replica,
+    send, their_store::their_store,
 };
 use time::Duration as Time;
 use tower_sessions::{
@@ -37,7 +37,7 @@ use tower_sessions::{
     session_store as contract,
 };
 use tower_sessions_014 as theirs;
-use tracing::{Subscriber, span};
+use tracing::{Dispatch, Subscriber, span, subscriber::NoSubscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
     fmt::MakeWriter,
@@ -146,12 +146,14 @@ async fn shows_with_theirs_alone(fault: impl AsyncFn(&Replicas) -> bool) {
     each_backend(async |server| assert!(!fault(&Replicas::ours(&server).await).await, "it shows")).await;
 }
 
-/// A request while another one runs that was sent 100 ms before, and the answer of that one.
+/// A request while another one, with HOLD in its path, is held in its handler, and the answer of that one.
 async fn during(slow: (&Router, Method, &'static str), cookie: Option<String>, other: impl AsyncFnOnce()) -> support::Answer {
-    let (app, method, path) = (slow.0.clone(), slow.1, slow.2);
-    let slow = tokio::spawn(async move { send(&app, method, path, cookie.as_deref()).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let hold = Hold::new();
+    let (app, method, path) = (slow.0.clone(), slow.1, slow.2.replace("HOLD", &hold.to_string()));
+    let slow = tokio::spawn(async move { send(&app, method, &path, cookie.as_deref()).await });
+    hold.reached().await;
     other().await;
+    hold.release();
     slow.await.unwrap()
 }
 
@@ -161,7 +163,7 @@ async fn fault_01_two_requests_both_answer_200_and_one_change_is_gone() {
         let mut visitor = Visitor::default();
         visitor.post(a, "/set/start/now").await.ok();
         let cookie = visitor.cookie.clone();
-        let slow = during((a, Method::POST, "/slow-set/300/first/1"), cookie, async || {
+        let slow = during((a, Method::POST, "/slow-set/HOLD/first/1"), cookie, async || {
             visitor.clone().post(b, "/set/second/2").await.ok();
         });
         slow.await.ok();
@@ -176,7 +178,7 @@ async fn fault_02_a_save_after_a_logout_brings_a_cookie_or_the_session_back() {
         let mut visitor = Visitor::default();
         visitor.post(a, "/set/name/ada").await.ok();
         let cookie = visitor.cookie.clone();
-        let late = during((a, Method::POST, "/slow-set/300/name/eve"), cookie.clone(), async || {
+        let late = during((a, Method::POST, "/slow-set/HOLD/name/eve"), cookie.clone(), async || {
             visitor.clone().post(b, "/logout").await.ok();
         })
         .await;
@@ -236,23 +238,39 @@ async fn fault_06_set_expiry_does_not_last() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_07_reads_do_not_extend_the_idle_timeout() {
-    let idle = Expiry::OnInactivity(Time::seconds(3));
-    let fault = async |[a, b]: [Router; 2]| {
+    let expiry = |idle: Duration| Expiry::OnInactivity(Time::try_from(idle).unwrap());
+    // Whether a session ended that was read in time. `None`: a busy machine let the whole idle timeout pass between two reads.
+    let fault = async |[a, b]: [Router; 2], idle: Duration| {
         let mut visitor = Visitor::default();
+        let mut touched = Instant::now();
         visitor.post(&a, "/set/name/ada").await.ok();
         for _ in 0..2 {
-            tokio::time::sleep(Duration::from_millis(1_800)).await;
-            visitor.get(&b, "/get/name").await.ok();
+            tokio::time::sleep(idle * 3 / 5).await;
+            let asked = Instant::now();
+            let is_there = visitor.get(&b, "/get/name").await.ok().body == "ada";
+            if !is_there {
+                return (touched.elapsed() < idle).then_some(true);
+            }
+            touched = asked;
         }
-        visitor.get(&a, "/get/name").await.ok().body != "ada"
+        let is_there = visitor.get(&a, "/get/name").await.ok().body == "ada";
+        (is_there || touched.elapsed() < idle).then_some(!is_there)
     };
-    let layer = SessionManagerLayer::new(MemoryStore::default()).with_expiry(idle);
-    let theirs = fault([router().layer(layer.clone()), router().layer(layer)]);
+    let idle = Duration::from_secs(3);
+    let layer = SessionManagerLayer::new(MemoryStore::default()).with_expiry(expiry(idle));
+    let theirs = fault([router().layer(layer.clone()), router().layer(layer)], idle);
     let ours = each_backend(async |server| {
-        let layer = async || router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(idle));
-        assert!(!fault([layer().await, layer().await]).await, "it shows");
+        let mut shows = None;
+        for idle in [idle, 4 * idle, 16 * idle] {
+            let layer = async || router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(expiry(idle)));
+            shows = fault([layer().await, layer().await], idle).await;
+            if shows.is_some() {
+                break;
+            }
+        }
+        assert_eq!(shows, Some(false), "it shows");
     });
-    assert!(tokio::join!(theirs, ours).0, "it does not show with tower-sessions: the test is of no use");
+    assert_ne!(tokio::join!(theirs, ours).0, Some(false), "it does not show with tower-sessions: the test is of no use");
 }
 
 #[tokio::test]
@@ -266,7 +284,7 @@ async fn fault_08_to_extend_the_timeout_a_record_is_read_and_written_where_nothi
     assert_eq!(watched.take(), ["load", "save"]);
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let ours = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let ours = router().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()));
         let mut visitor = Visitor::default();
         visitor.post(&ours, "/set/name/ada").await.ok();
         meter.take();
@@ -310,7 +328,7 @@ async fn fault_10_what_is_saved_is_saved_again_and_nothing_is_written_at_full_le
     assert_eq!(watched.take(), ["load", "save"]);
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let ours = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let ours = router().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()));
         // After this the server knows the script.
         Visitor::default().post(&ours, "/save-twice/1").await.ok();
         meter.take();
@@ -334,7 +352,7 @@ async fn fault_11_the_first_login_deletes_what_was_never_there() {
     assert_eq!(watched.take(), ["delete", "create"], "there was no session, and none was asked for");
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let app = router().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let app = router().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()));
         // After this the server knows the script.
         Visitor::default().get(&app, "/first-login").await.ok();
         server.reset_commands().await;
@@ -378,11 +396,11 @@ async fn fault_13_a_store_that_hangs_hangs_the_request() {
         let (theirs, ours) = (their_redis_app(&server).await, default_replica(&server).await);
         let mut visitors = [Visitor::default(), Visitor::default()];
         for (app, visitor) in [&theirs, &ours].into_iter().zip(&mut visitors) {
-            visitor.post(app, "/set/name/ada").await.ok();
+            visitor.post_until_done(app, "/set/name/ada").await;
         }
         let [their_visitor, our_visitor] = &mut visitors;
         server.signal("-STOP");
-        let within = Duration::from_millis(1_500);
+        let within = Duration::from_secs(4);
         let (theirs, ours) = tokio::join!(
             tokio::time::timeout(within, their_visitor.get(&theirs, "/get/name")),
             tokio::time::timeout(within, our_visitor.get(&ours, "/get/name")),
@@ -397,31 +415,50 @@ async fn fault_13_a_store_that_hangs_hangs_the_request() {
 /// A client goes away while its commit is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_14_the_client_goes_away_and_its_change_is_dropped() {
-    let broken_off = async |app: &Router, visitor: &Visitor, after: Duration| {
+    // The client goes away when `is_under_way`.
+    let broken_off = async |app: &Router, visitor: &Visitor, is_under_way: &dyn Fn() -> BoxFuture<'static, bool>| {
         let (app, cookie) = (app.clone(), visitor.cookie.clone());
         let request = tokio::spawn(async move { send(&app, Method::POST, "/set/name/late", cookie.as_deref()).await });
-        tokio::time::sleep(after).await;
+        let began = Instant::now();
+        while !is_under_way().await {
+            assert!(began.elapsed() < PATIENCE, "nothing is saved");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         request.abort();
         let _ = request.await;
     };
-    let watched = Watched { saves_take: Duration::from_millis(400), ..Watched::default() };
+    let watched = Watched { saves_take: 2 * PATIENCE, ..Watched::default() };
     let theirs = router().layer(SessionManagerLayer::new(watched.clone()));
     let mut visitor = Visitor::default();
     visitor.post(&theirs, "/set/name/ada").await.ok();
-    broken_off(&theirs, &visitor, Duration::from_millis(100)).await;
-    assert!(watched.take().contains(&"save"), "it was under way");
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let asked = Arc::clone(&watched.asked);
+    let is_saving = move || std::future::ready(asked.lock().unwrap().contains(&"save")).boxed();
+    broken_off(&theirs, &visitor, &is_saving).await;
     assert_eq!(visitor.get(&theirs, "/get/name").await.ok().body, "ada");
-    // Each answer of the store is late, so that the request is broken off between its read and its commit, or in one of them.
+    // Each answer of the store is late, so that the request is broken off while its commit is under way.
     each_backend(async |server| {
         let proxy = support::slow_proxy::SlowProxy::start(&server, 1).await;
-        let store = CacheStore::builder(proxy.url()).deadline(Duration::from_secs(5)).connect().await.unwrap();
+        let store = support::patient(proxy.url()).connect().await.unwrap();
         let ours = router().layer(SessionLayer::new(store));
         let mut visitor = Visitor::default();
-        visitor.post(&ours, "/set/name/ada").await.ok();
-        proxy.late_ms(200..=200);
-        broken_off(&ours, &visitor, Duration::from_millis(300)).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The store knows the script of a commit from then on.
+        for name in ["bob", "ada"] {
+            visitor.post(&ours, &format!("/set/name/{name}")).await.ok();
+        }
+        server.reset_commands().await;
+        proxy.late_ms(500..=500);
+        let client = redis::Client::open(server.url()).unwrap();
+        let is_committing = move || {
+            let client = client.clone();
+            async move {
+                let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+                let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+                info.lines().any(|line| line.starts_with("cmdstat_evalsha:calls=") && !line.contains(":calls=0,"))
+            }
+            .boxed()
+        };
+        broken_off(&ours, &visitor, &is_committing).await;
+        proxy.late_ms(0..=0);
         assert_eq!(visitor.get(&ours, "/get/name").await.ok().body, "late");
     })
     .await;
@@ -528,37 +565,37 @@ async fn fault_19_what_a_replica_has_cached_is_never_invalidated() {
     let layer = || SessionManagerLayer::new(CachingSessionStore::new(MemoryStore::default(), shared.clone()));
     let theirs = [router().layer(layer()), router().layer(layer())];
     // Changed on the first replica after the second has served it from memory; how long that one goes on with what it had.
-    let stale_for = async |[a, b]: [Router; 2], serves_from_memory: &dyn Fn() -> bool| {
+    let stale_for = async |[a, b]: [Router; 2], serves_from_memory: &dyn Fn() -> bool, at_most: Duration| {
         let mut visitor = Visitor::default();
         visitor.post(&a, "/set/name/ada").await.ok();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         for reads in 0.. {
             assert_eq!(visitor.get(&b, "/get/name").await.ok().body, "ada");
             if reads > 0 && serves_from_memory() {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "it serves nothing from memory");
+            assert!(began.elapsed() < PATIENCE, "it serves nothing from memory");
         }
         visitor.post(&a, "/set/name/eve").await.ok();
-        let changed = std::time::Instant::now();
+        let changed = Instant::now();
         while visitor.get(&b, "/get/name").await.ok().body == "ada" {
-            if changed.elapsed() > Duration::from_secs(2) {
+            if changed.elapsed() > at_most {
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Some(changed.elapsed())
     };
-    assert_eq!(stale_for(theirs, &|| true).await, None);
+    assert_eq!(stale_for(theirs, &|| true, Duration::from_secs(2)).await, None);
     each_backend(async |server| {
         let replica = async || {
-            let store = CacheStore::builder(server.url()).deadline(Duration::from_secs(5)).near_cache(NearCache::default());
+            let store = support::patient(server.url()).near_cache(NearCache::default());
             let store = store.connect().await.unwrap();
             (router().layer(SessionLayer::new(store.clone())), store)
         };
         let ((a, _), (b, store)) = (replica().await, replica().await);
         let has_hit = || store.near_cache_status().is_some_and(|near| near.hits > 0);
-        assert!(stale_for([a, b], &has_hit).await.is_some());
+        assert!(stale_for([a, b], &has_hit, PATIENCE).await.is_some());
     })
     .await;
 }
@@ -573,7 +610,15 @@ impl<S: Subscriber> Layer<S> for Spans {
     }
 }
 
+/// What a test that sees to its own spans and lines is in need of: as long as there is one dispatcher alone, a place in the code that
+/// another test comes to first is asked for by that test's thread, which has none, and is off for everybody from then on.
+fn keep_another_dispatcher() {
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&ANOTHER);
+}
+
 async fn spans(app: &Router, visitor: &mut Visitor, directive: Option<&str>) -> u32 {
+    keep_another_dispatcher();
     let count = Arc::<AtomicU32>::default();
     let mut filter = EnvFilter::new("info");
     if let Some(directive) = directive {
@@ -637,6 +682,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 /// What is logged about a visitor who comes back after the session has ended, at `info` with this directive beside it.
 async fn logged(app: &Router, directive: Option<&str>) -> String {
+    keep_another_dispatcher();
     let lines = Lines::default();
     let mut filter = EnvFilter::new("info");
     if let Some(directive) = directive {

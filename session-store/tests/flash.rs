@@ -10,9 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use http::StatusCode;
-use session_store::{
-    CacheStore, FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, Session, SessionLayer, Unavailable,
-};
+use session_store::{FLASH_MESSAGES_MAX, FLASH_TEXT_BYTES_MAX, Flash, FlashLevel, Session, SessionLayer, Unavailable};
 use support::{Server, Visitor, each_backend, meter::Meter, patient_store};
 
 fn routes() -> Router {
@@ -127,7 +125,7 @@ async fn a_page_that_fails_takes_its_messages_with_it() {
 async fn a_message_goes_along_with_what_else_was_changed() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let app = routes().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()));
+        let app = routes().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()));
         let mut visitor = Visitor::default();
         // From now on the store knows the scripts.
         for _ in 0..2 {

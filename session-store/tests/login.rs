@@ -16,7 +16,12 @@ use axum::{
 use axum_login::{AuthManager, AuthManagerLayerBuilder, AuthSession, AuthUser, AuthnBackend};
 use axum_messages::{Messages, MessagesManagerLayer};
 use session_store::{CacheStore, Cart, Session, SessionLayer};
-use support::{Server, Visitor, each_backend, meter::Meter, patient_store};
+use support::{
+    Server, Visitor, each_backend,
+    hold::{Hold, pause},
+    meter::Meter,
+    patient_store,
+};
 use tower_sessions_014::{Expiry as OtherExpiry, Session as Other, SessionManagerLayer};
 
 #[derive(Debug, Clone)]
@@ -86,7 +91,7 @@ async fn stream(theirs: Other, Path(value): Path<String>) -> Body {
 /// Changes the session after others have had the time to end it.
 async fn late(theirs: Other, Path(value): Path<String>) {
     theirs.get::<String>("old").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    pause(value.parse().unwrap()).await;
     theirs.insert("late", value).await.unwrap();
 }
 
@@ -360,11 +365,14 @@ async fn the_other_handle_streams_and_loses_as_ours_does() {
         assert_eq!(visitor.post(&a, "/stream/yes").await.ok().body, "sent");
         assert_eq!(visitor.get(&b, "/get/streamed").await.ok().body, "yes");
         let (mut slow, mut quick) = (visitor.clone(), visitor.clone());
+        let hold = Hold::new();
+        let path = format!("/late/{hold}");
         let end = async {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            quick.post(&b, "/other/flush").await.ok()
+            hold.reached().await;
+            quick.post(&b, "/other/flush").await.ok();
+            hold.release();
         };
-        let (late, _) = tokio::join!(slow.post(&a, "/late/no"), end);
+        let (late, ()) = tokio::join!(slow.post(&a, &path), end);
         assert_eq!(late.status, StatusCode::CONFLICT);
         assert_eq!(late.set_cookie(), None);
         assert_eq!(visitor.get(&b, "/get/late").await.ok().body, "-");
@@ -376,7 +384,8 @@ async fn the_other_handle_streams_and_loses_as_ours_does() {
 async fn both_handles_cost_one_read_and_one_commit() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let app = routes().layer(SessionLayer::new(CacheStore::connect(meter.url()).await.unwrap()).with_tower_sessions_014());
+        let app =
+            routes().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()).with_tower_sessions_014());
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/old/0").await.ok();
         // From now on the store knows the script of a commit.

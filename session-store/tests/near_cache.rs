@@ -15,9 +15,9 @@ use support::{
 };
 
 /// What a busy machine may take where microseconds are expected.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = support::PATIENCE;
 /// The bound of the tests that are not about it: a machine that is busy must not make everything a miss.
-const STALENESS_MAX: Duration = Duration::from_secs(5);
+const STALENESS_MAX: Duration = Duration::from_secs(10);
 
 struct Replica {
     app: Router,
@@ -31,7 +31,7 @@ impl Replica {
 
     async fn at(url: impl Into<String>, staleness_max: Duration) -> Self {
         let near = NearCache { staleness_max, ..NearCache::default() };
-        let store = CacheStore::builder(url).deadline(PATIENCE).near_cache(near).connect().await.unwrap();
+        let store = support::patient(url).near_cache(near).connect().await.unwrap();
         let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
         let routes = Router::new().route("/fresh", get(fresh)).route_layer(fresh_session()).merge(app::router());
         Self { app: routes.layer(SessionLayer::new(store.clone())), store }
@@ -162,7 +162,9 @@ async fn nothing_older_than_the_bound_is_served_while_the_store_hangs() {
     each_process(async |server| {
         let staleness_max = Duration::from_millis(400);
         let near = NearCache { staleness_max, ..NearCache::default() };
-        let store = CacheStore::builder(server.url()).near_cache(near).connect().await.unwrap();
+        // One that a busy machine does not reach.
+        let deadline = Duration::from_secs(3);
+        let store = support::connected(CacheStore::builder(server.url()).deadline(deadline).near_cache(near)).await;
         let app = app::router().layer(SessionLayer::new(store.clone()));
         let replica = Replica { app, store };
         let mut visitor = Visitor::default();
@@ -217,7 +219,7 @@ async fn the_primary_that_sentinels_name_is_followed_to_the_next_one() {
     fleet.until_settled().await;
     let former = node(&b);
     let drops = b.near().drops;
-    let _: String = fleet.sentinels[1].ask(&["SENTINEL", "FAILOVER", "main"]).await;
+    fleet.fail_over().await;
     until(PATIENCE, "both know another primary", async || node(&a) != former && node(&b) != former).await;
     visitor.post(&a.app, "/set/name/after").await.ok();
     let acknowledged = Instant::now();

@@ -5,11 +5,20 @@
 mod node_process;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Method, StatusCode, header};
 use session_store::{CacheStore, SessionLayer, StoreError};
-use support::{Visitor, default_replica, each_process, replica, send};
+use support::{
+    Moment, PATIENCE, Visitor, default_replica, each_process, hold::Hold, moment, patient, port::free_port, replica, send,
+    until_it_answers,
+};
 
 /// The deadline, and what two busy cores may add.
 const WITHIN_DEADLINE: Duration = Duration::from_millis(250 + 400);
@@ -20,9 +29,9 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Waits until requests are served again: they are refused at once until then, never kept waiting.
 async fn until_back(app: &axum::Router, cookie: Option<&str>) {
-    let began = Instant::now();
+    let began = Moment::now();
     loop {
-        let asked = Instant::now();
+        let asked = Moment::now();
         // Something is sent with or without a session.
         let answer = send(app, Method::GET, "/cart", cookie.or(Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA"))).await;
         if answer.status == StatusCode::OK {
@@ -38,7 +47,7 @@ async fn until_back(app: &axum::Router, cookie: Option<&str>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_store_is_an_error_at_once_and_is_back_at_once() {
     each_process(async |mut server| {
-        let app = default_replica(&server).await;
+        let app = replica(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         visitor.post(&app, "/cart/add/TEA/2").await.ok();
@@ -55,7 +64,7 @@ async fn a_killed_store_is_an_error_at_once_and_is_back_at_once() {
                 (Method::POST, "/cart/add/TEA/1", StatusCode::SERVICE_UNAVAILABLE),
                 (Method::POST, "/logout", StatusCode::SERVICE_UNAVAILABLE),
             ] {
-                let began = Instant::now();
+                let began = Moment::now();
                 let answer = send(&app, method, path, cookie.as_deref()).await;
                 assert_eq!((answer.status, answer.set_cookie()), (status, None), "{path}: {}", answer.body);
                 assert!(began.elapsed() < AT_ONCE, "{path} took {:?}", began.elapsed());
@@ -83,12 +92,14 @@ async fn a_store_that_dies_before_the_commit_makes_it_a_503() {
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         let cookie = visitor.cookie.clone();
+        let hold = Hold::new();
         let slow = tokio::spawn({
-            let app = app.clone();
-            async move { send(&app, Method::POST, "/slow-set/200/name/eve", cookie.as_deref()).await }
+            let (app, path) = (app.clone(), format!("/slow-set/{hold}/name/eve"));
+            async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
         });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        hold.reached().await;
         server.kill();
+        hold.release();
         let answer = slow.await.unwrap();
         assert_eq!((answer.status, answer.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
         assert_eq!(answer.headers[header::RETRY_AFTER], "1");
@@ -104,15 +115,15 @@ async fn a_hung_store_is_answered_within_the_deadline() {
     each_process(async |server| {
         let app = default_replica(&server).await;
         let mut visitor = Visitor::default();
-        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post_until_done(&app, "/set/name/ada").await;
         server.signal("-STOP");
-        let began = Instant::now();
+        let began = Moment::now();
         let mut requests = tokio::task::JoinSet::new();
         for i in 0..200 {
             let (app, cookie) = (app.clone(), visitor.cookie.clone());
             requests.spawn(async move {
                 let path = if i % 2 == 0 { "/get/name" } else { "/cart" };
-                let began = Instant::now();
+                let began = Moment::now();
                 let answer = send(&app, Method::GET, path, cookie.as_deref()).await;
                 assert!(answer.status.is_server_error(), "{path}: {}", answer.body);
                 assert!(began.elapsed() < WITHIN_DEADLINE, "{path} took {:?}", began.elapsed());
@@ -125,7 +136,7 @@ async fn a_hung_store_is_answered_within_the_deadline() {
         }
         server.signal("-CONT");
         until_back(&app, visitor.cookie.as_deref()).await;
-        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+        assert_eq!(visitor.get_until_done(&app, "/get/name").await.body, "ada");
     })
     .await;
 }
@@ -136,20 +147,22 @@ async fn a_commit_goes_on_when_the_client_goes_away() {
         let app = replica(&server).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
+        let hold = Hold::new();
         let request = tokio::spawn({
-            let (app, cookie) = (app.clone(), visitor.cookie.clone());
-            async move { send(&app, Method::POST, "/slow-set/400/name/late", cookie.as_deref()).await }
+            let (app, cookie, path) = (app.clone(), visitor.cookie.clone(), format!("/slow-set/{hold}/name/late"));
+            async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
         });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        hold.reached().await;
         server.signal("-STOP");
+        hold.release();
         // By then the handler is done, and its commit waits for the store.
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        moment::sleep(Duration::from_millis(700)).await;
         request.abort();
         assert!(request.await.unwrap_err().is_cancelled());
         server.signal("-CONT");
-        let began = Instant::now();
+        let began = Moment::now();
         while visitor.get(&app, "/get/name").await.ok().body != "late" {
-            assert!(began.elapsed() < Duration::from_secs(3), "the commit was dropped");
+            assert!(began.elapsed() < PATIENCE, "the commit was dropped");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -160,13 +173,13 @@ async fn a_commit_goes_on_when_the_client_goes_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_lost_its_primary_is_an_outage_and_no_empty_session() {
     each_process(async |server| {
-        let replicas = [default_replica(&server).await, default_replica(&server).await];
+        let replicas = [replica(&server).await, replica(&server).await];
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/set/name/ada").await.ok();
         visitor.post(&replicas[1], "/cart/add/TEA/2").await.ok();
         let cookie = visitor.cookie.clone();
         let mut admin = server.connection().await;
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let nobody = free_port();
         redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec_async(&mut admin).await.unwrap();
         redis::cmd("REPLICAOF").arg("127.0.0.1").arg(nobody).exec_async(&mut admin).await.unwrap();
         for _ in 0..10 {
@@ -175,7 +188,7 @@ async fn a_node_that_has_lost_its_primary_is_an_outage_and_no_empty_session() {
                 (&replicas[1], Method::GET, "/cart"),
                 (&replicas[0], Method::POST, "/set/name/eve"),
             ] {
-                let began = Instant::now();
+                let began = Moment::now();
                 let answer = send(app, method, path, cookie.as_deref()).await;
                 assert_eq!(
                     (answer.status, answer.set_cookie()),
@@ -204,11 +217,17 @@ async fn broken_connections_are_replaced_unseen_and_every_change_counts_once() {
         visitor.post(&app, "/cart/add/TEA/1").await.ok();
         let cookie = visitor.cookie.clone();
         let mut killer = server.connection().await;
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let done = Arc::clone(&rounds);
         let breaking = tokio::spawn(async move {
             for _ in 0..10 {
                 redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut killer).await.unwrap();
-                // Longer than a change takes: retries are bounded.
+                // Longer than a change takes, however busy the machine is: retries are bounded.
+                let before = done.load(Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(80)).await;
+                while done.load(Ordering::SeqCst) == before {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         });
         let mut added = 1;
@@ -225,6 +244,7 @@ async fn broken_connections_are_replaced_unseen_and_every_change_counts_once() {
                     added += 1;
                 }
             }
+            rounds.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
         assert_eq!(visitor.get(&app, "/cart").await.ok().body, format!("TEA={added}"));
@@ -234,9 +254,9 @@ async fn broken_connections_are_replaced_unseen_and_every_change_counts_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_connected_to_says_why() {
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let began = Instant::now();
-    let error = CacheStore::connect(format!("redis://{unused}")).await.unwrap_err();
+    let unused = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let began = Moment::now();
+    let error = patient(format!("redis://{unused}")).connect().await.unwrap_err();
     assert!(began.elapsed() < AT_ONCE);
     let text = error.to_string();
     assert!(text.contains("connection refused; start the store") && text.contains(&unused.to_string()), "{text}");
@@ -244,7 +264,7 @@ async fn what_cannot_be_connected_to_says_why() {
     // Something that accepts and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
-    let began = Instant::now();
+    let began = Moment::now();
     let error = CacheStore::connect(&url).await.unwrap_err();
     assert!(matches!(error, StoreError::Timeout { .. } | StoreError::Connect { .. }), "{error}");
     assert!(began.elapsed() < WITHIN_DEADLINE);
@@ -262,14 +282,12 @@ async fn what_cannot_be_connected_to_says_why() {
     each_process(async |server| {
         let mut admin = server.connection().await;
         redis::cmd("CONFIG").arg(&["SET", "requirepass", "sesame"]).exec_async(&mut admin).await.unwrap();
-        let error = CacheStore::connect(server.url()).await.unwrap_err();
+        let error = patient(server.url()).connect().await.unwrap_err();
         assert!(error.to_string().contains("redis://:password@host:port"), "{error}");
         let with = |password| format!("redis://:{password}@127.0.0.1:{}", server.port);
-        let error = CacheStore::connect(with("mellon")).await.unwrap_err();
+        let error = patient(with("mellon")).connect().await.unwrap_err();
         assert!(error.to_string().contains("does not accept the user name and password"), "{error}");
-        let patience = Duration::from_secs(5);
-        let store = CacheStore::builder(with("sesame")).deadline(patience).connect_timeout(patience);
-        store.connect().await.unwrap();
+        patient(with("sesame")).connect().await.unwrap();
     })
     .await;
 }
@@ -278,12 +296,12 @@ async fn what_cannot_be_connected_to_says_why() {
 async fn a_lazy_store_finds_its_server_later() {
     each_process(async |mut server| {
         server.kill();
-        let store = CacheStore::builder(server.url()).connect_lazy().unwrap();
+        let store = patient(server.url()).connect_lazy().unwrap();
         let app = support::app::router().layer(SessionLayer::new(store.clone()));
         assert!(store.ping().await.is_err());
         server.restart().await;
         until_back(&app, None).await;
-        store.ping().await.unwrap();
+        until_it_answers(&store).await;
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
         let status = store.pool_status();
@@ -295,16 +313,18 @@ async fn a_lazy_store_finds_its_server_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_embedded_node_may_go_and_come_back() {
-    let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+    let mut config = cache_node::Config::for_test();
+    config.port = free_port();
+    let node = cache_node::Node::spawn(config).await.unwrap();
     let address = node.addr();
-    let store = CacheStore::connect(format!("redis://{address}")).await.unwrap();
+    let store = patient(format!("redis://{address}")).connect().await.unwrap();
     let app = support::app::router().layer(SessionLayer::new(store));
     let mut visitor = Visitor::default();
     visitor.post(&app, "/set/name/ada").await.ok();
     let cookie = visitor.cookie.clone();
     node.shutdown().await.unwrap();
     for _ in 0..5 {
-        let began = Instant::now();
+        let began = Moment::now();
         let answer = visitor.get(&app, "/get/name").await;
         assert_eq!((answer.status, answer.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
         assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());

@@ -22,7 +22,7 @@ use support::{
 };
 use tower::ServiceExt as _;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = support::PATIENCE;
 
 /// A browser that has both cookies, and whose changes may have been long ago.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ impl Browser {
 }
 
 async fn replica_of_app(url: &str) -> (Router, CacheStore) {
-    let store = CacheStore::builder(url).deadline(Duration::from_secs(8)).connect().await.unwrap();
+    let store = support::connected(CacheStore::builder(url).deadline(Duration::from_secs(8))).await;
     let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
     let reloaded = async |session: Session| {
         session.insert("name", "reloaded").await.unwrap();
@@ -256,7 +256,7 @@ async fn the_replicas_that_sentinels_name_are_read_before_and_after_a_failover()
     assert_eq!(store.status().replicas.len(), 2);
     assert_eq!(store.status().nodes.len(), 1);
 
-    let _: String = fleet.sentinels[1].ask(&["SENTINEL", "FAILOVER", "main"]).await;
+    fleet.fail_over().await;
     until(PATIENCE, "the failover is over", async || {
         let (_, port): (String, u16) = fleet.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).await;
         port != primary

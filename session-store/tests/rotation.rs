@@ -98,7 +98,7 @@ async fn the_end_of_the_new_id_closes_what_was_readable_under_the_old_ones() {
 async fn only_reads_within_the_grace_look_at_the_new_id() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let store = session_store::CacheStore::connect(meter.url()).await.unwrap();
+        let store = support::patient(meter.url()).connect().await.unwrap();
         let app = support::app::router().layer(session_store::SessionLayer::new(store));
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();

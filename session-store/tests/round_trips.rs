@@ -3,7 +3,7 @@
 
 mod support;
 
-use session_store::{CacheStore, Expiry, SessionLayer};
+use session_store::{Expiry, SessionLayer};
 use support::{Visitor, app, each_backend, meter::Meter, replica};
 
 /// The commands that a request sends, by name: scripts as `evalsha`, what they call inside left out.
@@ -16,8 +16,7 @@ const READ_CART: &[&str] = &["hgetall"];
 async fn none_untouched_one_to_read_one_to_commit() {
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let patience = std::time::Duration::from_secs(5);
-        let store = CacheStore::builder(meter.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
+        let store = support::patient(meter.url()).connect().await.unwrap();
         let app = app::router().layer(SessionLayer::new(store));
         let mut visitor = Visitor::default();
         // The scripts are known to the server after this, and all connections are open.
@@ -98,9 +97,8 @@ async fn a_touch_costs_a_round_trip_where_it_is_due_and_nothing_is_written_at_th
     const IDLE_MS: i64 = 600_000;
     each_backend(async |server| {
         let meter = Meter::before(server.port).await;
-        let patience = std::time::Duration::from_secs(5);
         let replica = async || {
-            let store = CacheStore::builder(meter.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap();
+            let store = support::patient(meter.url()).connect().await.unwrap();
             app::router().layer(SessionLayer::new(store).with_expiry(Expiry::OnInactivity(time::Duration::minutes(10))))
         };
         let replicas = [replica().await, replica().await];

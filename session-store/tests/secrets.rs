@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::{Router, extract::Path, routing::post};
 use http::{Method, StatusCode};
-use session_store::{
-    CacheStore, CacheStoreBuilder, CookieKeys, EncryptionKeys, Key, Session, SessionExt as _, SessionLayer, Unavailable,
-};
-use support::{Server, Visitor, app, each_backend, meter::Meter, send};
+use session_store::{CacheStoreBuilder, CookieKeys, EncryptionKeys, Key, Session, SessionExt as _, SessionLayer, Unavailable};
+use support::{Server, Visitor, app, each_backend, hold::Hold, meter::Meter, send};
 use tower_sessions::SessionStore as _;
 
 const OLD: [u8; 32] = *b"32 bytes that were there before.";
@@ -24,8 +22,7 @@ fn router() -> Router {
 }
 
 fn builder(url: &str) -> CacheStoreBuilder {
-    let patience = std::time::Duration::from_secs(5);
-    CacheStore::builder(url).deadline(patience).connect_timeout(patience)
+    support::patient(url)
 }
 
 async fn replica(
@@ -260,7 +257,7 @@ async fn an_old_key_costs_a_round_trip_once_and_a_logout_is_found_everywhere() {
             (Method::POST, "/logout"),
         ] {
             let meter = Meter::before(server.port).await;
-            let store = CacheStore::builder(meter.url()).key(NEW).former_key(OLD).connect().await.unwrap();
+            let store = builder(meter.url()).key(NEW).former_key(OLD).connect().await.unwrap();
             let app = router().layer(SessionLayer::new(store.clone()));
             let mut fresh = Visitor::default();
             fresh.post(&app, "/set/name/eve").await.ok();
@@ -289,8 +286,8 @@ async fn an_old_key_costs_a_round_trip_once_and_a_logout_is_found_everywhere() {
         }
 
         // The same without the layer.
-        let old = CacheStore::builder(server.url()).key(OLD).connect().await.unwrap();
-        let new = CacheStore::builder(server.url()).key(NEW).former_key(OLD).connect().await.unwrap();
+        let old = builder(&server.url()).key(OLD).connect().await.unwrap();
+        let new = builder(&server.url()).key(NEW).former_key(OLD).connect().await.unwrap();
         let mut record = tower_sessions::session::Record {
             id: tower_sessions::session::Id(1),
             data: [("a".to_owned(), serde_json::json!(1))].into(),
@@ -350,13 +347,14 @@ async fn a_cookie_is_not_renewed_for_a_session_that_ended_meanwhile() {
         for path in ["/logout", "/cycle"] {
             let mut visitor = Visitor::default();
             visitor.post(&old, "/set/name/ada").await.ok();
-            server.reset_commands().await;
+            let hold = Hold::new();
             let slow = tokio::spawn({
-                let (app, cookie) = (new.clone(), visitor.cookie.clone());
-                async move { send(&app, Method::GET, "/slow-get/1000/name", cookie.as_deref()).await.ok() }
+                let (app, cookie, path) = (new.clone(), visitor.cookie.clone(), format!("/slow-get/{hold}/name"));
+                async move { send(&app, Method::GET, &path, cookie.as_deref()).await.ok() }
             });
-            server.until_asked("hgetall").await;
+            hold.reached().await;
             visitor.post(&old, path).await.ok();
+            hold.release();
             let late = slow.await.unwrap();
             assert_eq!((&*late.body, late.set_cookie()), ("ada", None), "{path}");
         }

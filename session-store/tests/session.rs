@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use axum::{
     extract::Path,
     routing::{get, post},
 };
 use http::{Method, StatusCode, header};
 use session_store::{Cart, Flash, Key, Session, SessionExt as _, SessionLayer, Unavailable};
-use support::{Visitor, each_backend, replica, send, two_replicas, two_replicas_with};
+use support::{Server, Visitor, each_backend, hold::Hold, replica, send, two_replicas, two_replicas_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
@@ -188,20 +190,22 @@ async fn a_logout_during_a_slow_write_stays_a_logout() {
     each_backend(async |server| {
         let (a, b) = (replica(&server).await, replica(&server).await);
         for (method, path, status) in [
-            (Method::POST, "/slow-set/300/name/eve", StatusCode::CONFLICT),
-            (Method::GET, "/slow-set/300/name/eve", StatusCode::OK),
-            (Method::POST, "/cart/slow-add/300/TEA", StatusCode::CONFLICT),
+            (Method::POST, "/slow-set/HOLD/name/eve", StatusCode::CONFLICT),
+            (Method::GET, "/slow-set/HOLD/name/eve", StatusCode::OK),
+            (Method::POST, "/cart/slow-add/HOLD/TEA", StatusCode::CONFLICT),
         ] {
             let mut visitor = Visitor::default();
             visitor.post(&a, "/set/name/ada").await.ok();
             let old = visitor.cookie.clone().unwrap();
+            let hold = Hold::new();
             let slow = tokio::spawn({
-                let (a, old, method) = (a.clone(), old.clone(), method.clone());
-                async move { send(&a, method, path, Some(&old)).await }
+                let (a, old, method, path) = (a.clone(), old.clone(), method.clone(), path.replace("HOLD", &hold.to_string()));
+                async move { send(&a, method, &path, Some(&old)).await }
             });
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            hold.reached().await;
             let logout = visitor.post(&b, "/logout").await.ok();
             assert!(logout.removes_cookie());
+            hold.release();
             let late = slow.await.unwrap();
             assert_eq!((late.status, late.set_cookie()), (status, None), "{path}");
             let answer = send(&b, Method::GET, "/page", Some(&old)).await.ok();
@@ -219,10 +223,10 @@ async fn an_answer_that_extends_a_session_brings_no_old_id_back() {
         let app = two_replicas_with(&server, |layer| layer.with_expiry(idle)).await;
         let mut connection = server.connection().await;
         for (method, path) in [
-            (Method::GET, "/slow-get/300/name"),
-            (Method::POST, "/cart/add-slowly/300/TEA"),
-            (Method::POST, "/save-slowly/300"),
-            (Method::POST, "/update-slowly/300"),
+            (Method::GET, "/slow-get/HOLD/name"),
+            (Method::POST, "/cart/add-slowly/HOLD/TEA"),
+            (Method::POST, "/save-slowly/HOLD"),
+            (Method::POST, "/update-slowly/HOLD"),
         ] {
             for end in ["/cycle", "/login/ada", "/logout"] {
                 let mut visitor = Visitor::default();
@@ -230,12 +234,15 @@ async fn an_answer_that_extends_a_session_brings_no_old_id_back() {
                 let key = server.keys("*:session:*").await.remove(0);
                 // Old enough for its time to be extended.
                 redis::cmd("PEXPIRE").arg(&*key).arg(30_000).exec_async(&mut connection).await.unwrap();
+                let hold = Hold::new();
                 let slow = tokio::spawn({
+                    let path = path.replace("HOLD", &hold.to_string());
                     let (app, cookie, method) = (app.clone(), visitor.cookie.clone(), method.clone());
-                    async move { send(&app, method, path, cookie.as_deref()).await }
+                    async move { send(&app, method, &path, cookie.as_deref()).await }
                 });
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                hold.reached().await;
                 visitor.post(&app, end).await.ok();
+                hold.release();
                 let late = slow.await.unwrap().ok();
                 assert_eq!(late.set_cookie(), None, "{path} {end}: it would replace the cookie of the new id");
                 let left: i64 = redis::cmd("PTTL").arg(&*key).query_async(&mut connection).await.unwrap();
@@ -276,36 +283,59 @@ async fn changes_of_different_keys_at_the_same_time_keep_both() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_idle_timeout_is_extended_by_reads_and_really_ends() {
     each_backend(async |server| {
-        let app = two_replicas_with(&server, |layer| {
-            layer.with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(2)))
-        })
-        .await;
-        let mut reader = Visitor::default();
-        reader.post(&app, "/set/name/ada").await.ok();
-        let mut shopper = Visitor::default();
-        shopper.post(&app, "/cart/add/TEA/1").await.ok();
-        let mut idler = Visitor::default();
-        idler.post(&app, "/set/name/bob").await.ok();
-        for _ in 0..5 {
-            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-            let answer = reader.get(&app, "/get/name").await.ok();
-            assert_eq!(answer.body, "ada");
-            assert!(answer.set_cookie().unwrap().contains("Max-Age=2"), "the cookie keeps step");
-            let answer = shopper.post(&app, "/cart/add/TEA/1").await.ok();
-            assert!(answer.set_cookie().unwrap().contains("Max-Age=2"), "the cookie keeps step");
+        // A busy machine may let it pass between two requests: once more with a longer one.
+        for idle_seconds in [2, 8, 32] {
+            if extends_and_ends(&server, idle_seconds).await {
+                return;
+            }
         }
-        let answer = reader.get(&app, "/get/name").await.ok();
-        assert_eq!(answer.set_cookie(), None, "a touch is throttled");
-        assert_eq!(shopper.get(&app, "/cart").await.body, "TEA=6");
-
-        let answer = idler.get(&app, "/get/name").await.ok();
-        assert_eq!(answer.body, "-");
-        assert!(answer.removes_cookie());
-        tokio::time::sleep(std::time::Duration::from_millis(2_200)).await;
-        assert_eq!(reader.get(&app, "/get/name").await.body, "-");
-        assert_eq!(server.keys("*:session:*").await, [""; 0]);
+        panic!("half a minute passed between two requests");
     })
     .await;
+}
+
+/// `false`: the machine let the whole idle timeout pass between two requests, or too much of it between two that touch it once.
+async fn extends_and_ends(server: &Server, idle_seconds: u32) -> bool {
+    let idle = Duration::from_secs(idle_seconds.into());
+    let expiry = session_store::Expiry::OnInactivity(time::Duration::seconds(idle_seconds.into()));
+    let app = two_replicas_with(server, |layer| layer.with_expiry(expiry)).await;
+    let cookie_in_step = format!("Max-Age={idle_seconds}");
+    let mut touched = Instant::now();
+    let mut reader = Visitor::default();
+    reader.post(&app, "/set/name/ada").await.ok();
+    let mut shopper = Visitor::default();
+    shopper.post(&app, "/cart/add/TEA/1").await.ok();
+    let mut idler = Visitor::default();
+    idler.post(&app, "/set/name/bob").await.ok();
+    for _ in 0..5 {
+        tokio::time::sleep(idle * 7 / 20).await;
+        let asked = Instant::now();
+        let answers = [reader.get(&app, "/get/name").await.ok(), shopper.post(&app, "/cart/add/TEA/1").await.ok()];
+        if touched.elapsed() >= idle {
+            return false;
+        }
+        touched = asked;
+        assert_eq!(answers[0].body, "ada");
+        for answer in answers {
+            assert!(answer.set_cookie().unwrap().contains(&cookie_in_step), "the cookie keeps step");
+        }
+    }
+    let answer = reader.get(&app, "/get/name").await.ok();
+    let cart = shopper.get(&app, "/cart").await;
+    // Of the sixteenth after which it is touched again the store allows itself a part.
+    if touched.elapsed() >= idle / 20 {
+        return false;
+    }
+    assert_eq!(answer.set_cookie(), None, "a touch is throttled");
+    assert_eq!(cart.body, "TEA=6");
+
+    let answer = idler.get(&app, "/get/name").await.ok();
+    assert_eq!(answer.body, "-");
+    assert!(answer.removes_cookie());
+    tokio::time::sleep(idle + Duration::from_millis(200)).await;
+    assert_eq!(reader.get(&app, "/get/name").await.body, "-");
+    assert_eq!(server.keys("*:session:*").await, [""; 0]);
+    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

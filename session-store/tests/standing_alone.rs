@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use axum::{Router, routing::get};
 use http::StatusCode;
 use serde_json::json;
-use session_store::{CacheStore, Session, Unavailable};
+use session_store::{Session, Unavailable};
 use support::{Visitor, each_backend};
 use time::{Duration, OffsetDateTime};
 use tower_sessions::{
@@ -19,7 +19,7 @@ use tower_sessions::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_records_are_kept_and_a_deleted_one_stays_deleted() {
     each_backend(async |server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = support::patient_store(&server).await;
         let chosen = Id(1);
         let mut record = Record {
             id: chosen,
@@ -52,7 +52,7 @@ async fn the_layer_of_tower_sessions_works_on_the_store() {
             session.insert("visits", visits).await?;
             Ok(visits.to_string())
         };
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = support::patient_store(&server).await;
         let app: Router = Router::new().route("/", get(visits)).layer(SessionManagerLayer::new(store));
         let mut visitor = Visitor::default();
         for expected in ["1", "2", "3"] {
@@ -65,7 +65,7 @@ async fn the_layer_of_tower_sessions_works_on_the_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_error_after_a_change_of_the_cart_keeps_the_way_to_it() {
     each_backend(async |server| {
-        let store = CacheStore::connect(server.url()).await.unwrap();
+        let store = support::patient_store(&server).await;
         let add_and_fail = async |cart: session_store::Cart| -> Result<StatusCode, Unavailable> {
             cart.add("TEA", 1).await?;
             Ok(StatusCode::INTERNAL_SERVER_ERROR)

@@ -13,7 +13,7 @@ async fn a_store_is_spoken_to_over_tls_by_a_user_with_few_rights() {
     let mut server = Secured::start().await;
     let base = format!("rediss://shop:sesame@127.0.0.1:{}", server.node.store_port);
     let url = format!("{base}?{}", server.certificates.query());
-    let app = waiting_app(&url, Duration::from_secs(10)).await;
+    let app = waiting_app(&url, support::PATIENCE).await;
     let mut visitor = Visitor::default();
     visitor.post(&app, "/set/name/ada").await.ok();
     visitor.post(&app, "/cart/add/TEA/2").await.ok();
@@ -32,8 +32,11 @@ async fn a_store_is_spoken_to_over_tls_by_a_user_with_few_rights() {
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "-", "it keeps nothing on disk");
 
     let any = format!("{base}?insecure=accept-any-certificate&{}", &server.certificates.query()[3..].split_once('&').unwrap().1);
-    CacheStore::connect(any).await.unwrap();
+    support::connected(CacheStore::builder(any)).await;
 }
+
+/// Who does not answer in TLS is waited for as long; far below the deadline, which says nothing of TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_tls_is_said() {
@@ -58,7 +61,12 @@ async fn what_is_wrong_with_tls_is_said() {
         // TLS where there is none.
         (format!("rediss://127.0.0.1:{}?ca={ca}", server.node.port), "TLS"),
     ] {
-        let error = CacheStore::builder(url.clone()).deadline(Duration::from_secs(2)).connect().await.unwrap_err();
+        let error = CacheStore::builder(url.clone())
+            .deadline(support::LONG_DEADLINE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect()
+            .await
+            .unwrap_err();
         assert!(!matches!(error, StoreError::InvalidUrl { .. }), "{error}");
         assert!(error.to_string().contains(part), "{url}: {error}");
         assert!(!error.to_string().contains("mellon"), "{error}");

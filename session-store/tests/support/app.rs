@@ -1,7 +1,6 @@
 //! The application that the tests visit.
 
-use std::time::Duration;
-
+use super::hold::pause;
 use axum::{
     Extension, Json, Router,
     extract::Path,
@@ -125,14 +124,14 @@ async fn write_and_fail(session: Session, Path((key, value)): Path<(String, Stri
 
 async fn slow_write(session: Session, Path((ms, key, value)): Path<(u64, String, String)>) -> Text {
     let before = session.get::<String>(&key).await?.unwrap_or_else(|| "-".to_owned());
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     session.insert(&key, &value).await?;
     Ok(before)
 }
 
 async fn slow_read(session: Session, Path((ms, key)): Path<(u64, String)>) -> Text {
     let value = session.get::<String>(&key).await?.unwrap_or_else(|| "-".to_owned());
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     Ok(value)
 }
 
@@ -162,13 +161,13 @@ async fn save_twice(session: Session, Path(value): Path<String>) -> Text {
 async fn save_slowly(session: Session, Path(ms): Path<u64>) -> Text {
     session.insert("saved", "slowly").await?;
     session.save().await?;
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     Ok(String::new())
 }
 
 async fn update_slowly(session: Session, Path(ms): Path<u64>) -> Text {
     session.update(&Key::<u32>::new("count"), |count| count.unwrap_or(0) + 1).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     Ok(String::new())
 }
 
@@ -295,12 +294,12 @@ async fn subtract(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Cha
 
 async fn slow_add(session: Session, cart: Cart, Path((ms, sku)): Path<(u64, String)>) -> Changed {
     session.get::<String>("user").await?;
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     Ok(change(cart.add(&sku, 1).await?))
 }
 
 async fn add_slowly(cart: Cart, Path((ms, sku)): Path<(u64, String)>) -> Changed {
     let added = cart.add(&sku, 1).await?;
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    pause(ms).await;
     Ok(change(added))
 }

@@ -1,14 +1,13 @@
 //! Real processes of Redis or Valkey that work together: a primary with replicas and Sentinels, or a cluster.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use super::Engine;
+pub use super::port::free_port;
+use super::{Engine, PATIENCE};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// What the user `shop` of every node may do: what the library needs, and nothing else.
@@ -66,18 +65,6 @@ impl Certificates {
     }
 }
 
-/// A port below those that the system gives to connections, which would take it before the server does.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let turn = std::process::id().wrapping_mul(613).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 12_000 + (turn % 18_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 pub fn new_folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("session-store-{name}-{}-{}", std::process::id(), free_port()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -129,8 +116,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        super::server::signal(self.child.as_ref().unwrap().id(), signal);
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
@@ -142,7 +128,7 @@ impl Process {
             {
                 return connection;
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "{} does not come up", self.program);
+            assert!(began.elapsed() < PATIENCE, "{} does not come up", self.program);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -240,7 +226,7 @@ impl Sentinels {
             node.start();
         }
         for node in &nodes[1..] {
-            until(Duration::from_secs(20), "a replica is in step", async || {
+            until(PATIENCE, "a replica is in step", async || {
                 node.ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up")
             })
             .await;
@@ -266,7 +252,7 @@ impl Sentinels {
             sentinel.start();
         }
         for sentinel in &sentinels {
-            until(Duration::from_secs(20), "the Sentinels know each other and the replicas", async || {
+            until(PATIENCE, "the Sentinels know each other and the replicas", async || {
                 let info: String = sentinel.ask(&["INFO", "sentinel"]).await;
                 info.contains("slaves=2,sentinels=3")
             })
@@ -292,9 +278,18 @@ impl Sentinels {
 }
 
 impl Sentinels {
+    /// Asks for a failover, until a Sentinel is ready for one.
+    pub async fn fail_over(&self) {
+        until(PATIENCE, "a Sentinel begins a failover", async || {
+            let command = redis::cmd("SENTINEL").arg(&["FAILOVER", "main"]).clone();
+            command.exec_async(&mut self.sentinels[1].connection().await).await.is_ok()
+        })
+        .await;
+    }
+
     /// After a failover: the old primary follows the new one, as the other replica does.
     pub async fn until_settled(&self) {
-        until(Duration::from_secs(40), "both others follow the primary", async || {
+        until(PATIENCE, "both others follow the primary", async || {
             let mut following = 0;
             for node in self.nodes.iter().filter(|node| node.child.is_some()) {
                 following += usize::from(node.ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up"));
@@ -382,14 +377,13 @@ impl Cluster {
             .arg("--cluster-yes")
             .kill_on_drop(true)
             .output();
-        tokio::time::timeout(Duration::from_secs(60), run).await.unwrap_or_else(|_| panic!("{} does not end", self.cli)).unwrap()
+        tokio::time::timeout(2 * PATIENCE, run).await.unwrap_or_else(|_| panic!("{} does not end", self.cli)).unwrap()
     }
 
     /// Moves slots from one node to another.
     pub async fn reshard(&self, from: usize, to: usize, slots: usize) {
         let address = format!("127.0.0.1:{}", self.nodes[from].store_port);
-        until(Duration::from_secs(30), "the nodes agree", async || self.try_cli(&["check", &address]).await.status.success())
-            .await;
+        until(PATIENCE, "the nodes agree", async || self.try_cli(&["check", &address]).await.status.success()).await;
         let (from, to, slots) = (self.id(from).await, self.id(to).await, slots.to_string());
         self.cli(&["reshard", &address, "--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", &slots]).await;
     }
@@ -397,7 +391,7 @@ impl Cluster {
     pub async fn until_ok(&self) {
         for node in &self.nodes {
             if node.child.is_some() {
-                until(Duration::from_secs(30), "the cluster is whole", async || {
+                until(PATIENCE, "the cluster is whole", async || {
                     let info: String = node.ask(&["CLUSTER", "INFO"]).await;
                     let nodes: String = node.ask(&["CLUSTER", "NODES"]).await;
                     info.contains("cluster_state:ok") && !nodes.contains("fail?") && !nodes.contains("handshake")

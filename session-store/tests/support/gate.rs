@@ -1,6 +1,6 @@
 //! A primary, and a replica that hears of it through a gate: while it is shut, the replica serves what it had.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Engine,
+    Engine, PATIENCE,
     fleet::{Process, Security, new_folder, server, until},
 };
 
@@ -64,7 +64,7 @@ impl Pair {
 
     /// The replica has all that the primary has.
     pub async fn until_in_step(&self) {
-        until(Duration::from_secs(20), "the replica is in step", async || {
+        until(PATIENCE, "the replica is in step", async || {
             let (primary, replica) = (
                 self.primary.ask::<String>(&["INFO", "replication"]).await,
                 self.replica.ask::<String>(&["INFO", "replication"]).await,

@@ -12,7 +12,10 @@ pub mod app;
 pub mod engine;
 pub mod fleet;
 pub mod gate;
+pub mod hold;
 pub mod meter;
+pub mod moment;
+pub mod port;
 pub mod server;
 pub mod slow_proxy;
 pub mod their_store;
@@ -23,24 +26,61 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use session_store::{CacheStore, SessionLayer};
+use session_store::{CacheStore, CacheStoreBuilder, SessionLayer};
 use tower::ServiceExt as _;
 
 pub use self::{
     engine::Engine,
+    moment::Moment,
     server::{Server, each_backend, each_process, each_server, on_redis},
 };
 
-/// A store whose deadline a busy machine does not reach, for tests of what is not about deadlines.
+/// How long a test waits for something that should happen at once: a busy machine may look away for some seconds, more than once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A deadline that a busy machine does not reach.
+pub const LONG_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Settings of a store for tests of what is not about deadlines.
+pub fn patient(url: impl Into<String>) -> CacheStoreBuilder {
+    CacheStore::builder(url).deadline(LONG_DEADLINE).connect_timeout(LONG_DEADLINE)
+}
+
+/// A store whose deadline a busy machine does not reach.
 pub async fn patient_store(server: &Server) -> CacheStore {
-    let patience = Duration::from_secs(5);
-    CacheStore::builder(server.url()).deadline(patience).connect_timeout(patience).connect().await.unwrap()
+    patient(server.url()).connect().await.unwrap()
+}
+
+/// A store with the default settings, which a busy machine may be too slow for more than once.
+pub async fn default_store(url: impl Into<String>) -> CacheStore {
+    connected(CacheStore::builder(url)).await
+}
+
+/// The same with these settings.
+pub async fn connected(settings: CacheStoreBuilder) -> CacheStore {
+    let began = Instant::now();
+    loop {
+        match settings.clone().connect().await {
+            Ok(store) => return store,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until the store answers: a busy machine may be too slow for its deadline more than once.
+pub async fn until_it_answers(store: &CacheStore) {
+    let began = Instant::now();
+    while let Err(error) = store.ping().await {
+        assert!(began.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A replica: the application over a store of its own, as in a process of its own.
@@ -73,7 +113,7 @@ pub async fn two_replicas_with(server: &Server, change: impl Fn(SessionLayer) ->
 
 /// A replica with the default settings of the store.
 pub async fn default_replica(server: &Server) -> Router {
-    app::router().layer(SessionLayer::new(CacheStore::connect(server.url()).await.unwrap()))
+    app::router().layer(SessionLayer::new(default_store(server.url()).await))
 }
 
 /// An answer with its body read.
@@ -129,6 +169,29 @@ impl Visitor {
 
     pub async fn post(&mut self, app: &Router, path: &str) -> Answer {
         self.send(app, Method::POST, path).await
+    }
+
+    /// As [`post`](Self::post) where a busy machine may be too slow for the deadline of the store; again until it is done. What is sent
+    /// may be done more than once.
+    pub async fn post_until_done(&mut self, app: &Router, path: &str) -> Answer {
+        self.send_until_done(app, Method::POST, path).await
+    }
+
+    /// As [`get`](Self::get), likewise.
+    pub async fn get_until_done(&mut self, app: &Router, path: &str) -> Answer {
+        self.send_until_done(app, Method::GET, path).await
+    }
+
+    async fn send_until_done(&mut self, app: &Router, method: Method, path: &str) -> Answer {
+        let began = Instant::now();
+        loop {
+            let answer = self.send(app, method.clone(), path).await;
+            if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                return answer.ok();
+            }
+            assert!(began.elapsed() < PATIENCE, "{path}: {}", answer.body);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn send(&mut self, app: &Router, method: Method, path: &str) -> Answer {

@@ -1,13 +1,12 @@
 //! Servers of the Redis protocol: each test has its own, on a free port, and ends it.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::Engine;
+use super::{Engine, PATIENCE, port::free_port};
 
 /// What a test is run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +64,7 @@ impl Server {
             let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
             return Self { backend, port: node.addr().port(), process: None, node: Some(node), folder };
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = folder.join(format!("session-store-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let mut server = Self { backend, port, process: None, node: None, folder };
@@ -83,7 +82,7 @@ impl Server {
         self.process = Some(self.spawn(&[]));
         let began = Instant::now();
         while self.try_connection().await.is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "{:?} does not come up", self.backend);
+            assert!(began.elapsed() < PATIENCE, "{:?} does not come up", self.backend);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -168,7 +167,7 @@ impl Server {
     pub async fn until_asked(&self, command: &str) {
         let began = Instant::now();
         while !self.commands().await.iter().any(|(name, _)| name == command) {
-            assert!(began.elapsed() < Duration::from_secs(10), "nobody sends {command}");
+            assert!(began.elapsed() < PATIENCE, "nobody sends {command}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -180,12 +179,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: &str) {
-        let id = self.process.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-        // The threads of a process stop one by one, and on a busy machine some serve a little longer.
-        while signal == "-STOP" && !is_stopped(&id) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self::signal(self.process.as_ref().unwrap().id(), signal);
     }
 }
 
@@ -196,6 +190,16 @@ impl Drop for Server {
             let _ = process.wait();
             let _ = std::fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+/// Sends a signal. A process that is stopped does nothing more when this returns.
+pub fn signal(id: u32, signal: &str) {
+    let id = id.to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    // The threads of a process stop one by one, and on a busy machine some serve a little longer.
+    while signal == "-STOP" && !is_stopped(&id) {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -12,12 +12,11 @@ use axum::Router;
 use http::{Method, StatusCode};
 use session_store::{CacheStore, CartLimits, OutagePolicy, SessionLayer};
 
-use super::{Visitor, app, send};
+use super::{Moment, Visitor, app, default_store, send};
 
 /// The application on a store of its own, whose requests wait through an outage.
 pub async fn waiting_app(url: &str, max: Duration) -> Router {
-    let store = CacheStore::connect(url).await.unwrap();
-    app_on(store, max)
+    app_on(default_store(url).await, max)
 }
 
 pub fn app_on(store: CacheStore, max: Duration) -> Router {
@@ -102,7 +101,7 @@ pub struct Summary {
 async fn shop(app: Router, stop: Arc<AtomicBool>, visitor: Visitor, user: Option<String>) -> Told {
     let mut told = Told { visitor, user, confirmed: Vec::new(), last_name: "-".to_owned(), slowest: Duration::ZERO };
     while !stop.load(Ordering::SeqCst) {
-        let began = Instant::now();
+        let began = Moment::now();
         let answer = send(&app, Method::POST, "/cart/add/TEA/1", told.visitor.cookie.as_deref()).await;
         assert_eq!(answer.status, StatusCode::OK, "after {:?}: {}", began.elapsed(), answer.body);
         told.confirmed.push(Instant::now());
