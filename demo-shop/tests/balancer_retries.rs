@@ -34,7 +34,7 @@ async fn upstream(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Soc
 
 /// An address that refuses connections.
 async fn refusing() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], end_to_end::port::free_port()))
 }
 
 /// The balancer before these replicas, once `up` of them are up.

@@ -21,7 +21,7 @@ use crate::server::{Server, Signal, kill};
 use crate::{proc, program, wait};
 
 /// How long a page may take to show what is waited for.
-const PAGE_MAX: Duration = Duration::from_secs(10);
+const PAGE_MAX: Duration = Duration::from_secs(60);
 /// The key, as WebDriver writes it.
 const ENTER: char = '\u{e007}';
 /// A page longer than this is cut in the screenshot; in CSS pixels.
@@ -114,7 +114,7 @@ impl Browser {
     /// The first element that a CSS selector finds, as soon as there is one.
     ///
     /// # Errors
-    /// When there is none within ten seconds; the error carries the page's text.
+    /// When there is none within a minute; the error carries the page's text.
     pub async fn find(&self, css: &str) -> anyhow::Result<Element> {
         let what = format!("an element {css}");
         let found = wait::until(&what, PAGE_MAX, || async { self.client.find(Locator::Css(css)).await.ok() });
@@ -148,7 +148,7 @@ impl Browser {
     /// Clicks a link or a button and waits until the page that it leads to is loaded.
     ///
     /// # Errors
-    /// As [`Browser::click`], and when no other page is loaded within ten seconds.
+    /// As [`Browser::click`], and when no other page is loaded within a minute.
     pub async fn follow(&self, css: &str) -> anyhow::Result<()> {
         self.evaluate("window.leftBehind = true").await?;
         self.click(css).await?;
@@ -158,7 +158,7 @@ impl Browser {
     /// Types into an input, presses Enter and waits until the page that it leads to is loaded.
     ///
     /// # Errors
-    /// As [`Browser::fill`], and when no other page is loaded within ten seconds.
+    /// As [`Browser::fill`], and when no other page is loaded within a minute.
     pub async fn enter(&self, css: &str, text: &str) -> anyhow::Result<()> {
         self.evaluate("window.leftBehind = true").await?;
         self.fill(css, &format!("{text}{ENTER}")).await?;
@@ -195,7 +195,7 @@ impl Browser {
     /// What one element says, as soon as there is one.
     ///
     /// # Errors
-    /// When there is none within ten seconds.
+    /// When there is none within a minute.
     pub async fn text_of(&self, css: &str) -> anyhow::Result<String> {
         // One round trip: an element found first and asked then may be of the page before.
         let expression = format!("document.querySelector({}).innerText", Value::from(css));
@@ -208,7 +208,7 @@ impl Browser {
     /// Waits until the page says `text`.
     ///
     /// # Errors
-    /// When it does not within ten seconds; the error carries what it says instead.
+    /// When it does not within a minute; the error carries what it says instead.
     pub async fn says(&self, text: &str) -> anyhow::Result<()> {
         let what = format!("the words {text:?}");
         let found = wait::until(&what, PAGE_MAX, || async { self.text().await.ok()?.contains(text).then_some(()) });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
@@ -17,6 +17,12 @@ use crate::wait;
 const CONCURRENT_ADDS: usize = 200;
 /// One addition in this many may get a 503 when the machine is busy; all others are counted exactly.
 const UNKNOWN_SHARE_MAX: usize = 10;
+/// How often it is tried with so few unknown: a machine that looks away for longer than a deadline leaves them all so.
+const ADD_TRIES_MAX: usize = 5;
+/// Likewise for a slow write that a busy machine lets end before the logout.
+const SLOW_TRIES_MAX: usize = 5;
+/// How long a shop may take to be itself again.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
 /// Additions to one line: with the first one they stay within the shop's limit of 99 for a line.
 const LINE_ADDS: usize = 98;
 /// A handler of this length is still at work when the logout of the same session is done.
@@ -58,11 +64,18 @@ pub async fn concurrent_adds_are_exact(site: &Site) -> anyhow::Result<()> {
     let skus = site.skus().await?;
     // Few SKUs for many collisions, yet enough to stay under the limit of one line.
     let some = &skus[..8.min(skus.len())];
-    add_at_once(site, some).await.context("mixed SKUs")?;
-    add_at_once(site, &skus[..1]).await.context("one SKU")
+    for (skus, what) in [(some, "mixed SKUs"), (&skus[..1], "one SKU")] {
+        let mut unknown = Vec::new();
+        while unknown.last().is_none_or(|(unknown, count)| unknown * UNKNOWN_SHARE_MAX > *count) {
+            ensure!(unknown.len() < ADD_TRIES_MAX, "{what}: so many of so many additions got no answer: {unknown:?}");
+            unknown.push(add_at_once(site, skus).await.context(what)?);
+        }
+    }
+    Ok(())
 }
 
-async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<()> {
+/// How many additions got no answer, and of how many.
+async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<(usize, usize)> {
     let visitor = Visitor::new();
     // The first request makes the session, so that all of the following belong to it.
     visitor.add(&site.replicas[0].url(), &skus[0], 1).await?;
@@ -92,7 +105,6 @@ async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<()> {
         }
     }
     let unknown_sum: u32 = unknown.values().sum();
-    ensure!(unknown_sum as usize * UNKNOWN_SHARE_MAX <= count, "{unknown_sum} of {count} additions got no answer");
     for replica in &site.replicas {
         let cart = visitor.cart(&replica.url()).await?;
         for (sku, &least) in &expected {
@@ -104,9 +116,10 @@ async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<()> {
                 replica.name()
             );
         }
-        ensure!(cart.lines.len() == expected.len(), "{} shows {:?}", replica.name(), cart.lines);
+        let strange = cart.lines.keys().find(|sku| !expected.contains_key(*sku) && !unknown.contains_key(*sku));
+        ensure!(strange.is_none(), "{} shows {:?}", replica.name(), cart.lines);
     }
-    Ok(())
+    Ok((unknown_sum as usize, count))
 }
 
 /// A logout on one replica while another still writes the same session: the session stays gone.
@@ -114,10 +127,20 @@ async fn add_at_once(site: &Site, skus: &[String]) -> anyhow::Result<()> {
 /// # Errors
 /// When anything of it comes back.
 pub async fn logout_outlives_a_slow_write(site: &Site) -> anyhow::Result<()> {
+    for number in 0..SLOW_TRIES_MAX {
+        if logs_out_before_a_slow_write(site, &format!("slow-{number}@example.com")).await? {
+            return Ok(());
+        }
+    }
+    bail!("each of {SLOW_TRIES_MAX} slow writes was done before the logout");
+}
+
+/// `false`: the slow write was done before the logout.
+async fn logs_out_before_a_slow_write(site: &Site, email: &str) -> anyhow::Result<bool> {
     let [a, b, c] = [0, 1, 2].map(|index| site.replicas[index].url());
     let skus = site.skus().await?;
     let visitor = Visitor::new();
-    form::register(&visitor, &a, "slow@example.com", PASSWORD).await?;
+    form::register(&visitor, &a, email, PASSWORD).await?;
     visitor.add(&a, &skus[0], 1).await?;
 
     let late = visitor.fork();
@@ -132,18 +155,20 @@ pub async fn logout_outlives_a_slow_write(site: &Site) -> anyhow::Result<()> {
     };
     tokio::time::sleep(SLOW_WRITE / 3).await;
     form::log_out(&visitor, &c).await?;
-    ensure!(!slow.is_finished(), "the slow write was done before the logout");
+    if slow.is_finished() {
+        return Ok(false);
+    }
     let slow = slow.await??;
     ensure!(slow.status == StatusCode::CONFLICT, "a write to a session that is gone was answered {}", slow.status);
     ensure!(late.cookies() == before, "a cookie for a session that is gone: {:?}", slow.headers);
 
     for replica in [&a, &b, &c] {
         let page = late.fork().get(&format!("{replica}/account")).await?;
-        ensure!(!page.text().contains("slow@example.com"), "{replica}: still logged in after the logout");
+        ensure!(!page.text().contains(email), "{replica}: still logged in after the logout");
         let cart = late.fork().cart(replica).await?;
         ensure!(cart.lines.is_empty(), "{replica}: the logged-out session still has {:?}", cart.lines);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The checkout form sent to two replicas at once is one order, and stock is taken once.
@@ -245,17 +270,15 @@ pub async fn an_outage_of_the_store_loses_nothing(site: &Site) -> anyhow::Result
     site.thaw_store();
     during?;
 
-    let after = wait::until("the shop to find its store again", Duration::from_secs(10), || async {
-        visitor.cart(site.url()).await.ok()
-    })
-    .await?;
+    let after =
+        wait::until("the shop to find its store again", RECOVERY_MAX, || async { visitor.cart(site.url()).await.ok() }).await?;
     // An addition that was refused may still have reached the store; one that was acknowledged must have.
     let quantity = after.lines.get(&skus[0]).copied().unwrap_or(0);
     ensure!((3..=4).contains(&quantity), "{quantity} in the cart after the outage, 3 before");
     ensure!(after.lines.len() == 1 && after.revision >= before.revision, "{before:?} became {after:?}");
     for replica in &site.replicas {
         let url = replica.url();
-        wait::until(&format!("{} to be ready again", replica.name()), Duration::from_secs(10), || async {
+        wait::until(&format!("{} to be ready again", replica.name()), RECOVERY_MAX, || async {
             let ready = Visitor::new().get(&format!("{url}/readyz")).await.ok()?;
             ready.status.is_success().then_some(())
         })

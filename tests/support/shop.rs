@@ -14,7 +14,7 @@ use crate::visitor::Visitor;
 use crate::wait;
 
 /// How long the supervisor may take to replace a killed replica.
-const RESTART_MAX: Duration = Duration::from_secs(15);
+const RESTART_MAX: Duration = Duration::from_secs(60);
 
 /// What a shop is started with.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ impl Shop {
     /// Waits until the replica runs as a process other than `old_pid`.
     ///
     /// # Errors
-    /// When it was not replaced within fifteen seconds.
+    /// When it was not replaced within a minute.
     pub async fn replaced(&self, name: &str, old_pid: u32) -> anyhow::Result<Member> {
         wait::until(&format!("a new process for replica {name}"), RESTART_MAX, || async {
             let fleet = self.fleet().await.ok()?;

@@ -139,7 +139,7 @@ impl Site {
         let old = &mut self.replicas[index];
         let (name, address) = (old.name().to_owned(), old.address().to_owned());
         old.server.signal(Signal::KILL);
-        old.server.ended(Duration::from_secs(5)).await?;
+        old.server.ended(READY_MAX).await?;
         tokio::time::sleep(pause).await;
         self.replicas[index] = Replica::start_at(&address, &name, &self.store.url(), &self.database).await?;
         Ok(())
