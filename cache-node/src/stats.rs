@@ -191,11 +191,6 @@ impl ErrorStats {
         }
     }
 
-    /// Replies with this prefix.
-    pub(crate) fn of(&self, prefix: &str) -> u64 {
-        self.0.lock().get(prefix).copied().unwrap_or_default()
-    }
-
     pub(crate) fn snapshot(&self) -> BTreeMap<String, u64> {
         self.0.lock().clone()
     }

@@ -17,7 +17,12 @@ const PREFIX: &[u8] = b"__node__";
 
 /// Publishes until the task is aborted.
 pub(super) async fn run(mut events: Follower<EventKind>, shared: Arc<Shared>) {
+    let mut dropped = 0;
     while let Some(event) = events.next().await {
+        if events.dropped() > dropped {
+            dropped = events.dropped();
+            tracing::warn!(dropped, "events came faster than they were published on the channel");
+        }
         let message = serde_json::to_vec(&event).expect("an event has string keys and no floats");
         shared.pubsub.publish_own(PREFIX, CHANNEL, &message, shared.config().pubsub_buffer_limit);
     }

@@ -26,6 +26,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         for (kind, text) in alarms.look(&figures(&shared), now()) {
             shared.tell(kind, text);
         }
+        shared.events.tell_held(false);
     }
 }
 
@@ -44,7 +45,7 @@ fn figures(shared: &Shared) -> Figures {
         maxmemory: config.maxmemory,
         memory_percent: config.event_memory_percent,
         evicted: shared.keyspace.evicted(),
-        out_of_memory: shared.errors.of("OOM"),
+        out_of_memory: shared.counters.out_of_memory.load(Ordering::Relaxed),
         turned_away: shared.counters.turned_away.load(Ordering::Relaxed),
         maxclients: config.maxclients,
         slow_syncs: shared.log.delayed_syncs.load(Ordering::Relaxed),

@@ -243,7 +243,7 @@ fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
     }
     if ctx.config.maxmemory > 0 {
         if spec.flags.has(Flags::DENYOOM) {
-            make_room(ctx)?;
+            make_room(ctx).inspect_err(|_| ctx.shared.counters.count_out_of_memory())?;
         } else if spec.flags.has(Flags::RUNS_SCRIPT) && ctx.client.transaction.is_none() {
             // What it will write is not known yet, and under the locks that it runs with nothing is evicted.
             ctx.is_full = make_room(ctx).is_err();

@@ -95,7 +95,7 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
         let outcome = make_room(ctx);
         ctx.is_full = outcome.is_err();
         // Scripts refuse their own commands.
-        if queues(Flags::DENYOOM) { outcome } else { Ok(()) }
+        if queues(Flags::DENYOOM) { outcome.inspect_err(|_| ctx.shared.counters.count_out_of_memory()) } else { Ok(()) }
     } else {
         Ok(())
     };

@@ -1,15 +1,19 @@
 //! What happened: a ring that is read later, and a channel that is followed. What kinds of events there are says whoever has them: a node, or
 //! the controller of a cluster.
 
+mod pace;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Debug,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+use pace::Pace;
 
 /// Events that are kept for `/v1/events`.
 pub(crate) const EVENTS_KEPT_MAX: usize = 1_000;
@@ -49,6 +53,7 @@ pub(crate) struct Events<K> {
     /// The node of events that name none.
     own_node: Option<String>,
     ring: Mutex<Ring<K>>,
+    pace: Mutex<Pace<K>>,
     followers: broadcast::Sender<Event<K>>,
 }
 
@@ -81,7 +86,8 @@ impl<K: Kind> Events<K> {
     pub(crate) fn new(own_node: Option<String>) -> Events<K> {
         let ring = Ring { kept: VecDeque::new(), last_id: 0, dropped: 0, counts: BTreeMap::new() };
         let life = format!("{:016x}", rand::random::<u64>());
-        Events { life, own_node, ring: Mutex::new(ring), followers: broadcast::Sender::new(EVENTS_BEHIND_MAX) }
+        let pace = Mutex::new(Pace::new());
+        Events { life, own_node, ring: Mutex::new(ring), pace, followers: broadcast::Sender::new(EVENTS_BEHIND_MAX) }
     }
 
     /// Makes ids unique together with them: another one in each life of the process.
@@ -90,20 +96,42 @@ impl<K: Kind> Events<K> {
         &self.life
     }
 
-    /// Keeps, logs and sends an event. Waits for nothing but the ring, which is held for some copies: any thread may call it, whatever it
-    /// has locked.
+    /// Keeps, logs and sends an event. Waits for the ring, which is held for some copies, and for standard error, as every line of the log
+    /// does: any thread may call it, whatever it has locked.
     pub(crate) fn add(&self, kind: K, node: Option<&str>, text: impl Into<String>) {
-        let mut text = text.into();
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        if kind.is_alarm() {
-            tracing::warn!(?kind, node, "{text}");
+        let text = text.into();
+        log(kind, node, &text);
+        self.push(kind, node, text, 1);
+    }
+
+    /// As [`Events::add`], where nobody says how often it happens: of a kind that comes and goes again and again only the first are told in a
+    /// minute. All are logged and counted; [`Events::tell_held`] tells the rest.
+    pub(crate) fn add_paced(&self, kind: K, text: impl Into<String>) {
+        let text = text.into();
+        log(kind, None, &text);
+        if self.pace.lock().admits(kind, &text, Instant::now()) {
+            self.push(kind, None, text, 1);
         } else {
-            tracing::info!(?kind, node, "{text}");
+            *self.ring.lock().counts.entry(kind).or_default() += 1;
         }
+    }
+
+    /// Tells what [`Events::add_paced`] held, in one for each kind: once a minute, and, when it `is_end`, at once.
+    pub(crate) fn tell_held(&self, is_end: bool) {
+        let due = self.pace.lock().due(Instant::now(), is_end);
+        for (kind, text) in due {
+            log(kind, None, &text);
+            self.push(kind, None, text, 0);
+        }
+    }
+
+    /// `count`: how many it stands for that are not counted yet.
+    fn push(&self, kind: K, node: Option<&str>, mut text: String, count: u64) {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         let node = node.or(self.own_node.as_deref()).map(str::to_owned);
         let mut ring = self.ring.lock();
         ring.last_id += 1;
-        *ring.counts.entry(kind).or_default() += 1;
+        *ring.counts.entry(kind).or_default() += count;
         let event = Event { id: ring.last_id, unix_ms: unix_ms(), kind, node, text };
         if ring.kept.len() == EVENTS_KEPT_MAX {
             ring.kept.pop_front();
@@ -187,9 +215,17 @@ impl<K: Kind> Follower<K> {
         }
     }
 
-    #[cfg(any(test, feature = "webhooks"))]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+fn log(kind: impl Kind, node: Option<&str>, text: &str) {
+    let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    if kind.is_alarm() {
+        tracing::warn!(?kind, node, "{text}");
+    } else {
+        tracing::info!(?kind, node, "{text}");
     }
 }
 

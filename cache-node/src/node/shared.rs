@@ -34,16 +34,24 @@ pub(crate) struct Counters {
     pub(crate) rejected_connections: AtomicU64,
     /// Those of them that `maxclients` had no place for.
     pub(crate) turned_away: AtomicU64,
+    /// Requests, transactions and commands of scripts that `maxmemory` had no room for.
+    pub(crate) out_of_memory: AtomicU64,
     /// AUTH and HELLO with a wrong name or password.
     pub(crate) failed_authentications: AtomicU64,
 }
 
 impl Counters {
+    /// `maxmemory` had no room.
+    pub(crate) fn count_out_of_memory(&self) {
+        self.out_of_memory.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// CONFIG RESETSTAT, which leaves failed logins as they are, as in Redis.
     pub(crate) fn reset(&self) {
         self.connections.store(0, Ordering::Relaxed);
         self.rejected_connections.store(0, Ordering::Relaxed);
         self.turned_away.store(0, Ordering::Relaxed);
+        self.out_of_memory.store(0, Ordering::Relaxed);
     }
 }
 
@@ -151,15 +159,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Something happened to the node. Waits for nothing, and may be called with anything locked.
+    /// Something happened to the node. Waits for no client and no receiver, and may be called with anything locked.
     pub(crate) fn tell(&self, kind: EventKind, text: impl Into<String>) {
-        self.events.add(kind, None, text);
+        self.events.add_paced(kind, text);
     }
 
     /// Ends the node: workers answer what has arrived and stop.
     pub(crate) fn end(&self, saves: bool) {
         self.saves_at_end.store(saves, Ordering::Release);
         if !self.is_stopping.swap(true, Ordering::AcqRel) {
+            self.events.tell_held(true);
             self.tell(EventKind::NodeStopping, "the node ends");
         }
         self.clients.close_all();

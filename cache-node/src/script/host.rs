@@ -185,6 +185,7 @@ impl Caller<'_, '_, '_> {
             }
         }
         if spec.flags.has(Flags::DENYOOM) && self.may_add_nothing() {
+            self.ctx.shared.counters.count_out_of_memory();
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }
         let ended = command::call_locked(self.ctx, self.keys, index, args, &mut self.buffers.reply);
