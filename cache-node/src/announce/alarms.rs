@@ -81,7 +81,8 @@ impl Alarms {
         let has_threshold = maxmemory > 0 && memory_percent > 0;
         let has_reached = |percent: u64| used_bytes as u128 * 100 >= maxmemory as u128 * u128::from(percent);
         let percent = u64::from(memory_percent);
-        let lowered = percent.saturating_sub(MEMORY_SLACK_PERCENT);
+        // A threshold of less than the slack is left as well.
+        let lowered = percent.saturating_sub(MEMORY_SLACK_PERCENT).max(percent.div_ceil(2));
         let is_high = has_threshold && has_reached(if self.is_memory_high { lowered } else { percent });
         if is_high == self.is_memory_high {
             return None;
@@ -184,6 +185,8 @@ mod tests {
         assert_eq!(seen(801, 1_000), [EventKind::MemoryHigh]);
         assert_eq!(seen(801, 0), [EventKind::MemoryNormal]);
         assert!(kinds(&mut alarms, &Figures { used_bytes: 1_000, memory_percent: 0, ..CALM }, 0).is_empty());
+        let mut seen = |used_bytes| kinds(&mut alarms, &Figures { used_bytes, memory_percent: 3, ..CALM }, 0);
+        assert_eq!((seen(30), seen(19)), (vec![EventKind::MemoryHigh], vec![EventKind::MemoryNormal]));
     }
 
     #[test]

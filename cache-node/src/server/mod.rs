@@ -92,7 +92,8 @@ impl Node {
         let mut node = Node { shared, threads, log: None, announcer: Some(announcer) };
         node.load().inspect_err(|error| {
             node.shared.tell(EventKind::NodeStartFailed, error.to_string());
-            // What was loaded until then must not take the place of what is there.
+            // It never served: that it ends is nothing more to tell. What was loaded until then must not take the place of what is there.
+            node.shared.is_stopping.store(true, Ordering::Release);
             node.shared.end(false);
         })?;
         node.shared.gate.set(Hindrance::Loading, false);
