@@ -67,8 +67,15 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = DOWN_AFTER_DEFAULT.as_millis() as u32, value_parser = clap::value_parser!(u32).range(200..=60_000))]
     down_after: u32,
 
-    /// Tell events to this address (http or https): a JSON POST each, signed as Standard Webhooks has it. It can be given several times.
-    #[arg(long, value_name = "URL", requires = "webhook_secret_file")]
+    /// Tell events to this address (http or https): a JSON POST each, signed as Standard Webhooks has it. It can be given several times. The environment variable takes several with spaces between them, and hides a path that is secret from ps.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CACHE_CLUSTER_WEBHOOK",
+        hide_env_values = true,
+        value_delimiter = ' ',
+        requires = "webhook_secret_file"
+    )]
     webhook: Vec<Target>,
 
     /// File with what webhooks are signed with: whsec_ and 24 to 64 bytes in base64. With several lines each signs, while one is replaced; it is read again for each request.

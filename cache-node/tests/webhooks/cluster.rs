@@ -111,6 +111,9 @@ fn a_redirection_is_not_followed_and_410_ends_it() {
     wait_until("two tries", || elsewhere.deliveries().len() == 2);
     backup(&cluster);
     std::thread::sleep(Duration::from_millis(1_500));
+    wait_until("what it is not told is counted", || {
+        figure(&cluster, "cache_cluster_webhook_failed_total", &elsewhere) == Some(2.0)
+    });
     assert_eq!(elsewhere.deliveries().len(), 2, "nothing more is told");
 }
 
@@ -254,5 +257,14 @@ fn a_webhook_that_cannot_be_is_refused_at_the_start() {
     assert!(!status.success() && error.contains("make one with") && !error.contains("hunter2"), "{error}");
     let (status, _, error) = run(&["--webhook", "http://127.0.0.1:1/", "--webhook-secret-file", "/nonexistent"]);
     assert!(!status.success() && error.contains("/nonexistent"), "{error}");
+    // Where ps shows nothing of it.
+    let nine = ["http://127.0.0.1:1/"; 9].join(" ");
+    let mut command = Binary::command();
+    command.args(["cluster", "--dir", place.to_str().unwrap()]).env("CACHE_CLUSTER_WEBHOOK", nine);
+    let run = |command: &mut std::process::Command| String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let error = run(&mut command);
+    assert!(error.contains("--webhook-secret-file"), "{error}");
+    let error = run(command.args(["--webhook-secret-file", &secret]));
+    assert!(error.contains("8 times"), "{error}");
     assert!(!place.exists(), "nothing was started");
 }
