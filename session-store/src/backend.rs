@@ -183,7 +183,7 @@ impl CacheStore {
     pub(crate) fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
         // Taken out: it is part of the whole answer, which nobody should keep for its sake.
         let binding = self.vault().binding(tag, session.bind_field.take().as_deref())?;
-        for field in &mut session.fields {
+        for field in Arc::make_mut(&mut session.fields) {
             self.vault().open(&binding, field)?;
         }
         session.binding = Some(binding);

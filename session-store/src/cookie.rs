@@ -97,17 +97,20 @@ impl CookieSettings {
 
 /// The id that the client sent. What is no id counts as none.
 pub(crate) fn find(headers: &HeaderMap, full_name: &str, protection: &Protection) -> Option<Found> {
-    values(headers, full_name).find_map(|cookie| protection.read(full_name, cookie.value()))
+    values(headers, full_name).find_map(|value| protection.read(full_name, value))
 }
 
-/// The cookies of this name: a client may send several.
-pub(crate) fn values<'a>(headers: &'a HeaderMap, full_name: &str) -> impl Iterator<Item = Cookie<'a>> {
+/// The values of the cookies of this name: a client may send several.
+pub(crate) fn values<'a>(headers: &'a HeaderMap, full_name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|header| header.to_str().ok())
-        .flat_map(|header| Cookie::split_parse(header).filter_map(Result::ok))
-        .filter(move |cookie| cookie.name() == full_name)
+        // As `Cookie::split_parse` does, which makes a cookie of each pair: that was a third of what an untouched session costs.
+        .flat_map(|header| header.split(';'))
+        .filter_map(|pair| pair.split_once('='))
+        .filter(move |(name, _)| name.trim() == full_name)
+        .map(|(_, value)| value.trim())
 }
 
 /// Adds the cookie. A cache that stores the answer must not hand the cookie to somebody else.
@@ -152,7 +155,7 @@ mod tests {
     use http::{HeaderMap, header::COOKIE};
     use tower_sessions::session::Id;
 
-    use super::{CookieSettings, find};
+    use super::{Cookie, CookieSettings, find, values};
     use crate::{cookie_keys::Protection, expiry::ExpiryPolicy};
 
     #[test]
@@ -184,5 +187,29 @@ mod tests {
         headers.append(COOKIE, format!("id={}", Id(7)).parse().unwrap());
         assert_eq!(find(&headers, "id", &Protection::None).map(|found| found.id), Some(Id(7)));
         assert_eq!(find(&headers, "__Host-id", &Protection::None), None);
+    }
+
+    #[test]
+    fn cookies_are_taken_apart_as_the_library_does() {
+        let texts = [
+            "id=1",
+            " id = 1 ;id=2;; id=",
+            "id",
+            "=1",
+            "a=id=1; id=b=c",
+            "id=\"q\"",
+            "xid=1; idx=2; Id=3",
+            "",
+            ";",
+            "id=a%20b; id =c,d",
+        ];
+        for text in texts {
+            let mut headers = HeaderMap::new();
+            headers.append(COOKIE, text.parse().unwrap());
+            let theirs: Vec<_> =
+                Cookie::split_parse(text).filter_map(Result::ok).filter(|cookie| cookie.name() == "id").collect();
+            let theirs: Vec<_> = theirs.iter().map(Cookie::value).collect();
+            assert_eq!(values(&headers, "id").collect::<Vec<_>>(), theirs, "{text:?}");
+        }
     }
 }

@@ -21,7 +21,7 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{borrow::Cow, collections::HashMap, io};
+use std::{borrow::Cow, collections::HashMap, io, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -68,7 +68,8 @@ pub(crate) struct StoredSession {
     /// The version of the application's data; `None` before its first migration.
     pub(crate) data_version: Option<u32>,
     /// The fields of the application, as stored.
-    pub(crate) fields: Vec<RawField>,
+    // Shared: the near cache gives it to one request after the other.
+    pub(crate) fields: Arc<Vec<RawField>>,
     /// Time to live in ms.
     pub(crate) remaining_ms: i64,
 }
@@ -111,18 +112,21 @@ impl StoredSession {
             Item::Map(pairs) => pairs,
             _ => return Err(unreadable("a session is not a hash")),
         };
-        let mut session = Self { fields: Vec::with_capacity(pairs), ..Self::default() };
+        let (mut session, mut fields) = (Self::default(), Vec::with_capacity(pairs));
         let (mut version, mut corrupt) = (Ok(()), Ok(()));
         for _ in 0..pairs {
-            let (name, value) = (next_string(reply)?, next_string(reply)?);
-            if name == b"@v"[..] {
-                version = check_version(&value);
+            // What is of the layer is read in place: to keep a part of an answer costs more than to look at it.
+            let (name, value) = (Text::next(reply)?, Text::next(reply)?);
+            if name.bytes(reply) == b"@v" {
+                version = check_version(value.bytes(reply));
+            } else if !is_reserved(name.bytes(reply)) {
+                fields.push(RawField::new(name.kept(reply), value.kept(reply)));
             } else if corrupt.is_ok() {
-                corrupt = session.take_field(name, value);
+                corrupt = session.take_field(reply, &name, value);
             }
         }
         let Item::Integer(remaining_ms) = next(reply)? else { return Err(unreadable("an answer is not an integer")) };
-        session.remaining_ms = remaining_ms;
+        (session.fields, session.remaining_ms) = (Arc::new(fields), remaining_ms);
         // First the version: a later one may write everything else in another way.
         version?;
         corrupt.map_err(StoreError::into_corrupt)?;
@@ -132,7 +136,7 @@ impl StoredSession {
     /// A copy that keeps nothing else alive: what was read is part of the buffer that it arrived in.
     pub(crate) fn compact(&self) -> Self {
         let mut all = BytesMut::with_capacity(self.bytes());
-        for field in &self.fields {
+        for field in self.fields.iter() {
             all.extend_from_slice(&field.name);
             all.extend_from_slice(&field.value);
         }
@@ -142,7 +146,7 @@ impl StoredSession {
             value: all.split_to(field.value.len()),
             stored: field.stored.as_deref().map(Bytes::copy_from_slice),
         });
-        Self { fields: fields.collect(), ..self.clone() }
+        Self { fields: Arc::new(fields.collect()), ..self.clone() }
     }
 
     /// Bytes of the names and values.
@@ -151,29 +155,31 @@ impl StoredSession {
         self.fields.iter().map(bytes).sum()
     }
 
-    fn take_field(&mut self, name: Bytes, value: Bytes) -> Result<(), StoreError> {
-        if name.first() != Some(&b'@') || name.get(1) == Some(&b'@') {
-            self.fields.push(RawField::new(name, value));
-            return Ok(());
-        }
-        match &*name {
-            b"@rev" => self.revision = Some(number(&value)?),
-            b"@expiry" => self.expiry = Some(ExpiryPolicy::parse(&value)?),
-            b"@created" => self.created_ms = Some(number(&value)?),
-            b"@until" => self.until_ms = Some(number(&value)?),
+    fn take_field(&mut self, reply: &Reply, name: &Text, value: Text) -> Result<(), StoreError> {
+        let bytes = value.bytes(reply);
+        match name.bytes(reply) {
+            b"@rev" => self.revision = Some(number(bytes)?),
+            b"@expiry" => self.expiry = Some(ExpiryPolicy::parse(bytes)?),
+            b"@created" => self.created_ms = Some(number(bytes)?),
+            b"@until" => self.until_ms = Some(number(bytes)?),
             b"@capped" => self.capped = true,
-            b"@owner" => self.owner = Tag::from_bytes(&value),
-            b"@bind" => self.bind_field = Some(value),
-            b"@d" => self.data_version = Some(number(&value)?),
+            b"@owner" => self.owner = Tag::from_bytes(bytes),
+            b"@bind" => self.bind_field = Some(value.kept(reply)),
+            b"@d" => self.data_version = Some(number(bytes)?),
             b"@ended" => {
                 self.ended = true;
-                self.successor = Tag::from_bytes(&value);
+                self.successor = Tag::from_bytes(bytes);
             }
             // Written by a later version that reads this layout too.
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Whether a field is of the layer: a key of the application has no `@` in front, or two.
+fn is_reserved(name: &[u8]) -> bool {
+    name.first() == Some(&b'@') && name.get(1) != Some(&b'@')
 }
 
 /// The next value of an answer; an error of the server is one.
@@ -184,10 +190,40 @@ pub(crate) fn next(reply: &mut Reply) -> Result<Item, StoreError> {
     }
 }
 
-pub(crate) fn next_string(reply: &mut Reply) -> Result<Bytes, StoreError> {
-    match next(reply)? {
-        Item::String(bytes) => Ok(bytes),
-        _ => Err(unreadable("a field is not a string")),
+/// A string of an answer.
+#[derive(Debug)]
+pub(crate) enum Text {
+    /// Where it is.
+    Placed(Range<usize>),
+    /// It came in another form than usual.
+    Kept(Bytes),
+}
+
+impl Text {
+    /// The next value of an answer.
+    pub(crate) fn next(reply: &mut Reply) -> Result<Self, StoreError> {
+        if let Some(place) = reply.next_string() {
+            return Ok(Self::Placed(place));
+        }
+        match next(reply)? {
+            Item::String(bytes) => Ok(Self::Kept(bytes)),
+            _ => Err(unreadable("a field is not a string")),
+        }
+    }
+
+    /// What it says. `reply`: the answer that it was taken from.
+    pub(crate) fn bytes<'a>(&'a self, reply: &'a Reply) -> &'a [u8] {
+        match self {
+            Self::Placed(place) => reply.at(place),
+            Self::Kept(bytes) => bytes,
+        }
+    }
+
+    fn kept(self, reply: &Reply) -> Bytes {
+        match self {
+            Self::Placed(place) => reply.kept(&place),
+            Self::Kept(bytes) => bytes,
+        }
     }
 }
 

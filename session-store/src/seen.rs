@@ -22,7 +22,7 @@ impl Seen {
     }
 
     pub(crate) fn find(headers: &HeaderMap, name: &str) -> Option<Self> {
-        cookie::values(headers, name).find_map(|value| Self::parse(value.value()))
+        cookie::values(headers, name).find_map(Self::parse)
     }
 
     pub(crate) fn to_value(self) -> String {

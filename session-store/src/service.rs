@@ -147,7 +147,7 @@ where
         let this = self.project();
         if let Stage::Handler(scope) = &*this.stage {
             scope.unit.next_turn();
-            let response = ready!(this.inner.poll(cx))?;
+            let response = ready!(scope.unit.at_hand(|| this.inner.poll(cx)))?;
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
             };

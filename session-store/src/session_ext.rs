@@ -4,11 +4,11 @@ use std::{borrow::Cow, fmt, future::Future, marker::PhantomData, time::Duration}
 
 use rand::RngExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use tower_sessions::{Session, session};
+use tower_sessions::{Session, session, session_store};
 
 use crate::{
     StoreError,
-    unit_of_work::{Basis, Swap, Swapped},
+    unit_of_work::{AtHand, Basis, Swap, Swapped},
 };
 
 /// How often [`SessionExt::update`] tries. Others of the same replica wait in line, so that only other replicas can be faster.
@@ -122,7 +122,8 @@ pub enum UpdateError {
 /// # let route: axum::Router = axum::Router::new().route("/", axum::routing::get(visits));
 /// ```
 pub trait SessionExt {
-    /// The value of this key.
+    /// The value of this key. Cheaper than `Session::get` while the request has changed nothing: of the whole session only this value is
+    /// decoded.
     ///
     /// # Errors
     ///
@@ -207,6 +208,14 @@ impl SessionExt for Session {
     where
         T: DeserializeOwned,
     {
+        if let Some(at_hand) = AtHand::of(self)
+            && let Some(found) = at_hand.value(key.name()).await.map_err(session_store::Error::from)?
+        {
+            // The handle tells a value of another type from one that is damaged.
+            if let Ok(value) = found.as_deref().map(serde_json::from_slice).transpose() {
+                return Ok(value);
+            }
+        }
         self.get(key.name()).await
     }
 
@@ -235,10 +244,12 @@ impl SessionExt for Session {
             let after = change(before.take());
             let json = serde_json::to_value(&after).map_err(UpdateError::Unwritable)?;
             let bytes = serde_json::to_vec(&json).map_err(UpdateError::Unwritable)?;
-            match swap.with(from, bytes, self.save()).await {
+            match swap.with(from, bytes, save(self)).await {
                 (Some(Swapped::Done), _) => {
-                    // The handle shows it, and the commit finds nothing left to do.
-                    self.insert_value(key.name(), json).await?;
+                    if !AtHand::of(self).is_some_and(|at_hand| at_hand.is_unseen()) {
+                        // The handle shows it, and the commit finds nothing left to do.
+                        self.insert_value(key.name(), json).await?;
+                    }
                     swap.is_shown();
                     return Ok(after);
                 }
@@ -265,8 +276,26 @@ impl SessionExt for Session {
     }
 }
 
+/// Saves the session through its handle, or past one that shows nothing yet.
+async fn save(session: &Session) -> Result<(), session::Error> {
+    if let Some(at_hand) = AtHand::of(session)
+        && let Some(saved) = at_hand.save().await
+    {
+        return saved.map_err(|error| session_store::Error::from(error).into());
+    }
+    session.save().await
+}
+
 /// The value as the handle has it.
 async fn shown<T: DeserializeOwned>(session: &Session, key: &Key<T>) -> Result<(Basis, Option<T>), UpdateError> {
+    if let Some(at_hand) = AtHand::of(session) {
+        let found = at_hand.value(key.name()).await.map_err(UpdateError::Store)?;
+        if let Some(found) = found.filter(|_| at_hand.is_unseen())
+            && let Ok(value) = found.as_deref().map(serde_json::from_slice).transpose()
+        {
+            return Ok((Basis::Handle(found.as_deref().map(<[u8]>::to_vec)), value));
+        }
+    }
     let value = session.get_value(key.name()).await?;
     let encoded = value.as_ref().map(serde_json::to_vec).transpose().map_err(UpdateError::Unwritable)?;
     let value = value.map(serde_json::from_value).transpose().map_err(UpdateError::OtherType)?;

@@ -5,6 +5,7 @@ use session_store::{Cart, Key, Session, SessionExt as _, Unavailable};
 
 use crate::content::{Line, READ_KEY, Sku, WRITE_KEY, seed};
 
+const NAME: Key<String> = Key::new(READ_KEY);
 const COUNT: Key<u64> = Key::new(WRITE_KEY);
 
 pub(crate) fn routes() -> Router {
@@ -25,7 +26,7 @@ async fn seeded(session: Session) -> Result<&'static str, Unavailable> {
 }
 
 async fn read(session: Session) -> Result<String, Unavailable> {
-    Ok(session.get::<String>(READ_KEY).await?.unwrap_or_default())
+    Ok(session.read(&NAME).await?.unwrap_or_default())
 }
 
 async fn write(session: Session) -> Result<String, Unavailable> {

@@ -2,7 +2,7 @@
 
 use crate::{
     StoreError,
-    record::{next, next_string, number, unreadable},
+    record::{Text, next, number, unreadable},
     wire::{Item, Reply},
 };
 
@@ -57,16 +57,17 @@ impl CartSnapshot {
         };
         let mut cart = Self { revision: 0, lines: Vec::with_capacity(pairs.saturating_sub(1)) };
         for _ in 0..pairs {
-            let (name, value) = (next_string(reply)?, next_string(reply)?);
+            let (name, value) = (Text::next(reply)?, Text::next(reply)?);
+            let (name, value) = (name.bytes(reply), value.bytes(reply));
             if name.first() == Some(&b'@') {
-                if name == b"@"[..] {
+                if name == b"@" {
                     let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();
                     cart.revision = number(revision)?;
                 }
                 continue;
             }
-            let sku = std::str::from_utf8(&name).map_err(|_| unreadable("a SKU is not UTF-8"))?.to_owned();
-            cart.lines.push(CartLine { sku, quantity: number(&value)? });
+            let sku = std::str::from_utf8(name).map_err(|_| unreadable("a SKU is not UTF-8"))?.to_owned();
+            cart.lines.push(CartLine { sku, quantity: number(value)? });
         }
         // The store orders fields as it likes; a page should not shuffle its lines.
         cart.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));

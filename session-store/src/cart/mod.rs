@@ -246,7 +246,7 @@ impl Cart {
                 CartSource::Here(snapshot) => return Ok(snapshot),
                 CartSource::At(tag) => return Ok(self.unit.store.read_cart(&tag).await?),
                 CartSource::AfterCommit(session) => self.unit.save(&session).await?,
-                CartSource::WithSession(id) => self.unit.read(&id, true).await?,
+                CartSource::WithSession => self.unit.read_once(true).await?,
             }
         }
         Err(CartError::SessionEnded)

@@ -271,7 +271,7 @@ mod tests {
     };
 
     fn session(value: &'static str) -> StoredSession {
-        let fields = vec![RawField::new("name", value)];
+        let fields = Arc::new(vec![RawField::new("name", value)]);
         StoredSession { revision: Some(1), remaining_ms: 60_000, fields, ..StoredSession::default() }
     }
 

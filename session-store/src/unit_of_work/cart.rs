@@ -23,7 +23,7 @@ pub(crate) enum CartSource {
     /// A login is to be committed first: only then it is known.
     AfterCommit(Session),
     /// The session must be read to know, and the anonymous cart can come along.
-    WithSession(Id),
+    WithSession,
 }
 
 /// Where to change the cart, and what to check in the same step.
@@ -72,7 +72,7 @@ impl UnitOfWork {
         }
         match &state.base {
             Base::Unread { owner: Some(owner), .. } => CartSource::At(*owner),
-            Base::Unread { id, .. } => CartSource::WithSession(*id),
+            Base::Unread { .. } => CartSource::WithSession,
             Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
             Base::Ended { owner, tag, readable: true, .. } => CartSource::At(owner.unwrap_or(*tag)),
             Base::Ended { .. } | Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
@@ -187,13 +187,10 @@ impl UnitOfWork {
         let unread = {
             let mut state = self.state.lock();
             state.touch(self.store.keys());
-            match &state.base {
-                Base::Unread { id, .. } if state.pending_owner.is_none() && state.intent != Intent::End => Some(*id),
-                _ => None,
-            }
+            matches!(&state.base, Base::Unread { .. }) && state.pending_owner.is_none() && state.intent != Intent::End
         };
-        if let Some(id) = unread {
-            Box::pin(self.read(&id, false)).await?;
+        if unread {
+            Box::pin(self.read_once(false)).await?;
         }
         let mut state = self.state.lock();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {

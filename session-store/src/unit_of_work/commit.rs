@@ -28,7 +28,7 @@ const STEPS_MAX: u32 = 8;
 enum Step {
     Done(Option<Id>),
     Conflict,
-    Read(Id),
+    Read,
     End(Tag),
     Create(Write),
     Update(Known, Write),
@@ -52,35 +52,53 @@ impl UnitOfWork {
     /// Brings the store to this state of the session. `creating`: the handle has no id, and wants one.
     pub(super) async fn commit(&self, data: &HashMap<String, Json>, creating: bool) -> Result<Option<Id>, StoreError> {
         let swap = swap::current();
-        let result = self.steps(data, creating, swap.as_deref()).await;
-        if let Some(swap) = swap {
-            match &result {
-                Err(_) if swap.is_settled() => {}
-                Err(error) => swap.settle(Swapped::Failed(error.clone())),
-                // A session whose time has passed is not kept, and neither is a value of it.
-                Ok(None) if !swap.is_settled() => swap.settle(Swapped::Failed(StoreError::SessionEnded)),
-                Ok(_) => {}
-            }
-        }
-        result
+        let swap = swap.as_deref();
+        let result = match self.busy(swap, creating) {
+            Some(busy) => busy,
+            None => match self.encoded(data) {
+                Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
+                Err(error) => Err(error),
+            },
+        };
+        settled(swap, result)
     }
 
-    async fn steps(&self, data: &HashMap<String, Json>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
-        if let Some(swap) = swap {
-            let updates = Arc::clone(self.state.lock().updates.get_or_insert_default());
-            if !swap.is_alone(updates) {
-                swap.settle(Swapped::Busy);
-                let id = self.state.lock().base.session().map(|(id, _)| id);
-                // Without an id the handle would take one that nobody has given out.
-                return if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) };
-            }
+    /// Commits what the swap beside this task wants while the handle has not been given the session, and shows nothing that could be
+    /// saved; `None`: it has been given it.
+    pub(super) async fn commit_unseen(&self, id: &Id) -> Option<Result<Option<Id>, StoreError>> {
+        let swap = swap::current()?;
+        if let Some(busy) = self.busy(Some(&swap), false) {
+            return Some(settled(Some(&swap), busy));
         }
+        // What another update of the handle has made of it is seen only now.
+        let shown = match &self.state.lock().base {
+            Base::Live(live) if live.id == *id && live.fresh => Arc::clone(&live.fields),
+            _ => return None,
+        };
+        let result = self.steps(&shown, false, Some(&swap)).await;
+        Some(settled(Some(&swap), result))
+    }
+
+    /// What comes of a commit that has to wait, since another update of the same handle is under way.
+    fn busy(&self, swap: Option<&Swap>, creating: bool) -> Option<Result<Option<Id>, StoreError>> {
+        let swap = swap?;
+        let updates = Arc::clone(self.state.lock().updates.get_or_insert_default());
+        if swap.is_alone(updates) {
+            return None;
+        }
+        swap.settle(Swapped::Busy);
+        let id = self.state.lock().base.session().map(|(id, _)| id);
+        // Without an id the handle would take one that nobody has given out.
+        Some(if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) })
+    }
+
+    /// The steps to the state `shown` and what the swap wants.
+    async fn steps(&self, shown: &Arc<Vec<RawField>>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
         if creating {
             self.state.lock().begin_anew();
         }
-        let shown = Arc::new(self.encoded(data)?);
         let wanted = || {
-            let before_swap = self.with_swapped(&shown);
+            let before_swap = self.with_swapped(shown);
             let fields = swap.map_or_else(|| Arc::clone(&before_swap), |swap| Arc::new(swap.put_into(&before_swap)));
             (before_swap, fields)
         };
@@ -102,7 +120,7 @@ impl UnitOfWork {
                     return Ok(id);
                 }
                 Step::Conflict => return Err(self.state.lock().base.lose()),
-                Step::Read(id) => Box::pin(self.read(&id, false)).await?,
+                Step::Read => Box::pin(self.read_once(false)).await?,
                 Step::End(tag) => {
                     Box::pin(self.end(&tag)).await?;
                     (before_swap, fields) = wanted();
@@ -112,7 +130,7 @@ impl UnitOfWork {
                     if let Some(kept_ms) = self.settle(answer, &write, None).await? {
                         metrics::session_created();
                         if let Some(swap) = swap {
-                            swap.done(value_of(&shown, &swap.field));
+                            swap.done(value_of(shown, &swap.field));
                         }
                         return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
                     }
@@ -121,7 +139,7 @@ impl UnitOfWork {
                     let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&fields))?;
                     let delta = Delta::between(&known.fields, &fields);
                     if let Some(swap) = swap
-                        && let Some(now) = swap.overtaken(value_of(&shown, &swap.field), value_of(&known.fields, &swap.field))
+                        && let Some(now) = swap.overtaken(value_of(shown, &swap.field), value_of(&known.fields, &swap.field))
                     {
                         swap.settle(Swapped::Changed(now));
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
@@ -134,7 +152,7 @@ impl UnitOfWork {
                     }
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
                         if let Some(swap) = swap {
-                            swap.done(value_of(&shown, &swap.field));
+                            swap.done(value_of(shown, &swap.field));
                         }
                         let id = self.state.lock().base.session().map(|(id, _)| id);
                         return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
@@ -273,8 +291,9 @@ impl UnitOfWork {
             _ => (None, None, None),
         };
         // A new id is under a new tag, and its values are bound to what they were.
+        let is_update = place.is_some_and(|(known, _, _)| known == id);
         let (tag, binding) = match place {
-            Some((known, tag, binding)) if known == id => (tag, binding),
+            Some((_, tag, binding)) if is_update => (tag, binding),
             _ => {
                 let tag = self.store.keys().session_tag(&id);
                 (tag, place.map_or(tag, |(_, _, binding)| binding))
@@ -288,18 +307,17 @@ impl UnitOfWork {
             self.store.owners().learn(&tag, owner);
         }
         let data_version = self.settings.data_version();
-        state.base = Base::Live(Live {
-            id,
-            tag,
-            binding,
-            policy: write.policy,
-            owner,
-            data_version,
-            fields: Arc::clone(fields),
-            fresh: false,
-        });
-        state.intent = Intent::Keep;
-        state.pending_owner = None;
+        // A handle that has not been given the session yet is given what it is now.
+        let fresh = is_update && matches!(&state.base, Base::Live(live) if live.fresh);
+        state.base =
+            Base::Live(Live { id, tag, binding, policy: write.policy, owner, data_version, fields: Arc::clone(fields), fresh });
+        // What was asked for while the commit was under way is still to be done.
+        if !is_update && state.intent == Intent::Rotate {
+            state.intent = Intent::Keep;
+        }
+        if state.pending_owner.as_ref().map(|pending| pending.user) == write.owner {
+            state.pending_owner = None;
+        }
         state.committed = true;
         state.alive_in = Some(self.turn());
         state.keeps(kept_ms);
@@ -309,6 +327,19 @@ impl UnitOfWork {
         }
         id
     }
+}
+
+/// Tells the swap what has become of it, unless it has been told.
+fn settled(swap: Option<&Swap>, result: Result<Option<Id>, StoreError>) -> Result<Option<Id>, StoreError> {
+    if let Some(swap) = swap.filter(|swap| !swap.is_settled()) {
+        match &result {
+            Err(error) => swap.settle(Swapped::Failed(error.clone())),
+            // A session whose time has passed is not kept, and neither is a value of it.
+            Ok(None) => swap.settle(Swapped::Failed(StoreError::SessionEnded)),
+            Ok(Some(_)) => {}
+        }
+    }
+    result
 }
 
 fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
@@ -355,7 +386,7 @@ fn next_step(
     }
     match &state.base {
         Base::Ended { .. } => Step::Conflict,
-        Base::Sent(id) | Base::Unread { id, .. } => Step::Read(*id),
+        Base::Sent(_) | Base::Unread { .. } => Step::Read,
         Base::Live(live) if policy.has_passed() => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;

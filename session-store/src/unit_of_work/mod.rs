@@ -3,6 +3,7 @@
 //! `tower_sessions::Session` calls it as its store. It remembers what was loaded, notes a deletion instead of making it,
 //! and sends the difference when the session is saved: by the layer when the answer is ready, or by the handler.
 
+mod at_hand;
 mod cart;
 mod commit;
 mod finish;
@@ -22,6 +23,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tower_sessions::{
     Session, SessionStore,
     session::{Id, Record},
@@ -30,6 +32,7 @@ use tower_sessions::{
 
 use self::state::{Base, Intent, State};
 pub(crate) use self::{
+    at_hand::AtHand,
     cart::{CartSource, CartTarget, LoginView},
     finish::{CookieChange, Outcome, SeenChange},
     swap::{Basis, Swap, Swapped},
@@ -45,12 +48,17 @@ use crate::{
     settings::Settings,
 };
 
+/// What `Session` gets to see, the tag that it is under, and whether it is a copy.
+type Placed = (Result<Option<Record>, StoreError>, Option<Tag>, bool);
+
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
     pub(crate) store: CacheStore,
     pub(crate) settings: Arc<Settings>,
     // Never held across an await.
     state: Mutex<State>,
+    /// Whoever reads a session that nobody has read yet.
+    reading: Semaphore,
     /// The handle that the application has, for its expiry; taken out when the request is done, since it holds this unit.
     session: Mutex<Option<Session>>,
     /// Counts how often the handler was polled: what the store has said in this turn is as fresh as what it would say at the end.
@@ -69,7 +77,7 @@ impl UnitOfWork {
         let base = sent.map_or(Base::None { stale: false }, Base::Sent);
         store.patience.set(settings.outage.patience());
         let state = Mutex::new(State::new(base, settings.outage));
-        Arc::new(Self { store, settings, state, session: Mutex::new(None), turn: AtomicU32::new(0) })
+        Arc::new(Self { store, settings, state, reading: Semaphore::new(1), session: Mutex::new(None), turn: AtomicU32::new(0) })
     }
 
     /// The handler goes on, after whatever it waited for.
@@ -126,7 +134,6 @@ impl UnitOfWork {
         self.session.lock().clone()
     }
 
-    /// What `Session` gets to see, as far as it is known already.
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
         let fields = match &mut state.base {
             Base::Live(live) if live.id == *id && live.fresh => {
@@ -146,11 +153,16 @@ impl UnitOfWork {
         Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
     }
 
-    /// What `Session` gets to see of what was just read, its tag, and whether it is a copy.
-    fn loaded_record(&self, id: &Id) -> (Result<Option<Record>, StoreError>, Option<Tag>, bool) {
+    /// What `Session` gets to see, as far as it is known already.
+    fn known_record(&self, id: &Id) -> Option<Placed> {
         let mut state = self.state.lock();
-        let record = Self::record(&mut state, id).unwrap_or(Ok(None));
-        (record, state.base.session().map(|(_, tag)| tag), state.base_is_copy)
+        let record = Self::record(&mut state, id)?;
+        Some((record, state.base.session().map(|(_, tag)| tag), state.base_is_copy))
+    }
+
+    /// What `Session` gets to see of what was just read.
+    fn loaded_record(&self, id: &Id) -> Placed {
+        self.known_record(id).unwrap_or((Ok(None), None, false))
     }
 
     fn noted(&self, result: Result<(), StoreError>) -> session_store::Result<()> {
@@ -189,13 +201,22 @@ impl SessionStore for UnitOfWork {
         let with_cart = {
             let mut state = self.state.lock();
             state.touch(self.store.keys());
-            if let Some(known) = Self::record(&mut state, id) {
-                return Ok(known?);
-            }
             state.cart_expected
         };
-        self.read(id, with_cart).await?;
-        let (mut record, mut tag, is_copy) = self.loaded_record(id);
+        let (mut record, mut tag, is_copy) = match self.known_record(id) {
+            Some(known) => known,
+            None => {
+                self.read_once(with_cart).await?;
+                match self.known_record(id) {
+                    Some(known) => known,
+                    // An explicit `Session::load`.
+                    None => {
+                        self.read(id, with_cart).await?;
+                        self.loaded_record(id)
+                    }
+                }
+            }
+        };
         if is_copy && record.as_ref().is_err_and(StoreError::is_corrupt) {
             // The primary may have a record by now that can be read: only what it has itself is moved away.
             self.state.lock().read_from_primary();

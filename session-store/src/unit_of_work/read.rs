@@ -1,7 +1,5 @@
 //! Reading the session, whatever state it is in.
 
-use std::sync::Arc;
-
 use time::OffsetDateTime;
 use tower_sessions::session::Id;
 
@@ -32,8 +30,39 @@ struct Fetched {
 }
 
 impl UnitOfWork {
+    /// Reads the session unless that has happened already, and its cart with it where the handlers will want it.
+    pub(crate) async fn ensure_read(&self) -> Result<(), StoreError> {
+        let with_cart = {
+            let mut state = self.state.lock();
+            state.touch(self.store.keys());
+            state.cart_expected
+        };
+        self.read_once(with_cart).await
+    }
+
+    /// Reads the session unless somebody has. Tasks of one request may ask for it at the same time: an answer that comes after one of them
+    /// has changed something must not take the place of what is known by then.
+    pub(crate) async fn read_once(&self, with_cart: bool) -> Result<(), StoreError> {
+        if self.unread().is_none() {
+            return Ok(());
+        }
+        // Nobody holds it for longer than the operations of one read may take.
+        let _alone = self.reading.acquire().await;
+        match self.unread() {
+            Some(id) => self.read(&id, with_cart).await,
+            None => Ok(()),
+        }
+    }
+
+    fn unread(&self) -> Option<Id> {
+        match &self.state.lock().base {
+            Base::Unread { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
     /// Reads the session, and its cart with it when asked to, in one round trip.
-    pub(crate) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
+    pub(super) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
         // Whoever asks has a tag already, as a rule: the hash is made once for each request.
         let known = self.state.lock().base.session().filter(|(known, _)| known == id);
         let mut tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
@@ -196,14 +225,11 @@ impl UnitOfWork {
     /// Reads a session that nobody has looked for yet, where it may be something else than a session of ours under its own tag;
     /// whether there is one.
     pub(super) async fn find_elsewhere(&self) -> Result<bool, StoreError> {
-        let unread = match &self.state.lock().base {
-            Base::Unread { id, .. } if self.settings.taken_over.is_some() || self.store.keys().has_former() => Some(*id),
-            _ => None,
-        };
-        let Some(id) = unread else {
+        let may_be_elsewhere = self.settings.taken_over.is_some() || self.store.keys().has_former();
+        if !may_be_elsewhere || self.unread().is_none() {
             return Ok(false);
-        };
-        self.read(&id, false).await?;
+        }
+        self.read_once(false).await?;
         Ok(matches!(self.state.lock().base, Base::Live(_)))
     }
 
@@ -235,7 +261,7 @@ impl UnitOfWork {
             return Ok(false);
         };
         tracing::debug!(from = found, to = migrations.version(), "a session was migrated");
-        stored.fields = Arc::unwrap_or_clone(after);
+        stored.fields = after;
         stored.data_version = Some(migrations.version());
         // The remaining time stays as it was read: a cookie is due when a touch is, which looks once more whether the session lives.
         Ok(true)
@@ -259,7 +285,7 @@ impl UnitOfWork {
     }
 
     fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession) {
-        let fields = Arc::new(stored.fields);
+        let fields = stored.fields;
         state.base = if stored.revision.is_some() {
             let binding = stored.binding.unwrap_or(tag);
             let policy = stored.expiry.unwrap_or_else(|| ExpiryPolicy::of(Some(self.settings.expiry)));

@@ -222,6 +222,14 @@ impl Base {
         }
     }
 
+    /// The id of it, whether or not anything was asked so far.
+    pub(super) fn id(&self) -> Option<Id> {
+        match self {
+            Self::Sent(id) => Some(*id),
+            base => base.session().map(|(id, _)| id),
+        }
+    }
+
     /// The value that the store has in a field now.
     pub(super) fn learn_field(&mut self, name: &[u8], now: Option<RawField>) {
         let Self::Live(live) = self else {

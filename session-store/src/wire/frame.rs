@@ -1,5 +1,7 @@
 //! Where a reply ends, and what is in it: RESP2 and RESP3 over byte slices, without a socket and without a copy.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 /// Bytes of the longest reply that is accepted: more than a session or a cart can have.
@@ -10,6 +12,10 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 const DEPTH_MAX: u32 = 16;
 /// Digits of a number that surely fits.
 const DIGITS_MAX: usize = 18;
+/// Places reserved for a list before its values are seen.
+const LIST_RESERVED_MAX: usize = 64;
+/// Digits of the length of a string that is found without looking for the end of the line first.
+const SHORT_DIGITS_MAX: usize = 7;
 
 /// The peer does not speak RESP, or says more than is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +42,13 @@ impl Scan {
             self.missing = u64::from(values);
         }
         while self.missing > 0 {
+            if let Some(text) = string(buffer, self.position) {
+                (self.position, self.missing) = (text.end + 2, self.missing - 1);
+                if self.position > REPLY_BYTES_MAX {
+                    return Err(Malformed("it is too long"));
+                }
+                continue;
+            }
             let Some(Line { kind, text: line, after }) = line(buffer, self.position)? else { return Ok(None) };
             let mut next = after;
             let more = match kind {
@@ -86,6 +99,25 @@ fn line(buffer: &[u8], position: usize) -> Result<Option<Line<'_>>, Malformed> {
         None if rest.len() > LINE_BYTES_MAX => Err(Malformed("a line is too long")),
         None => Ok(None),
     }
+}
+
+/// Where the string at `position` is, when it is whole and of the usual form. Nearly all of an answer is strings, and to look for the
+/// end of each line was a fifth of what it took to read a session.
+fn string(buffer: &[u8], position: usize) -> Option<Range<usize>> {
+    let (b'$', digits) = buffer.get(position..)?.split_first()? else { return None };
+    let mut length = 0;
+    for (count, &byte) in digits.iter().take(SHORT_DIGITS_MAX + 1).enumerate() {
+        match byte {
+            b'0'..=b'9' => length = length * 10 + usize::from(byte - b'0'),
+            b'\r' if count > 0 => {
+                let start = position + count + 3;
+                let end = start + length;
+                return (digits.get(count + 1) == Some(&b'\n') && end + 2 <= buffer.len()).then_some(start..end);
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// `None` for the null of RESP2.
@@ -184,6 +216,23 @@ impl Reply {
         Ok(item)
     }
 
+    /// Where the next value is, when it is a string of the usual form; otherwise nothing is taken.
+    pub(crate) fn next_string(&mut self) -> Option<Range<usize>> {
+        let place = string(&self.bytes, self.position)?;
+        self.position = place.end + 2;
+        Some(place)
+    }
+
+    /// What is at a place that [`Reply::next_string`] told.
+    pub(crate) fn at(&self, place: &Range<usize>) -> &[u8] {
+        self.bytes.get(place.clone()).unwrap_or_default()
+    }
+
+    /// The same, to be kept: it keeps all that was received with it.
+    pub(crate) fn kept(&self, place: &Range<usize>) -> Bytes {
+        self.bytes.slice_ref(self.at(place))
+    }
+
     /// The next value with all that belongs to it, for those who need no speed.
     pub(crate) fn value(&mut self) -> Result<redis::Value, Malformed> {
         self.value_within(DEPTH_MAX)
@@ -196,8 +245,12 @@ impl Reply {
             Item::Integer(number) => redis::Value::Int(number),
             Item::String(bytes) => redis::Value::BulkString(bytes.to_vec()),
             Item::List(length) => {
-                let values = (0..length).map(|_| self.value_within(depth));
-                redis::Value::Array(values.collect::<Result<_, _>>()?)
+                // Collecting results would not know how many there are.
+                let mut values = Vec::with_capacity(length.min(LIST_RESERVED_MAX));
+                for _ in 0..length {
+                    values.push(self.value_within(depth)?);
+                }
+                redis::Value::Array(values)
             }
             Item::Map(length) => {
                 let pairs = (0..length).map(|_| Ok((self.value_within(depth)?, self.value_within(depth)?)));
@@ -215,7 +268,7 @@ mod tests {
     use bytes::Bytes;
     use redis::Value;
 
-    use super::{Item, Malformed, Reply, Scan, number};
+    use super::{Item, Malformed, Reply, Scan, number, string};
 
     const REPLIES: [&str; 9] = [
         "+OK\r\n",
@@ -270,6 +323,25 @@ mod tests {
         }
         let all = REPLIES.concat();
         assert_eq!(Scan::default().end(all.as_bytes(), REPLIES.len() as u32).unwrap(), Some(all.len()));
+    }
+
+    #[test]
+    fn a_string_is_found_only_where_it_is_whole_and_of_the_usual_form() {
+        let buffer = b":1\r\n$5\r\na\r\nbc\r\n";
+        assert_eq!(string(buffer, 4), Some(8..13));
+        assert_eq!(string(b"$0\r\n\r\n", 0), Some(4..4));
+        assert_eq!(string(b"$0000002\r\nab\r\n", 0), Some(10..12));
+        for end in 4..buffer.len() {
+            assert_eq!(string(&buffer[..end], 4), None, "{end}");
+        }
+        for other in ["", "$", "$\r\n\r\n", "$-1\r\n", "$+1\r\na\r\n", "$1\ra\r\n", "$00000001\r\na\r\n", "+OK\r\n"] {
+            assert_eq!(string(other.as_bytes(), 0), None, "{other:?}");
+        }
+        let mut reply = Reply::new(Bytes::from_static(b"$1\r\na\r\n:7\r\n"));
+        let place = reply.next_string().unwrap();
+        assert_eq!(reply.next_string(), None);
+        assert_eq!(reply.at(&place), b"a");
+        assert_eq!((reply.kept(&place), reply.next().unwrap()), (Bytes::from_static(b"a"), Item::Integer(7)));
     }
 
     #[test]

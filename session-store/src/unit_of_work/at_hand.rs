@@ -1,0 +1,97 @@
+//! The unit of work of the request whose handler runs on this thread, for what need not go through the handle.
+//!
+//! `tower_sessions::Session` keeps its store to itself, and decodes the whole session to show one value of it. While nothing was
+//! changed through the handle, what it shows is what the unit has read, and a typed key is read from there. In another task the
+//! handle is asked as ever.
+
+use std::{cell::RefCell, sync::Arc};
+
+use bytes::Bytes;
+use tower_sessions::{Session, session::Id};
+
+use super::{
+    UnitOfWork,
+    state::{Base, Live, State},
+};
+use crate::{StoreError, record::field_name};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<UnitOfWork>>> = const { RefCell::new(None) };
+}
+
+/// Until it is dropped, a unit of work is the one at hand.
+struct Entered(Option<Arc<UnitOfWork>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.replace(self.0.take());
+    }
+}
+
+/// The session of a request, as its unit of work knows it.
+#[derive(Debug)]
+pub(crate) struct AtHand {
+    unit: Arc<UnitOfWork>,
+    id: Id,
+}
+
+impl AtHand {
+    /// That of this handle, where it shows nothing else than what was read. An id is drawn from 128 bits: it tells a session from all
+    /// others.
+    pub(crate) fn of(session: &Session) -> Option<Self> {
+        if session.is_modified() {
+            return None;
+        }
+        let id = session.id()?;
+        let unit = CURRENT.with_borrow(Option::clone)?;
+        let is_its_own = unit.state.lock().base.id() == Some(id);
+        is_its_own.then_some(Self { unit, id })
+    }
+
+    /// The value of this key as JSON; `None`: the handle is to be asked, which shows a session that has ended as well, and puts one
+    /// that cannot be read in quarantine.
+    ///
+    /// # Errors
+    ///
+    /// When the store could not be asked.
+    pub(crate) async fn value(&self, key: &str) -> Result<Option<Option<Bytes>>, StoreError> {
+        self.unit.ensure_read().await?;
+        let state = self.unit.state.lock();
+        let name = field_name(key);
+        let find = |live: &Live| live.fields.iter().find(|field| field.name == name.as_bytes()).map(|field| field.value.clone());
+        Ok(self.live(&state).map(find))
+    }
+
+    /// Whether the handle has not been given the session yet, so that it will be given what the unit knows by then.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.live(&self.unit.state.lock()).is_some_and(|live| live.fresh)
+    }
+
+    /// Commits what the [`Swap`](super::Swap) beside this task wants, and nothing else; `None` when the handle has been given the
+    /// session meanwhile, through which it is to be saved then.
+    ///
+    /// # Errors
+    ///
+    /// What the swap is told too.
+    pub(crate) async fn save(&self) -> Option<Result<(), StoreError>> {
+        if !self.is_unseen() {
+            return None;
+        }
+        Some(self.unit.commit_unseen(&self.id).await?.map(drop))
+    }
+
+    fn live<'a>(&self, state: &'a State) -> Option<&'a Live> {
+        match &state.base {
+            Base::Live(live) if live.id == self.id => Some(live),
+            _ => None,
+        }
+    }
+}
+
+impl UnitOfWork {
+    /// Runs what belongs to this request.
+    pub(crate) fn at_hand<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
+        let _entered = Entered(CURRENT.replace(Some(Arc::clone(self))));
+        run()
+    }
+}
