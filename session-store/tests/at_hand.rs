@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use axum::{
-    Router,
+    Extension, Router,
     extract::Path,
     routing::{get, post},
 };
 use futures_util::future::join;
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode, header::COOKIE};
 use session_store::{CacheStore, EncryptionKeys, Key, Session, SessionExt as _, SessionLayer, Unavailable};
 use support::{Answer, Server, Visitor, each_server, meter::Meter, patient_store, send};
 
@@ -66,15 +68,18 @@ async fn step(session: Session, Path(step): Path<String>) -> Text {
         }
         "update beside insert" => {
             let (counted, written) = join(count(&session), session.insert("name", "Dan")).await;
-            (counted?, written?);
+            counted?;
+            written?;
         }
         "update beside a new id" => {
             let (counted, cycled) = join(count(&session), session.cycle_id()).await;
-            (counted?, cycled?);
+            counted?;
+            cycled?;
         }
         "updates beside each other" => {
             let (one, other) = join(count(&session), count(&session)).await;
-            (one?, other?);
+            one?;
+            other?;
         }
         "in a task" => {
             let session = session.clone();
@@ -115,6 +120,72 @@ async fn logout(session: Session, Path(how): Path<String>) -> Text {
     let (left, _) = join(leave, session.update(&COUNT, |count| count.unwrap_or(0) + 1)).await;
     left?;
     Ok("bye".to_owned())
+}
+
+/// What others do while a request is running.
+#[derive(Clone)]
+struct Others {
+    server: Arc<Server>,
+    replica: Router,
+}
+
+impl Others {
+    /// They set a value of the only session.
+    async fn set(&self, field: &str, json: &str) {
+        let mut connection = self.server.connection().await;
+        let key = session_key(&mut connection).await;
+        redis::cmd("HSET").arg(&key).arg(field).arg(json).exec_async(&mut connection).await.unwrap();
+    }
+
+    async fn is_live(&self) -> bool {
+        let mut connection = self.server.connection().await;
+        let key = session_key(&mut connection).await;
+        redis::cmd("HEXISTS").arg(key).arg("@rev").query_async(&mut connection).await.unwrap()
+    }
+}
+
+async fn session_key(connection: &mut redis::aio::MultiplexedConnection) -> String {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*session:*").query_async(connection).await.unwrap();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    keys.into_iter().next().unwrap()
+}
+
+/// One request, and others in its middle.
+async fn beside(session: Session, headers: HeaderMap, Extension(others): Extension<Others>, Path(how): Path<String>) -> Text {
+    match &*how {
+        "a save" => {
+            let save = async {
+                session.insert("name", "Bob").await?;
+                session.save().await
+            };
+            let (counted, saved) = join(count(&session), save).await;
+            counted?;
+            saved?;
+            others.set("count", "10").await;
+        }
+        "an update that gives up" => {
+            assert_eq!(session.get::<u64>("count").await?, Some(1));
+            others.set("count", "\"ten\"").await;
+            session.update(&COUNT, |count| count.unwrap_or(0) + 1).await.unwrap_err();
+            session.insert("name", "Bob").await?;
+        }
+        "a load" => {
+            assert_eq!(session.read(&COUNT).await?, Some(1));
+            others.set("count", "10").await;
+            session.load().await?;
+            assert_eq!((session.get("count").await?, session.read(&COUNT).await?), (Some(10), Some(10)));
+        }
+        "a logout" => {
+            others.set("name", "{damaged").await;
+            assert_eq!(session.read(&COUNT).await?, Some(1));
+            let cookie = headers[COOKIE].to_str().unwrap();
+            send(&others.replica, Method::POST, "/logout/flush", Some(cookie)).await.ok();
+            session.get::<String>("name").await.ok();
+            assert!(!others.is_live().await, "a session that was ended lives again");
+        }
+        _ => panic!("{how} is nothing to do"),
+    }
+    Ok("done".to_owned())
 }
 
 async fn replica(server: &Server) -> Router {
@@ -179,9 +250,35 @@ async fn an_update_does_not_undo_the_logout_beside_it() {
                 after(&mut visitor, &app, "seed").await;
                 let old = visitor.cookie.clone();
                 visitor.post(&app, &format!("/logout/{how}")).await.ok();
-                let late = send(&app, http::Method::GET, "/name", old.as_deref()).await.ok();
+                let late = send(&app, Method::GET, "/name", old.as_deref()).await.ok();
                 assert_eq!(late.body, "", "{how}: the session lives on");
             }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_others_do_meanwhile_is_neither_undone_nor_unseen() {
+    each_server(async |server| {
+        let server = Arc::new(server);
+        let others = Others { server: Arc::clone(&server), replica: replica(&server).await };
+        let app = router().route("/beside/{how}", post(beside)).layer(Extension(others));
+        let app = app.layer(SessionLayer::new(patient_store(&server).await));
+        for (how, field, stored) in [
+            ("a save", "count", "10"),
+            ("an update that gives up", "count", "\"ten\""),
+            ("a load", "count", "10"),
+            ("a logout", "count", "1"),
+        ] {
+            let mut connection = server.connection().await;
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            after(&mut visitor, &app, "seed").await;
+            visitor.post(&app, &format!("/beside/{}", how.replace(' ', "%20"))).await.ok();
+            let key = session_key(&mut connection).await;
+            let now: String = redis::cmd("HGET").arg(key).arg(field).query_async(&mut connection).await.unwrap();
+            assert_eq!(now, stored, "{how}");
         }
     })
     .await;
@@ -223,8 +320,7 @@ async fn what_cannot_be_read_by_key_is_the_handles_matter() {
         assert_eq!(visitor.get(&app, "/name").await.ok().body, "Ada", "it is as it was");
 
         let mut connection = server.connection().await;
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
-        let session = keys.iter().find(|key| key.contains("session")).unwrap_or(&keys[0]);
+        let session = session_key(&mut connection).await;
         redis::cmd("HSET").arg(session).arg("name").arg("{damaged").exec_async(&mut connection).await.unwrap();
         assert_eq!(visitor.get(&app, "/count").await.ok().body, "1", "what is whole is shown");
         let answer: Answer = visitor.get(&app, "/name").await;

@@ -6,6 +6,8 @@ local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return {0} end
 local now = now_ms()
 if kind == 'hash' then
+  -- It ended since it was read, and nothing may live under its id again.
+  if redis.call('HEXISTS', KEYS[1], '@ended') == 1 then return {0} end
   -- Another request was faster: what is there now is the empty session.
   local clean = tonumber(redis.call('HGET', KEYS[1], '@clean') or '')
   if clean and now - clean < tonumber(ARGV[2]) then return {0} end

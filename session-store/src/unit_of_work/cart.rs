@@ -88,7 +88,7 @@ impl UnitOfWork {
         };
         if let Some((_, tag)) = to_end {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
-            Box::pin(self.end(&tag)).await?;
+            Box::pin(self.end_alone(&tag)).await?;
         }
         let session = self.attached();
         let merge_is_due = self.state.lock().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());

@@ -55,10 +55,14 @@ impl UnitOfWork {
         let swap = swap.as_deref();
         let result = match self.busy(swap, creating) {
             Some(busy) => busy,
-            None => match self.encoded(data) {
-                Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
-                Err(error) => Err(error),
-            },
+            None => {
+                let _alone = self.committing.acquire().await;
+                self.state.lock().base.is_seen();
+                match self.encoded(data) {
+                    Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
+                    Err(error) => Err(error),
+                }
+            }
         };
         settled(swap, result)
     }
@@ -70,7 +74,8 @@ impl UnitOfWork {
         if let Some(busy) = self.busy(Some(&swap), false) {
             return Some(settled(Some(&swap), busy));
         }
-        // What another update of the handle has made of it is seen only now.
+        let _alone = self.committing.acquire().await;
+        // What others of the request have made of it is seen only now.
         let shown = match &self.state.lock().base {
             Base::Live(live) if live.id == *id && live.fresh => Arc::clone(&live.fields),
             _ => return None,
@@ -147,7 +152,7 @@ impl UnitOfWork {
                     let expected = swap.map(|swap| expected(swap, &known.fields));
                     let answer = self.store.commit_session(&known.tag, &write, &delta, expected).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
-                        self.lost_swap(swap, &known, now.clone())?;
+                        self.lost_swap(swap, &known, shown, now.clone())?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
                     if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
@@ -217,8 +222,14 @@ impl UnitOfWork {
         Arc::new(kept.chain(swapped).cloned().collect())
     }
 
+    /// As [`UnitOfWork::end`], when no commit of this request is under way.
+    pub(super) async fn end_alone(&self, tag: &Tag) -> Result<(), StoreError> {
+        let _alone = self.committing.acquire().await;
+        self.end(tag).await
+    }
+
     /// Ends the session of this request.
-    pub(super) async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
+    async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
         // What was never read may still be elsewhere, and would be found there by the next request.
         let tag = match self.find_elsewhere().await? {
             true => self.state.lock().base.session().map_or(*tag, |(_, tag)| tag),
@@ -342,7 +353,7 @@ fn settled(swap: Option<&Swap>, result: Result<Option<Id>, StoreError>) -> Resul
     result
 }
 
-fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
     fields.iter().find(|field| field.name == name).map(|field| &*field.value)
 }
 

@@ -126,7 +126,7 @@ impl UnitOfWork {
                 return self.save(session).await;
             }
             return match base {
-                Some((_, tag)) => Box::pin(self.end(&tag)).await,
+                Some((_, tag)) => Box::pin(self.end_alone(&tag)).await,
                 None => Ok(()),
             };
         }
@@ -138,7 +138,7 @@ impl UnitOfWork {
         }
         match (intent, base) {
             // `cycle_id` and then `flush`, which cannot tell this unit of it.
-            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => Box::pin(self.end(&tag)).await,
+            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => Box::pin(self.end_alone(&tag)).await,
             // A session that holds nothing but its cart.
             (Intent::Rotate, _) => self.save(session).await,
             _ if owner_pending => self.save(session).await,

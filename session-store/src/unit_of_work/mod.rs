@@ -21,6 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -59,6 +60,9 @@ pub(crate) struct UnitOfWork {
     state: Mutex<State>,
     /// Whoever reads a session that nobody has read yet.
     reading: Semaphore,
+    /// Whoever brings the store to another state. The handle holds its own lock while it is saved, but not while it is deleted, and an update
+    /// may go past it: what two of them take for the state of the store would be wrong for the later one.
+    committing: Semaphore,
     /// The handle that the application has, for its expiry; taken out when the request is done, since it holds this unit.
     session: Mutex<Option<Session>>,
     /// Counts how often the handler was polled: what the store has said in this turn is as fresh as what it would say at the end.
@@ -77,7 +81,15 @@ impl UnitOfWork {
         let base = sent.map_or(Base::None { stale: false }, Base::Sent);
         store.patience.set(settings.outage.patience());
         let state = Mutex::new(State::new(base, settings.outage));
-        Arc::new(Self { store, settings, state, reading: Semaphore::new(1), session: Mutex::new(None), turn: AtomicU32::new(0) })
+        Arc::new(Self {
+            store,
+            settings,
+            state,
+            reading: Semaphore::new(1),
+            committing: Semaphore::new(1),
+            session: Mutex::new(None),
+            turn: AtomicU32::new(0),
+        })
     }
 
     /// The handler goes on, after whatever it waited for.
@@ -165,6 +177,11 @@ impl UnitOfWork {
         self.known_record(id).unwrap_or((Ok(None), None, false))
     }
 
+    /// Whether it is `Session::load` that calls, and not a handle that wants to show something and holds its lock meanwhile.
+    fn is_asked_explicitly(&self) -> bool {
+        self.attached().is_some_and(|session| session.is_empty().now_or_never().is_some())
+    }
+
     fn noted(&self, result: Result<(), StoreError>) -> session_store::Result<()> {
         result.or_else(|error| {
             let mut state = self.state.lock();
@@ -201,9 +218,21 @@ impl SessionStore for UnitOfWork {
         let with_cart = {
             let mut state = self.state.lock();
             state.touch(self.store.keys());
+            if self.is_asked_explicitly() {
+                // What was read for somebody else will not do.
+                state.base.is_seen();
+            }
             state.cart_expected
         };
-        let (mut record, mut tag, is_copy) = match self.known_record(id) {
+        let known = match self.known_record(id) {
+            // It may have been read long ago: what is moved away is what is there now.
+            Some((Err(error), ..)) if error.is_corrupt() => {
+                self.read(id, false).await?;
+                Some(self.loaded_record(id))
+            }
+            known => known,
+        };
+        let (mut record, mut tag, is_copy) = match known {
             Some(known) => known,
             None => {
                 self.read_once(with_cart).await?;
@@ -264,6 +293,6 @@ impl SessionStore for UnitOfWork {
             }
         };
         // The request is over: there is no commit to come.
-        self.noted(self.end(&tag).await)
+        self.noted(self.end_alone(&tag).await)
     }
 }

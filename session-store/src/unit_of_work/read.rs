@@ -131,12 +131,12 @@ impl UnitOfWork {
         }
         let policy = {
             let mut state = self.state.lock();
-            let Base::Live(live) = &state.base else {
+            let Base::Live(live) = &mut state.base else {
                 return Ok(());
             };
-            let (id, tag, policy) = (live.id, live.tag, live.policy);
-            state.base = Base::Unread { id, tag, owner: None };
-            state.base_is_copy = false;
+            // Until the answer is there it stays what the handle shows: dropped in between, a commit still knows what was changed.
+            live.fresh = false;
+            let policy = live.policy;
             if !state.committed {
                 state.extended = None;
             }

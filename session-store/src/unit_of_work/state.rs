@@ -230,6 +230,13 @@ impl Base {
         }
     }
 
+    /// The handle has a record, and needs to be given none.
+    pub(super) fn is_seen(&mut self) {
+        if let Self::Live(live) = self {
+            live.fresh = false;
+        }
+    }
+
     /// The value that the store has in a field now.
     pub(super) fn learn_field(&mut self, name: &[u8], now: Option<RawField>) {
         let Self::Live(live) = self else {

@@ -12,7 +12,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{UnitOfWork, commit::Known};
+use super::{
+    UnitOfWork,
+    commit::{Known, value_of},
+    state::Base,
+};
 use crate::{
     StoreError,
     keys::Tag,
@@ -50,8 +54,8 @@ struct SwapState {
 #[derive(Debug)]
 pub(super) struct Updates {
     one_at_a_time: Arc<Semaphore>,
-    /// What the handle showed when a key was swapped, until it shows the new value. It never does when the update is dropped in
-    /// between.
+    /// What the handle showed when a key was swapped, or was found to be changed by others, until it shows the new value. It never does when
+    /// the update is dropped in between, or gives up.
     echoes: Mutex<HashMap<Vec<u8>, Option<Vec<u8>>>>,
 }
 
@@ -155,10 +159,15 @@ impl Swap {
 
     /// It is done; `shown`: what the handle shows until it shows the new value.
     pub(super) fn done(&self, shown: Option<&[u8]>) {
+        self.is_behind(shown);
+        self.settle(Swapped::Done);
+    }
+
+    /// The handle shows this, and the store is known to hold another value.
+    fn is_behind(&self, shown: Option<&[u8]>) {
         if let Some(updates) = &self.state.lock().updates {
             updates.echoes.lock().insert(self.field.clone(), shown.map(<[u8]>::to_vec));
         }
-        self.settle(Swapped::Done);
     }
 
     /// What the value is by now, when this request itself has changed it since the new one was made of it.
@@ -199,6 +208,7 @@ impl UnitOfWork {
         &self,
         swap: &Swap,
         Known { tag, binding, .. }: &Known,
+        shown: &[RawField],
         now: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         metrics::conflict(metrics::Conflict::ValueChanged);
@@ -214,7 +224,13 @@ impl UnitOfWork {
         });
         let now = now.transpose()?;
         let value = now.as_ref().map(|field| field.value.to_vec());
-        self.state.lock().base.learn_field(&swap.field, now);
+        let mut state = self.state.lock();
+        if !matches!(&state.base, Base::Live(live) if live.fresh) {
+            // Until the next attempt has done it, or for good: no commit may take what the handle shows for a change.
+            swap.is_behind(value_of(shown, &swap.field));
+        }
+        state.base.learn_field(&swap.field, now);
+        drop(state);
         swap.settle(Swapped::Changed(value));
         Ok(())
     }

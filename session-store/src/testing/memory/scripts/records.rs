@@ -18,6 +18,7 @@ pub(super) fn quarantine(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (policy, absolute, now_ms) = (call.arg(3)?, call.arg(4)?, call.keyspace.now_ms());
     match call.keyspace.value(session) {
         None => return Ok(Answer::numbers([reply::GONE])),
+        Some(Value::Hash(hash)) if hash.contains_key(&b"@ended"[..]) => return Ok(Answer::numbers([reply::GONE])),
         Some(Value::Hash(hash)) => {
             let clean = hash.get(&b"@clean"[..]).and_then(|text| number(text).ok());
             if clean.is_some_and(|clean| now_ms - clean < again_ms) {
