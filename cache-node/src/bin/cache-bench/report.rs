@@ -181,11 +181,13 @@ impl Report {
             (Goal::RatioAtLeast(_) | Goal::RatioAtMost(_), Some(comparison)) => (comparison.name, self.floor(index)),
             _ => (measure.name, None),
         };
-        let floor = floor.map_or_else(String::new, |floor| format!("; {FLOOR} {}", spread_text(floor)));
+        // It serves by epoll, and bounds no server that serves otherwise.
+        let floor = floor.filter(|_| row == 0);
+        let floor = floor.map_or_else(String::new, |floor| format!("; {FLOOR} with epoll and one thread {}", spread_text(floor)));
         Some(Verdict { text: format!("{name}: {}, goal {wanted}{floor}", spread_text(found)), is_met })
     }
 
-    /// The ratio of the server that stores nothing: no store could reach a better one.
+    /// The ratio of the server that stores nothing: no store with epoll and one thread could reach a better one.
     fn floor(&self, measure: usize) -> Option<Spread> {
         self.ratio(self.rows.iter().position(|row| row.server == FLOOR)?, measure)
     }
@@ -227,6 +229,7 @@ fn spread_text(Spread { median, min, max }: Spread) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Direction, Goal, Measure, Report};
+    use crate::peer::IO_URING;
 
     #[test]
     fn goals_are_judged_by_the_median_of_the_ratio_to_the_first_peer() {
@@ -247,7 +250,8 @@ mod tests {
 
     #[test]
     fn the_floor_stands_beside_the_goal_and_is_no_peer() {
-        let cpu = Measure::new("CPU", 2).compared("ops", Direction::PeersOverOurs).goal(Some(Goal::RatioAtLeast(1.5)));
+        let goal = Some(Goal::RatioAtLeast(1.5));
+        let cpu = Measure::new("CPU", 2).compared("ops", Direction::PeersOverOurs).goal(goal).goal_of(IO_URING, goal);
         let report = |servers: &[&str]| {
             let servers: Vec<String> = servers.iter().map(|&server| server.to_owned()).collect();
             let mut report = Report::new("w".to_owned(), String::new(), vec![cpu], &servers);
@@ -255,7 +259,9 @@ mod tests {
             report
         };
         let verdicts = report(&["cache-node", "redis", "floor"]).verdicts();
-        assert_eq!(verdicts[0].text, "ops: 0.88 (0.88-0.88), goal ≥ 1.5×; floor 1.17 (1.17-1.17)");
+        assert_eq!(verdicts[0].text, "ops: 0.88 (0.88-0.88), goal ≥ 1.5×; floor with epoll and one thread 1.17 (1.17-1.17)");
+        let verdicts = report(&["cache-node", "redis", IO_URING, "floor"]).verdicts();
+        assert_eq!(verdicts[1].text, format!("{IO_URING}, ops: 1.17 (1.17-1.17), goal ≥ 1.5×"));
         assert!(report(&["cache-node", "cache-node io_uring", "floor"]).verdicts().is_empty());
     }
 

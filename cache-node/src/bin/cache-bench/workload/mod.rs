@@ -21,7 +21,7 @@ use crate::{Bench, report::Report};
 /// A workload by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
-    /// A session as one string of 600 bytes: 90 % GET, 10 % SET with EX 1800; beside a server that stores nothing (floor)
+    /// A session as one string of 600 bytes: 90 % GET, 10 % SET with EX 1800; beside a server that stores nothing (floor, with --threads 1)
     String,
     /// Throughput of string sessions with two server threads against one, when the load shares their cores
     Threads,

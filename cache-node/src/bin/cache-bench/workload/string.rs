@@ -33,7 +33,11 @@ const VARIANTS: [Variant; 3] = [
 ];
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
-    let peers = [&*bench.peers, &[Peer::cache_node_by_io_uring(), Peer::floor()]].concat();
+    let mut peers = [&*bench.peers, &[Peer::cache_node_by_io_uring()]].concat();
+    // It has one thread, and says nothing about servers with more.
+    if bench.options.threads == 1 {
+        peers.push(Peer::floor());
+    }
     let mut reports = Vec::new();
     for keys in bench.options.keys() {
         let content = Content::new("session", keys as usize, bench.options.seed);

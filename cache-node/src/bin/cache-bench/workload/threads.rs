@@ -40,7 +40,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
                     bench.options.rounds(),
                     run.name
                 ));
-                let [one, two] = run.turns(bench, &variant).with_context(|| run.name.clone())?;
+                let [one, two] = run.turns(bench, &variant, round).with_context(|| run.name.clone())?;
                 report.push(index, &values(one, two));
             }
         }
@@ -111,12 +111,17 @@ impl<'a> Run<'a> {
         Ok(Run { name: peer.name.clone(), sides: [one?, two?] })
     }
 
-    fn turns(&mut self, bench: &Bench, variant: &Variant) -> Result<[Figures; 2]> {
-        let [one, two] = self
-            .sides
-            .each_mut()
-            .map(|side| Turn::new(&bench.options).take(&side.server, &mut side.connections, &mut side.traffic, variant));
-        Ok([one?, two?])
+    /// In every other round two threads come first: what drifts in a machine, such as its clock, favours neither.
+    fn turns(&mut self, bench: &Bench, variant: &Variant, round: u32) -> Result<[Figures; 2]> {
+        let take =
+            |side: &mut Side<'_>| Turn::new(&bench.options).take(&side.server, &mut side.connections, &mut side.traffic, variant);
+        let [one, two] = &mut self.sides;
+        if round.is_multiple_of(2) {
+            let two = take(two)?;
+            Ok([take(one)?, two])
+        } else {
+            Ok([take(one)?, take(two)?])
+        }
     }
 }
 
