@@ -302,10 +302,19 @@ impl<'a> ByName<'a> {
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<&'a RawField> {
         match self {
-            Self::Few(fields) => fields.iter().find(|field| field.name == name),
+            Self::Few(fields) => find_field(fields, name),
             Self::Many(fields) => fields.get(name).copied(),
         }
     }
+}
+
+/// The field of this name, looked for among all: for one of them, where [`ByName`] is for many.
+pub(crate) fn find_field<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a RawField> {
+    fields.iter().find(|field| field.name == name)
+}
+
+pub(crate) fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
+    find_field(fields, name).map(|field| &*field.value)
 }
 
 /// Whether the value is these bytes when it is written as JSON.

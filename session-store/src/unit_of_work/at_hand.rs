@@ -13,7 +13,10 @@ use super::{
     UnitOfWork,
     state::{Base, Live, State},
 };
-use crate::{StoreError, record::field_name};
+use crate::{
+    StoreError,
+    record::{field_name, find_field},
+};
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<UnitOfWork>>> = const { RefCell::new(None) };
@@ -58,8 +61,7 @@ impl AtHand {
         self.unit.ensure_read().await?;
         let state = self.unit.state.lock();
         let name = field_name(key);
-        let find = |live: &Live| live.fields.iter().find(|field| field.name == name.as_bytes()).map(|field| field.value.clone());
-        Ok(self.live(&state).map(find))
+        Ok(self.live(&state).map(|live| find_field(&live.fields, name.as_bytes()).map(|field| field.value.clone())))
     }
 
     /// Whether the handle has not been given the session yet, so that it will be given what the unit knows by then.

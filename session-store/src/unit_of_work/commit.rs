@@ -17,7 +17,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     metrics,
-    record::{CSRF_KEY, Delta, RawField, encode_beside, unreadable},
+    record::{CSRF_KEY, Delta, RawField, encode_beside, find_field, unreadable, value_of},
     settings::Settings,
     users,
 };
@@ -57,7 +57,7 @@ impl UnitOfWork {
             Some(busy) => busy,
             None => {
                 let _alone = self.committing.acquire().await;
-                self.state.lock().base.is_seen();
+                self.state.lock().base.mark_seen();
                 match self.encoded(data) {
                     Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
                     Err(error) => Err(error),
@@ -353,10 +353,6 @@ fn settled(swap: Option<&Swap>, result: Result<Option<Id>, StoreError>) -> Resul
     result
 }
 
-pub(super) fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
-    fields.iter().find(|field| field.name == name).map(|field| &*field.value)
-}
-
 /// What made the tokens of the former id is not taken to the new one.
 fn drop_former_secret(fields: &mut Arc<Vec<RawField>>, known: &[RawField]) {
     let name = CSRF_KEY.as_bytes();
@@ -366,7 +362,7 @@ fn drop_former_secret(fields: &mut Arc<Vec<RawField>>, known: &[RawField]) {
 }
 
 fn expected<'a>(swap: &'a Swap, before: &'a [RawField]) -> Expected<'a> {
-    let value = before.iter().find(|field| field.name == swap.field).map(RawField::stored);
+    let value = find_field(before, &swap.field).map(RawField::stored);
     Expected { field: &swap.field, value }
 }
 

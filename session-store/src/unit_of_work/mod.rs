@@ -220,7 +220,7 @@ impl SessionStore for UnitOfWork {
             state.touch(self.store.keys());
             if self.is_asked_explicitly() {
                 // What was read for somebody else will not do.
-                state.base.is_seen();
+                state.base.mark_seen();
             }
             state.cart_expected
         };

@@ -13,7 +13,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
     metrics,
-    record::{CSRF_KEY, RawField},
+    record::{CSRF_KEY, RawField, find_field},
     settings::Settings,
 };
 
@@ -130,7 +130,7 @@ impl State {
 
     /// The session has got a new id, and not the secret among these fields.
     pub(super) fn leave_secret(&mut self, fields: &[RawField]) {
-        self.left_secret = fields.iter().find(|field| field.name == CSRF_KEY.as_bytes()).cloned();
+        self.left_secret = find_field(fields, CSRF_KEY.as_bytes()).cloned();
     }
 
     pub(super) fn has_left_secret(&self) -> bool {
@@ -231,7 +231,7 @@ impl Base {
     }
 
     /// The handle has a record, and needs to be given none.
-    pub(super) fn is_seen(&mut self) {
+    pub(super) fn mark_seen(&mut self) {
         if let Self::Live(live) = self {
             live.fresh = false;
         }

@@ -12,16 +12,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    UnitOfWork,
-    commit::{Known, value_of},
-    state::Base,
-};
+use super::{UnitOfWork, commit::Known, state::Base};
 use crate::{
     StoreError,
     keys::Tag,
     metrics,
-    record::{RawField, field_name},
+    record::{RawField, field_name, value_of},
     turns::{Turn, Turns, WAIT_MAX},
 };
 
@@ -159,12 +155,12 @@ impl Swap {
 
     /// It is done; `shown`: what the handle shows until it shows the new value.
     pub(super) fn done(&self, shown: Option<&[u8]>) {
-        self.is_behind(shown);
+        self.note_behind(shown);
         self.settle(Swapped::Done);
     }
 
     /// The handle shows this, and the store is known to hold another value.
-    fn is_behind(&self, shown: Option<&[u8]>) {
+    fn note_behind(&self, shown: Option<&[u8]>) {
         if let Some(updates) = &self.state.lock().updates {
             updates.echoes.lock().insert(self.field.clone(), shown.map(<[u8]>::to_vec));
         }
@@ -227,7 +223,7 @@ impl UnitOfWork {
         let mut state = self.state.lock();
         if !matches!(&state.base, Base::Live(live) if live.fresh) {
             // Until the next attempt has done it, or for good: no commit may take what the handle shows for a change.
-            swap.is_behind(value_of(shown, &swap.field));
+            swap.note_behind(value_of(shown, &swap.field));
         }
         state.base.learn_field(&swap.field, now);
         drop(state);

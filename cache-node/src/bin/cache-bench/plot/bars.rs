@@ -1,7 +1,7 @@
 //! One measure as a bar for each server.
 
 use super::{
-    COLORS,
+    color,
     svg::{text, write},
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) fn chart(out: &mut String, report: &Report, index: usize, [x, y]: [us
             text(out, left, top + 12, "fill=\"#7b8794\"", "does not apply");
             continue;
         };
-        let color = COLORS[row.min(COLORS.len() - 1)];
+        let color = color(row);
         let length = scale(spread.median);
         write(
             out,

@@ -1,7 +1,7 @@
 //! Reports side by side: a chart for each measure, in it a group of bars for each report.
 
 use super::{
-    COLORS, GAP, MARGIN, TITLE_HEIGHT, WIDTH,
+    GAP, MARGIN, TITLE_HEIGHT, WIDTH, color, heading,
     svg::{text, write},
 };
 use crate::{
@@ -19,8 +19,7 @@ const BAR_WIDTH_MAX: usize = 52;
 
 /// Draws reports of one group, which have the same measures and servers, from `y` on; where it ends.
 pub(super) fn panel(out: &mut String, group: &Group, reports: &[Report], y: usize) -> usize {
-    text(out, MARGIN, y + 14, "font-size=\"16\" font-weight=\"600\"", &group.name);
-    text(out, MARGIN, y + 32, "fill=\"#52606d\"", &group.about);
+    heading(out, y, &group.name, &group.about);
     let Some(first) = reports.first() else { return y + TITLE_HEIGHT };
     let mut y = y + TITLE_HEIGHT;
     for (measure, _) in first.measures.iter().enumerate().filter(|(_, measure)| measure.is_shown) {
@@ -45,7 +44,7 @@ fn chart(out: &mut String, reports: &[Report], measure: usize, y: usize) {
         let left = MARGIN + place * group_width;
         for row in 0..report.rows.len() {
             let Some(spread) = report.value(row, measure) else { continue };
-            let (x, height, color) = (left + row * bar_width, scale(spread.median), COLORS[row.min(COLORS.len() - 1)]);
+            let (x, height, color) = (left + row * bar_width, scale(spread.median), color(row));
             let (width, top) = (bar_width.saturating_sub(3), bottom as f64 - height);
             write(
                 out,
@@ -76,7 +75,7 @@ fn legend(out: &mut String, report: &Report, y: usize) {
     const WIDTH_EACH: usize = 150;
     let left = WIDTH - MARGIN - report.rows.len() * WIDTH_EACH;
     for (place, row) in report.rows.iter().enumerate() {
-        let (x, top, color) = (left + place * WIDTH_EACH, y - 10, COLORS[place.min(COLORS.len() - 1)]);
+        let (x, top, color) = (left + place * WIDTH_EACH, y - 10, color(place));
         write(out, format_args!("<rect x=\"{x}\" y=\"{top}\" width=\"12\" height=\"12\" fill=\"{color}\"/>\n"));
         text(out, x + 18, y, "", &row.server);
     }

@@ -17,6 +17,16 @@ const COLUMNS_MAX: usize = 3;
 /// The node under test, the first peer, the others.
 const COLORS: [&str; 4] = ["#0b7a75", "#9aa5b1", "#c3cad2", "#dfe3e8"];
 
+fn color(row: usize) -> &'static str {
+    COLORS[row.min(COLORS.len() - 1)]
+}
+
+/// What stands above the charts of a report, or of a group of them.
+fn heading(out: &mut String, y: usize, name: &str, about: &str) {
+    text(out, MARGIN, y + 14, "font-size=\"16\" font-weight=\"600\"", name);
+    text(out, MARGIN, y + 32, "fill=\"#52606d\"", about);
+}
+
 /// A chart for each measure that is compared or has a goal, bars with the spread of the rounds.
 pub(crate) fn render(reports: &[Report]) -> String {
     let mut body = String::new();
@@ -42,8 +52,7 @@ pub(crate) fn render(reports: &[Report]) -> String {
 
 /// Draws a report from `y` on; where it ends.
 fn panel(out: &mut String, report: &Report, y: usize) -> usize {
-    text(out, MARGIN, y + 14, "font-size=\"16\" font-weight=\"600\"", &report.name);
-    text(out, MARGIN, y + 32, "fill=\"#52606d\"", &report.about);
+    heading(out, y, &report.name, &report.about);
     let charts: Vec<usize> = (0..report.measures.len())
         .filter(|&index| report.measures[index].is_shown)
         .filter(|&index| report.measures[index].comparison.is_some() || report.measures[index].goal.is_some())
