@@ -109,6 +109,34 @@ pub(crate) struct Along {
     pub(crate) logs_in: bool,
 }
 
+/// The extension of a session's time.
+#[derive(Debug)]
+pub(crate) struct Touch<'a> {
+    /// Of a session that has none of its own.
+    pub(crate) policy: ExpiryPolicy,
+    pub(crate) settings: &'a Settings,
+    pub(crate) along: Along,
+}
+
+/// What a touch has found alive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Touched {
+    pub(crate) kept_ms: i64,
+    /// It was due, and nobody else had done it.
+    pub(crate) is_extended: bool,
+}
+
+impl Touched {
+    /// `None`: there is no such session, or none of this owner.
+    fn parse(answer: &[Value]) -> Result<Option<Self>, StoreError> {
+        if number_at(answer, 0)? != reply::OK {
+            return Ok(None);
+        }
+        let touched = Self { kept_ms: number_at(answer, 1)?, is_extended: number_at(answer, 2)? == 1 };
+        Ok((touched.kept_ms > 0).then_some(touched))
+    }
+}
+
 /// How a commit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Committed {
@@ -159,7 +187,8 @@ impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
         let session = self.keys().session(tag);
         let near = self.near().map(|near| (near, near.ask(tag)));
-        let mut stored = StoredSession::parse(&mut self.ask(&SessionRead { session: &session, cart: None }).await?)?;
+        let read = SessionRead { session: &session, cart: None, extension: None };
+        let mut stored = StoredSession::parse(&mut self.ask(&read).await?)?;
         self.open(tag, &mut stored)?;
         if let Some((near, ticket)) = near {
             near.keep(tag, ticket, &stored);
@@ -174,10 +203,42 @@ impl CacheStore {
         cart: &Tag,
     ) -> Result<(StoredSession, CartSnapshot), StoreError> {
         let (key, cart) = (self.keys().session(session), self.keys().cart(cart));
-        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart) }).await?;
+        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart), extension: None }).await?;
         let mut stored = StoredSession::parse(&mut reply)?;
         self.open(session, &mut stored)?;
         Ok((stored, CartSnapshot::parse(&mut reply)?))
+    }
+
+    /// The session, the cart where there is a tag for one, and what became of the extension that went along, in one round trip.
+    pub(crate) async fn read_and_touch(
+        &self,
+        session: &Tag,
+        cart: Option<&Tag>,
+        touch: &Touch<'_>,
+    ) -> Result<(StoredSession, Option<CartSnapshot>, Option<Touched>), StoreError> {
+        // What the near cache has is as old as the touch, whose change it is told of: there is nothing to be kept.
+        let _changes = self.changes(session);
+        let (key, cart) = (self.keys().session(session), cart.map(|cart| self.keys().cart(cart)));
+        let owner = touch.along.user.as_ref().map_or("", Tag::as_str);
+        let extension = self.touch_call(session, touch, "due", owner);
+        let read = SessionRead { session: &key, cart: cart.as_deref(), extension: Some(&extension) };
+        let mut reply = match self.ask(&read).await {
+            // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write.
+            Err(StoreError::Refused { .. }) => self.ask(&SessionRead { extension: None, ..read }).await?,
+            reply => reply?,
+        };
+        let mut stored = StoredSession::parse(&mut reply)?;
+        self.open(session, &mut stored)?;
+        let cart = cart.map(|_| CartSnapshot::parse(&mut reply)).transpose()?;
+        // One that the store has not made is made at the end of the request, if it is due.
+        let touched = match reply.value() {
+            Ok(Value::Array(answer)) => Touched::parse(&answer)?,
+            _ => None,
+        };
+        if let Some(touched) = touched.filter(|touched| touched.is_extended) {
+            self.list_behind(touch.along, *session, touched.kept_ms);
+        }
+        Ok((stored, cart, touched))
     }
 
     pub(crate) fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
@@ -212,30 +273,35 @@ impl CacheStore {
     }
 
     /// Extends the time that a session is kept, and tells it in ms; `None` when there is none any more.
-    pub(crate) async fn touch_session(
-        &self,
-        tag: &Tag,
-        policy: ExpiryPolicy,
-        absolute_ms: Option<i64>,
-        along: &Along,
-    ) -> Result<Option<i64>, StoreError> {
+    pub(crate) async fn touch_session(&self, tag: &Tag, touch: &Touch<'_>) -> Result<Option<i64>, StoreError> {
         let _changes = self.changes(tag);
-        let mut keys = vec![self.keys().session(tag)];
-        let how = self.along(along, tag, &mut keys);
-        let mut call = TOUCH.call(&borrowed(&keys));
-        call.arg(policy.encode());
-        absolute(&mut call, absolute_ms);
-        call.arg(how);
-        let answer = self.script(&TOUCH, &call).await?;
-        if integer(&answer[0])? != reply::OK {
+        let call = self.touch_call(tag, touch, "", "*");
+        let Some(Touched { kept_ms, .. }) = Touched::parse(&self.script(&TOUCH, &call).await?)? else {
             return Ok(None);
-        }
-        let kept_ms = number_at(&answer, 1)?;
-        if kept_ms <= 0 {
-            return Ok(None);
-        }
-        self.list_elsewhere(along, tag, None, kept_ms).await?;
+        };
+        self.list_elsewhere(&touch.along, tag, None, kept_ms).await?;
         Ok(Some(kept_ms))
+    }
+
+    /// For how many ms a session is kept that was extended a moment ago; `None` when there is none any more. Nothing is written.
+    pub(crate) async fn kept_ms(&self, tag: &Tag) -> Result<Option<i64>, StoreError> {
+        let key = self.keys().session(tag);
+        let mut pipeline = Pipeline::with_capacity(2);
+        // In this order: what is a session still was one when its time was asked for.
+        pipeline.cmd("PTTL").arg(&key).cmd("HGET").arg(&key).arg("@rev");
+        let answers = self.pipeline(&pipeline).await?;
+        let kept_ms = number_at(&answers, 0)?;
+        Ok((kept_ms > 0 && answers.get(1).is_some_and(|revision| *revision != Value::Nil)).then_some(kept_ms))
+    }
+
+    fn touch_call(&self, tag: &Tag, touch: &Touch<'_>, when: &str, owner: &str) -> Cmd {
+        let mut keys = vec![self.keys().session(tag)];
+        let how = self.along(&touch.along, tag, &mut keys);
+        let mut call = TOUCH.call(&borrowed(&keys));
+        call.arg(touch.policy.encode());
+        absolute(&mut call, touch.settings.absolute_ms);
+        call.arg(how).arg(when).arg(owner);
+        call
     }
 
     /// Creates a session under a fresh id. The fields come back as they are in the store.
@@ -463,6 +529,20 @@ impl CacheStore {
         }
     }
 
+    /// As [`list_elsewhere`](Self::list_elsewhere), for a list that is on another node and nobody need wait for: it is a hint.
+    fn list_behind(&self, along: Along, tag: Tag, kept_ms: i64) {
+        if along.user.is_none() || self.scripts_cross_slots() {
+            return;
+        }
+        let store = self.clone();
+        // At most one for each touch that is due, and of those in all as many as the pool lets wait, for the deadline at most.
+        tokio::spawn(async move {
+            if let Err(error) = store.list_elsewhere(&along, &tag, None, kept_ms).await {
+                tracing::debug!(%error, "the list of a user's sessions was not told of a touch");
+            }
+        });
+    }
+
     async fn list(&self, along: &Along, user: &Tag, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
         let mut call = LIST.call(&[&self.keys().user_sessions(user), &self.keys().cart(user)]);
         call.arg(tag.as_str()).arg(former.map_or("", Tag::as_str)).arg(kept_ms).arg(along.sessions_max);
@@ -505,6 +585,8 @@ pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
 pub(crate) struct SessionRead<'a> {
     pub(crate) session: &'a str,
     pub(crate) cart: Option<&'a str>,
+    /// What goes along behind it.
+    pub(crate) extension: Option<&'a Cmd>,
 }
 
 impl Packed for SessionRead<'_> {
@@ -514,10 +596,13 @@ impl Packed for SessionRead<'_> {
         if let Some(cart) = self.cart {
             wire::pack(out, &[b"HGETALL", cart.as_bytes()]);
         }
+        if let Some(extension) = self.extension {
+            extension.pack(out);
+        }
     }
 
     fn replies(&self) -> u32 {
-        2 + u32::from(self.cart.is_some())
+        2 + u32::from(self.cart.is_some()) + u32::from(self.extension.is_some())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     replica_reads::replica_deadline,
     store::Inner,
     topology::{Cluster, Replicas, Sentinel, Topology},
+    touches::Touches,
     url::{Login, StoreUrl, Target},
 };
 
@@ -437,6 +438,7 @@ impl CacheStoreBuilder {
             topology,
             keys,
             owners: Owners::default(),
+            touches: Touches::default(),
             turns: Arc::default(),
             vault: Vault(self.encryption),
             quarantined: 0.into(),

@@ -69,6 +69,17 @@ impl ExpiryPolicy {
         }
     }
 
+    /// In how many ms a touch is due of a session that the store keeps for so many; `None` for one that no use extends.
+    pub(crate) fn touch_due_in_ms(self, remaining_ms: i64) -> Option<u64> {
+        let due_below = self.idle_ms()?.saturating_sub(self.touch_interval_ms()?);
+        Some(u64::try_from(remaining_ms.saturating_sub(due_below)).unwrap_or(0))
+    }
+
+    /// Whether the cookie says when the session ends, and is given anew when that is extended.
+    pub(crate) fn is_in_cookie(self) -> bool {
+        !matches!(self, Self::Browser(_))
+    }
+
     /// Whether a request should extend the time that the store still keeps the session.
     pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
         self.idle_ms().zip(self.touch_interval_ms()).is_some_and(|(idle, interval)| remaining_ms < idle - interval)

@@ -41,6 +41,7 @@ mod take_over;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
+mod touches;
 #[cfg(feature = "tower-sessions-014")]
 mod tower_sessions_014;
 mod turns;

@@ -64,7 +64,7 @@ impl CacheStore {
             let _in_flight = InFlight::begin();
             let handle = place.handle(&node).await.ok()?;
             let origin = origin.insert(handle.origin());
-            let asked = handle.connection.wire.ask(&SessionRead { session: key, cart: None }).await;
+            let asked = handle.connection.wire.ask(&SessionRead { session: key, cart: None, extension: None }).await;
             let error = match asked {
                 Ok(reply) => match reply.error() {
                     None => {

@@ -18,6 +18,7 @@ use crate::{
     owners::Owners,
     pool::Pool,
     topology::Topology,
+    touches::Touches,
     turns::Turns,
 };
 
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) topology: Topology,
     pub(crate) keys: Keys,
     pub(crate) owners: Owners,
+    pub(crate) touches: Touches,
     pub(crate) vault: Vault,
     pub(crate) turns: Arc<Turns>,
     pub(crate) quarantined: AtomicU64,
@@ -314,6 +316,10 @@ impl CacheStore {
 
     pub(crate) fn owners(&self) -> &Owners {
         &self.inner.owners
+    }
+
+    pub(crate) fn touches(&self) -> &Touches {
+        &self.inner.touches
     }
 
     /// Whether one script may use keys of different slots.

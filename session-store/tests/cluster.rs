@@ -13,6 +13,8 @@ use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, S
 use support::{
     Engine, Moment, Visitor,
     fleet::{Cluster, Security, until},
+    hold::Hold,
+    send,
     traffic::{Traffic, app_on, waiting_app},
 };
 use time::OffsetDateTime;
@@ -82,6 +84,72 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     assert_eq!(visitor.get(&protected, &format!("/verify/{token}")).await.ok().body, "false");
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
     assert_eq!(store.quarantined(), 0);
+}
+
+/// The extension of a session is sent with its read, to the same node; the list of its user's, which is on another one, is told behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_touch_that_is_due_goes_along_with_the_read() {
+    const IDLE_MS: i64 = 600_000;
+    let cluster = Cluster::start(Security::Plain).await;
+    let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
+    let expiry = session_store::Expiry::OnInactivity(time::Duration::milliseconds(IDLE_MS));
+    let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
+    let at = Theirs(&cluster);
+    let find = async |pattern: &str| {
+        let mut found = Vec::new();
+        for node in cluster.primaries().await {
+            found.extend(cluster.nodes[node].ask::<Vec<String>>(&["KEYS", pattern]).await);
+        }
+        found
+    };
+    let left = async |key: &str| match at.send(redis::cmd("PTTL").arg(key)).await {
+        redis::Value::Int(left) => left,
+        other => panic!("{key}: {other:?}"),
+    };
+    let expire = async |key: &str, ms: i64| drop(at.send(redis::cmd("PEXPIRE").arg(key).arg(ms)).await);
+    for user in ["", "ada"] {
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        if !user.is_empty() {
+            visitor.post(&app, &format!("/login/{user}")).await.ok();
+        }
+        let mut key = None;
+        for found in find("*:session:*").await {
+            if at.send(redis::cmd("HEXISTS").arg(&found).arg("@rev")).await == redis::Value::Int(1) {
+                key = Some(found);
+            }
+        }
+        let key = key.unwrap();
+        // The node knows the script after this.
+        expire(&key, IDLE_MS / 2).await;
+        assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some());
+        // A replica that has not seen it, and then sees when a touch is due.
+        let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
+        let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
+        let lists = find("*:user-sessions:*").await;
+        expire(&key, IDLE_MS - IDLE_MS / 16 + 2_500).await;
+        assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
+        for list in &lists {
+            expire(list, 60_000).await;
+        }
+        tokio::time::sleep(Duration::from_millis(2_600)).await;
+        let hold = Hold::new();
+        let slow = tokio::spawn({
+            let (app, cookie, path) = (app.clone(), visitor.cookie.clone(), format!("/slow-get/{hold}/name"));
+            async move { send(&app, http::Method::GET, &path, cookie.as_deref()).await }
+        });
+        hold.reached().await;
+        assert!(left(&key).await > IDLE_MS - IDLE_MS / 16 + 2_500, "{user}: it is extended while the handler runs");
+        for list in &lists {
+            until(PATIENCE, "the list to be told", async || left(list).await > IDLE_MS).await;
+        }
+        hold.release();
+        assert!(slow.await.unwrap().ok().set_cookie().is_some());
+        visitor.post(&app, "/logout").await.ok();
+        for list in lists {
+            at.send(redis::cmd("DEL").arg(list)).await;
+        }
+    }
 }
 
 /// A cluster to which records are written as tower-sessions-redis-store does.

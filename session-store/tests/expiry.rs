@@ -197,3 +197,87 @@ async fn a_slow_request_does_not_bring_an_expired_session_back() {
     })
     .await;
 }
+
+/// Known to be due by a replica that has not seen what became of the session since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_that_goes_along_with_a_read_shortens_and_revives_nothing() {
+    const IDLE_MS: i64 = 600_000;
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::milliseconds(IDLE_MS)));
+        let reader = replica_with(&server, idle).await;
+        let other = replica_with(&server, idle).await;
+        let capping = replica_with(&server, |layer| idle(layer).with_absolute_timeout(Time::minutes(5))).await;
+        let mut connection = server.connection().await;
+        // The script is known to the server after this.
+        let mut first = Visitor::default();
+        first.post(&reader, "/set/name/ada").await.ok();
+        redis::cmd("PEXPIRE").arg(server.keys("*:session:*").await).arg(9_000).exec_async(&mut connection).await.unwrap();
+        first.get(&reader, "/get/name").await.ok();
+
+        redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+        let soon = IDLE_MS - IDLE_MS / 16 + 2_500;
+        // A visitor whose session the reader has seen when a touch was due in a moment, and its key.
+        let seen_before = async || {
+            let mut connection = server.connection().await;
+            let known = server.keys("*:session:*").await;
+            let mut visitor = Visitor::default();
+            visitor.post(&other, "/set/name/ada").await.ok();
+            let key = server.keys("*:session:*").await.into_iter().find(|key| !known.contains(key)).unwrap();
+            redis::cmd("PEXPIRE").arg(&key).arg(soon).exec_async(&mut connection).await.unwrap();
+            assert!(visitor.get(&reader, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
+            (visitor, key)
+        };
+        let cases = [
+            ("/remember/2592000", 2_500_000_000..=2_592_000_000_i64),
+            ("/remember/60", 1..=60_000),
+            ("/cycle", 1..=10_000),
+            ("/login/ada", 1..=10_000),
+            ("/logout", 1..=10_000),
+            ("DEL", -2..=-2),
+            ("CAP", 1..=300_000),
+        ];
+        let mut prepared = Vec::new();
+        for (meanwhile, left_ms) in cases {
+            prepared.push((meanwhile, left_ms, seen_before().await));
+        }
+        let mut held = Vec::new();
+        for end in ["/cycle", "/login/ada", "/logout"] {
+            held.push((end, seen_before().await));
+        }
+        tokio::time::sleep(Duration::from_millis(2_600)).await;
+
+        for (meanwhile, left_ms, (mut visitor, key)) in prepared {
+            let cookie = visitor.cookie.clone();
+            match meanwhile {
+                "DEL" => redis::cmd("DEL").arg(&key).exec_async(&mut connection).await.unwrap(),
+                "CAP" => drop(visitor.get(&capping, "/get/name").await.ok()),
+                path => drop(visitor.post(&other, path).await.ok()),
+            }
+            let answer = send(&reader, Method::GET, "/get/name", cookie.as_deref()).await.ok();
+            let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(left_ms.contains(&left), "{meanwhile}: {left} ms are left, {answer:?}");
+            let is_removed = meanwhile == "DEL";
+            assert_eq!(answer.removes_cookie(), is_removed, "{meanwhile}: {answer:?}");
+            assert!(is_removed || answer.set_cookie().is_none(), "{meanwhile}: {answer:?}");
+        }
+
+        // What ends while the handler goes on after such a read has no cookie.
+        for (end, (mut visitor, key)) in held {
+            let hold = Hold::new();
+            let slow = tokio::spawn({
+                let (app, cookie, path) = (reader.clone(), visitor.cookie.clone(), format!("/slow-get/{hold}/name"));
+                async move { send(&app, Method::GET, &path, cookie.as_deref()).await }
+            });
+            hold.reached().await;
+            let extended: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(extended > soon, "{end}: {extended} ms are left while the handler runs");
+            visitor.post(&other, end).await.ok();
+            hold.release();
+            let late = slow.await.unwrap().ok();
+            assert_eq!(late.set_cookie(), None, "{end}: it would replace the cookie of the new id");
+            let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(left <= 10_000, "{end}: what is left of the old id is kept for {left} ms");
+        }
+    })
+    .await;
+}

@@ -14,7 +14,7 @@ use axum::{
 use cache_node::{Config, Node};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
-use session_store::{BreakerState, CacheStore, NearCache, Session, SessionLayer, fresh_session};
+use session_store::{BreakerState, CacheStore, Expiry, NearCache, Session, SessionLayer, fresh_session};
 use support::{
     Engine, app,
     fleet::{Cluster, Process, Security, Sentinels, until},
@@ -132,6 +132,42 @@ async fn a_visitor_sees_his_own_changes_while_the_replica_is_behind() {
     let before = (reads(&pair.primary).await, reads(&pair.replica).await);
     assert_eq!(browser.aged().get(&b, "/get/name").await, "reloaded");
     assert_eq!((reads(&pair.primary).await, reads(&pair.replica).await), (before.0, before.1 + 1));
+}
+
+/// A session whose time is to be extended is read where that can be done; and where its cookie says nothing of the time, none is given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_with_which_a_touch_goes_along_goes_to_the_primary() {
+    const IDLE_MS: i64 = 14 * 24 * 3_600_000;
+    const DUE_AFTER_MS: i64 = 3_600_000;
+    let pair = Pair::start().await;
+    let replica = async || {
+        let store = support::connected(CacheStore::builder(pair.url()).deadline(Duration::from_secs(8))).await;
+        app::router().layer(SessionLayer::new(store).with_expiry(Expiry::OnSessionEnd))
+    };
+    let app = replica().await;
+    let mut browser = Browser::default();
+    browser.post(&app, "/set/name/ada").await;
+    let key = pair.primary.ask::<Vec<String>>(&["KEYS", "*:session:*"]).await.remove(0);
+    let expire = async |ms: i64| assert_eq!(pair.primary.ask::<i64>(&["PEXPIRE", &key, &ms.to_string()]).await, 1);
+    // The script is known after this.
+    expire(IDLE_MS / 2).await;
+    browser.get(&app, "/get/name").await;
+    let app = replica().await;
+    expire(IDLE_MS - DUE_AFTER_MS + 3_000).await;
+    pair.until_in_step().await;
+    let reads = async || (reads(&pair.primary).await, reads(&pair.replica).await);
+    let before = reads().await;
+    assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+    assert_eq!(reads().await, (before.0, before.1 + 1), "it is seen on the replica, and not due yet");
+    tokio::time::sleep(Duration::from_millis(3_100)).await;
+    let mut reader = browser.aged();
+    assert_eq!(reader.get(&app, "/get/name").await, "ada");
+    assert_eq!(reads().await, (before.0 + 1, before.1 + 1));
+    assert_eq!(reader.session, browser.session);
+    assert!(pair.primary.ask::<i64>(&["PTTL", &key]).await > IDLE_MS - 600_000);
+    pair.until_in_step().await;
+    assert_eq!(browser.aged().get(&app, "/get/name").await, "ada");
+    assert_eq!(reads().await, (before.0 + 1, before.1 + 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 mod support;
 
 use session_store::{Expiry, SessionLayer};
-use support::{Visitor, app, each_backend, meter::Meter, replica};
+use support::{Server, Visitor, app, each_backend, meter::Meter, replica};
 
 /// The commands that a request sends, by name: scripts as `evalsha`, what they call inside left out.
 const READ: &[&str] = &["hgetall", "pttl"];
@@ -76,6 +76,18 @@ async fn none_untouched_one_to_read_one_to_commit() {
         }
     })
     .await;
+}
+
+/// The only session beside the known ones that is no mark of a former one.
+async fn new_session(server: &Server, known: &[String]) -> String {
+    let mut connection = server.connection().await;
+    for key in server.keys("*:session:*").await {
+        let is_alive: bool = redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut connection).await.unwrap();
+        if is_alive && !known.contains(&key) {
+            return key;
+        }
+    }
+    panic!("there is no session");
 }
 
 /// The names of the commands that were called between two looks at the statistics, once for each call.
@@ -170,6 +182,79 @@ async fn a_read_is_two_plain_commands_and_a_change_one_script() {
         let calls = server.commands().await;
         assert!(calls.contains(&("evalsha".to_owned(), 1)), "{calls:?}");
         assert!(!calls.iter().any(|(name, _)| name == "eval"), "{calls:?}");
+    })
+    .await;
+}
+
+/// Where this process has seen the session before, it knows when a touch is due: the extension goes along with the read, on each
+/// replica, and once for all of them.
+#[tokio::test]
+async fn a_touch_that_is_known_to_be_due_costs_nothing_extra() {
+    const IDLE_MS: i64 = 600_000;
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let replica = async || {
+            let store = support::patient(meter.url()).connect().await.unwrap();
+            app::router().layer(SessionLayer::new(store).with_expiry(Expiry::OnInactivity(time::Duration::milliseconds(IDLE_MS))))
+        };
+        let replicas = [replica().await, replica().await];
+        let mut connection = server.connection().await;
+        let time_of = |key: &str| redis::cmd("PTTL").arg(key).clone();
+        // The scripts are known to the server after these, and all connections are open.
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/name/ada").await.ok();
+        let key = server.keys("*:session:*").await.remove(0);
+        for app in &replicas {
+            redis::cmd("PEXPIRE").arg(&key).arg(IDLE_MS / 2).exec_async(&mut connection).await.unwrap();
+            visitor.get(app, "/get/name").await.ok();
+        }
+        redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+        let paths = ["/get/name", "/page", "/slow-get/1/name"];
+        let mut prepared = Vec::new();
+        for (login, path) in paths.into_iter().flat_map(|path| [(false, path), (true, path)]) {
+            let known = [server.keys("*:session:*").await, server.keys("*:cart:*").await].concat();
+            let mut visitor = Visitor::default();
+            visitor.post(&replicas[0], "/set/name/ada").await.ok();
+            if login {
+                visitor.post(&replicas[0], &format!("/login/{}", prepared.len())).await.ok();
+            }
+            visitor.post(&replicas[0], "/cart/add/TEA/1").await.ok();
+            let key = new_session(&server, &known).await;
+            let cart = server.keys("*:cart:*").await.into_iter().find(|key| !known.contains(key)).unwrap();
+            // Both see it shortly before a touch is due, and so does nobody who writes.
+            let soon = IDLE_MS - IDLE_MS / 16 + 2_500;
+            redis::cmd("PEXPIRE").arg(&key).arg(soon).exec_async(&mut connection).await.unwrap();
+            redis::cmd("PEXPIRE").arg(&cart).arg(1_000_000).exec_async(&mut connection).await.unwrap();
+            for app in &replicas {
+                assert!(visitor.get(app, "/get/name").await.ok().set_cookie().is_none(), "{path}: it was due already");
+            }
+            prepared.push((login, path, visitor, key, cart));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2_600)).await;
+        for (login, path, mut visitor, key, cart) in prepared {
+            // Who comes first extends; the other finds that done, and writes nothing; then both know.
+            for (number, extensions, scripts) in [(0, 1, 1), (1, 0, 1), (0, 0, 0), (1, 0, 0)] {
+                meter.take();
+                let before = server.commands().await;
+                let answer = visitor.get(&replicas[number], path).await.ok();
+                let round_trips = meter.take();
+                let after = server.commands().await;
+                let what = format!("{path}, login {login}, replica {number}: {answer:?}");
+                let sent = sent(&before, &after);
+                let calls = |name: &str| sent.iter().filter(|sent| **sent == name).count();
+                // The cookie of a handler that went on after the read: whether its session is still there.
+                let looked = u64::from(path.starts_with("/slow") && extensions == 1);
+                assert_eq!(round_trips, 1 + looked, "{what}: {sent:?}");
+                assert_eq!(calls("evalsha") + calls("eval"), scripts, "{what}: {sent:?}");
+                let writes = calls("pexpire") + calls("hset") + calls("zadd");
+                assert_eq!(writes > 0, extensions == 1, "{what}: {sent:?}");
+                assert_eq!(answer.set_cookie().is_some(), extensions == 1, "{what}");
+                let left: i64 = time_of(&key).query_async(&mut connection).await.unwrap();
+                assert!(left > IDLE_MS - 20_000, "{what}: {left} ms are left");
+                let of_cart: i64 = time_of(&cart).query_async(&mut connection).await.unwrap();
+                assert!(of_cart > 1_000_000, "{what}: the cart has {of_cart} ms left");
+            }
+        }
     })
     .await;
 }

@@ -141,6 +141,7 @@ impl UnitOfWork {
             state.extended = Some(policy);
             state.alive_in = Some(self.turn());
             state.keeps(kept_ms);
+            self.remember_touch(&state, false);
         }
     }
 

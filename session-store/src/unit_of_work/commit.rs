@@ -317,6 +317,10 @@ impl UnitOfWork {
         if owner.is_some() {
             self.store.owners().learn(&tag, owner);
         }
+        if state.extended.is_some() {
+            // When this was read the touch was due.
+            self.store.touches().learn(&tag, write.policy, Some(kept_ms));
+        }
         let data_version = self.settings.data_version();
         // A handle that has not been given the session yet is given what it is now.
         let fresh = is_update && matches!(&state.base, Base::Live(live) if live.fresh);
@@ -403,7 +407,7 @@ fn next_step(
                 // What this process writes is of the first version, whatever a newer one has made of the rest.
                 write.data_version = Some(0);
             }
-            if state.extended.is_some() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
+            if state.is_to_extend() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
                 write.along = state.along(settings);
             }
             if state.intent == Intent::Rotate {

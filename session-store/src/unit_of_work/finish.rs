@@ -8,7 +8,13 @@ use super::{
     UnitOfWork,
     state::{Base, Intent},
 };
-use crate::{OutagePolicy, StoreError, backend::Along, expiry::ExpiryPolicy, keys::Tag, seen::Seen};
+use crate::{
+    OutagePolicy, StoreError,
+    backend::{Along, Touch},
+    expiry::ExpiryPolicy,
+    keys::Tag,
+    seen::Seen,
+};
 
 /// What the layer does with the answer.
 #[derive(Debug)]
@@ -94,7 +100,7 @@ impl UnitOfWork {
     }
 
     async fn extend(&self, tag: Tag, policy: ExpiryPolicy, along: Along) -> Result<(), StoreError> {
-        let kept = self.store.touch_session(&tag, policy, self.settings.absolute_ms, &along).await?;
+        let kept = self.store.touch_session(&tag, &Touch { policy, settings: &self.settings, along }).await?;
         let mut state = self.state.lock();
         match kept {
             Some(kept_ms) => {
@@ -159,26 +165,29 @@ impl UnitOfWork {
         }
     }
 
-    /// Extends the session's time when that is due, and nothing has done it or the handler has waited since. The answer waits for it, since it brings a
-    /// cookie: for a session that ended or got a new id while the handler ran, that would be the cookie of a dead id, and
-    /// it could land after the new one's.
+    /// Extends the session's time when that is due and nothing has done it; where the read has, and the handler has waited since, looks
+    /// whether the session is still there. The answer waits for it, since it brings a cookie: for a session that ended or got a new id
+    /// while the handler ran, that would be the cookie of a dead id, and it could land after the new one's.
     async fn touch(&self, store_answers: bool) {
-        let (due, along) = {
+        let (due, along, is_extended) = {
             let state = self.state.lock();
-            (state.due_touch(self.turn()), state.along(&self.settings))
+            (state.due_touch(self.turn()), state.along(&self.settings), state.extended_by_read)
         };
         let Some((tag, policy)) = due else {
             return;
         };
         // After a failure nobody waits for the store once more.
-        let touched = if store_answers {
-            self.store.touch_session(&tag, policy, self.settings.absolute_ms, &along).await
-        } else {
-            Ok(None)
+        let touched = match store_answers {
+            true if is_extended => self.store.kept_ms(&tag).await,
+            true => self.store.touch_session(&tag, &Touch { policy, settings: &self.settings, along }).await,
+            false => Ok(None),
         };
         let mut state = self.state.lock();
         match touched {
-            Ok(Some(kept_ms)) => state.keeps(kept_ms),
+            Ok(Some(kept_ms)) => {
+                state.keeps(kept_ms);
+                self.remember_touch(&state, false);
+            }
             Ok(None) if store_answers => state.base.end(),
             // The next request finds it due again.
             Ok(None) => state.extended = None,

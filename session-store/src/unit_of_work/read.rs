@@ -9,11 +9,12 @@ use super::{
 };
 use crate::{
     StoreError,
-    backend::{Committed, Expected, Fate, Write},
+    backend::{Along, Committed, Expected, Fate, Touch, Touched, Write},
     cart::CartSnapshot,
     expiry::{ExpiryPolicy, not_chosen, unix_ms},
     keys::Tag,
     record::{Delta, StoredSession, decode, encode},
+    touches::NextTouch,
 };
 
 /// New ids that are followed to see whether the session still lives. So many logins within the grace are none of a person.
@@ -27,6 +28,7 @@ struct Fetched {
     cart: Option<CartSnapshot>,
     /// Read from a replica or the near cache: good enough to be shown, and no ground to change anything.
     is_copy: bool,
+    touched: Option<Touched>,
 }
 
 impl UnitOfWork {
@@ -72,7 +74,12 @@ impl UnitOfWork {
                 // What is repeated is repeated because of what the primary has.
                 self.state.lock().replica_from = None;
             }
-            let Fetched { mut stored, cart, is_copy } = match self.fetch(&tag, with_cart).await {
+            let next_touch = self.store.touches().next(&tag);
+            let fetched = match next_touch {
+                NextTouch::Due(policy) => Box::pin(self.fetch_and_touch(&tag, with_cart, policy)).await,
+                NextTouch::Later | NextTouch::Unknown => self.fetch(&tag, with_cart).await,
+            };
+            let Fetched { mut stored, cart, is_copy, touched } = match fetched {
                 Err(error) if error.is_corrupt() => {
                     Box::pin(self.quarantine(&tag, &error)).await?;
                     continue;
@@ -100,7 +107,7 @@ impl UnitOfWork {
                 continue;
             }
             self.store.owners().learn(&tag, stored.owner);
-            let policy = stored.expiry;
+            let (policy, is_capped) = (stored.expiry, stored.capped);
             {
                 let mut state = self.state.lock();
                 if state.base.session().is_none_or(|(known, _)| known != *id) {
@@ -109,7 +116,10 @@ impl UnitOfWork {
                 }
                 state.cart = cart.filter(|_| !stored.shut);
                 state.base_is_copy = is_copy;
-                self.loaded(&mut state, *id, tag, stored);
+                self.loaded(&mut state, *id, tag, stored, touched);
+                if next_touch != NextTouch::Later {
+                    self.remember_touch(&state, is_capped);
+                }
             }
             self.adopt_policy(policy);
             return Ok(());
@@ -159,7 +169,7 @@ impl UnitOfWork {
                     let (stored, cart) = read?;
                     // A cart that is not this session's is dropped unseen.
                     let is_its_own = stored.owner.unwrap_or(*tag) == cart_tag;
-                    return Ok(Fetched { stored, cart: is_its_own.then_some(cart), is_copy: false });
+                    return Ok(Fetched { stored, cart: is_its_own.then_some(cart), is_copy: false, touched: None });
                 }
             }
         }
@@ -167,9 +177,34 @@ impl UnitOfWork {
         if let Some(stored) = self.copy(tag).await
             && !self.is_outdated(&stored)
         {
-            return Ok(Fetched { stored, cart: None, is_copy: true });
+            return Ok(Fetched { stored, cart: None, is_copy: true, touched: None });
         }
-        Ok(Fetched { stored: self.store.read_session(tag).await?, cart: None, is_copy: false })
+        Ok(Fetched { stored: self.store.read_session(tag).await?, cart: None, is_copy: false, touched: None })
+    }
+
+    /// From the primary, and with the extension of the session's time, which is due as far as this process knows.
+    async fn fetch_and_touch(&self, tag: &Tag, with_cart: bool, policy: ExpiryPolicy) -> Result<Fetched, StoreError> {
+        let owner = self.store.owners().hint(tag);
+        let (sessions_max, cart_ttl_ms) = (self.settings.user_sessions_max, Some(self.settings.cart_ttl_ms));
+        let along = Along { user: owner, sessions_max, cart_ttl_ms, logs_in: false };
+        let touch = Touch { policy, settings: &self.settings, along };
+        let cart_tag = owner.unwrap_or(*tag);
+        let read = self.store.read_and_touch(tag, with_cart.then_some(&cart_tag), &touch).await;
+        // Which of the two it is shows when the session is read alone.
+        if with_cart && read.as_ref().is_err_and(StoreError::is_corrupt) {
+            return self.fetch(tag, false).await;
+        }
+        let (stored, cart, touched) = read?;
+        // A cart that is not this session's is dropped unseen.
+        let cart = cart.filter(|_| stored.owner.unwrap_or(*tag) == cart_tag);
+        Ok(Fetched { stored, cart, is_copy: false, touched })
+    }
+
+    /// Remembers when the session's next touch is due; `is_capped`: no touch can extend it.
+    pub(super) fn remember_touch(&self, state: &State, is_capped: bool) {
+        if let Base::Live(live) = &state.base {
+            self.store.touches().learn(&live.tag, live.policy, if is_capped { None } else { Some(state.kept_ms) });
+        }
     }
 
     /// The session as the near cache or a replica has it, where that will do.
@@ -284,7 +319,7 @@ impl UnitOfWork {
         Ok(())
     }
 
-    fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession) {
+    fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession, touched: Option<Touched>) {
         let fields = stored.fields;
         state.base = if stored.revision.is_some() {
             let binding = stored.binding.unwrap_or(tag);
@@ -297,10 +332,19 @@ impl UnitOfWork {
                 return;
             }
             // A renewed cookie too is given only when the touch has found the session alive.
-            if is_news || state.cookie_outdated || (!stored.capped && policy.is_touch_due(stored.remaining_ms)) {
+            let touched = touched.filter(|touched| touched.is_extended || !is_news);
+            let is_due = match touched {
+                Some(touched) => touched.is_extended && policy.is_in_cookie(),
+                None => is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)),
+            };
+            if is_due || state.cookie_outdated {
                 state.extended = Some(policy);
             }
-            state.keeps(stored.remaining_ms);
+            if touched.is_some() {
+                state.extended_by_read = true;
+                state.alive_in = Some(self.turn());
+            }
+            state.keeps(touched.map_or(stored.remaining_ms, |touched| touched.kept_ms));
             state.read_revision = stored.revision;
             Base::Live(Live {
                 id,

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) alive_in: Option<u32>,
     /// The policy of a session whose time the store has extended, or is about to.
     pub(super) extended: Option<ExpiryPolicy>,
+    /// It has done so along with the read.
+    pub(super) extended_by_read: bool,
     /// Ms for which the store keeps the session, when it last told, and when that was.
     pub(super) kept_ms: i64,
     kept_since: Instant,
@@ -99,6 +101,7 @@ impl State {
             committed: false,
             alive_in: None,
             extended: None,
+            extended_by_read: false,
             kept_ms: 0,
             kept_since: Instant::now(),
             answered: false,
@@ -176,6 +179,11 @@ impl State {
         self.base.session().map(|(_, tag)| (tag, policy))
     }
 
+    /// Whether a write of this request is to extend what goes along with the session, too.
+    pub(super) fn is_to_extend(&self) -> bool {
+        self.extended.is_some() && !self.extended_by_read
+    }
+
     /// What goes along when the time of the session is set by this request.
     pub(super) fn along(&self, settings: &Settings) -> Along {
         let owner = match &self.base {
@@ -187,7 +195,7 @@ impl State {
         Along {
             user: user.or(owner),
             sessions_max: settings.user_sessions_max,
-            cart_ttl_ms: self.extended.is_some().then_some(settings.cart_ttl_ms),
+            cart_ttl_ms: self.is_to_extend().then_some(settings.cart_ttl_ms),
             logs_in: user.is_some(),
         }
     }

@@ -168,6 +168,7 @@ impl Questions {
             }
             7 => {
                 args.extend([self.policy(), self.absolute(), self.along(tag, &mut keys)]);
+                args.extend([self.one(&["", "due"]), self.one(&["*", "*", "", user])].map(str::to_owned));
                 &scripts::TOUCH
             }
             8..=10 => {

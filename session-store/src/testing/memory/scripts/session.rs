@@ -43,14 +43,26 @@ pub(super) fn begin(call: &mut Call<'_>, session: &[u8], token: &[u8], policy: &
 }
 
 pub(super) fn touch(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    let (session, policy, absolute, how) = (call.key(1)?, call.arg(1)?, call.arg(2)?, call.arg(3)?);
+    let (session, absolute, how, mode, owner) = (call.key(1)?, call.arg(2)?, call.arg(3)?, call.arg(4)?, call.arg(5)?);
     if call.keyspace.field(session, b"@rev")?.is_none() {
         return Ok(Answer::numbers([reply::GONE]));
     }
+    if owner != b"*" && owner != call.keyspace.field(session, b"@owner")?.unwrap_or_default() {
+        return Ok(Answer::numbers([reply::OWNED]));
+    }
+    let its_own = call.keyspace.field(session, b"@expiry")?;
+    let policy = its_own.as_deref().map_or_else(|| call.arg(1), Ok)?;
     let times = Times::of(call.keyspace, session)?;
+    if mode == b"due" {
+        let (kind, idle) = policy.split_first().ok_or(Refusal("ERR the policy is empty"))?;
+        let (left_ms, idle) = (call.keyspace.left_ms(session), super::number(idle)?);
+        if times.capped || *kind == b'a' || left_ms >= idle - (idle / 16).min(3_600_000) {
+            return Ok(Answer::numbers([reply::OK, left_ms, 0]));
+        }
+    }
     let kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
     along(call, how, session, None, kept_ms)?;
-    Ok(Answer::numbers([reply::OK, kept_ms]))
+    Ok(Answer::numbers([reply::OK, kept_ms, 1]))
 }
 
 pub(super) fn end(call: &mut Call<'_>) -> Result<Answer, Refusal> {

@@ -1,0 +1,77 @@
+//! When the sessions that this process has read are to be extended, so that the extension goes along with the read: a hint.
+//!
+//! Another process may have extended one meanwhile: the script looks, and writes nothing then. Of a session that is not remembered the
+//! answer of its read tells.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::{expiry::ExpiryPolicy, generations::Generations, keys::Tag};
+
+/// Sessions that are remembered at least; twice as many at most, about 6 MiB.
+const SESSIONS_REMEMBERED: usize = 32_768;
+
+#[derive(Debug, Default)]
+pub(crate) struct Touches(Mutex<Generations<Due>>);
+
+/// When the next touch of a session is due, by the policy that it had then.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    policy: ExpiryPolicy,
+}
+
+/// What this process remembers of a session's next touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextTouch {
+    Unknown,
+    Later,
+    /// By now, as the policy was when the session was last seen.
+    Due(ExpiryPolicy),
+}
+
+impl Touches {
+    pub(crate) fn next(&self, session: &Tag) -> NextTouch {
+        match self.0.lock().get(session) {
+            None => NextTouch::Unknown,
+            Some(due) if due.at > Instant::now() => NextTouch::Later,
+            Some(due) => NextTouch::Due(due.policy),
+        }
+    }
+
+    /// The store keeps it for so many ms; `None`: no touch can extend it.
+    pub(crate) fn learn(&self, session: &Tag, policy: ExpiryPolicy, kept_ms: Option<i64>) {
+        let Some(in_ms) = kept_ms.and_then(|kept_ms| policy.touch_due_in_ms(kept_ms)) else {
+            return self.0.lock().remove(session);
+        };
+        let Some(at) = Instant::now().checked_add(Duration::from_millis(in_ms)) else { return };
+        self.0.lock().insert(*session, Due { at, policy }, SESSIONS_REMEMBERED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_sessions::session::Id;
+
+    use super::{NextTouch, Touches};
+    use crate::{expiry::ExpiryPolicy, keys::Keys};
+
+    #[test]
+    fn a_touch_is_due_when_a_part_of_the_time_has_passed() {
+        let (keys, touches) = (Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef"), Touches::default());
+        let (session, idle) = (keys.session_tag(&Id(1)), ExpiryPolicy::Idle(1_600_000));
+        assert_eq!(touches.next(&session), NextTouch::Unknown);
+        touches.learn(&session, idle, Some(1_600_000));
+        assert_eq!(touches.next(&session), NextTouch::Later);
+        touches.learn(&session, idle, Some(1_500_000));
+        assert_eq!(touches.next(&session), NextTouch::Due(idle));
+        touches.learn(&session, idle, Some(-1));
+        assert_eq!(touches.next(&session), NextTouch::Due(idle), "whatever the store says");
+        touches.learn(&session, ExpiryPolicy::At(1), Some(1));
+        assert_eq!(touches.next(&session), NextTouch::Unknown, "no use extends it");
+        touches.learn(&session, idle, Some(1));
+        touches.learn(&session, idle, None);
+        assert_eq!(touches.next(&session), NextTouch::Unknown, "it has come to its absolute end");
+    }
+}
