@@ -8,10 +8,10 @@ const EXPIRED_PER_SLICE_MAX: usize = 200;
 /// Index positions looked at per hold of a shard's lock: about 10 µs.
 const POSITIONS_PER_SLICE_MAX: usize = 128 * 1024;
 
-/// Pages unmapped at once: about 60 µs.
-const UNMAPPED_PER_SLICE_MAX: usize = 2;
+/// Chunks unmapped at once: about 60 µs.
+const UNMAPPED_PER_SLICE_MAX: usize = 4;
 
-/// Entries moved per hold of a shard's lock, when a page with few of them is emptied.
+/// Entries moved per hold of a shard's lock, when what holds few of them is emptied.
 const MOVED_PER_SLICE_MAX: usize = 200;
 
 impl Keyspace {
@@ -70,7 +70,7 @@ impl Keyspace {
         shard.sweep != Sweep::default()
     }
 
-    /// One slice of unmapping pages that hold nothing more. `true` when there may be more of them.
+    /// One slice of unmapping chunks that hold nothing more. `true` when there may be more of them.
     pub(crate) fn release_slice(&self, shard: usize) -> bool {
         // The lock goes first.
         let emptied = self.cells[shard].shard.lock().take_emptied(UNMAPPED_PER_SLICE_MAX);
@@ -83,7 +83,7 @@ impl Keyspace {
         Garbage { shards: Vec::new(), values }.drop_aside();
     }
 
-    /// One slice of giving memory back: moves entries out of a page that holds few, so that it can be unmapped. `true` when there
+    /// One slice of giving memory back: moves entries out of spans and chunks that hold few, so that those serve others or are unmapped. `true` when there
     /// may be more to do.
     pub(crate) fn compact_slice(&self, shard: usize) -> bool {
         let mut shard = self.cells[shard].shard.lock();
@@ -93,9 +93,11 @@ impl Keyspace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{ops::RangeInclusive, sync::Mutex};
 
-    use crate::keyspace::{Change, ChangeSink, Keyspace, Now};
+    use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+
+    use crate::keyspace::{Change, ChangeSink, EvictionPolicy, Keyspace, Now};
 
     #[derive(Default)]
     struct Recorder(Mutex<Vec<String>>);
@@ -212,5 +214,56 @@ mod tests {
         let mut keys = keyspace.lock_all(0, Now { unix_ms: 1_500 }, &recorder);
         assert!(keys.get(b"k").is_none());
         assert_eq!(keys.len(), 0);
+    }
+
+    /// Gives back what a tick of the worker threads would.
+    fn upkeep(keyspace: &Keyspace) {
+        for shard in 0..keyspace.shard_count() {
+            let mut slices = 0;
+            while slices < 10 && keyspace.compact_slice(shard) {
+                slices += 1;
+            }
+            while keyspace.release_slice(shard) {}
+        }
+    }
+
+    /// What the sizes of one time leave behind serves those of the next.
+    #[test]
+    fn memory_follows_what_is_used_while_sizes_change() {
+        const BYTES_MAX: usize = 32 << 20;
+        const SIZES: [RangeInclusive<usize>; 2] = [1_000..=4_096, 100..=1_000];
+        let policy = EvictionPolicy::AllKeysRandom;
+        let keyspace = Keyspace::new(1);
+        let recorder = Recorder::default();
+        let now = Now { unix_ms: 1_795_000_000_000 };
+        let mut random = SmallRng::seed_from_u64(1);
+        let value_of = |number: u64, bytes: usize| [number.to_le_bytes()[0]].repeat(bytes);
+        let mut sizes = Vec::new();
+        for time in 0..4 {
+            let mut written = 0;
+            while written < BYTES_MAX {
+                assert!(keyspace.evict_to(BYTES_MAX, policy, 5, now, &recorder));
+                let bytes = random.random_range(SIZES[time % 2].clone());
+                let key = format!("session-{}", sizes.len());
+                let value = value_of(sizes.len() as u64, bytes);
+                keyspace.lock([key.as_bytes()].into_iter(), 0, now, &recorder).set_string(key.as_bytes(), &value, None);
+                sizes.push(bytes);
+                written += bytes;
+                if sizes.len() % 200 == 0 {
+                    upkeep(&keyspace);
+                }
+            }
+            let (mapped, used) = keyspace.lock_all(0, now, &recorder).mapped_and_used_bytes();
+            assert!(mapped * 100 < used * 130, "time {time}: {mapped} bytes mapped, {used} used");
+        }
+        let mut keys = keyspace.lock_all(0, now, &recorder);
+        let mut found = 0;
+        for (number, bytes) in sizes.into_iter().enumerate() {
+            if let Some(value) = keys.string(format!("session-{number}").as_bytes()).expect("a string") {
+                assert!(value == value_of(number as u64, bytes), "session-{number}");
+                found += 1;
+            }
+        }
+        assert_eq!(found, keys.len());
     }
 }

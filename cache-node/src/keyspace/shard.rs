@@ -3,7 +3,7 @@
 use crate::keyspace::{
     Change, ChangeSink, Class, Now, Value,
     access::Access,
-    arena::{Arena, Handle, SparsePage, Storage},
+    arena::{Arena, Handle, Step, Storage},
     entry::{self, Entry, Form, Parts},
     eviction::Pool,
     garbage::Dismantling,
@@ -44,8 +44,6 @@ pub(super) struct Shard {
     pub(super) sweep: Sweep,
     /// When the sweep last went on.
     swept: Option<Now>,
-    /// The page that is being emptied.
-    pub(super) moving: Option<SparsePage>,
     /// Entries of the other epoch are still to be handed over to the snapshot that runs.
     pub(super) epoch: bool,
     pub(super) capture: Option<Box<Capture>>,
@@ -92,7 +90,6 @@ impl Shard {
             watchers: Watchers::default(),
             sweep: Sweep::default(),
             swept: None,
-            moving: None,
             epoch: false,
             capture: None,
             flushed: None,
@@ -104,12 +101,12 @@ impl Shard {
         }
     }
 
-    /// Bytes of entries, objects and indexes. Free slots of pages are not counted: eviction could not lower them.
+    /// Bytes of entries, objects and indexes. Free slots are not counted: eviction could not lower them.
     pub(super) fn used_bytes(&self) -> usize {
         self.arena.live_bytes() + self.objects.bytes() + self.index_bytes
     }
 
-    /// Bytes of pages, free slots included.
+    /// Bytes of chunks, free slots included.
     pub(super) fn mapped_bytes(&self) -> usize {
         self.arena.mapped_bytes()
     }
@@ -270,19 +267,22 @@ impl Shard {
         sink.take(Change { class, event, db, key });
     }
 
-    /// Moves up to `count` entries out of a page with few of them. `true` when there may be more to do. `hash` gives a key's hash.
+    /// Moves up to `count` entries out of spans and chunks with few of them. `true` when there may be more to do. `hash` gives a key's
+    /// hash.
     pub(super) fn compact(&mut self, count: usize, hash: impl Fn(&[u8]) -> u32) -> bool {
         // What nothing finds cannot be moved, and will have gone in a moment.
         if !self.leaving.is_empty() {
             return false;
         }
-        let Some(mut page) = self.moving.take().or_else(|| self.arena.sparse_page()) else {
-            self.arena.release_empty();
-            return false;
-        };
-        self.arena.retire(&page);
         for _ in 0..count {
-            let Some(old) = self.arena.next_live(&mut page, entry::is_live) else { return true };
+            let old = match self.arena.next_to_move(entry::is_live) {
+                Step::Move(old) => old,
+                Step::Pause => return true,
+                Step::Done => {
+                    self.arena.release_empty();
+                    return false;
+                }
+            };
             let hash = hash(Entry(self.arena.slot(old)).key());
             let found =
                 self.tables.iter().enumerate().find_map(|(db, table)| Some((db, table.find(hash, |handle| handle == old)?)));
@@ -291,11 +291,10 @@ impl Shard {
             self.free(old);
             self.tables[db].set_handle(position, new);
         }
-        self.moving = Some(page);
         true
     }
 
-    /// Up to `count` pages that hold nothing more, to be dropped without a lock.
+    /// Up to `count` chunks that hold nothing more, to be dropped without a lock.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.arena.take_emptied(count)
     }

@@ -1,0 +1,498 @@
+//! Memory for entries: spans of equal slots, in size classes 8 bytes apart up to 512 bytes and a 16th to a 32nd apart above.
+//!
+//! A session of 344 bytes takes 344 bytes. malloc would add a header and round up to 16; jemalloc and mimalloc would round to 384.
+//! Chunks are anonymous maps of 128 KiB that are carved into spans. A span that became empty serves any class, and a chunk that became empty goes
+//! back to the system within a tick; one that is being filled takes only what was touched. Entries are found by handle and never by
+//! address, so they can be moved: [`Arena::next_to_move`] names those whose span or chunk is worth emptying, and the table that owns the
+//! entries moves them.
+
+mod chunk;
+mod compaction;
+mod handle;
+mod span;
+
+pub(super) use chunk::Storage;
+pub(super) use compaction::Step;
+pub(super) use handle::Handle;
+
+use crate::keyspace::garbage::Dismantling;
+use chunk::{CHUNK_BYTES, Chunk, GRANULE_BYTES, GRANULES, ROOMS};
+use compaction::Compaction;
+use handle::{CHUNKS_MAX, UNIT_BYTES};
+use span::{Span, granules_for};
+
+/// Up to here classes are 8 bytes apart.
+const FINE_BYTES_MAX: usize = 512;
+
+/// Above, there are so many from a power of two to the next: each keeps a span that is partly full, in each shard. Sessions of 1 to 4 KB
+/// would take 384 classes otherwise.
+const CLASSES_PER_DOUBLING: usize = 16;
+
+/// Bytes by which a slot is larger than what was asked for, at the most.
+pub(super) const SLOT_BYTES_UNUSED_MAX: usize = SLOT_BYTES_MAX / (2 * CLASSES_PER_DOUBLING) - 1;
+
+/// Largest slot in a span; a larger entry is allocated alone.
+const SLOT_BYTES_MAX: usize = 4096;
+
+/// Chunks of one [`Chunk::room`] that are looked at for a span's place.
+const CHUNKS_TRIED_MAX: usize = 64;
+
+/// In no list: of a span that is full, of a chunk without free granules.
+const NOWHERE: u32 = u32::MAX;
+
+/// In no list until it is empty: of what is being emptied.
+const RETIRED: u32 = u32::MAX - 1;
+
+/// Spans of one slot size.
+#[derive(Debug, Default)]
+struct Class {
+    with_room: Vec<u32>,
+    slots: usize,
+    live: usize,
+}
+
+/// The memory of one shard's entries.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    chunks: Vec<Chunk>,
+    /// Numbers of chunks that went back.
+    chunks_released: Vec<u32>,
+    /// Chunks that spans can still be carved from, by their [`Chunk::room`].
+    with_granules: [Vec<u32>; ROOMS],
+    /// Free granules of those.
+    free_granules: usize,
+    spans: Vec<Span>,
+    /// Numbers of spans that are none any more.
+    spans_released: Vec<u32>,
+    classes: Vec<Class>,
+    compaction: Compaction,
+    /// Of chunks that became empty: to be filled again, or unmapped without a lock, which takes about 15 µs each. The last few of the keys
+    /// that expire together empty all of a shard's chunks.
+    emptied: Vec<Storage>,
+    alone: Vec<Box<[u8]>>,
+    /// Free places in `alone`.
+    alone_free: Vec<u32>,
+    alone_bytes: usize,
+    live_bytes: usize,
+}
+
+impl Arena {
+    /// A slot of [`Arena::slot_bytes_for`] as many bytes. Its contents are those of whoever had it
+    /// before. O(1). Ends the process when the system gives no memory, as any allocation does.
+    pub(super) fn allocate(&mut self, bytes: usize) -> Handle {
+        let slot_bytes = Arena::slot_bytes_for(bytes);
+        if slot_bytes > SLOT_BYTES_MAX {
+            return self.allocate_alone(slot_bytes);
+        }
+        let class = slot_bytes / UNIT_BYTES;
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Class::default);
+        }
+        let number = match self.classes[class].with_room.last() {
+            Some(number) => *number,
+            None => self.add_span(class),
+        };
+        let span = &mut self.spans[number as usize];
+        let chunk = span.chunk;
+        let start = span.take(self.chunks[chunk as usize].bytes());
+        if span.is_full() {
+            self.leave_with_room(class, number);
+        }
+        self.classes[class].live += 1;
+        self.live_bytes += slot_bytes;
+        Handle::new(chunk, start)
+    }
+
+    /// Gives a slot back. A span that became empty serves any class then, unless it is the only one of its class with room.
+    pub(super) fn free(&mut self, handle: Handle) {
+        if let Some(number) = handle.alone() {
+            let bytes = std::mem::take(&mut self.alone[number]).len();
+            self.live_bytes -= bytes;
+            self.alone_bytes -= bytes;
+            self.alone_free.push(number as u32);
+            return;
+        }
+        let chunk = &mut self.chunks[handle.chunk()];
+        let number = chunk.span(handle.start());
+        let span = &mut self.spans[number as usize];
+        span.give(chunk.bytes_mut(), handle.start());
+        let slot_bytes = usize::from(span.slot_bytes);
+        let class = &mut self.classes[slot_bytes / UNIT_BYTES];
+        self.live_bytes -= slot_bytes;
+        class.live -= 1;
+        if span.place == NOWHERE {
+            span.place = class.with_room.len() as u32;
+            class.with_room.push(number);
+        }
+        if span.live == 0 && (span.place == RETIRED || class.with_room.len() > 1) {
+            self.release(number);
+        }
+    }
+
+    pub(super) fn slot(&self, handle: Handle) -> &[u8] {
+        if let Some(number) = handle.alone() {
+            return &self.alone[number];
+        }
+        let (chunk, start) = (&self.chunks[handle.chunk()], handle.start());
+        &chunk.bytes()[start..start + chunk.slot_bytes(start)]
+    }
+
+    pub(super) fn slot_mut(&mut self, handle: Handle) -> &mut [u8] {
+        if let Some(number) = handle.alone() {
+            return &mut self.alone[number];
+        }
+        let (chunk, start) = (&mut self.chunks[handle.chunk()], handle.start());
+        let end = start + chunk.slot_bytes(start);
+        &mut chunk.bytes_mut()[start..end]
+    }
+
+    /// Size of the slot that `bytes` would take: up to 7 more, or above 512 up to a 16th more; [`SLOT_BYTES_UNUSED_MAX`] at the most.
+    pub(super) fn slot_bytes_for(bytes: usize) -> usize {
+        let is_fine = bytes <= FINE_BYTES_MAX || bytes > SLOT_BYTES_MAX;
+        let apart = if is_fine { UNIT_BYTES } else { bytes.next_power_of_two() / (2 * CLASSES_PER_DOUBLING) };
+        bytes.next_multiple_of(apart)
+    }
+
+    /// Bytes of all slots in use.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    /// Bytes of all chunks, the free slots included.
+    pub(super) fn mapped_bytes(&self) -> usize {
+        (self.chunks.len() - self.chunks_released.len() + self.emptied.len()) * CHUNK_BYTES + self.alone_bytes
+    }
+
+    /// Up to `count` of the chunks that are to be unmapped, which dropping them does.
+    pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
+        self.emptied.split_off(self.emptied.len().saturating_sub(count))
+    }
+
+    /// Frees everything piece by piece.
+    pub(super) fn dismantle(self, freeing: &mut Dismantling) {
+        /// To unmap a chunk takes as long as to free so many allocations.
+        const CHUNK_ALLOCATIONS: usize = 32;
+        freeing.drop_all(self.chunks, CHUNK_ALLOCATIONS);
+        freeing.drop_all(self.emptied, CHUNK_ALLOCATIONS);
+        freeing.drop_all(self.alone, 1);
+    }
+
+    #[cold]
+    fn allocate_alone(&mut self, slot_bytes: usize) -> Handle {
+        self.live_bytes += slot_bytes;
+        self.alone_bytes += slot_bytes;
+        let bytes = vec![0; slot_bytes].into_boxed_slice();
+        let number = match self.alone_free.pop() {
+            Some(number) => {
+                self.alone[number as usize] = bytes;
+                number
+            }
+            None => {
+                self.alone.push(bytes);
+                self.alone.len() as u32 - 1
+            }
+        };
+        Handle::new_alone(number)
+    }
+
+    #[cold]
+    fn add_span(&mut self, class: usize) -> u32 {
+        let slot_bytes = class * UNIT_BYTES;
+        let (chunk, first, granules) = self.place_for_span(slot_bytes, self.classes[class].live * slot_bytes);
+        let place = self.classes[class].with_room.len() as u32;
+        let span = Span::new(chunk, first, granules, slot_bytes, place);
+        self.classes[class].slots += usize::from(span.slots);
+        let number = match self.spans_released.pop() {
+            Some(number) => {
+                self.spans[number as usize] = span;
+                number
+            }
+            None => {
+                self.spans.push(span);
+                self.spans.len() as u32 - 1
+            }
+        };
+        self.classes[class].with_room.push(number);
+        self.change_chunk(chunk, |chunk| chunk.carve(first, granules, slot_bytes as u16, number));
+        number
+    }
+
+    /// A chunk, the first granule and how many. While there is room in a chunk that is there already, none is mapped: rather than that a
+    /// class gets a smaller span than it should, at last one of a single slot.
+    fn place_for_span(&mut self, slot_bytes: usize, mut class_bytes: usize) -> (u32, u32, u32) {
+        let best = granules_for(slot_bytes, class_bytes);
+        let mut granules = best;
+        while class_bytes > 0 {
+            if let Some((chunk, first)) = self.fullest_chunk_for(granules) {
+                return (chunk, first, granules);
+            }
+            class_bytes /= 2;
+            granules = granules_for(slot_bytes, class_bytes);
+        }
+        for granules in [granules, slot_bytes.div_ceil(GRANULE_BYTES) as u32] {
+            if let Some((chunk, first)) = self.fullest_chunk_for(granules) {
+                return (chunk, first, granules);
+            }
+        }
+        (self.add_chunk(), 0, best)
+    }
+
+    /// The fuller a chunk is, the sooner it is taken: the others may become empty.
+    fn fullest_chunk_for(&self, granules: u32) -> Option<(u32, u32)> {
+        if self.free_granules < granules as usize {
+            return None;
+        }
+        let rooms = &self.with_granules[granules.ilog2() as usize..];
+        rooms.iter().find_map(|chunks| {
+            let tried = chunks.iter().rev().take(CHUNKS_TRIED_MAX);
+            let fitting = tried.filter_map(|number| Some((*number, self.chunks[*number as usize].room_for(granules)?)));
+            fitting.min_by_key(|(number, _)| self.chunks[*number as usize].free_granules())
+        })
+    }
+
+    fn add_chunk(&mut self) -> u32 {
+        let storage = self.emptied.pop().unwrap_or_else(Storage::new);
+        let chunk = Chunk::new(storage, NOWHERE);
+        let number = match self.chunks_released.pop() {
+            Some(number) => {
+                self.chunks[number as usize] = chunk;
+                number
+            }
+            None => {
+                assert!(
+                    self.chunks.len() < CHUNKS_MAX,
+                    "a shard holds at most 16 GiB of small entries; set maxmemory below 256gb"
+                );
+                self.chunks.push(chunk);
+                self.chunks.len() as u32 - 1
+            }
+        };
+        self.enter_with_granules(number);
+        self.compaction.chunk_was_added();
+        number
+    }
+
+    /// Takes an empty span away from its class, and its chunk, if that is empty then, out of use.
+    #[cold]
+    fn release(&mut self, number: u32) {
+        let span = &self.spans[number as usize];
+        let class = usize::from(span.slot_bytes) / UNIT_BYTES;
+        self.classes[class].slots -= usize::from(span.slots);
+        let (chunk, first, granules, place) = (span.chunk, span.first_granule, span.granules, span.place);
+        if place < RETIRED {
+            self.leave_with_room(class, number);
+        }
+        self.compaction.forget_span(number);
+        self.spans_released.push(number);
+        self.change_chunk(chunk, |chunk| chunk.give_back(first.into(), granules.into()));
+        if self.chunks[chunk as usize].is_empty() {
+            self.release_chunk(chunk);
+        }
+    }
+
+    fn release_chunk(&mut self, number: u32) {
+        self.leave_with_granules(number);
+        self.emptied.push(self.chunks[number as usize].take_storage());
+        self.compaction.forget_chunk(number);
+        self.chunks_released.push(number);
+    }
+
+    /// Keeps a chunk where it belongs while its granules change.
+    fn change_chunk(&mut self, number: u32, change: impl FnOnce(&mut Chunk)) {
+        let is_retired = self.chunks[number as usize].place == RETIRED;
+        self.leave_with_granules(number);
+        change(&mut self.chunks[number as usize]);
+        if is_retired {
+            self.chunks[number as usize].place = RETIRED;
+        } else {
+            self.enter_with_granules(number);
+        }
+    }
+
+    fn leave_with_room(&mut self, class: usize, number: u32) {
+        let with_room = &mut self.classes[class].with_room;
+        let place = std::mem::replace(&mut self.spans[number as usize].place, NOWHERE) as usize;
+        with_room.swap_remove(place);
+        if let Some(moved) = with_room.get(place) {
+            self.spans[*moved as usize].place = place as u32;
+        }
+    }
+
+    fn enter_with_granules(&mut self, number: u32) {
+        let chunk = &mut self.chunks[number as usize];
+        self.free_granules += chunk.free_granules() as usize;
+        if let Some(room) = chunk.room() {
+            chunk.place = self.with_granules[room].len() as u32;
+            self.with_granules[room].push(number);
+        }
+    }
+
+    fn leave_with_granules(&mut self, number: u32) {
+        let chunk = &mut self.chunks[number as usize];
+        let place = std::mem::replace(&mut chunk.place, NOWHERE);
+        let Some(room) = chunk.room().filter(|_| place < RETIRED) else { return };
+        self.free_granules -= chunk.free_granules() as usize;
+        self.with_granules[room].swap_remove(place as usize);
+        if let Some(moved) = self.with_granules[room].get(place as usize) {
+            self.chunks[*moved as usize].place = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Arena, CHUNK_BYTES, Handle, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX, Step};
+
+    /// Where a live entry has its mark, as those of the keyspace do.
+    const MARK_AT: usize = 9;
+
+    fn allocate(arena: &mut Arena, bytes: usize, content: u32) -> Handle {
+        let handle = arena.allocate(bytes);
+        let slot = arena.slot_mut(handle);
+        slot[MARK_AT] = 1;
+        slot[bytes - 4..bytes].copy_from_slice(&content.to_le_bytes());
+        handle
+    }
+
+    fn free(arena: &mut Arena, handle: Handle) {
+        arena.slot_mut(handle)[MARK_AT] = 0;
+        arena.free(handle);
+    }
+
+    /// Moves all that is worth it. Entries are found in `live` by their handles.
+    fn compact(arena: &mut Arena, live: &mut [(Handle, u32, usize)]) -> usize {
+        let mut moved = 0;
+        for _ in 0..1_000_000 {
+            match arena.next_to_move(|slot| slot[MARK_AT] != 0) {
+                Step::Move(old) => {
+                    let new = arena.copy(old);
+                    free(arena, old);
+                    live.iter_mut().find(|entry| entry.0 == old).expect("it lives").0 = new;
+                    moved += 1;
+                }
+                Step::Pause => {}
+                Step::Done => return moved,
+            }
+        }
+        panic!("compaction has no end");
+    }
+
+    fn unmap(arena: &mut Arena) {
+        while !arena.take_emptied(2).is_empty() {}
+    }
+
+    fn random(seed: &mut u32) -> u32 {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *seed >> 8
+    }
+
+    #[test]
+    fn classes_are_apart_by_their_size_and_an_entry_that_is_moved_keeps_its_slot() {
+        let mut classes = BTreeSet::new();
+        for bytes in 11..=SLOT_BYTES_MAX {
+            let slot = Arena::slot_bytes_for(bytes);
+            assert!(slot >= bytes && slot - bytes <= (bytes / 16).max(7), "{bytes}: {slot}");
+            assert!(slot - bytes <= SLOT_BYTES_UNUSED_MAX && slot.is_multiple_of(8) && slot <= SLOT_BYTES_MAX);
+            assert_eq!(Arena::slot_bytes_for(slot), slot);
+            classes.insert(slot);
+        }
+        assert_eq!(classes.len(), 64 - 1 + 3 * 16);
+        assert_eq!([343, 513, 10_001].map(Arena::slot_bytes_for), [344, 544, 10_008]);
+    }
+
+    #[test]
+    fn slots_keep_what_was_written_and_all_goes_back() {
+        let mut arena = Arena::default();
+        let mut live: Vec<(Handle, u32, usize)> = Vec::new();
+        let mut seed = 1;
+        for step in 0..200_000_u32 {
+            let size = match random(&mut seed) % 97 {
+                0 => 10_000,
+                1..20 => 500 + random(&mut seed) as usize % 3_596,
+                _ => 16 + random(&mut seed) as usize % 400,
+            };
+            // Rising and falling, so that chunks go and come.
+            let wanted = 3_000 + 2_500 * (step as usize / 20_000 % 2);
+            if live.len() > wanted || (random(&mut seed).is_multiple_of(4) && !live.is_empty()) {
+                let (handle, content, size) = live.swap_remove(random(&mut seed) as usize % live.len());
+                assert_eq!(&arena.slot(handle)[size - 4..size], content.to_le_bytes());
+                free(&mut arena, handle);
+            } else {
+                let handle = allocate(&mut arena, size, step);
+                assert_eq!(arena.slot(handle).len(), Arena::slot_bytes_for(size));
+                live.push((handle, step, size));
+            }
+            if step % 10_000 == 0 {
+                compact(&mut arena, &mut live);
+                unmap(&mut arena);
+            }
+        }
+        let handles: BTreeSet<u32> = live.iter().map(|entry| entry.0.bits()).collect();
+        assert_eq!(handles.len(), live.len());
+        assert_eq!(arena.live_bytes(), live.iter().map(|entry| Arena::slot_bytes_for(entry.2)).sum::<usize>());
+        for (handle, content, size) in live {
+            assert_eq!(&arena.slot(handle)[size - 4..size], content.to_le_bytes());
+            free(&mut arena, handle);
+        }
+        assert_eq!(arena.live_bytes(), 0);
+        assert!(arena.mapped_bytes() > 0);
+        compact(&mut arena, &mut []);
+        arena.release_empty();
+        unmap(&mut arena);
+        assert_eq!(arena.mapped_bytes(), 0);
+        assert_eq!(arena.free_granules, 0);
+        assert!(arena.classes.iter().all(|class| class.slots == 0 && class.live == 0));
+        let handle = arena.allocate(100);
+        assert_eq!(arena.slot(handle).len(), 104);
+    }
+
+    #[test]
+    fn an_empty_span_serves_another_class() {
+        let mut arena = Arena::default();
+        let old: Vec<_> = (0..2_000).map(|number| allocate(&mut arena, 344, number)).collect();
+        // One entry of another size holds a chunk.
+        allocate(&mut arena, 16, 0);
+        let full = arena.mapped_bytes();
+        old.into_iter().for_each(|handle| free(&mut arena, handle));
+        arena.release_empty();
+        let chunks = arena.chunks.len() - arena.chunks_released.len();
+        assert!(chunks < full / CHUNK_BYTES);
+        for number in 0..90 {
+            allocate(&mut arena, 1_000, number);
+        }
+        assert_eq!(arena.chunks.len() - arena.chunks_released.len(), chunks, "there was room");
+    }
+
+    #[test]
+    fn what_a_mass_removal_left_sparse_is_emptied() {
+        let mut arena = Arena::default();
+        let mut seed = 7;
+        let mut live: Vec<_> = (0..20_000)
+            .map(|number| {
+                let size = 50 + random(&mut seed) as usize % 1_950;
+                (allocate(&mut arena, size, number), number, size)
+            })
+            .collect();
+        compact(&mut arena, &mut live);
+        let full = arena.live_bytes();
+        assert!(arena.mapped_bytes() * 100 < full * 110, "{} of {full}", arena.mapped_bytes());
+        live.retain(|(handle, number, _)| {
+            let stays = number % 10 == 0;
+            if !stays {
+                free(&mut arena, *handle);
+            }
+            stays
+        });
+        let moved = compact(&mut arena, &mut live);
+        assert!(moved < 2 * live.len(), "{moved} of {}", live.len());
+        arena.release_empty();
+        unmap(&mut arena);
+        let (mapped, used) = (arena.mapped_bytes(), arena.live_bytes());
+        assert!(mapped * 100 < used * 130, "{mapped} of {used}");
+        for (handle, content, size) in live {
+            assert_eq!(&arena.slot(handle)[size - 4..size], content.to_le_bytes());
+        }
+    }
+}
