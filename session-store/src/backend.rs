@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::RngExt as _;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 use tower_sessions::session::Id;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
-    scripts::{CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, CREATE, END, LIST, ROTATE, TOUCH, reply},
+    scripts::{CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, CREATE, Call, END, LIST, ROTATE, TOUCH, reply},
     settings::Settings,
     wire::{self, Item, Packed},
 };
@@ -69,23 +69,23 @@ impl Write {
         }
     }
 
-    fn reserved_fields(&self, cmd: &mut Cmd) {
+    fn reserved_fields(&self, call: &mut Call) {
         if self.policy_changed {
-            cmd.arg("@expiry").arg(self.policy.encode());
+            call.arg("@expiry").arg(self.policy.encode());
         }
         if let Some(owner) = &self.owner {
-            cmd.arg("@owner").arg(owner.as_str());
-            cmd.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
+            call.arg("@owner").arg(owner.as_str());
+            call.arg("@device").arg(&self.device.class).arg("@network").arg(&self.device.network);
         }
         if let Some(bind) = &self.bind_field {
-            cmd.arg(BIND_FIELD).arg(&bind[..]);
+            call.arg(BIND_FIELD).arg(&bind[..]);
         }
-        self.version_field(cmd);
+        self.version_field(call);
     }
 
-    pub(crate) fn version_field(&self, cmd: &mut Cmd) {
+    pub(crate) fn version_field(&self, call: &mut Call) {
         if let Some(version) = self.data_version {
-            cmd.arg("@d").arg(version);
+            call.arg("@d").arg(version);
         }
     }
 
@@ -276,7 +276,7 @@ impl CacheStore {
     pub(crate) async fn touch_session(&self, tag: &Tag, touch: &Touch<'_>) -> Result<Option<i64>, StoreError> {
         let _changes = self.changes(tag);
         let call = self.touch_call(tag, touch, "", "*");
-        let Some(Touched { kept_ms, .. }) = Touched::parse(&self.script(&TOUCH, &call).await?)? else {
+        let Some(Touched { kept_ms, .. }) = Touched::parse(&self.script(&call).await?)? else {
             return Ok(None);
         };
         self.list_elsewhere(&touch.along, tag, None, kept_ms).await?;
@@ -294,10 +294,10 @@ impl CacheStore {
         Ok((kept_ms > 0 && answers.get(1).is_some_and(|revision| *revision != Value::Nil)).then_some(kept_ms))
     }
 
-    fn touch_call(&self, tag: &Tag, touch: &Touch<'_>, when: &str, owner: &str) -> Cmd {
+    fn touch_call(&self, tag: &Tag, touch: &Touch<'_>, when: &str, owner: &str) -> Call {
         let mut keys = vec![self.keys().session(tag)];
         let how = self.along(&touch.along, tag, &mut keys);
-        let mut call = TOUCH.call(&borrowed(&keys));
+        let mut call = TOUCH.call(&keys);
         call.arg(touch.policy.encode());
         absolute(&mut call, touch.settings.absolute_ms);
         call.arg(how).arg(when).arg(owner);
@@ -316,7 +316,7 @@ impl CacheStore {
             let fields = self.vault().seal(&tag, &[], Arc::clone(fields))?;
             let mut keys = vec![self.keys().session(&tag)];
             let how = self.along(&write.along, &tag, &mut keys);
-            let mut call = CREATE.call(&borrowed(&keys));
+            let mut call = CREATE.call(&keys);
             head(&mut call, write);
             call.arg(how).arg("@v").arg(VERSION);
             if let Some(owner) = &write.owner {
@@ -327,7 +327,7 @@ impl CacheStore {
             for field in &*fields {
                 call.arg(&field.name[..]).arg(field.stored());
             }
-            let answer = self.script(&CREATE, &call).await?;
+            let answer = self.script(&call).await?;
             if integer(&answer[0])? == reply::OK {
                 return Ok((id, self.committed(&answer, write, &tag, None).await?, fields));
             }
@@ -395,21 +395,21 @@ impl CacheStore {
         let how = self.along(&write.along, tag, &mut named);
         let count = write.count_reserved() + 2 * delta.set.len() + delta.removed.len();
         if how.is_empty() && matches!(write.merge, Merge::Nothing) && count <= CHANGE_ARGUMENTS_MAX {
-            let mut call = CHANGE.call(&borrowed(&named));
+            let mut call = CHANGE.call(&named);
             head(&mut call, write);
             compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
-            let answer = self.script(&CHANGE, &call).await?;
+            let answer = self.script(&call).await?;
             return self.committed(&answer, write, tag, None).await;
         }
-        let mut call = COMMIT.call(&borrowed(&named));
+        let mut call = COMMIT.call(&named);
         head(&mut call, write);
         call.arg("delta").arg(GRACE_MS);
         merge(&mut call, write);
         compare(&mut call, expected);
         call.arg(how);
         changes(&mut call, write, &delta.set, &delta.removed);
-        let answer = self.script(&COMMIT, &call).await?;
+        let answer = self.script(&call).await?;
         self.committed(&answer, write, tag, None).await
     }
 
@@ -421,7 +421,7 @@ impl CacheStore {
         compare(&mut call, None);
         call.arg("");
         changes(&mut call, write, &fields.iter().collect::<Vec<_>>(), &[]);
-        let answer = self.script(&COMMIT, &call).await?;
+        let answer = self.script(&call).await?;
         self.committed(&answer, write, tag, None).await
     }
 
@@ -455,13 +455,13 @@ impl CacheStore {
                 named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
             }
             let how = self.along(&write.along, &new, &mut named);
-            let mut call = ROTATE.call(&borrowed(&named));
+            let mut call = ROTATE.call(&named);
             head(&mut call, write);
             call.arg(GRACE_MS);
             merge(&mut call, write);
             call.arg(how);
             changes(&mut call, write, &delta.set, &delta.removed);
-            let answer = self.script(&ROTATE, &call).await?;
+            let answer = self.script(&call).await?;
             if integer(&answer[0])? != reply::TAKEN {
                 return Ok((id, self.committed(&answer, write, &new, Some(old)).await?));
             }
@@ -476,9 +476,9 @@ impl CacheStore {
         let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
         // On another slot the list finds out by itself.
         named.extend(user.filter(|_| self.scripts_cross_slots()).map(|user| keys.user_sessions(user)));
-        let mut call = END.call(&borrowed(&named));
+        let mut call = END.call(&named);
         call.arg(GRACE_MS).arg("");
-        self.script(&END, &call).await.map(drop)
+        self.script(&call).await.map(drop)
     }
 
     /// Ends a session if it is this user's, and tells whether it was.
@@ -487,9 +487,9 @@ impl CacheStore {
         let keys = self.keys();
         let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
         named.extend(self.scripts_cross_slots().then(|| keys.user_sessions(user)));
-        let mut call = END.call(&borrowed(&named));
+        let mut call = END.call(&named);
         call.arg(GRACE_MS).arg(user.as_str());
-        let ended = integer(&self.script(&END, &call).await?[0])? == reply::OK;
+        let ended = integer(&self.script(&call).await?[0])? == reply::OK;
         if !self.scripts_cross_slots() {
             let mut command = redis::cmd("ZREM");
             command.arg(keys.user_sessions(user)).arg(tag.as_str());
@@ -547,7 +547,7 @@ impl CacheStore {
         let mut call = LIST.call(&[&self.keys().user_sessions(user), &self.keys().cart(user)]);
         call.arg(tag.as_str()).arg(former.map_or("", Tag::as_str)).arg(kept_ms).arg(along.sessions_max);
         absolute(&mut call, along.cart_ttl_ms);
-        number_at(&self.script(&LIST, &call).await?, 1)
+        number_at(&self.script(&call).await?, 1)
     }
 
     pub(crate) async fn committed(
@@ -577,16 +577,12 @@ impl CacheStore {
     }
 }
 
-pub(crate) fn borrowed(keys: &[String]) -> Vec<&str> {
-    keys.iter().map(String::as_str).collect()
-}
-
 /// HGETALL and PTTL of a session, and HGETALL of a cart: written straight into the buffer that is sent.
 pub(crate) struct SessionRead<'a> {
     pub(crate) session: &'a str,
     pub(crate) cart: Option<&'a str>,
     /// What goes along behind it.
-    pub(crate) extension: Option<&'a Cmd>,
+    pub(crate) extension: Option<&'a Call>,
 }
 
 impl Packed for SessionRead<'_> {
@@ -607,20 +603,20 @@ impl Packed for SessionRead<'_> {
 }
 
 /// What the scripts of a write begin with.
-pub(crate) fn head(call: &mut Cmd, write: &Write) {
+pub(crate) fn head(call: &mut Call, write: &Write) {
     call.arg(&write.token).arg(write.policy.encode());
     absolute(call, write.absolute_ms);
 }
 
 /// An absolute time as an argument.
-pub(crate) fn absolute(call: &mut Cmd, absolute_ms: Option<i64>) {
+pub(crate) fn absolute(call: &mut Call, absolute_ms: Option<i64>) {
     match absolute_ms {
         Some(ms) => call.arg(ms),
         None => call.arg(""),
     };
 }
 
-fn merge(call: &mut Cmd, write: &Write) {
+fn merge(call: &mut Call, write: &Write) {
     match &write.merge {
         Merge::Nothing => call.arg(""),
         Merge::Here(how) => call.arg(how),
@@ -628,7 +624,7 @@ fn merge(call: &mut Cmd, write: &Write) {
     };
 }
 
-fn compare(call: &mut Cmd, expected: Option<Expected<'_>>) {
+fn compare(call: &mut Call, expected: Option<Expected<'_>>) {
     match expected {
         None => call.arg("").arg(""),
         Some(Expected { field, value: None }) => call.arg(field).arg(""),
@@ -636,7 +632,7 @@ fn compare(call: &mut Cmd, expected: Option<Expected<'_>>) {
     };
 }
 
-pub(crate) fn changes(call: &mut Cmd, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
+pub(crate) fn changes(call: &mut Call, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
     call.arg(write.count_reserved() + 2 * set.len());
     write.reserved_fields(call);
     for field in set {

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,11 +20,11 @@ use tracing::Instrument as _;
 use crate::{
     CacheStore, Stage, StoreError,
     error::NOT_SERVING,
-    metrics::{InFlight, Operation, Waiting},
+    metrics::{InFlight, Waiting},
     nodes::{Address, Failure, Node, Origin, is_broken},
     pool::Places,
     record::malformed,
-    scripts::Source,
+    scripts::Call,
     topology::{Asking, Slot, split},
     wire::{Packed, Reply},
 };
@@ -74,11 +75,10 @@ impl fmt::Debug for Patience {
 
 impl CacheStore {
     /// One script call in one round trip; in two when the store does not know the script yet.
-    pub(crate) async fn script(&self, script: &Source, call: &Cmd) -> Result<Vec<Value>, StoreError> {
-        let mut answer = match self.send(script.operation, call).await {
+    pub(crate) async fn script(&self, call: &Call) -> Result<Vec<Value>, StoreError> {
+        let mut answer = match self.send(call).await {
             Err(Problem::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let call = script.call_with_code(call);
-                self.send(script.operation, &call).await.map_err(Problem::into_error)?
+                self.send(&call.with_code()).await.map_err(Problem::into_error)?
             }
             answer => answer.map_err(Problem::into_error)?,
         };
@@ -104,13 +104,17 @@ impl CacheStore {
 
     /// The replies as they came: for those who read them in place.
     pub(crate) async fn ask(&self, request: &dyn Packed) -> Result<Reply, StoreError> {
-        self.send(request.operation(), request).await.map_err(Problem::into_error)
+        self.send(request).await.map_err(Problem::into_error)
     }
 
-    async fn send(&self, operation: Operation, request: &dyn Packed) -> Result<Reply, Problem> {
+    async fn send(&self, request: &dyn Packed) -> Result<Reply, Problem> {
+        let operation = request.operation();
         let began = Instant::now();
         let span = tracing::debug_span!("store operation", db.system.name = "redis", operation = operation.name());
-        let outcome = self.send_patiently(request, began).instrument(span).await;
+        // Boxed, so that the future of each handler has a pointer to it and not a kilobyte for each place where it may ask. Boxes up to that
+        // size are what an allocator is fast with.
+        let sent = Box::pin(self.send_patiently(request, began));
+        let outcome = if span.is_disabled() { sent.await } else { sent.instrument(span).await };
         operation.ended(began.elapsed(), outcome.as_ref().err().map(Problem::name));
         outcome
     }
@@ -206,7 +210,7 @@ impl CacheStore {
         let pool = &self.inner.pool;
         let closed = |error: PoolError<Infallible>| Problem::Store(StoreError::Disconnected { reason: error.to_string() });
         // Most find one, and have no wait to be bounded or measured.
-        if let Some(found) = pool.get().now_or_never() {
+        if let Some(found) = pin!(pool.get()).now_or_never() {
             let mut place = found.map_err(closed)?;
             place.waited_until = None;
             return Ok(place);

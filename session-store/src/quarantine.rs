@@ -36,7 +36,7 @@ impl CacheStore {
                 call.arg("").arg("");
             }
         }
-        if integer(&self.script(&QUARANTINE, &call).await?[0])? == reply::OK {
+        if integer(&self.script(&call).await?[0])? == reply::OK {
             self.note_quarantined();
             metrics::quarantined();
             tracing::warn!(error = %why, "a session that cannot be read was put in quarantine");

@@ -11,7 +11,7 @@ use tower_sessions::session::Id;
 
 use crate::{
     CacheStore, StoreError,
-    backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, borrowed, changes, head},
+    backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, changes, head},
     cart::merge::Merge,
     keys::Tag,
     record::{Delta, bytes, integer, number, unreadable},
@@ -130,7 +130,7 @@ impl CacheStore {
         let keys = self.keys();
         let mut named = vec![keys.session(new), keys.cart(new), keys.cart_tokens(new)];
         let how = self.along(&write.along, new, &mut named);
-        let mut call = PLACE.call(&borrowed(&named));
+        let mut call = PLACE.call(&named);
         head(&mut call, write);
         call.arg(how);
         let (cart, tokens) = if with_cart { (&record.cart[..], &record.tokens[..]) } else { (&[][..], &[][..]) };
@@ -142,7 +142,7 @@ impl CacheStore {
             }
         }
         changes(&mut call, write, &delta.set, &delta.removed);
-        let answer = self.script(&PLACE, &call).await?;
+        let answer = self.script(&call).await?;
         Ok((integer(&answer[0])? != reply::TAKEN).then_some(answer))
     }
 
@@ -150,7 +150,7 @@ impl CacheStore {
         let keys = self.keys();
         let mut call = RETIRE.call(&[&keys.session(old), &keys.cart(old), &keys.cart_tokens(old)]);
         call.arg(new.as_str()).arg(record.revision).arg(record.cart_revision).arg(GRACE_MS);
-        integer(&self.script(&RETIRE, &call).await?[0])
+        integer(&self.script(&call).await?[0])
     }
 
     /// A record that nobody knows of. When it cannot be removed, it ends at its time.

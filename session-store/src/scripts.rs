@@ -1,9 +1,12 @@
 //! The Lua scripts, and how one is called in one round trip.
 
+mod call;
+
 use std::sync::LazyLock;
 
-use redis::{Arg, Cmd, Script};
+use redis::Script;
 
+pub(crate) use self::call::Call;
 use crate::metrics::Operation;
 
 /// The script of this name behind the functions that it shares with others.
@@ -97,31 +100,16 @@ impl Source {
         Self { operation, code, sha: Script::new(code) }
     }
 
-    #[cfg(feature = "testing")]
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     pub(crate) fn hash(&self) -> &str {
         self.sha.get_hash()
     }
 
-    /// `EVALSHA sha n key...`; the caller adds the arguments.
-    pub(crate) fn call(&self, keys: &[&str]) -> Cmd {
-        let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + 256;
-        let mut cmd = Cmd::with_capacity(keys.len() + 24, bytes);
-        cmd.arg("EVALSHA").arg(self.sha.get_hash()).arg(keys.len());
-        for key in keys {
-            cmd.arg(key);
-        }
-        cmd
-    }
-
-    /// The same call with the code in it, for a store that does not know the script yet. It knows it afterwards.
-    pub(crate) fn call_with_code(&self, evalsha: &Cmd) -> Cmd {
-        let mut cmd = Cmd::new();
-        cmd.arg("EVAL").arg(self.code);
-        for arg in evalsha.args_iter().skip(2) {
-            if let Arg::Simple(bytes) = arg {
-                cmd.arg(bytes);
-            }
-        }
-        cmd
+    /// A call of it; the caller adds the arguments.
+    pub(crate) fn call(&'static self, keys: &[impl AsRef<str>]) -> Call {
+        Call::new(self, keys)
     }
 }

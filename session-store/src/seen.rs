@@ -1,10 +1,7 @@
 //! What a client has seen of its session: the revision of its last change, and when that was. It is in a cookie beside the session's, for
 //! reads from replicas; nothing depends on its being true but what this client is shown.
 
-use http::HeaderMap;
 use time::OffsetDateTime;
-
-use crate::cookie;
 
 /// After a change, reads go to the primary for so many seconds: answers to requests at the same time may arrive in another order than
 /// their changes were made, and with them the cookies.
@@ -21,15 +18,11 @@ impl Seen {
         Self { revision, at_seconds: OffsetDateTime::now_utc().unix_timestamp() }
     }
 
-    pub(crate) fn find(headers: &HeaderMap, name: &str) -> Option<Self> {
-        cookie::values(headers, name).find_map(Self::parse)
-    }
-
     pub(crate) fn to_value(self) -> String {
         format!("{}.{}", self.revision, self.at_seconds)
     }
 
-    fn parse(value: &str) -> Option<Self> {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
         let (revision, at) = value.split_once('.')?;
         Some(Self { revision: revision.parse().ok()?, at_seconds: at.parse().ok()? })
     }

@@ -16,15 +16,15 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, StoreError, answer, cookie,
-    cookie_keys::{Found, Protection},
+    CacheStore, StoreError, answer,
+    cookie::{self, Sent},
+    cookie_keys::Found,
     device::Client,
     expiry::not_chosen,
     scope::{Detached, RequestScope},
-    seen::Seen,
     settings::Settings,
     streaming::follow,
-    unit_of_work::{CookieChange, Outcome, SeenChange, UnitOfWork},
+    unit_of_work::{Arrival, CookieChange, Outcome, SeenChange, UnitOfWork},
 };
 
 /// Body of the answer when the commit failed.
@@ -75,25 +75,21 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let found = cookie::find(request.headers(), &settings.cookie_name, &settings.cookie.protection).or_else(|| {
-            let found = cookie::find(request.headers(), settings.former_cookie.as_deref()?, &Protection::None)?;
+        let headers = request.headers();
+        let Sent { id, seen } = cookie::find(headers, &settings.cookie_name, &settings.cookie.protection, &settings.seen_name);
+        let found = id.or_else(|| {
+            let found = cookie::find_plain(headers, settings.former_cookie.as_deref()?)?;
             Some(Found { is_outdated: true, ..found })
         });
         let sent = found.map(|found| found.id);
-        let unit = UnitOfWork::new(self.store.clone(), Arc::clone(&self.settings), sent);
-        let session = Session::new(sent, Arc::clone(&unit), not_chosen(self.settings.expiry));
-        unit.came_from(Client {
-            user_agent: request.headers().get(USER_AGENT).cloned(),
-            address: self.settings.client_address.as_ref().and_then(|find| find.of(&request)),
-        });
-        if found.is_some_and(|found| found.is_outdated) {
-            unit.renew_cookie();
-        }
+        let client = Client {
+            user_agent: headers.get(USER_AGENT).cloned(),
+            address: settings.client_address.as_ref().and_then(|find| find.of(&request)),
+        };
         let is_safe = request.method().is_safe();
-        if is_safe && self.store.has_near() {
-            unit.read_near();
-        }
-        unit.came_with(Seen::find(request.headers(), &self.settings.seen_name), is_safe);
+        let arrival = Arrival { sent, cookie_outdated: found.is_some_and(|found| found.is_outdated), seen, client, is_safe };
+        let unit = UnitOfWork::new(self.store.clone(), Arc::clone(settings), arrival);
+        let session = Session::new(sent, Arc::clone(&unit), not_chosen(settings.expiry));
         let scope = RequestScope::new(session, unit);
         scope.give(request.extensions_mut());
         ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(scope), is_safe }

@@ -244,7 +244,7 @@ impl SessionExt for Session {
             let after = change(before.take());
             let json = serde_json::to_value(&after).map_err(UpdateError::Unwritable)?;
             let bytes = serde_json::to_vec(&json).map_err(UpdateError::Unwritable)?;
-            match swap.with(from, bytes, save(self)).await {
+            match swap.with(from, bytes, || save(self)).await {
                 (Some(Swapped::Done), _) => {
                     if !AtHand::of(self).is_some_and(|at_hand| at_hand.is_unseen()) {
                         // The handle shows it, and the commit finds nothing left to do.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tower_sessions::session::{Id, Record};
@@ -19,7 +19,7 @@ use crate::{
     backend::{GRACE_MS, Write, absolute, commit_token, number_at},
     keys::Tag,
     record::{VERSION, bytes, corrupt, encode, integer, unreadable},
-    scripts::{DROP_RECORD, TAKE_OVER, TAKE_OVER_STEPS, reply},
+    scripts::{Call, DROP_RECORD, TAKE_OVER, TAKE_OVER_STEPS, reply},
 };
 
 /// How long others wait for one who takes the steps before they take him for dead. One who was only slow does no harm: he learns of it
@@ -75,7 +75,7 @@ impl CacheStore {
         call.arg(there).arg(write.policy.encode());
         absolute(&mut call, write.absolute_ms);
         self.fields_of(tag, &record, &mut call)?;
-        let answer = self.script(&TAKE_OVER, &call).await?;
+        let answer = self.script(&call).await?;
         // Taken or gone: another request was faster, and did the same.
         Ok(integer(&answer[0])? != reply::OK || number_at(&answer, 1)? > 0)
     }
@@ -127,7 +127,7 @@ impl CacheStore {
                     }
                     let mut call = DROP_RECORD.call(&[theirs, &taken_over]);
                     call.arg(there).arg(kept_ms);
-                    if integer(&self.script(&DROP_RECORD, &call).await?[0])? != reply::OK {
+                    if integer(&self.script(&call).await?[0])? != reply::OK {
                         // It was written once more, or the answer to an earlier attempt of this very step was lost.
                         continue;
                     }
@@ -190,9 +190,9 @@ impl CacheStore {
         self.step(tag, TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]).arg(name).arg(token)).await
     }
 
-    async fn step(&self, tag: &Tag, call: &Cmd) -> Result<Step, StoreError> {
+    async fn step(&self, tag: &Tag, call: &Call) -> Result<Step, StoreError> {
         let _changes = self.changes(tag);
-        let answer = self.script(&TAKE_OVER_STEPS, call).await?;
+        let answer = self.script(call).await?;
         match integer(&answer[0])? {
             reply::OK => Ok(Step::Done(answer)),
             reply::TAKEN => Ok(Step::There),
@@ -202,7 +202,7 @@ impl CacheStore {
         }
     }
 
-    fn fields_of(&self, tag: &Tag, record: &Record, call: &mut Cmd) -> Result<(), StoreError> {
+    fn fields_of(&self, tag: &Tag, record: &Record, call: &mut Call) -> Result<(), StoreError> {
         call.arg("@v").arg(VERSION);
         for field in &*self.vault().seal(tag, &[], encode(&record.data)?.into())? {
             call.arg(&field.name[..]).arg(field.stored());

@@ -5,7 +5,7 @@ use redis::Value;
 use super::{CartChange, CartError, IdempotencyToken};
 use crate::{
     StoreError,
-    backend::{Along, absolute, borrowed, commit_token},
+    backend::{Along, absolute, commit_token},
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
@@ -168,7 +168,7 @@ async fn call_script(
         let user = Along { user: target.owner, sessions_max: settings.user_sessions_max, ..Along::default() };
         along = unit.store.along(&user, session, &mut named);
     }
-    let mut call = CART.call(&borrowed(&named));
+    let mut call = CART.call(&named);
     call.arg(operation.name())
         .arg(token)
         .arg(remembered)
@@ -196,7 +196,7 @@ async fn call_script(
     for (sku, quantity) in lines {
         call.arg(sku).arg(quantity);
     }
-    unit.store.script(&CART, &call).await
+    unit.store.script(&call).await
 }
 
 struct Change {

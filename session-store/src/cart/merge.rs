@@ -106,7 +106,7 @@ pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag, policy: Mer
     for line in &anonymous.lines {
         call.arg(&line.sku).arg(line.quantity);
     }
-    let answer = unit.store.script(&MERGE, &call).await?;
+    let answer = unit.store.script(&call).await?;
     let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
     metrics::cart_units_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
     Ok(anonymous.revision)

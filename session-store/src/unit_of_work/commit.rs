@@ -118,9 +118,8 @@ impl UnitOfWork {
             };
             match step {
                 Step::Done(id) => {
-                    // Boxed is what most requests do not do: it would make the future of each of them larger.
                     if let Some(kept_alive) = self.keep_alive() {
-                        Box::pin(kept_alive).await?;
+                        kept_alive.await?;
                     }
                     return Ok(id);
                 }

@@ -1,6 +1,6 @@
 //! The end of a request: the commit, and what becomes of the cookie.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use tower_sessions::{Session, session::Id};
 
@@ -90,13 +90,14 @@ impl UnitOfWork {
     }
 
     /// Extends the session of an upgraded connection that saves it now and then, where that is due. An error when it has ended.
-    pub(super) fn keep_alive(&self) -> Option<impl Future<Output = Result<(), StoreError>>> {
+    pub(super) fn keep_alive(&self) -> Option<Pin<Box<impl Future<Output = Result<(), StoreError>>>>> {
         let (due, along) = {
             let state = self.state.lock();
             let cart_ttl_ms = Some(self.settings.cart_ttl_ms);
             (state.due_long_after(), Along { cart_ttl_ms, ..state.along(&self.settings) })
         };
-        due.map(|(tag, policy)| self.extend(tag, policy, along))
+        // Boxed is what most requests do not do: it would make the future of each of them larger.
+        due.map(|(tag, policy)| Box::pin(self.extend(tag, policy, along)))
     }
 
     async fn extend(&self, tag: Tag, policy: ExpiryPolicy, along: Along) -> Result<(), StoreError> {

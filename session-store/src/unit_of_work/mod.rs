@@ -52,6 +52,21 @@ use crate::{
 /// What `Session` gets to see, the tag that it is under, and whether it is a copy.
 type Placed = (Result<Option<Record>, StoreError>, Option<Tag>, bool);
 
+/// With what a request comes.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// The id that the client sent.
+    pub(crate) sent: Option<Id>,
+    /// It came in a cookie that is not as it would be written today.
+    pub(crate) cookie_outdated: bool,
+    /// What the client says that it has seen.
+    pub(crate) seen: Option<Seen>,
+    /// From where the request comes, for the list of a user's sessions.
+    pub(crate) client: Client,
+    /// The method is a safe one: a copy of the session will do.
+    pub(crate) is_safe: bool,
+}
+
 /// The session and the cart of one request.
 pub(crate) struct UnitOfWork {
     pub(crate) store: CacheStore,
@@ -77,14 +92,13 @@ impl fmt::Debug for UnitOfWork {
 }
 
 impl UnitOfWork {
-    pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, sent: Option<Id>) -> Arc<Self> {
-        let base = sent.map_or(Base::None { stale: false }, Base::Sent);
+    pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, arrival: Arrival) -> Arc<Self> {
         store.patience.set(settings.outage.patience());
-        let state = Mutex::new(State::new(base, settings.outage));
+        // In one expression: a state in a variable of its own would be copied once more.
         Arc::new(Self {
+            state: Mutex::new(State::new(arrival, &store, settings.outage)),
             store,
             settings,
-            state,
             reading: Semaphore::new(1),
             committing: Semaphore::new(1),
             session: Mutex::new(None),
@@ -103,29 +117,6 @@ impl UnitOfWork {
 
     pub(crate) fn attach(&self, session: &Session) {
         *self.session.lock() = Some(session.clone());
-    }
-
-    /// From where the request comes, for the list of a user's sessions.
-    pub(crate) fn came_from(&self, client: Client) {
-        self.state.lock().client = client;
-    }
-
-    /// The session's id came in a cookie that is not as it would be written today.
-    pub(crate) fn renew_cookie(&self) {
-        self.state.lock().cookie_outdated = true;
-    }
-
-    /// The method is a safe one: what the near cache has will do.
-    pub(crate) fn read_near(&self) {
-        self.state.lock().may_read_near = true;
-    }
-
-    /// What the client says that it has seen, and whether the method is a safe one. A client that says nothing may have made changes
-    /// while replicas were not read, or while it could not be told: the primary is read.
-    pub(crate) fn came_with(&self, seen: Option<Seen>, is_safe: bool) {
-        let mut state = self.state.lock();
-        state.sent_seen = seen.is_some();
-        state.replica_from = seen.filter(|_| is_safe && self.store.reads_replicas()).and_then(Seen::revision_min);
     }
 
     /// Only the primary of the store will do. Whether the handle has been given a copy already, which is to be read again.

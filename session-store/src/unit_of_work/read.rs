@@ -67,64 +67,92 @@ impl UnitOfWork {
     pub(super) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
         // Whoever asks has a tag already, as a rule: the hash is made once for each request.
         let known = self.state.lock().base.session().filter(|(known, _)| known == id);
-        let mut tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
-        let mut sought_elsewhere = false;
+        let tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
+        match self.fetch_due(&tag, with_cart).await {
+            (Ok(fetched), next_touch) if self.is_ordinary(&fetched.stored) => {
+                self.take(*id, tag, fetched, next_touch);
+                Ok(())
+            }
+            // Boxed is what most requests do not do: it would make the future of each of them larger.
+            fetched => Box::pin(self.read_on(id, tag, with_cart, fetched)).await,
+        }
+    }
+
+    /// Whether it is a session that can be shown as it is.
+    fn is_ordinary(&self, stored: &StoredSession) -> bool {
+        stored.revision.is_some() && !stored.ended && !self.is_outdated(stored)
+    }
+
+    /// Goes on with what was fetched at first.
+    async fn read_on(
+        &self,
+        id: &Id,
+        mut tag: Tag,
+        with_cart: bool,
+        fetched: (Result<Fetched, StoreError>, NextTouch),
+    ) -> Result<(), StoreError> {
+        let (mut fetched, mut sought_elsewhere) = (Some(fetched), false);
         for attempt in 0..READS_MAX {
             if attempt > 0 {
                 // What is repeated is repeated because of what the primary has.
                 self.state.lock().replica_from = None;
             }
-            let next_touch = self.store.touches().next(&tag);
-            let fetched = match next_touch {
-                NextTouch::Due(policy) => Box::pin(self.fetch_and_touch(&tag, with_cart, policy)).await,
-                NextTouch::Later | NextTouch::Unknown => self.fetch(&tag, with_cart).await,
+            let (read, next_touch) = match fetched.take() {
+                Some(fetched) => fetched,
+                None => self.fetch_due(&tag, with_cart).await,
             };
-            let Fetched { mut stored, cart, is_copy, touched } = match fetched {
+            let mut fetched = match read {
                 Err(error) if error.is_corrupt() => {
-                    Box::pin(self.quarantine(&tag, &error)).await?;
+                    self.quarantine(&tag, &error).await?;
                     continue;
                 }
                 read => read?,
             };
+            let stored = &mut fetched.stored;
             if stored.revision.is_none() && !stored.ended && !sought_elsewhere {
                 sought_elsewhere = true;
-                if let Some(found) = Box::pin(self.under_another_key(id, &tag)).await? {
+                if let Some(found) = self.under_another_key(id, &tag).await? {
                     tag = found;
                     continue;
                 }
                 tag = self.store.keys().session_tag(id);
-                if Box::pin(self.take_over(id, &tag)).await? {
+                if self.take_over(id, &tag).await? {
                     continue;
                 }
             }
-            // Boxed is what most requests do not do: it would make the future of each of them larger.
             if stored.successor.is_some() {
-                Box::pin(self.follow(&mut stored)).await?;
+                self.follow(stored).await?;
             } else {
                 stored.shut = stored.ended;
             }
-            if self.is_outdated(&stored) && !Box::pin(self.migrate(&tag, &mut stored)).await? {
+            if self.is_outdated(stored) && !self.migrate(&tag, stored).await? {
                 continue;
             }
-            self.store.owners().learn(&tag, stored.owner);
-            let (policy, is_capped) = (stored.expiry, stored.capped);
-            {
-                let mut state = self.state.lock();
-                if state.base.session().is_none_or(|(known, _)| known != *id) {
-                    // Another task of this request got a new id meanwhile.
-                    return Ok(());
-                }
-                state.cart = cart.filter(|_| !stored.shut);
-                state.base_is_copy = is_copy;
-                self.loaded(&mut state, *id, tag, stored, touched);
-                if next_touch != NextTouch::Later {
-                    self.remember_touch(&state, is_capped);
-                }
-            }
-            self.adopt_policy(policy);
+            self.take(*id, tag, fetched, next_touch);
             return Ok(());
         }
         Err(StoreError::Contended { attempts: READS_MAX })
+    }
+
+    /// From now on the request knows this of its session.
+    fn take(&self, id: Id, tag: Tag, fetched: Fetched, next_touch: NextTouch) {
+        let Fetched { stored, cart, is_copy, touched } = fetched;
+        self.store.owners().learn(&tag, stored.owner);
+        let (policy, is_capped) = (stored.expiry, stored.capped);
+        {
+            let mut state = self.state.lock();
+            if state.base.session().is_none_or(|(known, _)| known != id) {
+                // Another task of this request got a new id meanwhile.
+                return;
+            }
+            state.cart = cart.filter(|_| !stored.shut);
+            state.base_is_copy = is_copy;
+            self.loaded(&mut state, id, tag, stored, touched);
+            if next_touch != NextTouch::Later {
+                self.remember_touch(&state, is_capped);
+            }
+        }
+        self.adopt_policy(policy);
     }
 
     /// Gives the handle what the primary has, after it was given a copy. What was changed since is saved first.
@@ -157,6 +185,16 @@ impl UnitOfWork {
             session.set_expiry(not_chosen(self.settings.expiry));
         }
         session.load().await.map_err(|error| StoreError::Unreadable { reason: error.to_string() })
+    }
+
+    /// The session, its time extended along with it where that is due as far as this process knows.
+    async fn fetch_due(&self, tag: &Tag, with_cart: bool) -> (Result<Fetched, StoreError>, NextTouch) {
+        let next_touch = self.store.touches().next(tag);
+        let fetched = match next_touch {
+            NextTouch::Due(policy) => Box::pin(self.fetch_and_touch(tag, with_cart, policy)).await,
+            NextTouch::Later | NextTouch::Unknown => self.fetch(tag, with_cart).await,
+        };
+        (fetched, next_touch)
     }
 
     async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<Fetched, StoreError> {

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use tower_sessions::session::Id;
 
-use super::swap::Updates;
+use super::{Arrival, swap::Updates};
 use crate::{
-    OutagePolicy, StoreError,
+    CacheStore, OutagePolicy, StoreError,
     backend::{Along, commit_token},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     device::Client,
@@ -14,6 +14,7 @@ use crate::{
     keys::{Keys, Tag},
     metrics,
     record::{CSRF_KEY, RawField, find_field},
+    seen::Seen,
     settings::Settings,
 };
 
@@ -55,7 +56,7 @@ pub(super) struct State {
     pub(super) extended_by_read: bool,
     /// Ms for which the store keeps the session, when it last told, and when that was.
     pub(super) kept_ms: i64,
-    kept_since: Instant,
+    kept_since: Option<Instant>,
     /// The head of the answer is gone: no cookie can be given any more.
     pub(super) answered: bool,
     /// The request itself ended its session.
@@ -64,7 +65,8 @@ pub(super) struct State {
     /// another session.
     pub(super) deserted: Option<Id>,
     /// The CSRF secret of the former id, which the handle shows until it has got the new one.
-    left_secret: Option<RawField>,
+    // Boxed, as what is rare is: each request has a state.
+    left_secret: Option<Box<RawField>>,
     /// Nobody but the layer waits for the write, which finds its failure here.
     pub(super) keeps_failures: bool,
     /// There once something was updated.
@@ -77,24 +79,24 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(base: Base, outage: OutagePolicy) -> Self {
-        let sent = match &base {
-            Base::Sent(id) => Some(*id),
-            _ => None,
-        };
+    #[inline]
+    pub(super) fn new(arrival: Arrival, store: &CacheStore, outage: OutagePolicy) -> Self {
+        let Arrival { sent, cookie_outdated, seen, client, is_safe } = arrival;
         Self {
             sent,
-            client: Client::default(),
-            base,
+            client,
+            base: sent.map_or(Base::None { stale: false }, Base::Sent),
             base_is_copy: false,
             intent: Intent::Keep,
             pending_owner: None,
             planned: None,
             cart: None,
             cart_expected: false,
-            may_read_near: false,
-            replica_from: None,
-            sent_seen: false,
+            may_read_near: is_safe && store.has_near(),
+            // A client that says nothing may have made changes while replicas were not read, or while it could not be told: the
+            // primary is read.
+            replica_from: seen.filter(|_| is_safe && store.reads_replicas()).and_then(Seen::revision_min),
+            sent_seen: seen.is_some(),
             read_revision: None,
             wrote: None,
             touched: false,
@@ -103,7 +105,7 @@ impl State {
             extended: None,
             extended_by_read: false,
             kept_ms: 0,
-            kept_since: Instant::now(),
+            kept_since: None,
             answered: false,
             ended_here: false,
             deserted: None,
@@ -112,7 +114,7 @@ impl State {
             updates: None,
             failure: None,
             outage,
-            cookie_outdated: false,
+            cookie_outdated,
         }
     }
 
@@ -133,7 +135,7 @@ impl State {
 
     /// The session has got a new id, and not the secret among these fields.
     pub(super) fn leave_secret(&mut self, fields: &[RawField]) {
-        self.left_secret = find_field(fields, CSRF_KEY.as_bytes()).cloned();
+        self.left_secret = find_field(fields, CSRF_KEY.as_bytes()).cloned().map(Box::new);
     }
 
     pub(super) fn has_left_secret(&self) -> bool {
@@ -159,7 +161,7 @@ impl State {
 
     pub(super) fn keeps(&mut self, kept_ms: i64) {
         self.kept_ms = kept_ms;
-        self.kept_since = Instant::now();
+        self.kept_since = Some(Instant::now());
     }
 
     /// The session of an upgraded connection, when so much time has passed that it should be extended.
@@ -167,7 +169,7 @@ impl State {
         let Base::Live(live) = &self.base else {
             return None;
         };
-        let passed_ms = i64::try_from(self.kept_since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let passed_ms = i64::try_from(self.kept_since?.elapsed().as_millis()).unwrap_or(i64::MAX);
         let is_due = live.policy.touch_interval_ms().is_some_and(|interval| passed_ms >= interval);
         (self.answered && is_due).then_some((live.tag, live.policy))
     }

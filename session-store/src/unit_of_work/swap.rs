@@ -103,14 +103,20 @@ impl Swap {
     }
 
     /// What came of it, after `save` has run; `None`: it saved to another store.
-    pub(crate) async fn with<F: Future>(self: &Arc<Self>, from: Basis, value: Vec<u8>, save: F) -> (Option<Swapped>, F::Output) {
+    // `save` makes the future: given as one, it would be in this one twice.
+    pub(crate) async fn with<F: Future>(
+        self: &Arc<Self>,
+        from: Basis,
+        value: Vec<u8>,
+        save: impl FnOnce() -> F,
+    ) -> (Option<Swapped>, F::Output) {
         {
             let mut state = self.state.lock();
             state.from = from;
             state.value = value;
             state.outcome = None;
         }
-        let saved = CURRENT.scope(Arc::clone(self), save).await;
+        let saved = CURRENT.scope(Arc::clone(self), save()).await;
         (self.state.lock().outcome.take(), saved)
     }
 

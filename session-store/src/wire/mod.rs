@@ -77,14 +77,23 @@ impl Packed for Pipeline {
 /// Appends a command as it is sent.
 pub(crate) fn pack(out: &mut Vec<u8>, arguments: &[&[u8]]) {
     length(out, b'*', arguments.len());
-    for argument in arguments {
-        length(out, b'$', argument.len());
-        out.extend_from_slice(argument);
-        out.extend_from_slice(b"\r\n");
+    for bytes in arguments {
+        argument(out, bytes);
     }
 }
 
-fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
+/// One argument of it.
+pub(crate) fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
+    length(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The length of what follows: of a command in arguments, of an argument in bytes.
+pub(crate) fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
+    if length < 10 {
+        return out.extend_from_slice(&[kind, b'0' + length as u8, b'\r', b'\n']);
+    }
     out.push(kind);
     let mut digits = [0; 20];
     let mut first = digits.len();

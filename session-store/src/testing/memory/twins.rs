@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{answer::Answer, commands, keyspace::Keyspace};
 use crate::{
-    scripts::{self, Source},
+    scripts::{self, Call, Source},
     topology::arguments,
     wire::{Item, Packed as _, Wire},
 };
@@ -31,6 +31,23 @@ const KINDS: [&str; 7] = ["session", "cart", "cart-tokens", "cart-retries", "car
 
 fn key(kind: &str, tag: &str) -> String {
     format!("shop:{kind}:{{{tag}}}")
+}
+
+/// What is asked once.
+enum Question {
+    Plain(Cmd),
+    Script(Call),
+}
+
+impl Question {
+    fn packed(&self) -> Vec<u8> {
+        let mut packed = Vec::new();
+        match self {
+            Self::Plain(command) => command.pack(&mut packed),
+            Self::Script(call) => call.pack(&mut packed),
+        }
+        packed
+    }
 }
 
 /// What is asked, drawn from few keys and values, so that they meet.
@@ -114,7 +131,7 @@ impl Questions {
         }
     }
 
-    fn next(&mut self) -> Cmd {
+    fn next(&mut self) -> Question {
         let (tag, user) = (self.one(&SESSIONS), self.one(&USERS));
         let session = key("session", tag);
         let mut keys = vec![session.clone()];
@@ -210,14 +227,14 @@ impl Questions {
             }
             _ => return self.plain(tag, user),
         };
-        let mut call = script.call(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut call = script.call(&keys);
         for arg in args {
             call.arg(arg);
         }
-        call
+        Question::Script(call)
     }
 
-    fn plain(&mut self, tag: &str, user: &str) -> Cmd {
+    fn plain(&mut self, tag: &str, user: &str) -> Question {
         let mut command = Cmd::new();
         match self.random.random_range(0..6) {
             0 => command.arg("PING"),
@@ -227,12 +244,12 @@ impl Questions {
             4 => command.arg("ZREM").arg(key("user-sessions", user)).arg(tag).arg("nobody"),
             _ => command.arg("DEL").arg(key("session", tag)).arg(key("cart", tag)),
         };
-        command
+        Question::Plain(command)
     }
 }
 
-fn in_memory(keyspace: &mut Keyspace, command: &Cmd) -> Vec<Item> {
-    let packed = command.get_packed_command();
+fn in_memory(keyspace: &mut Keyspace, question: &Question) -> Vec<Item> {
+    let packed = question.packed();
     let (command, _) = arguments(&packed).unwrap();
     let mut out = Vec::new();
     let now_ms = crate::expiry::unix_ms(time::OffsetDateTime::now_utc());
@@ -246,27 +263,15 @@ fn items(mut reply: crate::wire::Reply) -> Vec<Item> {
     std::iter::from_fn(|| reply.next().ok()).collect()
 }
 
-async fn at_the_node(wire: &Wire, command: &Cmd) -> Vec<Item> {
-    assert_eq!(command.replies(), 1);
-    let mut reply = wire.ask(command).await.unwrap();
-    if reply.error().is_some_and(|error| error.code() == Some("NOSCRIPT")) {
-        let scripts = [
-            &scripts::CREATE,
-            &scripts::CHANGE,
-            &scripts::COMMIT,
-            &scripts::ROTATE,
-            &scripts::END,
-            &scripts::TOUCH,
-            &scripts::CART,
-            &scripts::QUARANTINE,
-            &scripts::TAKE_OVER,
-        ];
-        let hash = command.args_iter().nth(1).map(|arg| match arg {
-            redis::Arg::Simple(hash) => hash.to_vec(),
-            _ => panic!("a call has its hash"),
-        });
-        let script = scripts.into_iter().find(|script| Some(script.hash().as_bytes()) == hash.as_deref()).unwrap();
-        reply = wire.ask(&script.call_with_code(command)).await.unwrap();
+async fn at_the_node(wire: &Wire, question: &Question) -> Vec<Item> {
+    let mut reply = match question {
+        Question::Plain(command) => wire.ask(command).await.unwrap(),
+        Question::Script(call) => wire.ask(call).await.unwrap(),
+    };
+    if let Question::Script(call) = question
+        && reply.error().is_some_and(|error| error.code() == Some("NOSCRIPT"))
+    {
+        reply = wire.ask(&call.with_code()).await.unwrap();
     }
     items(reply)
 }
@@ -311,7 +316,7 @@ async fn compare(wire: &Wire, keyspace: &mut Keyspace, asked: &str) {
         };
         let mut left = redis::cmd("PTTL");
         left.arg(key(kind, tag));
-        for command in [read, left] {
+        for command in [read, left].map(Question::Plain) {
             let (theirs, ours) = (at_the_node(wire, &command).await, in_memory(keyspace, &command));
             let is_same = if matches!(theirs[0], Item::List(_)) {
                 let (theirs, ours) = (sorted(kind, &theirs), sorted(kind, &ours));
@@ -335,7 +340,7 @@ async fn the_scripts_and_their_twins_do_the_same() {
         let (mut keyspace, mut questions) = (Keyspace::default(), Questions { random: StdRng::seed_from_u64(seed) });
         for number in 0..CALLS {
             let call = questions.next();
-            let asked = format!("{number} of run {seed}: {}", String::from_utf8_lossy(&call.get_packed_command()));
+            let asked = format!("{number} of run {seed}: {}", String::from_utf8_lossy(&call.packed()));
             let (theirs, ours) = (at_the_node(&wire, &call).await, in_memory(&mut keyspace, &call));
             let all_same = theirs.len() == ours.len() && theirs.iter().zip(&ours).all(|(a, b)| is_same(a, b));
             assert!(all_same, "{asked}: {theirs:?} at the node, {ours:?} in memory");
