@@ -501,6 +501,12 @@ pub(super) fn gather(
         if found == bytes.len() {
             return (found, Next::Nothing);
         }
+        if parser.is_between()
+            && let Some(length) = requests.push_plain(bytes, found, limits)
+        {
+            found += length;
+            continue;
+        }
         match parser.parse(&bytes[found..], limits, is_authenticated) {
             Ok(None) => return (found, Next::Nothing),
             Ok(Some(length)) => {
