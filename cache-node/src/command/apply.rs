@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::{
-    command::{Run, hashed_keys, lock_for, table},
+    command::{Run, hashed_keys, lock_for, names, table},
     keyspace::{Keys, Now},
     node::Shared,
     protocol::{Args, Limits, OwnedRequest, ProtocolError, Reply, RequestParser},
@@ -113,7 +113,7 @@ impl Applier {
 
     /// Whether the request that [`Applier::parse`] found in the same bytes is of a command that may stand in a stream.
     pub(crate) fn is_known(&self, bytes: &[u8]) -> bool {
-        self.args(bytes).get(0).is_some_and(|name| table::find(name).is_some() || is_passed_over(name))
+        self.args(bytes).get(0).is_some_and(|name| names::find(name).is_some() || is_passed_over(name))
     }
 
     /// Applies the request that [`Applier::parse`] found in the same bytes. What a command answers, errors too, is dropped: it is what
@@ -137,7 +137,7 @@ impl Applier {
             return Ok(Applied::NotAboutKeys);
         }
         let printable = || String::from_utf8_lossy(name).into_owned();
-        let index = table::find(name).ok_or_else(|| ApplyError::UnknownCommand(printable()))?;
+        let index = names::find(name).ok_or_else(|| ApplyError::UnknownCommand(printable()))?;
         let spec = &table::TABLE[index];
         spec.check_arity(args).map_err(|_| ApplyError::Arity(printable()))?;
         match spec.name {

@@ -5,8 +5,9 @@ use crate::{
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         error::printable,
+        names,
         subcommand::{self, Subcommand, subcommands},
-        table::{self, TABLE, rows},
+        table::{TABLE, rows},
     },
     protocol::{Args, Reply},
     stats::{CommandTotals, command_totals, latency_bound_ns},
@@ -51,7 +52,7 @@ fn histogram(ctx: &Context<'_>, asked: Args<'_>, reply: &mut Reply) {
     let is_all = asked.len() == 0;
     // Each once, in the order that was asked for.
     let mut indexes: Vec<usize> = if is_all { (0..TABLE.len()).collect() } else { Vec::new() };
-    for index in asked.iter().filter_map(table::find) {
+    for index in asked.iter().filter_map(names::find) {
         if !indexes.contains(&index) {
             indexes.push(index);
         }

@@ -9,6 +9,7 @@ mod generic;
 mod hash;
 mod latency;
 mod list;
+pub(crate) mod names;
 pub(crate) mod parse;
 mod pubsub;
 mod random;
@@ -113,7 +114,7 @@ pub(crate) const REQUESTS_MAX: usize = 64;
 
 /// The command's row, if it needs nothing but its keys and nothing stands in its way.
 fn plain_command(ctx: &Context<'_>, args: Args<'_>) -> Option<usize> {
-    let index = table::find(args.at(0))?;
+    let index = names::find(args.at(0))?;
     let spec = &table::TABLE[index];
     let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE);
     let client = &ctx.client;
@@ -133,8 +134,14 @@ fn run_plain(
 ) -> usize {
     let shared = ctx.shared;
     let args_of = |offset: usize| requests.args(bytes, first + offset);
-    let names = plain.iter().enumerate().flat_map(|(offset, index)| table::TABLE[*index].keys.keys(args_of(offset)));
-    let hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = names.map(|key| shared.keyspace.hashed(key)).collect();
+    let mut hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = SmallVec::new();
+    for (offset, index) in plain.iter().enumerate() {
+        let (keys, args) = (table::TABLE[*index].keys, args_of(offset));
+        match keys.only() {
+            Some(position) => hashed.extend(args.get(position).map(|key| shared.keyspace.hashed(key))),
+            None => hashed.extend(keys.keys(args).map(|key| shared.keyspace.hashed(key))),
+        }
+    }
     let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
     if keys.is_follower() {
         return 0;
@@ -173,7 +180,7 @@ pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
     if !ctx.shared.gate.has(Hindrance::Paused) || !ctx.client.is_authenticated {
         return false;
     }
-    let Some(spec) = table::find(args.at(0)).map(|index| &table::TABLE[index]) else { return false };
+    let Some(spec) = names::find(args.at(0)).map(|index| &table::TABLE[index]) else { return false };
     let may_write = || match &ctx.client.transaction {
         Some(transaction) => spec.name == "EXEC" && transaction.has(MAY_WRITE),
         None => spec.flags.has(MAY_WRITE),
@@ -190,7 +197,7 @@ pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
 
 /// Runs one request and writes its reply.
 pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
-    let Some(index) = table::find(args.at(0)) else {
+    let Some(index) = names::find(args.at(0)) else {
         ctx.client.fail_transaction();
         return refuse(ctx, None, &unknown_command(args), reply);
     };

@@ -6,6 +6,7 @@ use crate::{
     command::{
         CommandError, Context, Flags, KeyPositions, Outcome, Spec,
         error::printable,
+        names,
         subcommand::{self, Subcommand, subcommands},
         table::{self, TABLE, rows},
     },
@@ -204,7 +205,7 @@ fn named_or_all(args: Args<'_>) -> Vec<Option<&'static Spec>> {
     if args.len() == 2 {
         return TABLE.iter().map(Some).collect();
     }
-    args.from(2).iter().map(|name| table::find(name).map(|index| &TABLE[index])).collect()
+    args.from(2).iter().map(|name| names::find(name).map(|index| &TABLE[index])).collect()
 }
 
 fn describe(spec: &Spec, reply: &mut Reply) {
@@ -238,7 +239,7 @@ fn categories(spec: &Spec) -> Vec<String> {
 }
 
 fn getkeys(args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let index = table::find(args.at(0)).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
+    let index = names::find(args.at(0)).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
     let spec = &TABLE[index];
     spec.check_arity(args).map_err(|_| CommandError::fixed("ERR Invalid number of arguments specified for command"))?;
     let keys: Vec<&[u8]> = table::keys(spec, args)?.collect();

@@ -113,6 +113,11 @@ impl KeyPositions {
         KeyPositions { first, last, step }
     }
 
+    /// Where the only key is, of commands that have exactly one: nearly all, and found without counting.
+    pub(crate) fn only(self) -> Option<usize> {
+        (self.first > 0 && self.last == self.first).then_some(self.first as usize)
+    }
+
     /// The keys of a request that passed the arity check.
     pub(crate) fn keys<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
         let last = if self.last < 0 { args.len() as isize + isize::from(self.last) } else { isize::from(self.last) };
@@ -193,48 +198,6 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
     families.concat()
 });
 
-/// Longest name of a command: longer ones are unknown without a look.
-const NAME_BYTES_MAX: usize = 24;
-
-/// Slots of [`INDEX`]: a power of two, and so many that probing is rare.
-const INDEX_SLOTS: usize = 1024;
-
-/// Places in [`TABLE`] plus one by [`slot`]; 0 is free. The names are ours, so nobody can choose ones that collide.
-static INDEX: LazyLock<Box<[u16; INDEX_SLOTS]>> = LazyLock::new(|| {
-    let mut index = Box::new([0; INDEX_SLOTS]);
-    for (place, spec) in TABLE.iter().enumerate() {
-        let mut name = [0; NAME_BYTES_MAX];
-        name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
-        let mut at = slot(&name);
-        while index[at] != 0 {
-            at = (at + 1) % INDEX_SLOTS;
-        }
-        index[at] = place as u16 + 1;
-    }
-    index
-});
-
-fn slot(name: &[u8; NAME_BYTES_MAX]) -> usize {
-    let word = |start: usize| u64::from_le_bytes(name[start..start + 8].try_into().expect("eight bytes"));
-    let mixed = (word(0) ^ word(8).rotate_left(29) ^ word(16).rotate_left(43)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed >> 54) as usize % INDEX_SLOTS
-}
-
-/// A command's place in [`TABLE`], by its name in any case. O(1), no allocation.
-pub(crate) fn find(name: &[u8]) -> Option<usize> {
-    let mut upper = [0_u8; NAME_BYTES_MAX];
-    upper.get_mut(..name.len())?.copy_from_slice(name);
-    upper.make_ascii_uppercase();
-    let mut at = slot(&upper);
-    loop {
-        let place = usize::from(INDEX[at]).checked_sub(1)?;
-        if TABLE[place].name.as_bytes() == &upper[..name.len()] {
-            return Some(place);
-        }
-        at = (at + 1) % INDEX_SLOTS;
-    }
-}
-
 /// The keys of a request, also where their number stands in it (EVAL).
 pub(crate) fn keys<'a>(spec: &Spec, args: Args<'a>) -> Result<Box<dyn Iterator<Item = &'a [u8]> + 'a>, CommandError> {
     if !spec.flags.has(Flags::MOVABLE_KEYS) {
@@ -246,19 +209,4 @@ pub(crate) fn keys<'a>(spec: &Spec, args: Args<'a>) -> Result<Box<dyn Iterator<I
         return Err(CommandError::fixed("ERR Number of keys can't be greater than number of args"));
     }
     Ok(Box::new(args.from(3).iter().take(count)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{NAME_BYTES_MAX, TABLE, find};
-
-    #[test]
-    fn every_row_is_found_by_its_name_in_any_case() {
-        for (index, spec) in TABLE.iter().enumerate() {
-            assert!(spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase(), "{}", spec.name);
-            assert_eq!(find(spec.name.to_ascii_lowercase().as_bytes()), Some(index), "{} stands twice", spec.name);
-        }
-        assert_eq!(find(b"NOSUCHCOMMAND"), None);
-        assert_eq!(find(&[b'A'; 1000]), None);
-    }
 }

@@ -5,7 +5,7 @@ use std::{any::Any, cell::Cell, rc::Rc, time::Instant};
 use mlua::{Lua, Table, Value, Variadic};
 
 use crate::{
-    command::{self, Context, Flags, table},
+    command::{self, Context, Flags, names, table},
     keyspace::Keys,
     protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
@@ -166,7 +166,7 @@ impl Caller<'_, '_, '_> {
     fn run(&mut self, stack: Stack) -> Result<(), &'static str> {
         self.read_arguments(stack)?;
         let args = self.buffers.request.args();
-        let index = table::find(args.at(0)).ok_or("ERR Unknown Redis command called from script")?;
+        let index = names::find(args.at(0)).ok_or("ERR Unknown Redis command called from script")?;
         let spec = &table::TABLE[index];
         if spec.check_arity(args).is_err() {
             return Err("ERR Wrong number of args calling Redis command from script");
