@@ -119,12 +119,16 @@ impl Reply {
     }
 
     pub(crate) fn bulk(&mut self, bytes: &[u8]) {
-        if bytes.len() + self.bytes.len() < REPLY_BYTES_LIMIT {
-            self.bytes.reserve(bytes.len() + 16);
+        /// More than a header and the end of the line take.
+        const AROUND: usize = 32;
+        if bytes.len() + AROUND > REPLY_BYTES_LIMIT.saturating_sub(self.bytes.len()) {
+            self.is_over = true;
+            return;
         }
+        self.bytes.reserve(bytes.len() + AROUND);
         self.header(b'$', bytes.len() as i64);
-        self.raw(bytes);
-        self.raw(b"\r\n");
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
