@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use smallvec::SmallVec;
+use smallvec::{Array, SmallVec};
 
 use crate::{
     command::error::printable,
@@ -136,11 +136,7 @@ fn run_plain(
     let args_of = |offset: usize| requests.args(bytes, first + offset);
     let mut hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = SmallVec::new();
     for (offset, index) in plain.iter().enumerate() {
-        let (keys, args) = (table::TABLE[*index].keys, args_of(offset));
-        match keys.only() {
-            Some(position) => hashed.extend(args.get(position).map(|key| shared.keyspace.hashed(key))),
-            None => hashed.extend(keys.keys(args).map(|key| shared.keyspace.hashed(key))),
-        }
+        hash_keys(shared, &table::TABLE[*index], args_of(offset), &mut hashed);
     }
     let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
     if keys.is_follower() {
@@ -326,7 +322,16 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
 
 /// The keys that a request names, hashed once for the locks and the view.
 fn hashed_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>) -> SmallVec<[HashedKey<'a>; 4]> {
-    spec.keys.keys(args).map(|key| shared.keyspace.hashed(key)).collect()
+    let mut hashed = SmallVec::new();
+    hash_keys(shared, spec, args, &mut hashed);
+    hashed
+}
+
+fn hash_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>, hashed: &mut SmallVec<impl Array<Item = HashedKey<'a>>>) {
+    match spec.keys.only() {
+        Some(position) => hashed.extend(args.get(position).map(|key| shared.keyspace.hashed(key))),
+        None => hashed.extend(spec.keys.keys(args).map(|key| shared.keyspace.hashed(key))),
+    }
 }
 
 /// Locks what a request needs.

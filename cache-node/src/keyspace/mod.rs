@@ -193,8 +193,13 @@ impl Keyspace {
 
     /// Locks the shards whose bits are set, in one order for everyone: the lower one first.
     fn guards(&self, shards: u32) -> Guards<'_> {
-        let indexes = (0..SHARDS).filter(|index| shards & 1 << index != 0);
-        indexes.map(|index| (index, self.cells[index].shard.lock())).collect()
+        let (mut guards, mut rest) = (Guards::new(), shards);
+        while rest != 0 {
+            let index = rest.trailing_zeros() as usize;
+            guards.push((index, self.cells[index].shard.lock()));
+            rest &= rest - 1;
+        }
+        guards
     }
 
     /// Locks every shard: scripts, and commands on the whole keyspace.

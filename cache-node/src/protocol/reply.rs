@@ -21,6 +21,9 @@ pub(crate) struct Mark(usize);
 /// all memory.
 pub(crate) const REPLY_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
 
+/// A bulk string with its header up to which room for it is made at once.
+const SHORT_BULK_BYTES: usize = 96;
+
 /// A reply buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
@@ -125,10 +128,29 @@ impl Reply {
             self.is_over = true;
             return;
         }
-        self.bytes.reserve(bytes.len() + AROUND);
-        self.header(b'$', bytes.len() as i64);
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.extend_from_slice(b"\r\n");
+        match short_header(b'$', bytes.len() as i64) {
+            Some(header) if bytes.len() <= SHORT_BULK_BYTES - header.0.len() - 2 => self.short_bulk(header, bytes),
+            _ => {
+                self.bytes.reserve(bytes.len() + AROUND);
+                self.header(b'$', bytes.len() as i64);
+                self.bytes.extend_from_slice(bytes);
+                self.bytes.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// A hash is answered by dozens of short texts: room for each is made in one go of a size that is known before, which takes a few
+    /// instructions, where making it three times takes three calls.
+    #[inline]
+    fn short_bulk(&mut self, (header, header_bytes): ([u8; 8], usize), bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; SHORT_BULK_BYTES]);
+        let place = &mut self.bytes[start..];
+        place[..header.len()].copy_from_slice(&header);
+        let end = header_bytes + bytes.len();
+        place[header_bytes..end].copy_from_slice(bytes);
+        place[end..end + 2].copy_from_slice(b"\r\n");
+        self.bytes.truncate(start + end + 2);
     }
 
     pub(crate) fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
@@ -252,6 +274,7 @@ impl Reply {
 }
 
 /// A header line of up to four digits, and its length.
+#[inline]
 fn short_header(kind: u8, number: i64) -> Option<([u8; 8], usize)> {
     let digit = |unit: i64| b'0' + (number / unit % 10) as u8;
     Some(match number {
