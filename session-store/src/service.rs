@@ -16,7 +16,7 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, StoreError, answer,
+    CacheStore, Cart, StoreError, answer,
     cookie::{self, Sent},
     cookie_keys::Found,
     device::Client,
@@ -31,6 +31,9 @@ use crate::{
 const UNAVAILABLE: &str = "The session store is out of reach for a moment. Nothing is lost; please try again.\n";
 /// Body of the answer when the session ended while the request was running.
 const ENDED: &str = "The session ended while this request was running. Nothing was changed; please try again.\n";
+/// Body of the answer where two layers would take each other's cookies.
+const ONE_NAME: &str =
+    "Two session layers with different stores share one cookie name. Give one of them another with with_name.\n";
 /// Seconds after which a client may try again. Outages that end by themselves are shorter.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -75,6 +78,16 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
+        if let Some(outer) = request.extensions().get::<Cart>().map(|cart| &cart.unit)
+            && outer.settings.cookie_name == settings.cookie_name
+        {
+            if !outer.store.is_same(&self.store) {
+                tracing::error!(cookie = %settings.cookie_name, "two session layers with different stores share one cookie name");
+                return ResponseFuture { inner: None, stage: Stage::Refused, is_safe: true };
+            }
+            // One cookie is one session: that of the outer layer.
+            return ResponseFuture { inner: Some(self.inner.call(request)), stage: Stage::Within, is_safe: true };
+        }
         let headers = request.headers();
         let Sent { id, seen } = cookie::find(headers, &settings.cookie_name, &settings.cookie.protection, &settings.seen_name);
         let found = id.or_else(|| {
@@ -92,7 +105,7 @@ where
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(settings.expiry));
         let scope = RequestScope::new(session, unit);
         scope.give(request.extensions_mut());
-        ResponseFuture { inner: self.inner.call(request), stage: Stage::Handler(scope), is_safe }
+        ResponseFuture { inner: Some(self.inner.call(request)), stage: Stage::Handler(scope), is_safe }
     }
 }
 
@@ -113,8 +126,9 @@ pin_project! {
     /// }
     /// ```
     pub struct ResponseFuture<F, B> {
+        // None in the one case in which there is nothing to be asked.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         stage: Stage<B>,
         is_safe: bool,
     }
@@ -128,7 +142,14 @@ impl<F, B> std::fmt::Debug for ResponseFuture<F, B> {
 
 enum Stage<B> {
     Handler(RequestScope),
-    Commit { commit: Detached<(Outcome, RequestScope)>, response: Response<B>, settings: Arc<Settings> },
+    Commit {
+        commit: Detached<(Outcome, RequestScope)>,
+        response: Response<B>,
+        settings: Arc<Settings>,
+    },
+    /// An outer layer does everything.
+    Within,
+    Refused,
     Done,
 }
 
@@ -140,10 +161,10 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Stage::Handler(scope) = &*this.stage {
+        let mut this = self.project();
+        if let (Stage::Handler(scope), Some(handler)) = (&*this.stage, this.inner.as_mut().as_pin_mut()) {
             scope.unit.next_turn();
-            let response = ready!(scope.unit.at_hand(|| this.inner.poll(cx)))?;
+            let response = ready!(scope.unit.at_hand(|| handler.poll(cx)))?;
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
             };
@@ -163,6 +184,14 @@ where
                 (outcome, scope)
             });
             *this.stage = Stage::Commit { commit, response, settings };
+        }
+        match (&*this.stage, this.inner.as_mut().as_pin_mut()) {
+            (Stage::Within, Some(handler)) => return handler.poll(cx),
+            (Stage::Refused, _) => {
+                *this.stage = Stage::Done;
+                return Poll::Ready(Ok(answer::text(StatusCode::INTERNAL_SERVER_ERROR, ONE_NAME)));
+            }
+            _ => {}
         }
         let Stage::Commit { commit, .. } = this.stage else {
             panic!("the future of an answer was polled after it was ready");

@@ -322,6 +322,11 @@ impl CacheStore {
         &self.inner.touches
     }
 
+    /// Whether the other one is a clone of this one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Whether one script may use keys of different slots.
     pub(crate) fn scripts_cross_slots(&self) -> bool {
         self.inner.topology.is_one_node()
