@@ -17,6 +17,7 @@ mod generations;
 pub mod guides;
 mod keys;
 mod layer;
+mod look;
 mod metrics;
 mod migration;
 mod near_cache;

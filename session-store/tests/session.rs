@@ -82,10 +82,15 @@ async fn what_is_inserted_after_a_flush_belongs_to_a_new_id() {
 async fn nothing_of_a_deleted_session_is_in_the_next_one() {
     const COUNT: Key<u32> = Key::new("count");
     let delete_and = async |session: Session, cart: Cart, flash: Flash, Path(step): Path<String>| {
-        session.insert("seen", "now").await?;
+        match step.split_once(',') {
+            Some(("unread", _)) => {}
+            Some(("read", _)) => drop(session.get::<String>("user").await?),
+            _ => session.insert("seen", "now").await?,
+        }
         session.delete().await?;
         for step in step.split(',') {
             match step {
+                "unread" | "read" => {}
                 "save" => session.save().await?,
                 "update" => drop(session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?),
                 "flash" => flash.info("You are logged out.").await?,
@@ -118,6 +123,16 @@ async fn nothing_of_a_deleted_session_is_in_the_next_one() {
             ("login", true),
             ("save,flush,insert", true),
             ("update,flush,insert", true),
+            ("cycle", false),
+            ("unread,cycle", false),
+            ("read,cycle", false),
+            ("cycle,insert", false),
+            ("cycle,cycle", false),
+            ("cycle,save", true),
+            ("cycle,save,cycle", true),
+            ("cycle,update", true),
+            ("cycle,flash", true),
+            ("cycle,login", true),
         ] {
             let mut visitor = Visitor::default();
             visitor.post(&app, "/set/user/ada").await.ok();
@@ -130,9 +145,43 @@ async fn nothing_of_a_deleted_session_is_in_the_next_one() {
             }
             let color = if step.ends_with("flush,insert") { "blue" } else { "-" };
             assert_eq!(visitor.get(&app, "/get/color").await.ok().body, color, "{step}");
-            assert_eq!(visitor.get(&app, "/taken").await.ok().body, u32::from(step == "flash").to_string(), "{step}");
+            let messages = u32::from(step.ends_with("flash"));
+            assert_eq!(visitor.get(&app, "/taken").await.ok().body, messages.to_string(), "{step}");
             let mut former = Visitor { cookie: former };
             assert_eq!(former.get(&app, "/get/user").await.ok().body, "-", "{step}");
+        }
+    })
+    .await;
+}
+
+/// What is put into a handle after `flush` is the visitor's next session, whatever follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_a_flush_is_kept_under_a_new_id() {
+    let flush_and_cycle = async |session: Session, Path(first): Path<String>| {
+        match &*first {
+            "insert" => session.insert("seen", "now").await?,
+            "expiry" => session.set_expiry(Some(session_store::Expiry::OnInactivity(time::Duration::hours(1)))),
+            _ => {}
+        }
+        session.flush().await?;
+        // As it was before.
+        session.insert("user", "ada").await?;
+        session.cycle_id().await?;
+        Ok::<_, Unavailable>(())
+    };
+    each_backend(async |server| {
+        let routes = support::app::router().route("/flush-and-cycle/{first}", post(flush_and_cycle));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        for first in ["insert", "expiry", "nothing"] {
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/user/ada").await.ok();
+            visitor.post(&app, "/set/color/blue").await.ok();
+            let former = visitor.cookie.clone();
+            visitor.post(&app, &format!("/flush-and-cycle/{first}")).await.ok();
+            assert_ne!(visitor.cookie, former, "{first}");
+            for (key, value) in [("user", "ada"), ("color", "-"), ("seen", "-")] {
+                assert_eq!(visitor.get(&app, &format!("/get/{key}")).await.ok().body, value, "{key} after {first}");
+            }
         }
     })
     .await;

@@ -14,10 +14,8 @@ use tower_sessions_core_014::{
     session_store,
 };
 
-use super::{
-    error_outwards, expiry_inwards, expiry_outwards,
-    look::{self, Data, look},
-};
+use super::{error_outwards, expiry_inwards, expiry_outwards};
+use crate::look::{self, Data, look};
 
 pub(super) struct Bridge {
     ours: Session,

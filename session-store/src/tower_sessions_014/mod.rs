@@ -4,7 +4,6 @@
 //! [`Bridge`] onto ours: it shows what ours has, and brings to it what differs, so that both changes are one commit.
 
 mod bridge;
-pub(crate) mod look;
 mod whole_records;
 
 use std::sync::Arc;

@@ -244,9 +244,11 @@ impl UnitOfWork {
         metrics::session_ended(metrics::End::Logout);
         let handle = self.attached().and_then(|session| session.id());
         let mut state = self.state.lock();
+        let id = state.base.id();
         if state.intent == Intent::End {
-            // `flush` leaves a handle without an id and without data, `delete` one that has both.
-            state.deserted = handle;
+            // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
+            state.deserted = handle.or(id.filter(|_| state.is_deserting));
+            state.is_deserting = false;
         }
         state.base = Base::None { stale: false };
         state.intent = Intent::Keep;

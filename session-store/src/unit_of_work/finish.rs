@@ -128,7 +128,7 @@ impl UnitOfWork {
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
-            let begins_anew = session.id().is_none() && !session.is_empty().await;
+            let begins_anew = session.id().is_none() && !self.state.lock().is_deserting && !session.is_empty().await;
             if !server_error && (begins_anew || owner_pending) {
                 return self.save(session).await;
             }

@@ -38,12 +38,11 @@ pub(crate) use self::{
     finish::{CookieChange, Outcome, SeenChange},
     swap::{Basis, Swap, Swapped},
 };
-#[cfg(feature = "tower-sessions-014")]
-use crate::tower_sessions_014::look;
 use crate::{
     CacheStore, StoreError,
     device::Client,
     keys::Tag,
+    look::{self, look},
     record::{CSRF_KEY, decode},
     seen::Seen,
     settings::Settings,
@@ -185,7 +184,6 @@ impl UnitOfWork {
 #[async_trait]
 impl SessionStore for UnitOfWork {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        #[cfg(feature = "tower-sessions-014")]
         if look::shows(&record.data) {
             return Ok(());
         }
@@ -198,7 +196,6 @@ impl SessionStore for UnitOfWork {
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        #[cfg(feature = "tower-sessions-014")]
         if look::shows(&record.data) {
             return Ok(());
         }
@@ -254,36 +251,50 @@ impl SessionStore for UnitOfWork {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        #[cfg(feature = "tower-sessions-014")]
         if look::is_under_way() {
             return Ok(());
         }
+        // `cycle_id` forgets the id before it calls, with the record locked, `flush` and `delete` after.
+        let handle = self.attached();
+        let ending = handle.as_ref().filter(|session| session.id().is_some());
+        let is_emptied = match ending {
+            Some(session) => Box::pin(is_emptied(session)).await,
+            None => false,
+        };
         let tag = {
             let mut state = self.state.lock();
             state.touch(self.store.keys());
             let is_deserted = state.deserted == Some(*id);
             let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id || is_deserted) else {
-                if is_deserted && self.attached().is_some_and(|session| session.id().is_none()) {
+                if is_deserted && handle.is_some_and(|session| session.id().is_none()) {
                     // A new id for what the handle shows of a session that is over.
                     state.intent = Intent::Rotate;
                 }
                 // Or an id that was never stored: `cycle_id` called twice.
                 return Ok(());
             };
-            match self.attached() {
-                // `cycle_id` forgets the id before it calls, `flush` and `delete` after.
-                Some(session) if session.id().is_none() && state.intent != Intent::End => {
-                    state.intent = Intent::Rotate;
-                    return Ok(());
-                }
-                Some(_) => {
+            match (&handle, ending) {
+                (Some(_), Some(_)) => {
                     state.intent = Intent::End;
+                    state.is_deserting = !is_emptied;
                     return Ok(());
                 }
-                None => tag,
+                (Some(_), None) => {
+                    if state.intent != Intent::End {
+                        state.intent = Intent::Rotate;
+                    }
+                    return Ok(());
+                }
+                (None, _) => tag,
             }
         };
         // The request is over: there is no commit to come.
         self.noted(self.end_alone(&tag).await)
     }
+}
+
+/// Whether the handle was emptied, which is what `flush` does before it ends the session.
+async fn is_emptied(session: &Session) -> bool {
+    // What was not modified was not emptied, and may not be read yet.
+    session.is_modified() && look(session.save()).await.is_ok_and(|data| data.is_empty())
 }

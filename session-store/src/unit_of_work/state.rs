@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) answered: bool,
     /// The request itself ended its session.
     pub(super) ended_here: bool,
+    /// The session is to end by `delete`, which leaves its data in the handle, and not by `flush`.
+    pub(super) is_deserting: bool,
     /// The id that the handle has of a session that `delete` has ended. It shows the data of that one too, and none of it belongs to
     /// another session.
     pub(super) deserted: Option<Id>,
@@ -108,6 +110,7 @@ impl State {
             kept_since: None,
             answered: false,
             ended_here: false,
+            is_deserting: false,
             deserted: None,
             left_secret: None,
             keeps_failures: false,

@@ -6,14 +6,14 @@ use std::{collections::HashMap, future::Future};
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
-pub(super) type Data = HashMap<String, Json>;
+pub(crate) type Data = HashMap<String, Json>;
 
 tokio::task_local! {
     static SEEN: Mutex<Data>;
 }
 
 /// What the handle holds that `save` saves.
-pub(super) async fn look<E>(save: impl Future<Output = Result<(), E>>) -> Result<Data, E> {
+pub(crate) async fn look<E>(save: impl Future<Output = Result<(), E>>) -> Result<Data, E> {
     SEEN.scope(Mutex::default(), async {
         save.await?;
         Ok(SEEN.with(|seen| std::mem::take(&mut *seen.lock())))
