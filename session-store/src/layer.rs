@@ -263,6 +263,11 @@ impl SessionLayer {
     /// commit; of a key that was changed through both, the other handle's value stays. In between, a key that was changed through one
     /// handle should not be read through the other.
     ///
+    /// `flush`, `delete` and `cycle_id` count at once, whichever handle they come by. What the other handle has not saved by then is not part of
+    /// that: an `insert` through it stands against a `flush` through ours, also when it was made before, and is all that the visitor's next
+    /// session has. Where a request changes through both, log out through the other handle, as axum-login's `logout` does, or save it
+    /// first: nothing is left then.
+    ///
     /// After axum-login's `login`, call [`Cart::log_in`](crate::Cart::log_in) too: it puts the session into the user's list, so that it can be ended from everywhere.
     ///
     /// ```

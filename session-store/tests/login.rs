@@ -356,6 +356,58 @@ async fn the_other_handle_ends_and_renews_as_ours_does() {
     .await;
 }
 
+/// What was changed through the other handle, and is not saved, comes to ours at the commit, after all that ours has done by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_both_handles_do_in_one_request_is_done_in_the_order_of_the_commit() {
+    let steps = async |ours: Session, theirs: Other, Path(steps): Path<String>| {
+        for step in steps.split(',') {
+            match step {
+                "ours-set" => ours.insert("shared", "ours").await.unwrap(),
+                "theirs-set" => theirs.insert("shared", "theirs").await.unwrap(),
+                "theirs-save" => theirs.save().await.unwrap(),
+                "ours-flush" => ours.flush().await.unwrap(),
+                "theirs-flush" => theirs.flush().await.unwrap(),
+                _ => panic!("{step}"),
+            }
+        }
+    };
+    each_backend(async |server| {
+        let all = || routes().route("/steps/{steps}", post(steps));
+        let replica = async || all().layer(SessionLayer::new(patient_store(&server).await).with_tower_sessions_014());
+        let (a, b) = (replica().await, replica().await);
+        for (steps, shared) in [
+            ("theirs-set,ours-set", "theirs"),
+            ("ours-set,theirs-set", "theirs"),
+            ("theirs-set,theirs-save,ours-set", "ours"),
+            // A logout through their handle reaches ours at once.
+            ("ours-set,theirs-flush", "-"),
+            ("theirs-set,theirs-flush", "-"),
+            ("theirs-set,theirs-save,ours-flush", "-"),
+            // What follows it is of the next session.
+            ("theirs-flush,ours-set", "ours"),
+            ("ours-flush,theirs-set", "theirs"),
+            // One through ours does not know what theirs has not saved, which begins the next session.
+            ("theirs-set,ours-flush", "theirs"),
+            ("theirs-set,ours-flush,theirs-flush", "-"),
+        ] {
+            let mut visitor = Visitor::default();
+            visitor.post(&a, "/set/old/0").await.ok();
+            visitor.post(&a, "/set/shared/before").await.ok();
+            let before = visitor.clone();
+            visitor.post(&b, &format!("/steps/{steps}")).await.ok();
+            assert_eq!(visitor.get(&a, "/get/shared").await.ok().body, shared, "{steps}");
+            if steps.contains("flush") {
+                assert_ne!(visitor.cookie, before.cookie, "{steps}");
+                assert_eq!(visitor.cookie.is_some(), shared != "-", "{steps}");
+                for mut visitor in [visitor, before] {
+                    assert_eq!(visitor.get(&a, "/get/old").await.ok().body, "-", "{steps}: nothing of the ended session is left");
+                }
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_handle_streams_and_loses_as_ours_does() {
     each_backend(async |server| {
