@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use cookie::{Cookie, SameSite};
 use http::{
     HeaderMap, HeaderValue,
-    header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
+    header::{CACHE_CONTROL, COOKIE, Entry, SET_COOKIE, VARY},
 };
 use time::Duration;
 use tower_sessions::session::Id;
@@ -15,6 +15,9 @@ use crate::{
     expiry::ExpiryPolicy,
     seen::Seen,
 };
+
+const PRIVATE: HeaderValue = HeaderValue::from_static("private");
+const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("Cookie");
 
 /// The attributes of the cookie.
 #[derive(Debug, Clone)]
@@ -146,16 +149,18 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
 
 /// The answer depends on whose session it is: no shared cache may give it to somebody else, unless the application allows it.
 pub(crate) fn vary(headers: &mut HeaderMap) {
-    if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
-    let varies = headers
-        .get_all(VARY)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|name| name.trim() == "*" || name.trim().eq_ignore_ascii_case("cookie")));
-    if !varies {
-        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    headers.entry(CACHE_CONTROL).or_insert(PRIVATE);
+    let is_cookie = |name: &str| name.trim() == "*" || name.trim().eq_ignore_ascii_case("cookie");
+    match headers.entry(VARY) {
+        Entry::Vacant(vary) => {
+            vary.insert(COOKIE_VARIES);
+        }
+        Entry::Occupied(mut vary) => {
+            let mut values = vary.iter().filter_map(|value| value.to_str().ok());
+            if !values.any(|value| value.split(',').any(is_cookie)) {
+                vary.append(COOKIE_VARIES);
+            }
+        }
     }
 }
 

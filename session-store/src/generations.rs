@@ -1,18 +1,18 @@
 //! A bounded map in two generations: the older one is dropped when the younger one is full.
 
-use std::{collections::HashMap, mem};
+use std::mem;
 
-use crate::keys::Tag;
+use crate::keys::{Tag, TagMap};
 
 #[derive(Debug)]
 pub(crate) struct Generations<V> {
-    young: HashMap<Tag, V>,
-    old: HashMap<Tag, V>,
+    young: TagMap<V>,
+    old: TagMap<V>,
 }
 
 impl<V> Default for Generations<V> {
     fn default() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new() }
+        Self { young: TagMap::default(), old: TagMap::default() }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Names of keys in the store: a prefix, a kind, and a keyed hash in place of the secret.
 
-use std::fmt;
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hash, Hasher},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -20,8 +24,39 @@ const TOKEN_CHARS: usize = 8;
 const HANDLE_CHARS: usize = 16;
 
 /// The part of a key between the braces: the hash tag, which decides the slot in a cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tag([u8; TAG_CHARS]);
+
+/// A map by tags. They are keyed hashes already, of which nobody can choose some that meet.
+pub(crate) type TagMap<V> = HashMap<Tag, V, BuildHasherDefault<TagHasher>>;
+
+#[derive(Debug, Default)]
+pub(crate) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Characters of base64 have a few bits in common, which are spread over all.
+        let product = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = product ^ (product >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Hash for Tag {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // 48 bits of it.
+        state.write_u64(self.first());
+    }
+}
 
 impl Tag {
     /// `None` when the bytes do not have the form of a tag.
@@ -39,6 +74,10 @@ impl Tag {
     /// A number that differs from tag to tag.
     pub(crate) fn spread(&self) -> usize {
         self.0[..8].iter().fold(0, |sum, &byte| sum * 31 + usize::from(byte))
+    }
+
+    fn first(&self) -> u64 {
+        self.0[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -206,7 +245,9 @@ mod tests {
 
     use tower_sessions::session::Id;
 
-    use super::{Keys, TAG_CHARS, TOKEN_CHARS};
+    use std::hash::{BuildHasher as _, BuildHasherDefault};
+
+    use super::{Keys, TAG_CHARS, TOKEN_CHARS, TagHasher};
 
     #[test]
     fn keys_hide_the_id_and_share_a_slot() {
@@ -219,6 +260,19 @@ mod tests {
         assert_eq!(session.replace("session", "cart"), keys.cart(&tag));
         assert_eq!(tag.as_str().len(), TAG_CHARS);
         assert_eq!(keys.token("x").len(), TOKEN_CHARS);
+    }
+
+    #[test]
+    fn tags_are_spread_over_a_map() {
+        let keys = Keys::new("shop", b"secret", &[], b"secret");
+        let hashes = (0..4_096).map(|id| BuildHasherDefault::<TagHasher>::default().hash_one(keys.session_tag(&Id(id))));
+        let mut filled = [[0_u32; 128]; 2];
+        for hash in hashes {
+            // What a map takes: the lowest bits for the place, the highest seven to tell apart what is there.
+            filled[0][(hash & 127) as usize] += 1;
+            filled[1][(hash >> 57) as usize] += 1;
+        }
+        assert!(filled.iter().flatten().all(|count| (8..=64).contains(count)), "32 each, give or take: {filled:?}");
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl CacheStore {
     ) -> Result<Reply, Problem> {
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
-        if let Ok(answer) = timeout_at(deadline, self.attempts(request, slot, &mut origin)).await {
+        if let Ok(answer) = timeout_at(deadline, self.attempts(request, slot, began, &mut origin)).await {
             return answer;
         }
         let waited = self.inner.deadline;
@@ -227,7 +227,13 @@ impl CacheStore {
         Ok(place)
     }
 
-    async fn attempts(&self, request: &dyn Packed, slot: Option<Slot>, origin: &mut Option<Origin>) -> Result<Reply, Problem> {
+    async fn attempts(
+        &self,
+        request: &dyn Packed,
+        slot: Option<Slot>,
+        began: Instant,
+        origin: &mut Option<Origin>,
+    ) -> Result<Reply, Problem> {
         let topology = &self.inner.topology;
         let mut place = self.place().await?;
         let _in_flight = InFlight::begin();
@@ -244,7 +250,7 @@ impl CacheStore {
                 }
                 .map_err(Problem::Store)?,
             };
-            let handle = match (place.handle(&node).await, &broken) {
+            let handle = match (place.handle(&node, began).await, &broken) {
                 (Ok(handle), _) => handle,
                 (Err(error), broken) => {
                     topology.refresh();

@@ -53,10 +53,10 @@ pub(crate) struct Place {
 
 impl Place {
     /// A handle on a connection of this node: the one of last time, unless it is another node or the connection was
-    /// replaced.
-    pub(crate) async fn handle(&mut self, node: &Arc<Node>) -> Result<&mut Handle, StoreError> {
+    /// replaced. `now`: as of a moment ago, since to look at the clock is dearer than all this.
+    pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<&mut Handle, StoreError> {
         node.admit()?;
-        if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node)) {
+        if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node, now)) {
             self.handle = None;
             self.handle = Some(Box::pin(node.handle(self.turn)).await?);
             self.waited_until = Some(Instant::now());

@@ -21,7 +21,7 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{borrow::Cow, collections::HashMap, io, ops::Range, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell, collections::HashMap, io, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -31,7 +31,7 @@ use crate::{
     StoreError,
     expiry::ExpiryPolicy,
     keys::Tag,
-    wire::{Item, Malformed, Reply},
+    wire::{self, Item, Malformed, Reply},
 };
 
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
@@ -344,11 +344,21 @@ pub(crate) struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     pub(crate) fn between(before: &'a [RawField], after: &'a [RawField]) -> Self {
-        let (old, new) = (ByName::of(before), ByName::of(after));
-        let is_news = |field: &&RawField| old.find(&field.name).is_none_or(|old| old.value != field.value);
+        // Most are in the same place: what is in another is looked for by its name.
+        let (old, new) = (OnceCell::new(), OnceCell::new());
+        let before_of = |place: usize, name: &[u8]| match before.get(place) {
+            Some(field) if field.name == name => Some(field),
+            _ => old.get_or_init(|| ByName::of(before)).find(name),
+        };
+        let is_there = |place: usize, name: &[u8]| {
+            after.get(place).is_some_and(|field| field.name == name) || new.get_or_init(|| ByName::of(after)).find(name).is_some()
+        };
+        let is_news =
+            |(place, field): &(usize, &RawField)| before_of(*place, &field.name).is_none_or(|old| old.value != field.value);
+        let is_gone = |(place, name): &(usize, &[u8])| !is_there(*place, name);
         Self {
-            set: after.iter().filter(is_news).collect(),
-            removed: before.iter().map(|f| &*f.name).filter(|name| new.find(name).is_none()).collect(),
+            set: after.iter().enumerate().filter(is_news).map(|(_, field)| field).collect(),
+            removed: before.iter().map(|field| &*field.name).enumerate().filter(is_gone).map(|(_, name)| name).collect(),
         }
     }
 
@@ -392,11 +402,8 @@ pub(crate) fn integer(value: &Value) -> Result<i64, StoreError> {
     }
 }
 
-pub(crate) fn number<T: std::str::FromStr>(value: &[u8]) -> Result<T, StoreError> {
-    std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| unreadable("a reserved field is not a number"))
+pub(crate) fn number<T: TryFrom<i64>>(value: &[u8]) -> Result<T, StoreError> {
+    wire::number(value).and_then(|number| number.try_into().ok()).ok_or_else(|| unreadable("a reserved field is not a number"))
 }
 
 #[cfg(test)]

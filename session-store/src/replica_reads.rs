@@ -62,7 +62,7 @@ impl CacheStore {
         let asked = timeout(within, async {
             let mut place = self.place().await.ok()?;
             let _in_flight = InFlight::begin();
-            let handle = place.handle(&node).await.ok()?;
+            let handle = place.handle(&node, began).await.ok()?;
             let origin = origin.insert(handle.origin());
             let asked = handle.connection.wire.ask(&SessionRead { session: key, cart: None, extension: None }).await;
             let error = match asked {

@@ -1,7 +1,6 @@
 //! What the near cache holds: bounded, and never more than what the store is known to have said.
 
 use std::{
-    collections::HashMap,
     mem,
     sync::{
         Arc,
@@ -13,7 +12,11 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{NearCache, NearCacheStatus};
-use crate::{keys::Tag, metrics, record::StoredSession};
+use crate::{
+    keys::{Tag, TagMap},
+    metrics,
+    record::StoredSession,
+};
 
 /// Parts with a lock of their own: replicas have few threads.
 const SHARDS: usize = 16;
@@ -40,8 +43,8 @@ pub(crate) struct Entries {
 /// Two generations: the older one is dropped when the younger one has its share.
 #[derive(Default)]
 struct Shard {
-    young: HashMap<Tag, Entry>,
-    old: HashMap<Tag, Entry>,
+    young: TagMap<Entry>,
+    old: TagMap<Entry>,
     young_bytes: usize,
     old_bytes: usize,
     /// Counts what was named as changed: an answer that was asked for before that is not kept.

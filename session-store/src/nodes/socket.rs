@@ -35,9 +35,9 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Whether it leads to this node, over the present connection, and that one is not too old.
-    pub(crate) fn is_current(&self, node: &Arc<Node>) -> bool {
+    pub(crate) fn is_current(&self, node: &Arc<Node>, now: Instant) -> bool {
         Arc::ptr_eq(&self.node, node)
-            && self.connection.made.elapsed() <= node.transport.age_max
+            && now.into_std().saturating_duration_since(self.connection.made) <= node.transport.age_max
             && self.node.sockets[self.socket].generation.load(Ordering::Acquire) == self.generation
     }
 

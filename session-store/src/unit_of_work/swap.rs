@@ -4,7 +4,7 @@
 //! the wish lies beside the task while `Session::save` runs, and the unit of work finds it there. That holds for every clone of
 //! the handle, also in a task of its own, and needs no registry.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::{
@@ -52,7 +52,15 @@ pub(super) struct Updates {
     one_at_a_time: Arc<Semaphore>,
     /// What the handle showed when a key was swapped, or was found to be changed by others, until it shows the new value. It never does when
     /// the update is dropped in between, or gives up.
-    echoes: Mutex<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    // Few at a time: looked through, which is cheaper than to hash them.
+    echoes: Mutex<Vec<Echo>>,
+}
+
+/// What the handle shows of a key in the place of what the store has.
+#[derive(Debug)]
+struct Echo {
+    field: Vec<u8>,
+    shown: Option<Vec<u8>>,
 }
 
 impl Default for Updates {
@@ -68,7 +76,7 @@ impl Updates {
 
     /// Whether the handle only does not show yet what was swapped.
     pub(super) fn is_echo(&self, field: &[u8], shown: Option<&[u8]>) -> bool {
-        self.echoes.lock().get(field).is_some_and(|echo| echo.as_deref() == shown)
+        self.echoes.lock().iter().any(|echo| echo.field == field && echo.shown.as_deref() == shown)
     }
 }
 
@@ -155,7 +163,7 @@ impl Swap {
     /// The handle shows the new value.
     pub(crate) fn is_shown(&self) {
         if let Some(updates) = &self.state.lock().updates {
-            updates.echoes.lock().remove(&self.field);
+            updates.echoes.lock().retain(|echo| echo.field != self.field);
         }
     }
 
@@ -168,7 +176,9 @@ impl Swap {
     /// The handle shows this, and the store is known to hold another value.
     fn note_behind(&self, shown: Option<&[u8]>) {
         if let Some(updates) = &self.state.lock().updates {
-            updates.echoes.lock().insert(self.field.clone(), shown.map(<[u8]>::to_vec));
+            let mut echoes = updates.echoes.lock();
+            echoes.retain(|echo| echo.field != self.field);
+            echoes.push(Echo { field: self.field.clone(), shown: shown.map(<[u8]>::to_vec) });
         }
     }
 
@@ -194,9 +204,15 @@ impl Swap {
 
     /// The session's fields with the new value among them.
     pub(super) fn put_into(&self, fields: &[RawField]) -> Vec<RawField> {
-        let mut fields: Vec<_> = fields.iter().filter(|field| field.name != self.field).cloned().collect();
-        fields.push(RawField::new(self.field.clone(), self.state.lock().value.clone()));
-        fields
+        let new = RawField::new(self.field.clone(), self.state.lock().value.clone());
+        let mut all = Vec::with_capacity(fields.len() + 1);
+        all.extend_from_slice(fields);
+        // In its place, where the difference finds it.
+        match all.iter_mut().find(|field| field.name == self.field) {
+            Some(field) => *field = new,
+            None => all.push(new),
+        }
+        all
     }
 }
 

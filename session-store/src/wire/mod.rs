@@ -24,7 +24,7 @@ use redis::{Arg, Cmd, Pipeline, RedisError, RedisFuture, Value, aio::ConnectionL
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::driver::Driver;
-pub(crate) use self::frame::{Item, Malformed, Reply};
+pub(crate) use self::frame::{Item, Malformed, Reply, number};
 use crate::metrics::Operation;
 
 /// What is written before anybody waits for more room: above it, requests are refused.
