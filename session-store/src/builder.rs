@@ -415,11 +415,6 @@ impl CacheStoreBuilder {
             let reason = "a near cache keeps what the primary says, and reads may go to replicas: take away one of the two";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
         }
-        if self.near_cache.is_some() && !topology.is_one_node() {
-            let reason =
-                "a near cache follows one primary, and a cluster has several: take away near_cache, or use one node or Sentinels";
-            return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
-        }
         let near = self.near_cache.map(|near| Arc::new(Entries::new(near, topology.switches())));
         let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
         let pool = Pool::builder(Places::default())
@@ -549,7 +544,7 @@ mod tests {
     #[test]
     fn a_near_cache_is_refused_where_it_cannot_be_coherent() {
         for (url, part) in [
-            ("redis+cluster://127.0.0.1:7000", "a cluster has several"),
+            ("redis+cluster://127.0.0.1:7000?read_from=replicas", "reads may go to replicas"),
             ("redis+sentinel://127.0.0.1:26379/shop?read_from=replicas", "reads may go to replicas"),
             ("redis://127.0.0.1:6379?reader=127.0.0.1:6380", "reads may go to replicas"),
         ] {
@@ -558,8 +553,8 @@ mod tests {
                 other => panic!("{url}: {other:?}"),
             }
         }
-        assert!(
-            CacheStore::builder("redis+sentinel://127.0.0.1:26379/shop").near_cache(NearCache::default()).connect_lazy().is_ok()
-        );
+        for url in ["redis+sentinel://127.0.0.1:26379/shop", "redis+cluster://127.0.0.1:7000"] {
+            assert!(CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy().is_ok(), "{url}");
+        }
     }
 }

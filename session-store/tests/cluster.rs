@@ -5,11 +5,12 @@ mod support;
 
 use std::{
     collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use axum::{Router, extract::Path, routing::get};
-use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, SessionLayer};
+use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, NearCache, SessionLayer};
 use support::{
     Engine, Moment, Visitor,
     fleet::{Cluster, Security, until},
@@ -150,6 +151,114 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
             at.send(redis::cmd("DEL").arg(list)).await;
         }
     }
+}
+
+/// An application on a cluster with a near cache.
+struct Near {
+    app: Router,
+    store: CacheStore,
+}
+
+impl Near {
+    const STALENESS_MAX: Duration = Duration::from_secs(5);
+
+    async fn start(cluster: &Cluster) -> Self {
+        let near = NearCache { staleness_max: Self::STALENESS_MAX, age_max: Duration::from_secs(600), ..NearCache::default() };
+        let settings = CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8)).near_cache(near);
+        let store = support::connected(settings).await;
+        Self { app: app_on(store.clone(), PATIENCE), store }
+    }
+
+    /// Reads until what is read comes from memory.
+    async fn warm_up(&self, visitors: &mut [Visitor], value: &str) {
+        for visitor in visitors {
+            let (hits, began) = (|| self.store.near_cache_status().unwrap().hits, Instant::now());
+            let before = hits();
+            while hits() == before {
+                assert_eq!(visitor.get_until_done(&self.app, "/get/name").await.body, value);
+                assert!(began.elapsed() < PATIENCE, "{:?}", self.store.near_cache_status());
+            }
+        }
+    }
+}
+
+/// Each visitor writes on one of them, and sees it on the other soon, whatever that one has in memory.
+async fn write_and_see(a: &Near, b: &Near, visitors: &mut [Visitor], value: &str) {
+    for visitor in visitors {
+        visitor.post_until_done(&a.app, &format!("/set/name/{value}")).await;
+        let acknowledged = Instant::now();
+        loop {
+            let asked = Instant::now();
+            if visitor.get_until_done(&b.app, "/get/name").await.body == value {
+                break;
+            }
+            assert!(asked - acknowledged <= Near::STALENESS_MAX, "{:?}", b.store.near_cache_status());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_follows_each_primary_through_a_failover_and_moving_slots() {
+    let mut cluster = Cluster::start(Security::Plain).await;
+    let (a, b) = (Near::start(&cluster).await, Near::start(&cluster).await);
+    let mut visitors = vec![Visitor::default(); 12];
+    for visitor in &mut visitors {
+        visitor.post(&a.app, "/set/name/0").await.ok();
+    }
+    b.warm_up(&mut visitors, "0").await;
+    write_and_see(&a, &b, &mut visitors, "1").await;
+    b.warm_up(&mut visitors, "1").await;
+    assert!(b.store.near_cache_status().unwrap().invalidations >= visitors.len() as u64, "{:?}", b.store.near_cache_status());
+
+    // A primary that goes, and whose replica takes over.
+    let first = cluster.primaries().await[0];
+    cluster.nodes[first].kill();
+    write_and_see(&a, &b, &mut visitors, "2").await;
+    cluster.until_ok().await;
+    b.warm_up(&mut visitors, "2").await;
+    assert!(b.store.near_cache_status().unwrap().drops > 0);
+
+    // One that hands over while it goes on, and is a replica then.
+    cluster.nodes[first].start();
+    cluster.until_ok().await;
+    let is_replica =
+        async || cluster.nodes[first].ask::<String>(&["INFO", "replication"]).await.contains("master_link_status:up");
+    until(PATIENCE, "it to be a replica", is_replica).await;
+    b.warm_up(&mut visitors, "2").await;
+    let mut connection = cluster.nodes[first].connection().await;
+    let began = Instant::now();
+    let mut value = 2;
+    while !cluster.primaries().await.contains(&first) {
+        assert!(began.elapsed() < PATIENCE, "it does not take over");
+        // It gives up after five seconds, and is asked again.
+        let _ = redis::cmd("CLUSTER").arg("FAILOVER").query_async::<String>(&mut connection).await;
+        for _ in 0..20 {
+            value += 1;
+            write_and_see(&a, &b, &mut visitors, &value.to_string()).await;
+        }
+    }
+    cluster.until_ok().await;
+    b.warm_up(&mut visitors, &value.to_string()).await;
+
+    // Slots that move from one to another.
+    let primaries = cluster.primaries().await;
+    let moving = async {
+        cluster.reshard(primaries[0], primaries[1], 2_000).await;
+    };
+    let is_moved = AtomicBool::new(false);
+    let writing = async {
+        value += 1;
+        while !is_moved.load(Ordering::Acquire) {
+            write_and_see(&a, &b, &mut visitors, &value.to_string()).await;
+            value += 1;
+        }
+        (value - 1).to_string()
+    };
+    let (last, ()) = tokio::join!(writing, async {
+        moving.await;
+        is_moved.store(true, Ordering::Release);
+    });
+    b.warm_up(&mut visitors, &last).await;
 }
 
 /// A cluster to which records are written as tower-sessions-redis-store does.

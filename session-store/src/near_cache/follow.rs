@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use redis::RedisError;
 use tokio::time::{sleep, timeout};
 
@@ -13,6 +14,7 @@ use crate::{
     keys::Tag,
     nodes::{Node, role},
     store::Inner,
+    topology::health,
     wire::{Item, Malformed, OnPush, Reply, Wire},
 };
 
@@ -30,11 +32,11 @@ pub(crate) async fn follow(store: Weak<Inner>, entries: Arc<Entries>) {
             None => return,
         };
         match connected {
-            Ok((wire, node)) => {
+            Ok(followed) => {
                 has_complained = false;
-                beat(&store, wire, node.is_primary_only(), &entries).await;
+                beat(&store, followed, &entries).await;
                 entries.lose();
-                tracing::debug!("the near cache was dropped, the connection that tells of changes ended");
+                tracing::debug!("the near cache was dropped, a connection that tells of changes ended");
             }
             Err(reason) if !has_complained => {
                 has_complained = true;
@@ -46,10 +48,30 @@ pub(crate) async fn follow(store: Weak<Inner>, entries: Arc<Entries>) {
     }
 }
 
-/// A connection over which the store names every session that changes from now on.
-async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<(Wire, Arc<Node>), String> {
+/// The connections over which changes are told.
+struct Followed {
+    nodes: Vec<(Wire, Arc<Node>)>,
+    /// Of the cluster's map.
+    epoch: Option<u64>,
+}
+
+/// Connections over which the store names every session that changes from now on: one to each node that has sessions.
+async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<Followed, String> {
+    // Before the nodes are asked for: what changes from here on is seen when all are connected.
     let switches = entries.switches();
-    let node = store.topology.node(None).await.map_err(|error| error.to_string())?;
+    let (nodes, epoch) = store.topology.primaries().await.map_err(|error| error.to_string())?;
+    let asked_us = entries.now_us();
+    let nodes = try_join_all(nodes.into_iter().map(|node| track(store, entries, node))).await?;
+    let mut followed = Followed { nodes, epoch };
+    if epoch.is_some() && !followed.is_alive().await.map_err(|error| error.to_string())? {
+        store.topology.refresh();
+        return Err("the nodes of the cluster do not agree".to_owned());
+    }
+    entries.follow(switches, asked_us);
+    Ok(followed)
+}
+
+async fn track(store: &Inner, entries: &Arc<Entries>, node: Arc<Node>) -> Result<(Wire, Arc<Node>), String> {
     let on_push: OnPush = Box::new({
         let entries = Arc::clone(entries);
         move |push| {
@@ -61,40 +83,64 @@ async fn connect(store: &Inner, entries: &Arc<Entries>) -> Result<(Wire, Arc<Nod
     });
     let opened = async {
         let wire = node.open_pushed(&AtomicBool::new(false), on_push).await?;
-        let asked_us = entries.now_us();
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg(&["TRACKING", "ON", "BCAST", "PREFIX"]).arg(store.keys.session_prefix());
         send(&wire, &tracking).await?;
-        Ok::<_, RedisError>((wire, asked_us))
+        Ok::<_, RedisError>(wire)
     };
-    let (wire, asked_us) = match timeout(node.connect_timeout(), opened).await {
-        Ok(opened) => opened.map_err(|error| error.to_string())?,
-        Err(_) => return Err("it does not answer in time".to_owned()),
-    };
-    entries.follow(switches, asked_us);
-    Ok((wire, node))
+    match timeout(node.connect_timeout(), opened).await {
+        Ok(opened) => Ok((opened.map_err(|error| error.to_string())?, node)),
+        Err(_) => Err("it does not answer in time".to_owned()),
+    }
 }
 
 /// Proves again and again that all changes have been told; returns when that does not succeed, or another node is to be followed.
-async fn beat(store: &Weak<Inner>, mut wire: Wire, primary_only: bool, entries: &Entries) {
+async fn beat(store: &Weak<Inner>, mut followed: Followed, entries: &Entries) {
     let staleness_max = entries.settings().staleness_max;
-    let ping = redis::cmd("PING");
     loop {
         sleep(staleness_max / BEATS_PER_STALENESS).await;
         if store.strong_count() == 0 || !entries.follows_the_right_one() {
             return;
         }
         let asked_us = entries.now_us();
-        let sign_of_life = async {
-            send(&wire, &ping).await?;
-            // One that has become a replica hears of changes later than others are acknowledged.
-            Ok::<_, RedisError>(!primary_only || role(&mut wire).await?.is_none_or(|role| role != b"slave"))
-        };
-        match timeout(staleness_max, sign_of_life).await {
+        match timeout(staleness_max, followed.is_alive()).await {
             Ok(Ok(true)) => entries.prove(asked_us),
-            Ok(Ok(false) | Err(_)) | Err(_) => return,
+            Ok(Ok(false) | Err(_)) | Err(_) => {
+                if let Some(store) = store.upgrade() {
+                    store.topology.refresh();
+                }
+                return;
+            }
         }
     }
+}
+
+impl Followed {
+    /// Whether each node gives a sign of life, and is still the one that takes the changes.
+    async fn is_alive(&mut self) -> Result<bool, RedisError> {
+        let epoch = self.epoch;
+        let asked = self.nodes.iter_mut().map(|(wire, node)| async move {
+            match epoch {
+                Some(epoch) => agrees(wire, epoch).await,
+                None => is_primary(wire, node).await,
+            }
+        });
+        Ok(try_join_all(asked).await?.into_iter().all(|is_alive| is_alive))
+    }
+}
+
+async fn is_primary(wire: &mut Wire, node: &Node) -> Result<bool, RedisError> {
+    send(wire, &redis::cmd("PING")).await?;
+    // One that has become a replica hears of changes later than others are acknowledged.
+    Ok(!node.is_primary_only() || role(wire).await?.is_none_or(|role| role != b"slave"))
+}
+
+/// Whether a node of a cluster has heard of nothing that is not in the map. A replica takes over with the votes of most primaries, who have
+/// heard of its epoch by then: where all of them are asked, one has, and so nobody else takes the changes of a session that is served.
+async fn agrees(wire: &mut Wire, epoch: u64) -> Result<bool, RedisError> {
+    let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(wire).await?;
+    // With RESP3 it is a text that says of which form it is.
+    Ok(health(info.strip_prefix("txt:").unwrap_or(&info)) == (true, epoch))
 }
 
 async fn send(wire: &Wire, command: &redis::Cmd) -> Result<(), RedisError> {

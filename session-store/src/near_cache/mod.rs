@@ -36,8 +36,9 @@ pub use self::route::{FreshSessionLayer, FreshSessionService, fresh_session};
 ///
 /// With a URL of Sentinels it follows the primary. As soon as requests of this process go to another one, everything that the former has told is
 /// dropped, and nothing is served until the new one is followed; until then this process reads from the former in any case, with a near
-/// cache or without. The builder refuses it with a URL of a cluster, where each primary would have to be followed, and together with reads from
-/// replicas, which may be older than what has been told.
+/// cache or without. Of a cluster each primary is followed; when one of them is out of reach or has another in its place, or slots have
+/// moved, everything is dropped, and nothing is served until all are followed again. The builder refuses it together with reads from replicas,
+/// which may be older than what has been told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearCache {
     /// Sessions at most. Default: 10,000.

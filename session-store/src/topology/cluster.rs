@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -61,6 +61,8 @@ struct Shared {
     map: RwLock<Map>,
     changed: Notify,
     wanted: Arc<Notify>,
+    /// How often the map has changed.
+    switches: Arc<AtomicU64>,
     /// What the latest reading of the map ended with.
     problem: Mutex<Option<String>>,
 }
@@ -100,6 +102,7 @@ impl Cluster {
             map: RwLock::new(Map { nodes: Vec::new(), replicas: Vec::new(), copies: Vec::new(), slots, epoch: 0 }),
             changed: Notify::new(),
             wanted: Arc::default(),
+            switches: Arc::default(),
             problem: Mutex::new(None),
         };
         Self { shared: Arc::new(shared), started: AtomicBool::new(false) }
@@ -120,6 +123,16 @@ impl Cluster {
                 reason: problem.unwrap_or_else(|| "no node has said yet which slots it has".to_owned()),
             }
         })
+    }
+
+    /// The nodes that requests are sent to, and the epoch of the map.
+    pub(super) fn primaries(&self) -> (Vec<Arc<Node>>, u64) {
+        let map = self.shared.map.read();
+        (map.nodes.clone(), map.epoch)
+    }
+
+    pub(super) fn switches(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.switches)
     }
 
     pub(super) fn has_replicas(&self) -> bool {
@@ -144,9 +157,11 @@ impl Cluster {
         let mut map = self.shared.map.write();
         let index = map.nodes.iter().position(|node| *node.address() == to).unwrap_or_else(|| {
             map.nodes.push(Node::new(to, Arc::clone(&self.shared.transport), self.shared.sockets));
+            self.shared.switches.fetch_add(1, Ordering::AcqRel);
             map.nodes.len() - 1
         });
         if moved {
+            self.shared.switches.fetch_add(1, Ordering::AcqRel);
             map.slots[usize::from(slot.0)] = u16::try_from(index).unwrap_or(NOBODY);
             self.refresh();
         }
@@ -263,6 +278,9 @@ impl Shared {
         };
         let (before, after) = (addresses(&map), addresses(&next));
         let changed = map.slots != next.slots || before != after;
+        if changed {
+            self.switches.fetch_add(1, Ordering::AcqRel);
+        }
         *map = next;
         drop(map);
         if before != after {
@@ -308,14 +326,16 @@ async fn ask(node: &Arc<Node>) -> Result<Answer, String> {
     parse(&info, slots, node.address()).ok_or_else(|| format!("{}: CLUSTER SLOTS has an unknown form", node.address()))
 }
 
-fn parse(info: &str, slots: Vec<Value>, asked: &Address) -> Option<Answer> {
+/// Whether the cluster is whole, as a node says in CLUSTER INFO, and the latest epoch that it has heard of.
+pub(crate) fn health(info: &str) -> (bool, u64) {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let mut answer = Answer {
-        is_ok: field("cluster_state") == Some("ok"),
-        epoch: field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
-        ranges: Vec::new(),
-        replicas: Vec::new(),
-    };
+    let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    (field("cluster_state") == Some("ok"), epoch)
+}
+
+fn parse(info: &str, slots: Vec<Value>, asked: &Address) -> Option<Answer> {
+    let (is_ok, epoch) = health(info);
+    let mut answer = Answer { is_ok, epoch, ranges: Vec::new(), replicas: Vec::new() };
     for range in slots {
         let Value::Array(range) = range else { return None };
         let mut parts = range.into_iter();

@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::timeout};
 #[cfg(feature = "testing")]
 pub(crate) use self::packed::arguments;
 pub(crate) use self::{
-    cluster::Cluster,
+    cluster::{Cluster, health},
     packed::{Asking, split},
     replicas::Replicas,
     sentinel::Sentinel,
@@ -48,11 +48,25 @@ impl Topology {
         }
     }
 
-    /// Counts how often another node took the place of the one that all requests are sent to, before the first request to it.
+    /// Every node that has keys. Of a cluster with the epoch of the map that says so; `None` where there is one node.
+    pub(crate) async fn primaries(&self) -> Result<(Vec<Arc<Node>>, Option<u64>), StoreError> {
+        // Of a cluster that nobody has asked for anything yet, this brings the first map.
+        let node = self.node(None).await?;
+        match self {
+            Self::Standalone(..) | Self::Sentinel(_) => Ok((vec![node], None)),
+            Self::Cluster(cluster) => {
+                let (nodes, epoch) = cluster.primaries();
+                Ok((nodes, Some(epoch)))
+            }
+        }
+    }
+
+    /// Counts how often keys have another node than before, before the first request to it.
     pub(crate) fn switches(&self) -> Arc<AtomicU64> {
         match self {
+            Self::Standalone(..) => Arc::default(),
             Self::Sentinel(sentinel) => sentinel.switches(),
-            Self::Standalone(..) | Self::Cluster(_) => Arc::default(),
+            Self::Cluster(cluster) => cluster.switches(),
         }
     }
 
