@@ -1,10 +1,47 @@
-//! A short soak with the program that does the long one.
+//! Memory under churn: for some seconds, and a short soak with the program that does the long one.
 #![cfg(feature = "bench")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::{fs, process::Command};
 
-use serde_json::Value;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Value as Json;
+use support::{Value, Wire, process::Binary, wait_until};
+
+/// With sessions of many sizes that change with the time.
+#[test]
+fn maxmemory_bounds_what_is_resident() {
+    const MEBIBYTES: usize = 32;
+    const PIPELINE: usize = 50;
+    let maxmemory = format!("{MEBIBYTES}mb");
+    let node = Binary::start(&["--port", "0", "--save", "", "--maxmemory", &maxmemory, "--maxmemory-policy", "allkeys-lru"]);
+    let before = node.resident_bytes();
+    let mut wire = Wire::connect(node.address);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut number = 0;
+    for sizes in [1_000..4_096, 100..1_000, 1_000..4_096] {
+        let mut written = 0;
+        while written < MEBIBYTES << 20 {
+            for _ in 0..PIPELINE {
+                let bytes = random.random_range(sizes.clone());
+                wire.send(&[b"SET".as_slice(), format!("session:{number}").as_bytes(), &vec![b'v'; bytes]]);
+                number += 1;
+                written += bytes;
+            }
+            for _ in 0..PIPELINE {
+                assert_eq!(wire.read(), Value::Simple("OK".into()));
+            }
+        }
+    }
+    let grown_max = (MEBIBYTES << 20) * 5 / 4;
+    wait_until("what is resident comes near maxmemory", || node.resident_bytes() - before < grown_max);
+    // It is not by holding hardly any.
+    wire.send(&["DBSIZE"]);
+    let Value::Integer(keys) = wire.read() else { panic!("DBSIZE is a number") };
+    assert!(keys > 10_000, "{keys} keys");
+}
 
 #[test]
 #[ignore = "a minute of churn: `tests/run --long`"]
@@ -16,7 +53,7 @@ fn memory_does_not_grow_while_sessions_come_and_go() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let results: Value = serde_json::from_slice(&fs::read(folder.path().join("soak.json")).unwrap()).unwrap();
+    let results: Json = serde_json::from_slice(&fs::read(folder.path().join("soak.json")).unwrap()).unwrap();
     let report = &results["reports"][0];
     let rss = &report["goals"][0];
     // Latencies are for a machine that does nothing else.

@@ -101,9 +101,9 @@ impl Shard {
         }
     }
 
-    /// Bytes of entries, objects and indexes. Free slots are not counted: eviction could not lower them.
+    /// Bytes of entries, objects and indexes, and of free memory between entries what is more than there has to be.
     pub(super) fn used_bytes(&self) -> usize {
-        self.arena.live_bytes() + self.objects.bytes() + self.index_bytes
+        self.arena.held_bytes() + self.objects.bytes() + self.index_bytes
     }
 
     /// Bytes of chunks, free slots included.

@@ -1,10 +1,10 @@
 //! What is worth moving: entries of spans that are mostly free, so that other classes get those, and of chunks that are mostly free, so that
 //! the system does.
 
-use crate::keyspace::arena::{Arena, Class, GRANULES, Handle, NOWHERE, RETIRED, UNIT_BYTES};
+use crate::keyspace::arena::{Arena, CHUNK_BYTES, Class, GRANULES, Handle, NOWHERE, RETIRED, UNIT_BYTES};
 
 /// A class is left in peace while less than this share of its slots is free, and a shard while less of its chunks is.
-const FREE_SHARE: usize = 16;
+pub(super) const FREE_SHARE: usize = 16;
 
 /// How much more room there must be elsewhere than for what is moved, as a share of it: something new would be needed to empty something old
 /// otherwise.
@@ -21,6 +21,8 @@ pub(super) struct Compaction {
     has_added: bool,
     /// Free granules with which emptying a chunk took another one: until there are many more, it would again.
     free_granules_min: usize,
+    /// Free memory beyond what is left on purpose, when nothing was worth moving.
+    surplus_bytes: usize,
 }
 
 /// A span that is being emptied.
@@ -51,6 +53,10 @@ pub(in crate::keyspace) enum Step {
 }
 
 impl Compaction {
+    pub(super) fn surplus_bytes(&self) -> usize {
+        self.surplus_bytes
+    }
+
     pub(super) fn forget_span(&mut self, number: u32) {
         self.span = self.span.filter(|moving| moving.span != number);
     }
@@ -69,6 +75,7 @@ impl Arena {
     /// is told apart by its owner's mark. O(1) for each slot, O(classes and spans of one of them) where it begins with another span.
     pub(in crate::keyspace) fn next_to_move(&mut self, is_live: impl Fn(&[u8]) -> bool) -> Step {
         let Some(mut moving) = self.compaction.span.or_else(|| self.begin_span()) else {
+            self.compaction.surplus_bytes = self.surplus_bytes();
             return Step::Done;
         };
         let span = &self.spans[moving.span as usize];
@@ -82,7 +89,14 @@ impl Arena {
         }
         self.compaction.span = None;
         self.end_span(moving.span);
+        // What is still to be moved is no surplus.
+        self.compaction.surplus_bytes = self.compaction.surplus_bytes.min(self.surplus_bytes());
         Step::Pause
+    }
+
+    fn surplus_bytes(&self) -> usize {
+        let used = self.live_bytes - self.alone_bytes;
+        self.chunks_bytes().saturating_sub(used + used / FREE_SHARE + CHUNK_BYTES)
     }
 
     /// Copies a slot into another one of its class.

@@ -37,6 +37,9 @@ const SLOT_BYTES_MAX: usize = 4096;
 /// Chunks of one [`Chunk::room`] that are looked at for a span's place.
 const CHUNKS_TRIED_MAX: usize = 64;
 
+/// Of what is used, the share that free memory may be counted as beside it.
+const HELD_FREE_SHARE_MAX: usize = 4;
+
 /// In no list: of a span that is full, of a chunk without free granules.
 const NOWHERE: u32 = u32::MAX;
 
@@ -153,14 +156,23 @@ impl Arena {
         bytes.next_multiple_of(apart)
     }
 
-    /// Bytes of all slots in use.
-    pub(super) fn live_bytes(&self) -> usize {
-        self.live_bytes
+    /// Bytes of all slots in use, and of free memory what compaction could not make less: more than a [`FREE_SHARE`]th of the used and a
+    /// chunk. No more than a quarter of the used is counted, so that whoever removes entries until this is small enough comes to an
+    /// end, although memory does not go back in the same moment.
+    ///
+    /// [`FREE_SHARE`]: compaction::FREE_SHARE
+    pub(super) fn held_bytes(&self) -> usize {
+        self.live_bytes + self.compaction.surplus_bytes().min(self.live_bytes / HELD_FREE_SHARE_MAX)
     }
 
     /// Bytes of all chunks, the free slots included.
     pub(super) fn mapped_bytes(&self) -> usize {
-        (self.chunks.len() - self.chunks_released.len() + self.emptied.len()) * CHUNK_BYTES + self.alone_bytes
+        self.chunks_bytes() + self.emptied.len() * CHUNK_BYTES + self.alone_bytes
+    }
+
+    /// Bytes of chunks in use.
+    fn chunks_bytes(&self) -> usize {
+        (self.chunks.len() - self.chunks_released.len()) * CHUNK_BYTES
     }
 
     /// Up to `count` of the chunks that are to be unmapped, which dropping them does.
@@ -431,12 +443,12 @@ mod tests {
         }
         let handles: BTreeSet<u32> = live.iter().map(|entry| entry.0.bits()).collect();
         assert_eq!(handles.len(), live.len());
-        assert_eq!(arena.live_bytes(), live.iter().map(|entry| Arena::slot_bytes_for(entry.2)).sum::<usize>());
+        assert_eq!(arena.live_bytes, live.iter().map(|entry| Arena::slot_bytes_for(entry.2)).sum::<usize>());
         for (handle, content, size) in live {
             assert_eq!(&arena.slot(handle)[size - 4..size], content.to_le_bytes());
             free(&mut arena, handle);
         }
-        assert_eq!(arena.live_bytes(), 0);
+        assert_eq!(arena.live_bytes, 0);
         assert!(arena.mapped_bytes() > 0);
         compact(&mut arena, &mut []);
         arena.release_empty();
@@ -476,7 +488,7 @@ mod tests {
             })
             .collect();
         compact(&mut arena, &mut live);
-        let full = arena.live_bytes();
+        let full = arena.live_bytes;
         assert!(arena.mapped_bytes() * 100 < full * 110, "{} of {full}", arena.mapped_bytes());
         live.retain(|(handle, number, _)| {
             let stays = number % 10 == 0;
@@ -489,7 +501,7 @@ mod tests {
         assert!(moved < 2 * live.len(), "{moved} of {}", live.len());
         arena.release_empty();
         unmap(&mut arena);
-        let (mapped, used) = (arena.mapped_bytes(), arena.live_bytes());
+        let (mapped, used) = (arena.mapped_bytes(), arena.live_bytes);
         assert!(mapped * 100 < used * 130, "{mapped} of {used}");
         for (handle, content, size) in live {
             assert_eq!(&arena.slot(handle)[size - 4..size], content.to_le_bytes());
