@@ -24,6 +24,18 @@ pub(crate) const REPLY_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
 /// A bulk string with its header up to which room for it is made at once.
 const SHORT_BULK_BYTES: usize = 96;
 
+/// The header lines of bulk strings that fit into that, by their length.
+static SHORT_BULK_HEADERS: [[u8; 5]; SHORT_BULK_BYTES - 7] = {
+    let mut headers = [[0; 5]; SHORT_BULK_BYTES - 7];
+    let mut length = 0;
+    while length < headers.len() {
+        let (tens, ones) = (b'0' + length as u8 / 10, b'0' + length as u8 % 10);
+        headers[length] = if length < 10 { [b'$', ones, b'\r', b'\n', 0] } else { [b'$', tens, ones, b'\r', b'\n'] };
+        length += 1;
+    }
+    headers
+};
+
 /// A reply buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
@@ -128,9 +140,9 @@ impl Reply {
             self.is_over = true;
             return;
         }
-        match short_header(b'$', bytes.len() as i64) {
-            Some(header) if bytes.len() <= SHORT_BULK_BYTES - header.0.len() - 2 => self.short_bulk(header, bytes),
-            _ => {
+        match SHORT_BULK_HEADERS.get(bytes.len()) {
+            Some(header) => self.short_bulk(header, bytes),
+            None => {
                 self.bytes.reserve(bytes.len() + AROUND);
                 self.header(b'$', bytes.len() as i64);
                 self.bytes.extend_from_slice(bytes);
@@ -142,11 +154,12 @@ impl Reply {
     /// A hash is answered by dozens of short texts: room for each is made in one go of a size that is known before, which takes a few
     /// instructions, where making it three times takes three calls.
     #[inline]
-    fn short_bulk(&mut self, (header, header_bytes): ([u8; 8], usize), bytes: &[u8]) {
+    fn short_bulk(&mut self, header: &[u8; 5], bytes: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; SHORT_BULK_BYTES]);
         let place = &mut self.bytes[start..];
-        place[..header.len()].copy_from_slice(&header);
+        place[..header.len()].copy_from_slice(header);
+        let header_bytes = if bytes.len() < 10 { 4 } else { 5 };
         let end = header_bytes + bytes.len();
         place[header_bytes..end].copy_from_slice(bytes);
         place[end..end + 2].copy_from_slice(b"\r\n");
@@ -274,7 +287,6 @@ impl Reply {
 }
 
 /// A header line of up to four digits, and its length.
-#[inline]
 fn short_header(kind: u8, number: i64) -> Option<([u8; 8], usize)> {
     let digit = |unit: i64| b'0' + (number / unit % 10) as u8;
     Some(match number {
@@ -327,6 +339,17 @@ mod tests {
             let mut reply = Reply::new(Protocol::Resp2);
             reply.integer(number);
             assert_eq!(reply.bytes(), format!(":{number}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn bulk_strings_of_every_length() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        for length in (0..300).chain([999, 1_000, 9_999, 10_000, 100_000]) {
+            let text = "x".repeat(length);
+            let before = reply.len();
+            reply.bulk(text.as_bytes());
+            assert_eq!(&reply.bytes()[before..], format!("${length}\r\n{text}\r\n").as_bytes());
         }
     }
 
