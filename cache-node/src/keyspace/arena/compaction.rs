@@ -10,6 +10,10 @@ pub(super) const FREE_SHARE: usize = 16;
 /// otherwise.
 const SPARE_SHARE: usize = 4;
 
+/// Spans of a class, and chunks, of which the emptiest is chosen: a few µs under the shard's lock, however large it is.
+const SPANS_COMPARED_MAX: usize = 1024;
+const CHUNKS_COMPARED_MAX: usize = 256;
+
 /// What is being emptied.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
@@ -72,7 +76,7 @@ impl Compaction {
 
 impl Arena {
     /// The next entry that should be moved elsewhere, by [`Arena::copy`] and [`Arena::free`]. `is_live` looks at a slot's bytes: a free slot
-    /// is told apart by its owner's mark. O(1) for each slot, O(classes and spans of one of them) where it begins with another span.
+    /// is told apart by its owner's mark. O(1) for each slot, O(classes) where it begins with another span.
     pub(in crate::keyspace) fn next_to_move(&mut self, is_live: impl Fn(&[u8]) -> bool) -> Step {
         let Some(mut moving) = self.compaction.span.or_else(|| self.begin_span()) else {
             self.compaction.surplus_bytes = self.surplus_bytes();
@@ -167,7 +171,7 @@ impl Arena {
         if class.with_room.len() < 2 || free * FREE_SHARE <= class.slots {
             return None;
         }
-        let spans = class.with_room.iter().map(|number| (*number, &self.spans[*number as usize]));
+        let spans = class.with_room.iter().take(SPANS_COMPARED_MAX).map(|number| (*number, &self.spans[*number as usize]));
         let (number, span) = spans.min_by_key(|(_, span)| u32::from(span.live) * 1024 / u32::from(span.slots))?;
         let (slots, live) = (usize::from(span.slots), usize::from(span.live));
         (free > slots + slots / SPARE_SHARE || live == 0).then_some(number)
@@ -188,7 +192,7 @@ impl Arena {
         None
     }
 
-    /// Begins to empty the chunk that takes the least of it.
+    /// Begins to empty the chunk that it takes the least for.
     fn begin_chunk(&mut self) -> Option<()> {
         let (free, chunks) = (self.free_granules, self.chunks.len() - self.chunks_released.len());
         let compaction = &mut self.compaction;
@@ -199,7 +203,8 @@ impl Arena {
             return None;
         }
         let free_of = |number: &u32| self.chunks[*number as usize].free_granules();
-        let number = self.with_granules.iter().flatten().copied().max_by_key(free_of)?;
+        let roomiest_first = self.with_granules.iter().rev().flatten().copied();
+        let number = roomiest_first.take(CHUNKS_COMPARED_MAX).max_by_key(free_of)?;
         let used = (GRANULES - free_of(&number)) as usize;
         let elsewhere = free - free_of(&number) as usize;
         if elsewhere < used + GRANULES as usize / SPARE_SHARE {
