@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use session_store::{Expiry, SessionLayer};
-use support::{Answer, Server, Visitor, app, each_backend, hold::Hold, meter::Meter, replica_with, send, two_replicas_with};
+use support::{
+    Answer, Server, Visitor, app, each_backend, fleet::until, hold::Hold, meter::Meter, replica_with, send, two_replicas_with,
+};
 use time::Duration as Time;
 
 fn max_age(answer: &Answer) -> Option<i64> {
@@ -278,6 +280,40 @@ async fn an_extension_that_goes_along_with_a_read_shortens_and_revives_nothing()
             let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
             assert!(left <= 10_000, "{end}: what is left of the old id is kept for {left} ms");
         }
+    })
+    .await;
+}
+
+/// A cookie that ends with the browser says nothing of the time: the answer neither brings it nor waits for the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_touch_of_which_no_cookie_tells() {
+    const IDLE_MS: i64 = 14 * 24 * 3_600_000;
+    each_backend(async |server| {
+        let layer = |layer: SessionLayer| layer.with_expiry(Expiry::OnSessionEnd);
+        let app = replica_with(&server, layer).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        let mut connection = server.connection().await;
+        let (key, cart) = (server.keys("*:session:*").await.remove(0), server.keys("*:cart:*").await.remove(0));
+        let left =
+            async |key: &str| -> i64 { redis::cmd("PTTL").arg(key).query_async(&mut server.connection().await).await.unwrap() };
+        for path in ["/get/name", "/slow-get/1/name", "/page"] {
+            for key in [&key, &cart] {
+                redis::cmd("PEXPIRE").arg(key).arg(IDLE_MS / 2).exec_async(&mut connection).await.unwrap();
+            }
+            // Nobody has seen it yet.
+            let app = replica_with(&server, layer).await;
+            assert_eq!(visitor.get(&app, path).await.ok().set_cookie(), None, "{path}");
+            let both = async || left(&key).await > IDLE_MS - 60_000 && left(&cart).await > 2 * IDLE_MS;
+            until(support::PATIENCE, "both are extended", both).await;
+        }
+        for path in ["/set/name/bob", "/cycle"] {
+            redis::cmd("PEXPIRE").arg(&key).arg(IDLE_MS / 2).exec_async(&mut connection).await.unwrap();
+            visitor.post(&replica_with(&server, layer).await, path).await.ok();
+        }
+        assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "bob");
+        assert!(left(&key).await <= 10_000, "what is left of the old id is not extended");
     })
     .await;
 }

@@ -139,6 +139,7 @@ impl UnitOfWork {
         }
         if let Some(policy) = extended {
             state.extended = Some(policy);
+            state.due_behind = false;
             state.alive_in = Some(self.turn());
             state.keeps(kept_ms);
             self.remember_touch(&state, false);

@@ -1,6 +1,6 @@
 //! The commit: what differs goes to the store in one script.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use serde_json::Value as Json;
 use tower_sessions::session::Id;
@@ -318,7 +318,7 @@ impl UnitOfWork {
         if owner.is_some() {
             self.store.owners().learn(&tag, owner);
         }
-        if state.extended.is_some() {
+        if state.extended.is_some() || mem::take(&mut state.due_behind) {
             // When this was read the touch was due.
             self.store.touches().learn(&tag, write.policy, Some(kept_ms));
         }

@@ -114,6 +114,7 @@ impl UnitOfWork {
 
     /// What becomes of the cookie, after everything was written.
     pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
+        self.touch_behind();
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
         let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
         let seen = self.seen(cookie);
@@ -197,6 +198,31 @@ impl UnitOfWork {
                 state.extended = None;
             }
         }
+    }
+
+    /// Extends the session's time behind the answer, where that is due and the answer says nothing of it.
+    fn touch_behind(&self) {
+        let (tag, policy, along) = {
+            let mut state = self.state.lock();
+            if !state.due_behind {
+                return;
+            }
+            let along = state.along(&self.settings);
+            state.due_behind = false;
+            match &state.base {
+                Base::Live(live) => (live.tag, live.policy, along),
+                _ => return,
+            }
+        };
+        let (store, settings) = (self.store.clone(), Arc::clone(&self.settings));
+        // As many of them as the pool lets wait, and each for the deadline at most.
+        tokio::spawn(async move {
+            match store.touch_session(&tag, &Touch { policy, settings: &settings, along }).await {
+                Ok(kept_ms) => store.touches().learn(&tag, policy, kept_ms),
+                // The next request finds it due again.
+                Err(error) => tracing::debug!(%error, "the session's time was not extended"),
+            }
+        });
     }
 
     fn seen(&self, cookie: CookieChange) -> SeenChange {

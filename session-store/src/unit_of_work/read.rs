@@ -375,7 +375,8 @@ impl UnitOfWork {
                 Some(touched) => touched.is_extended && policy.is_in_cookie(),
                 None => is_news || (!stored.capped && policy.is_touch_due(stored.remaining_ms)),
             };
-            if is_due || state.cookie_outdated {
+            state.due_behind = is_due && !policy.is_in_cookie() && !state.cookie_outdated && !is_news;
+            if (is_due && !state.due_behind) || state.cookie_outdated {
                 state.extended = Some(policy);
             }
             if touched.is_some() {

@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) alive_in: Option<u32>,
     /// The policy of a session whose time the store has extended, or is about to.
     pub(super) extended: Option<ExpiryPolicy>,
+    /// A touch is due of which no cookie tells: the answer does not wait for it.
+    pub(super) due_behind: bool,
     /// It has done so along with the read.
     pub(super) extended_by_read: bool,
     /// Ms for which the store keeps the session, when it last told, and when that was.
@@ -105,6 +107,7 @@ impl State {
             committed: false,
             alive_in: None,
             extended: None,
+            due_behind: false,
             extended_by_read: false,
             kept_ms: 0,
             kept_since: None,
@@ -186,7 +189,7 @@ impl State {
 
     /// Whether a write of this request is to extend what goes along with the session, too.
     pub(super) fn is_to_extend(&self) -> bool {
-        self.extended.is_some() && !self.extended_by_read
+        self.due_behind || self.extended.is_some() && !self.extended_by_read
     }
 
     /// What goes along when the time of the session is set by this request.
