@@ -627,7 +627,7 @@ fn merge(call: &mut Call, write: &Write) {
 fn compare(call: &mut Call, expected: Option<Expected<'_>>) {
     match expected {
         None => call.arg("").arg(""),
-        Some(Expected { field, value: None }) => call.arg(field).arg(""),
+        Some(Expected { field, value: None }) => call.arg(field).arg("-"),
         Some(Expected { field, value: Some(value) }) => call.arg(field).arg([b"=", value].concat()),
     };
 }

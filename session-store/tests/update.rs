@@ -26,6 +26,7 @@ type Text = Result<String, Unavailable>;
 fn router() -> Router {
     support::app::router()
         .route("/count/{key}", post(count))
+        .route("/count", post(async |session: Session| count(session, Path(String::new())).await))
         .route("/count-and-more/{step}", post(count_and_more))
         .route("/count-at-once/{tasks}", post(count_at_once))
         .route("/shout", post(async |session: Session| -> Text { Ok(session.update(&NAME, |name| name.unwrap() + "!").await?) }))
@@ -106,6 +107,28 @@ async fn exact_updates(trials: usize) {
                 assert_eq!(answer.body, (each + 1).to_string());
             }
             assert_eq!(visitor.get(&replicas[1], "/get/start").await.ok().body, "now");
+        }
+    })
+    .await;
+}
+
+/// No name is taken for the lack of one, nor for a field of the layer's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_at_once_of_keys_with_odd_names_are_exact() {
+    each_server(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/start/now").await.ok();
+        let cookie = visitor.cookie.clone().unwrap();
+        for path in ["/count", "/count/@", "/count/@rev", "/count/@@"] {
+            let mut requests = tokio::task::JoinSet::new();
+            for i in 0..60 {
+                let (app, cookie) = (replicas[i % 2].clone(), cookie.clone());
+                requests.spawn(async move { send(&app, Method::POST, path, Some(&cookie)).await.ok().body });
+            }
+            let mut answers: Vec<u64> = requests.join_all().await.iter().map(|body| body.parse().unwrap()).collect();
+            answers.sort_unstable();
+            assert_eq!(answers, (1..=60).collect::<Vec<_>>(), "{path}");
         }
     })
     .await;

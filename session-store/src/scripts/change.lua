@@ -1,9 +1,9 @@
 -- The commit of a request that changed fields and nothing else, as nearly every one does: commit.lua says the same for all that a
 -- request may change. Nothing here is a function, since each one is made anew at every call and costs as much as a command does.
--- KEYS: session. ARGV: commit token, policy, absolute time in ms or '', the field whose value must not have changed or '', that value
--- behind a '=' or '' for none, number of arguments that set (field, value, ...), those, then the fields to remove.
+-- KEYS: session. ARGV: commit token, policy, absolute time in ms or '', the field whose value must not have changed, that value
+-- behind a '=' or '-' for none, or '' where nothing is compared, number of arguments that set (field, value, ...), those, then the fields to remove.
 local call, key, ARGV = redis.call, KEYS[1], ARGV
-local s = call('HMGET', key, '@until', '@created', '@capped', '@rev', '@tok', '@ended')
+local s = call('HMGET', key, '@until', '@created', '@capped', '@rev', '@tok', '@ended', ARGV[4])
 if not s[4] then
   if s[6] then return {2} end
   return {0}
@@ -11,10 +11,8 @@ end
 local mark, seen = ARGV[1] .. ' ', s[5] or ''
 if string.find(seen, mark, 1, true) then return {1, tonumber(s[4]), call('PTTL', key)} end
 
-if ARGV[4] ~= '' then
-  local current = call('HGET', key, ARGV[4])
-  if (current and '=' .. current or '') ~= ARGV[5] then return {8, current} end
-end
+-- Read with the rest: one command less.
+if ARGV[5] ~= '' and (s[7] and '=' .. s[7] or '-') ~= ARGV[5] then return {8, s[7]} end
 
 local revision, set = s[4] + 1, 6 + ARGV[6]
 call('HSET', key, '@rev', revision, '@tok', string.sub(mark .. seen, 1, 8 * #mark), unpack(ARGV, 7, set))

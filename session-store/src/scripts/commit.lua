@@ -3,7 +3,7 @@
 --       [the cart of the user who logs in, what was merged into it before, its tokens]], [what goes along (see along.lua)].
 -- ARGV: commit token, policy, absolute time in ms or '', 'delta' or 'replace', grace in ms,
 --       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
---       the field whose value must not have changed or '', that value behind a '=' or '' for none, what goes along,
+--       the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is compared, what goes along,
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended')
 if not s[4] then
@@ -12,9 +12,9 @@ if not s[4] then
 end
 local seen = s[5] or ''
 if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[4]), redis.call('PTTL', KEYS[1])} end
-if ARGV[7] ~= '' then
+if ARGV[8] ~= '' then
   local current = redis.call('HGET', KEYS[1], ARGV[7])
-  if (current and '=' .. current or '') ~= ARGV[8] then return {8, current} end
+  if (current and '=' .. current or '-') ~= ARGV[8] then return {8, current} end
 end
 local dropped = 0
 if string.find(ARGV[6], ' ', 1, true) then

@@ -39,9 +39,9 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if remembers(Some(&seen), token) {
         return Ok(Answer::numbers([reply::OK, revision, call.keyspace.left_ms(session)]));
     }
-    if !compared.is_empty() {
+    if !expected.is_empty() {
         let current = call.keyspace.field(session, compared)?;
-        let now = current.as_deref().map_or_else(Vec::new, |value| [b"=", value].concat());
+        let now = current.as_deref().map_or_else(|| b"-".to_vec(), |value| [b"=", value].concat());
         if now != expected {
             return Ok(Answer::of_script([Answer::Integer(reply::CHANGED), current.into()]));
         }
