@@ -1,7 +1,10 @@
 //! What is worth moving: entries of spans that are mostly free, so that other classes get those, and of chunks that are mostly free, so that
 //! the system does.
 
-use crate::keyspace::arena::{Arena, CHUNK_BYTES, Class, GRANULES, Handle, NOWHERE, RETIRED, UNIT_BYTES};
+use crate::keyspace::arena::{
+    Arena, Class, Handle, NOWHERE, RETIRED, UNIT_BYTES,
+    chunk::{CHUNK_BYTES, GRANULE_BYTES, GRANULES},
+};
 
 /// A class is left in peace while less than this share of its slots is free, and a shard while less of its chunks is.
 pub(super) const FREE_SHARE: usize = 16;
@@ -10,9 +13,8 @@ pub(super) const FREE_SHARE: usize = 16;
 /// otherwise.
 const SPARE_SHARE: usize = 4;
 
-/// Spans of a class, and chunks, of which the emptiest is chosen: a few µs under the shard's lock, however large it is.
+/// Spans of a class of which the emptiest is chosen: a few µs under the shard's lock, however large it is.
 const SPANS_COMPARED_MAX: usize = 1024;
-const CHUNKS_COMPARED_MAX: usize = 256;
 
 /// What is being emptied.
 #[derive(Debug, Default)]
@@ -100,7 +102,7 @@ impl Arena {
 
     fn surplus_bytes(&self) -> usize {
         let used = self.live_bytes - self.alone_bytes;
-        self.chunks_bytes().saturating_sub(used + used / FREE_SHARE + CHUNK_BYTES)
+        self.chunks.bytes().saturating_sub(used + used / FREE_SHARE + CHUNK_BYTES)
     }
 
     /// Copies a slot into another one of its class.
@@ -108,11 +110,7 @@ impl Arena {
         let bytes = self.slot(old).len();
         let new = self.allocate(bytes);
         let [from, to] = [old, new].map(|handle| (handle.chunk(), handle.start()));
-        if from.0 == to.0 {
-            self.chunks[from.0].bytes_mut().copy_within(from.1..from.1 + bytes, to.1);
-        } else if let Ok([source, target]) = self.chunks.get_disjoint_mut([from.0, to.0]) {
-            target.bytes_mut()[to.1..to.1 + bytes].copy_from_slice(&source.bytes()[from.1..from.1 + bytes]);
-        }
+        self.chunks.copy(from, to, bytes);
         new
     }
 
@@ -180,7 +178,7 @@ impl Arena {
     /// The next span of the chunk that is being emptied.
     fn next_of_chunk(&mut self) -> Option<u32> {
         let draining = self.compaction.chunk.as_mut()?;
-        let chunk = &self.chunks[draining.chunk as usize];
+        let chunk = self.chunks.get(draining.chunk);
         if let Some((granule, number)) = chunk.next_span(draining.next) {
             draining.next = granule + u32::from(self.spans[number as usize].granules);
             return Some(number);
@@ -188,30 +186,26 @@ impl Arena {
         // Some of it could not be moved.
         let number = draining.chunk;
         self.compaction.chunk = None;
-        self.enter_with_granules(number);
+        self.chunks.enter(number);
         None
     }
 
     /// Begins to empty the chunk that it takes the least for.
     fn begin_chunk(&mut self) -> Option<()> {
-        let (free, chunks) = (self.free_granules, self.chunks.len() - self.chunks_released.len());
+        let (free, all) = (self.chunks.free_granules(), self.chunks.bytes() / GRANULE_BYTES);
         let compaction = &mut self.compaction;
-        compaction.free_granules_min =
-            if std::mem::take(&mut compaction.has_added) { free } else { compaction.free_granules_min.min(free) };
-        let is_worth = free * FREE_SHARE > chunks * GRANULES as usize && free >= compaction.free_granules_min + GRANULES as usize;
-        if !is_worth {
+        let has_added = std::mem::take(&mut compaction.has_added);
+        compaction.free_granules_min = if has_added { free } else { compaction.free_granules_min.min(free) };
+        if free * FREE_SHARE <= all || free < compaction.free_granules_min + GRANULES as usize {
             return None;
         }
-        let free_of = |number: &u32| self.chunks[*number as usize].free_granules();
-        let roomiest_first = self.with_granules.iter().rev().flatten().copied();
-        let number = roomiest_first.take(CHUNKS_COMPARED_MAX).max_by_key(free_of)?;
-        let used = (GRANULES - free_of(&number)) as usize;
-        let elsewhere = free - free_of(&number) as usize;
+        let number = self.chunks.emptiest()?;
+        let free_here = self.chunks.get(number).free_granules() as usize;
+        let (used, elsewhere) = (GRANULES as usize - free_here, free - free_here);
         if elsewhere < used + GRANULES as usize / SPARE_SHARE {
             return None;
         }
-        self.leave_with_granules(number);
-        self.chunks[number as usize].place = RETIRED;
+        self.chunks.retire(number);
         self.compaction.chunk = Some(Draining { chunk: number, next: 0 });
         Some(())
     }

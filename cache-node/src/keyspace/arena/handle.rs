@@ -41,8 +41,8 @@ impl Handle {
         (self.0 & ALONE != 0).then_some((self.0 & !ALONE) as usize)
     }
 
-    pub(super) fn chunk(self) -> usize {
-        (self.0 - 1) as usize / UNITS_PER_CHUNK
+    pub(super) fn chunk(self) -> u32 {
+        (self.0 - 1) / UNITS_PER_CHUNK as u32
     }
 
     /// Bytes from the chunk's beginning to the slot's.

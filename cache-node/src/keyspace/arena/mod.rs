@@ -7,6 +7,7 @@
 //! entries moves them.
 
 mod chunk;
+mod chunks;
 mod compaction;
 mod handle;
 mod span;
@@ -16,9 +17,9 @@ pub(super) use compaction::Step;
 pub(super) use handle::Handle;
 
 use crate::keyspace::garbage::Dismantling;
-use chunk::{CHUNK_BYTES, Chunk, GRANULE_BYTES, GRANULES, ROOMS};
+use chunks::Chunks;
 use compaction::Compaction;
-use handle::{CHUNKS_MAX, UNIT_BYTES};
+use handle::UNIT_BYTES;
 use span::{Span, granules_for};
 
 /// Up to here classes are 8 bytes apart.
@@ -34,13 +35,10 @@ pub(super) const SLOT_BYTES_UNUSED_MAX: usize = SLOT_BYTES_MAX / (2 * CLASSES_PE
 /// Largest slot in a span; a larger entry is allocated alone.
 const SLOT_BYTES_MAX: usize = 4096;
 
-/// Chunks of one [`Chunk::room`] that are looked at for a span's place.
-const CHUNKS_TRIED_MAX: usize = 64;
-
 /// Of what is used, the share that free memory may be counted as beside it.
 const HELD_FREE_SHARE_MAX: usize = 4;
 
-/// In no list: of a span that is full, of a chunk without free granules.
+/// In no list: of a span that is full.
 const NOWHERE: u32 = u32::MAX;
 
 /// In no list until it is empty: of what is being emptied.
@@ -57,21 +55,12 @@ struct Class {
 /// The memory of one shard's entries.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    chunks: Vec<Chunk>,
-    /// Numbers of chunks that went back.
-    chunks_released: Vec<u32>,
-    /// Chunks that spans can still be carved from, by their [`Chunk::room`].
-    with_granules: [Vec<u32>; ROOMS],
-    /// Free granules of those.
-    free_granules: usize,
+    chunks: Chunks,
     spans: Vec<Span>,
     /// Numbers of spans that are none any more.
     spans_released: Vec<u32>,
     classes: Vec<Class>,
     compaction: Compaction,
-    /// Of chunks that became empty: to be filled again, or unmapped without a lock, which takes about 15 µs each. The last few of the keys
-    /// that expire together empty all of a shard's chunks.
-    emptied: Vec<Storage>,
     alone: Vec<Box<[u8]>>,
     /// Free places in `alone`.
     alone_free: Vec<u32>,
@@ -97,7 +86,7 @@ impl Arena {
         };
         let span = &mut self.spans[number as usize];
         let chunk = span.chunk;
-        let start = span.take(self.chunks[chunk as usize].bytes());
+        let start = span.take(self.chunks.get(chunk).bytes());
         if span.is_full() {
             self.leave_with_room(class, number);
         }
@@ -115,7 +104,7 @@ impl Arena {
             self.alone_free.push(number as u32);
             return;
         }
-        let chunk = &mut self.chunks[handle.chunk()];
+        let chunk = self.chunks.get_mut(handle.chunk());
         let number = chunk.span(handle.start());
         let span = &mut self.spans[number as usize];
         span.give(chunk.bytes_mut(), handle.start());
@@ -136,7 +125,7 @@ impl Arena {
         if let Some(number) = handle.alone() {
             return &self.alone[number];
         }
-        let (chunk, start) = (&self.chunks[handle.chunk()], handle.start());
+        let (chunk, start) = (self.chunks.get(handle.chunk()), handle.start());
         &chunk.bytes()[start..start + chunk.slot_bytes(start)]
     }
 
@@ -144,7 +133,7 @@ impl Arena {
         if let Some(number) = handle.alone() {
             return &mut self.alone[number];
         }
-        let (chunk, start) = (&mut self.chunks[handle.chunk()], handle.start());
+        let (chunk, start) = (self.chunks.get_mut(handle.chunk()), handle.start());
         let end = start + chunk.slot_bytes(start);
         &mut chunk.bytes_mut()[start..end]
     }
@@ -167,25 +156,17 @@ impl Arena {
 
     /// Bytes of all chunks, the free slots included.
     pub(super) fn mapped_bytes(&self) -> usize {
-        self.chunks_bytes() + self.emptied.len() * CHUNK_BYTES + self.alone_bytes
-    }
-
-    /// Bytes of chunks in use.
-    fn chunks_bytes(&self) -> usize {
-        (self.chunks.len() - self.chunks_released.len()) * CHUNK_BYTES
+        self.chunks.bytes() + self.chunks.emptied_bytes() + self.alone_bytes
     }
 
     /// Up to `count` of the chunks that are to be unmapped, which dropping them does.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
-        self.emptied.split_off(self.emptied.len().saturating_sub(count))
+        self.chunks.take_emptied(count)
     }
 
     /// Frees everything piece by piece.
     pub(super) fn dismantle(self, freeing: &mut Dismantling) {
-        /// To unmap a chunk takes as long as to free so many allocations.
-        const CHUNK_ALLOCATIONS: usize = 32;
-        freeing.drop_all(self.chunks, CHUNK_ALLOCATIONS);
-        freeing.drop_all(self.emptied, CHUNK_ALLOCATIONS);
+        self.chunks.dismantle(freeing);
         freeing.drop_all(self.alone, 1);
     }
 
@@ -210,7 +191,7 @@ impl Arena {
     #[cold]
     fn add_span(&mut self, class: usize) -> u32 {
         let slot_bytes = class * UNIT_BYTES;
-        let (chunk, first, granules) = self.place_for_span(slot_bytes, self.classes[class].live * slot_bytes);
+        let (chunk, first, granules) = self.place_for_span(class);
         let place = self.classes[class].with_room.len() as u32;
         let span = Span::new(chunk, first, granules, slot_bytes, place);
         self.classes[class].slots += usize::from(span.slots);
@@ -225,63 +206,17 @@ impl Arena {
             }
         };
         self.classes[class].with_room.push(number);
-        self.change_chunk(chunk, |chunk| chunk.carve(first, granules, slot_bytes as u16, number));
+        self.chunks.change(chunk, |chunk| chunk.carve(first, granules, slot_bytes as u16, number));
         number
     }
 
-    /// A chunk, the first granule and how many. While there is room in a chunk that is there already, none is mapped: rather than that a
-    /// class gets a smaller span than it should, at last one of a single slot.
-    fn place_for_span(&mut self, slot_bytes: usize, mut class_bytes: usize) -> (u32, u32, u32) {
-        let best = granules_for(slot_bytes, class_bytes);
-        let mut granules = best;
-        while class_bytes > 0 {
-            if let Some((chunk, first)) = self.fullest_chunk_for(granules) {
-                return (chunk, first, granules);
-            }
-            class_bytes /= 2;
-            granules = granules_for(slot_bytes, class_bytes);
-        }
-        for granules in [granules, slot_bytes.div_ceil(GRANULE_BYTES) as u32] {
-            if let Some((chunk, first)) = self.fullest_chunk_for(granules) {
-                return (chunk, first, granules);
-            }
-        }
-        (self.add_chunk(), 0, best)
-    }
-
-    /// The fuller a chunk is, the sooner it is taken: the others may become empty.
-    fn fullest_chunk_for(&self, granules: u32) -> Option<(u32, u32)> {
-        if self.free_granules < granules as usize {
-            return None;
-        }
-        let rooms = &self.with_granules[granules.ilog2() as usize..];
-        rooms.iter().find_map(|chunks| {
-            let tried = chunks.iter().rev().take(CHUNKS_TRIED_MAX);
-            let fitting = tried.filter_map(|number| Some((*number, self.chunks[*number as usize].room_for(granules)?)));
-            fitting.min_by_key(|(number, _)| self.chunks[*number as usize].free_granules())
+    /// A chunk, the first granule and how many, for a span of this class.
+    fn place_for_span(&mut self, class: usize) -> (u32, u32, u32) {
+        let (slot_bytes, class_bytes) = (class * UNIT_BYTES, self.classes[class].live * class * UNIT_BYTES);
+        self.chunks.place_for(slot_bytes, class_bytes).unwrap_or_else(|| {
+            self.compaction.chunk_was_added();
+            (self.chunks.add(), 0, granules_for(slot_bytes, class_bytes))
         })
-    }
-
-    fn add_chunk(&mut self) -> u32 {
-        let storage = self.emptied.pop().unwrap_or_else(Storage::new);
-        let chunk = Chunk::new(storage, NOWHERE);
-        let number = match self.chunks_released.pop() {
-            Some(number) => {
-                self.chunks[number as usize] = chunk;
-                number
-            }
-            None => {
-                assert!(
-                    self.chunks.len() < CHUNKS_MAX,
-                    "a shard holds at most 16 GiB of small entries; set maxmemory below 256gb"
-                );
-                self.chunks.push(chunk);
-                self.chunks.len() as u32 - 1
-            }
-        };
-        self.enter_with_granules(number);
-        self.compaction.chunk_was_added();
-        number
     }
 
     /// Takes an empty span away from its class, and its chunk, if that is empty then, out of use.
@@ -296,28 +231,10 @@ impl Arena {
         }
         self.compaction.forget_span(number);
         self.spans_released.push(number);
-        self.change_chunk(chunk, |chunk| chunk.give_back(first.into(), granules.into()));
-        if self.chunks[chunk as usize].is_empty() {
-            self.release_chunk(chunk);
-        }
-    }
-
-    fn release_chunk(&mut self, number: u32) {
-        self.leave_with_granules(number);
-        self.emptied.push(self.chunks[number as usize].take_storage());
-        self.compaction.forget_chunk(number);
-        self.chunks_released.push(number);
-    }
-
-    /// Keeps a chunk where it belongs while its granules change.
-    fn change_chunk(&mut self, number: u32, change: impl FnOnce(&mut Chunk)) {
-        let is_retired = self.chunks[number as usize].place == RETIRED;
-        self.leave_with_granules(number);
-        change(&mut self.chunks[number as usize]);
-        if is_retired {
-            self.chunks[number as usize].place = RETIRED;
-        } else {
-            self.enter_with_granules(number);
+        self.chunks.change(chunk, |chunk| chunk.give_back(first.into(), granules.into()));
+        if self.chunks.get(chunk).is_empty() {
+            self.chunks.release(chunk);
+            self.compaction.forget_chunk(chunk);
         }
     }
 
@@ -329,33 +246,13 @@ impl Arena {
             self.spans[*moved as usize].place = place as u32;
         }
     }
-
-    fn enter_with_granules(&mut self, number: u32) {
-        let chunk = &mut self.chunks[number as usize];
-        self.free_granules += chunk.free_granules() as usize;
-        if let Some(room) = chunk.room() {
-            chunk.place = self.with_granules[room].len() as u32;
-            self.with_granules[room].push(number);
-        }
-    }
-
-    fn leave_with_granules(&mut self, number: u32) {
-        let chunk = &mut self.chunks[number as usize];
-        let place = std::mem::replace(&mut chunk.place, NOWHERE);
-        let Some(room) = chunk.room().filter(|_| place < RETIRED) else { return };
-        self.free_granules -= chunk.free_granules() as usize;
-        self.with_granules[room].swap_remove(place as usize);
-        if let Some(moved) = self.with_granules[room].get(place as usize) {
-            self.chunks[*moved as usize].place = place;
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Arena, CHUNK_BYTES, Handle, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX, Step};
+    use super::{Arena, Handle, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX, Step};
 
     /// Where a live entry has its mark, as those of the keyspace do.
     const MARK_AT: usize = 9;
@@ -454,7 +351,7 @@ mod tests {
         arena.release_empty();
         unmap(&mut arena);
         assert_eq!(arena.mapped_bytes(), 0);
-        assert_eq!(arena.free_granules, 0);
+        assert_eq!(arena.chunks.free_granules(), 0);
         assert!(arena.classes.iter().all(|class| class.slots == 0 && class.live == 0));
         let handle = arena.allocate(100);
         assert_eq!(arena.slot(handle).len(), 104);
@@ -469,12 +366,12 @@ mod tests {
         let full = arena.mapped_bytes();
         old.into_iter().for_each(|handle| free(&mut arena, handle));
         arena.release_empty();
-        let chunks = arena.chunks.len() - arena.chunks_released.len();
-        assert!(chunks < full / CHUNK_BYTES);
+        let chunks = arena.chunks.bytes();
+        assert!(chunks < full);
         for number in 0..90 {
             allocate(&mut arena, 1_000, number);
         }
-        assert_eq!(arena.chunks.len() - arena.chunks_released.len(), chunks, "there was room");
+        assert_eq!(arena.chunks.bytes(), chunks, "there was room");
     }
 
     #[test]
