@@ -86,11 +86,13 @@ impl ExpiryPolicy {
     }
 
     pub(crate) fn encode(self) -> String {
-        match self {
-            Self::Idle(ms) => format!("i{ms}"),
-            Self::At(ms) => format!("a{ms}"),
-            Self::Browser(ms) => format!("s{ms}"),
-        }
+        let (kind, ms) = match self {
+            Self::Idle(ms) => ("i", ms),
+            Self::At(ms) => ("a", ms),
+            Self::Browser(ms) => ("s", ms),
+        };
+        // Without the machinery of `format!`, which cost a change as much as to send it.
+        [kind, &ms.to_string()].concat()
     }
 
     pub(crate) fn parse(value: &[u8]) -> Result<Self, StoreError> {

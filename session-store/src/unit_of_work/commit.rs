@@ -116,27 +116,28 @@ impl UnitOfWork {
                 let write = Write::new(policy, &self.settings);
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
-            match step {
+            // By reference: what is taken out of it would be in the future beside it.
+            match &step {
                 Step::Done(id) => {
                     if let Some(kept_alive) = self.keep_alive() {
                         kept_alive.await?;
                     }
-                    return Ok(id);
+                    return Ok(*id);
                 }
                 Step::Conflict => return Err(self.state.lock().base.lose()),
                 Step::Read => Box::pin(self.read_once(false)).await?,
                 Step::End(tag) => {
-                    Box::pin(self.end(&tag)).await?;
+                    Box::pin(self.end(tag)).await?;
                     (before_swap, fields) = wanted();
                 }
                 Step::Create(write) => {
-                    let (id, answer, fields) = Box::pin(self.store.create_session(&write, &fields)).await?;
-                    if let Some(kept_ms) = self.settle(answer, &write, None).await? {
+                    let (id, answer, fields) = Box::pin(self.store.create_session(write, &fields)).await?;
+                    if let Some(kept_ms) = self.settle(answer, write, None).await? {
                         metrics::session_created();
                         if let Some(swap) = swap {
                             swap.done(value_of(shown, &swap.field));
                         }
-                        return Ok(Some(self.committed(id, &write, &fields, kept_ms)));
+                        return Ok(Some(self.committed(id, write, &fields, kept_ms)));
                     }
                 }
                 Step::Update(known, write) => {
@@ -149,17 +150,17 @@ impl UnitOfWork {
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
                     let expected = swap.map(|swap| expected(swap, &known.fields));
-                    let answer = self.store.commit_session(&known.tag, &write, &delta, expected).await?;
+                    let answer = self.store.commit_session(&known.tag, write, &delta, expected).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
-                        self.lost_swap(swap, &known, shown, now.clone())?;
+                        self.lost_swap(swap, known, shown, now.clone())?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
-                    if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
+                    if let Some(kept_ms) = self.settle(answer, write, Some(&known.tag)).await? {
                         if let Some(swap) = swap {
                             swap.done(value_of(shown, &swap.field));
                         }
                         let id = self.state.lock().base.session().map(|(id, _)| id);
-                        return Ok(id.map(|id| self.committed(id, &write, &fields, kept_ms)));
+                        return Ok(id.map(|id| self.committed(id, write, &fields, kept_ms)));
                     }
                 }
                 Step::Rotate(known, write) => {
@@ -171,11 +172,11 @@ impl UnitOfWork {
                     let mut delta = Delta::between(&known.fields, &fields);
                     // Another request may have drawn the first one meanwhile.
                     delta.remove(CSRF_KEY.as_bytes());
-                    let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, &write, &delta)).await?;
-                    if let Some(kept_ms) = self.settle(answer, &write, Some(&known.tag)).await? {
+                    let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, write, &delta)).await?;
+                    if let Some(kept_ms) = self.settle(answer, write, Some(&known.tag)).await? {
                         metrics::session_ended(metrics::End::Rotated);
                         self.state.lock().leave_secret(&known.fields);
-                        let id = self.committed(id, &write, &fields, kept_ms);
+                        let id = self.committed(id, write, &fields, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
                         }

@@ -204,13 +204,13 @@ impl Swap {
 
     /// The session's fields with the new value among them.
     pub(super) fn put_into(&self, fields: &[RawField]) -> Vec<RawField> {
-        let new = RawField::new(self.field.clone(), self.state.lock().value.clone());
+        let value = self.state.lock().value.clone();
         let mut all = Vec::with_capacity(fields.len() + 1);
         all.extend_from_slice(fields);
         // In its place, where the difference finds it.
         match all.iter_mut().find(|field| field.name == self.field) {
-            Some(field) => *field = new,
-            None => all.push(new),
+            Some(field) => (field.value, field.stored) = (value.into(), None),
+            None => all.push(RawField::new(self.field.clone(), value)),
         }
         all
     }

@@ -91,8 +91,12 @@ pub(crate) fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// The length of what follows: of a command in arguments, of an argument in bytes.
 pub(crate) fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
+    // As nearly all are.
     if length < 10 {
         return out.extend_from_slice(&[kind, b'0' + length as u8, b'\r', b'\n']);
+    }
+    if length < 100 {
+        return out.extend_from_slice(&[kind, b'0' + (length / 10) as u8, b'0' + (length % 10) as u8, b'\r', b'\n']);
     }
     out.push(kind);
     let mut digits = [0; 20];
