@@ -223,7 +223,8 @@ impl CacheStore {
         let extension = self.touch_call(session, touch, "due", owner);
         let read = SessionRead { session: &key, cart: cart.as_deref(), extension: Some(&extension) };
         let mut reply = match self.ask(&read).await {
-            // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write.
+            // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not TRYAGAIN, which
+            // would be repeated for the whole deadline: that is for several keys, and there the extension has one.
             Err(StoreError::Refused { .. }) => self.ask(&SessionRead { extension: None, ..read }).await?,
             reply => reply?,
         };
@@ -237,6 +238,7 @@ impl CacheStore {
         };
         if let Some(touched) = touched.filter(|touched| touched.is_extended) {
             self.list_behind(touch.along, *session, touched.kept_ms);
+            self.keep_cart_behind(&touch.along, session);
         }
         Ok((stored, cart, touched))
     }
@@ -280,6 +282,7 @@ impl CacheStore {
             return Ok(None);
         };
         self.list_elsewhere(&touch.along, tag, None, kept_ms).await?;
+        self.keep_cart_behind(&touch.along, tag);
         Ok(Some(kept_ms))
     }
 
@@ -287,16 +290,19 @@ impl CacheStore {
     pub(crate) async fn kept_ms(&self, tag: &Tag) -> Result<Option<i64>, StoreError> {
         let key = self.keys().session(tag);
         let mut pipeline = Pipeline::with_capacity(2);
-        // In this order: what is a session still was one when its time was asked for.
+        // On one node in this order: what is a session still was one when its time was asked for. A cluster's two are asked at once and may be
+        // carried out in the other; what ended in between has the time of the grace, and its cookie goes with the next read.
         pipeline.cmd("PTTL").arg(&key).cmd("HGET").arg(&key).arg("@rev");
         let answers = self.pipeline(&pipeline).await?;
         let kept_ms = number_at(&answers, 0)?;
         Ok((kept_ms > 0 && answers.get(1).is_some_and(|revision| *revision != Value::Nil)).then_some(kept_ms))
     }
 
+    /// In a cluster it has the session's key alone: with the cart's, of which there may be none, it would not be served while their slot moves.
     fn touch_call(&self, tag: &Tag, touch: &Touch<'_>, when: &str, owner: &str) -> Call {
         let mut keys = vec![self.keys().session(tag)];
-        let how = self.along(&touch.along, tag, &mut keys);
+        let along = Along { cart_ttl_ms: touch.along.cart_ttl_ms.filter(|_| self.scripts_cross_slots()), ..touch.along };
+        let how = self.along(&along, tag, &mut keys);
         let mut call = TOUCH.call(&keys);
         call.arg(touch.policy.encode());
         absolute(&mut call, touch.settings.absolute_ms);
@@ -539,6 +545,23 @@ impl CacheStore {
         tokio::spawn(async move {
             if let Err(error) = store.list_elsewhere(&along, &tag, None, kept_ms).await {
                 tracing::debug!(%error, "the list of a user's sessions was not told of a touch");
+            }
+        });
+    }
+
+    /// Keeps the cart of a visitor without a name as long as it was to go along with a touch that had the session's key alone. The list of
+    /// a user's sessions does the same for the user's.
+    fn keep_cart_behind(&self, along: &Along, tag: &Tag) {
+        let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| along.user.is_none() && !self.scripts_cross_slots()) else {
+            return;
+        };
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(self.keys().cart(tag)).arg(cart_ttl_ms);
+        let store = self.clone();
+        // Bounded as in `list_behind`.
+        tokio::spawn(async move {
+            if let Err(error) = store.command(&command).await {
+                tracing::debug!(%error, "a cart is not kept as long as its session");
             }
         });
     }

@@ -114,6 +114,7 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
         if !user.is_empty() {
             visitor.post(&app, &format!("/login/{user}")).await.ok();
         }
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
         let mut key = None;
         for found in find("*:session:*").await {
             if at.send(redis::cmd("HEXISTS").arg(&found).arg("@rev")).await == redis::Value::Int(1) {
@@ -127,7 +128,8 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
         // A replica that has not seen it, and then sees when a touch is due.
         let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
         let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
-        let lists = find("*:user-sessions:*").await;
+        let lists = [find("*:user-sessions:*").await, find("*:cart:*").await].concat();
+        assert_eq!(lists.len(), if user.is_empty() { 1 } else { 2 }, "{lists:?}");
         expire(&key, IDLE_MS - IDLE_MS / 16 + 2_500).await;
         assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
         for list in &lists {
@@ -151,6 +153,42 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
             at.send(redis::cmd("DEL").arg(list)).await;
         }
     }
+
+    // Of a visitor without a cart, while the slot of both moves: a command with both keys would have to be repeated until it has.
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/set/name/ada").await.ok();
+    let (from, key) = 'found: {
+        for node in cluster.primaries().await {
+            for key in cluster.nodes[node].ask::<Vec<String>>(&["KEYS", "*:session:*"]).await {
+                if cluster.nodes[node].ask::<i64>(&["HEXISTS", &key, "@rev"]).await == 1 {
+                    break 'found (node, key);
+                }
+            }
+        }
+        panic!("there is no session");
+    };
+    let to = cluster.primaries().await.into_iter().find(|node| *node != from).unwrap();
+    // The node knows the script after this, and the application when the next touch is due.
+    expire(&key, IDLE_MS / 2).await;
+    assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some());
+    expire(&key, IDLE_MS - IDLE_MS / 16 + 1_500).await;
+    let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
+    let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
+    assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
+    let slot = cluster.nodes[from].ask::<i64>(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
+    let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
+    cluster.nodes[to].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+    cluster.nodes[from].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    let answer = visitor.get(&app, "/get/name").await.ok();
+    assert!(answer.body == "ada" && answer.set_cookie().is_some(), "{answer:?}");
+    assert!(left(&key).await > IDLE_MS - IDLE_MS / 16 + 1_500);
+    // Where the application hears that it is due only when it reads it.
+    expire(&key, IDLE_MS / 2).await;
+    let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
+    let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
+    assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some());
+    assert!(left(&key).await > IDLE_MS / 2);
 }
 
 /// An application on a cluster with a near cache.
