@@ -285,6 +285,12 @@ impl RequestParser {
         Ok(Some(consumed))
     }
 
+    /// Forgets a request that was begun.
+    pub(crate) fn reset(&mut self) {
+        self.missing = None;
+        self.bulk = None;
+    }
+
     /// Whether it is between two requests, and has nothing of the next one.
     pub(crate) fn is_between(&self) -> bool {
         self.missing.is_none()
@@ -607,6 +613,19 @@ mod tests {
             parser.parse(b"*1\r\n$16385\r\n", LIMITS.unauthenticated(), false),
             Err(ProtocolError::UnauthenticatedBulkLength)
         );
+    }
+
+    #[test]
+    fn a_parser_that_was_reset_takes_nothing_for_the_rest_of_what_was_begun() {
+        let whole = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n";
+        for begun in ["*2\r\n$3\r\nGET\r\n$5\r\nab", "*2\r\n$3\r\nGET\r\n", "*2\r\n", "*", "GET"] {
+            let mut parser = RequestParser::default();
+            assert_eq!(parser.parse(begun.as_bytes(), LIMITS, true), Ok(None));
+            parser.reset();
+            assert!(parser.is_between());
+            assert_eq!(parser.parse(whole, LIMITS, true), Ok(Some(whole.len())));
+            assert_eq!(parser.args(whole).iter().collect::<Vec<_>>(), [&b"SET"[..], b"k", b"value"]);
+        }
     }
 
     #[test]

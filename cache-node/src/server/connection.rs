@@ -182,6 +182,8 @@ impl Connection {
         }
         worker.stats().received(bytes.len());
         let (written, epoch) = (self.client.written_offset, worker.shared.replication.epoch());
+        // Between requests already, unless a command panicked: what it left was begun by another client.
+        scratch.parser.reset();
         let (consumed, stop) =
             run_batch(worker, &mut self.client, &mut scratch.parser, &mut scratch.requests, bytes, &mut scratch.reply);
         if consumed < bytes.len() {
@@ -440,7 +442,7 @@ pub(super) fn run_batch(
         if done < requests.len() || is_ending || context.client.wait.is_some() {
             let stop = if is_ending { Stop::End } else { Stop::Paused };
             // What was found behind is found again: the parser starts anew.
-            *parser = RequestParser::default();
+            parser.reset();
             return (consumed + requests.bytes_of(done), stop);
         }
         let start = consumed;
@@ -455,7 +457,7 @@ pub(super) fn run_batch(
                 let args = parser.args(&bytes[start..]);
                 if args.len() > 0 {
                     if command::is_postponed(&mut context, args) {
-                        *parser = RequestParser::default();
+                        parser.reset();
                         return (consumed - length, Stop::Paused);
                     }
                     command::execute(&mut context, args, reply);
