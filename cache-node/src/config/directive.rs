@@ -137,7 +137,8 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         Ok(())
     };
     "maxmemory" "SIZE" LIVE "Memory for keys and values, such as 256mb; 0 for no limit", |config| config.maxmemory.to_string(), |config, values| {
-        config.maxmemory = bytes(values)?;
+        config.maxmemory = bytes(values).ok().filter(|bytes| *bytes <= MAXMEMORY_MAX)
+            .ok_or("a size such as 256mb or 1gb, 192gb at the most: what else there is room for, several nodes hold")?;
         Ok(())
     };
     "maxmemory-policy" "POLICY" LIVE "What goes when maxmemory is reached, after what has expired; for sessions volatile-lru, which takes those longest unused: volatile-lru, volatile-lfu, volatile-ttl, volatile-random, allkeys-lru, allkeys-lfu, allkeys-random, noeviction",
@@ -423,6 +424,10 @@ fn number(values: &[&str], min: i64, max: i64) -> Result<i64, Expected> {
     one(values, &expected)?.parse().ok().filter(|number| (min..=max).contains(number)).ok_or(expected)
 }
 
+/// Three quarters of the small entries that shards can tell apart (`keyspace/arena`): keys are not spread evenly, and between entries is room
+/// that is free.
+const MAXMEMORY_MAX: usize = 192 << 30;
+
 fn bytes(values: &[&str]) -> Result<usize, Expected> {
     let expected = "a size such as 268435456, 256mb or 1gb";
     size::parse(one(values, expected)?).ok_or_else(|| expected.to_owned())
@@ -490,5 +495,14 @@ mod tests {
             assert!(outcome.is_ok(), "{}: {outcome:?}", directive.name);
             assert_eq!((directive.get)(&config), value, "{}", directive.name);
         }
+    }
+
+    #[test]
+    fn more_memory_than_a_node_can_tell_apart_is_refused() {
+        let mut config = Config::default();
+        assert!(config.set("maxmemory", &["192gb"]).is_ok());
+        let error = config.set("maxmemory", &["193gb"]).expect_err("too much").to_string();
+        assert!(error.contains("192gb at the most"), "{error}");
+        assert_eq!(config.maxmemory, 192 << 30);
     }
 }
