@@ -1,6 +1,6 @@
 //! Expiry ahead of access: keys whose time has come go away although nobody asks for them.
 
-use crate::keyspace::{ChangeSink, Keyspace, Now, Record, garbage::Garbage, index_hash, shard::Sweep};
+use crate::keyspace::{ChangeSink, Keyspace, Now, Record, arena::Storage, garbage::Garbage, index_hash, shard::Sweep};
 
 /// Keys removed per hold of a shard's lock: about 50 µs, so that nobody waits long behind a mass expiry.
 const EXPIRED_PER_SLICE_MAX: usize = 200;
@@ -8,8 +8,8 @@ const EXPIRED_PER_SLICE_MAX: usize = 200;
 /// Index positions looked at per hold of a shard's lock: about 10 µs.
 const POSITIONS_PER_SLICE_MAX: usize = 128 * 1024;
 
-/// Chunks unmapped at once: about 60 µs.
-const UNMAPPED_PER_SLICE_MAX: usize = 4;
+/// Chunks whose pages go back at once: about 60 µs.
+const RELEASED_PER_SLICE_MAX: usize = 4;
 
 /// Entries moved per hold of a shard's lock, when what holds few of them is emptied.
 const MOVED_PER_SLICE_MAX: usize = 200;
@@ -70,11 +70,18 @@ impl Keyspace {
         shard.sweep != Sweep::default()
     }
 
-    /// One slice of unmapping chunks that hold nothing more. `true` when there may be more of them.
+    /// One slice of giving back the pages of chunks that hold nothing more. `true` when there may be more of them.
     pub(crate) fn release_slice(&self, shard: usize) -> bool {
+        let shard = &self.cells[shard].shard;
         // The lock goes first.
-        let emptied = self.cells[shard].shard.lock().take_emptied(UNMAPPED_PER_SLICE_MAX);
-        emptied.len() == UNMAPPED_PER_SLICE_MAX
+        let emptied = shard.lock().take_emptied(RELEASED_PER_SLICE_MAX);
+        let count = emptied.len();
+        // Those that keep their pages go as a whole.
+        let spare: Vec<Storage> = emptied.into_iter().filter_map(|mut chunk| chunk.give_pages_back().then_some(chunk)).collect();
+        if !spare.is_empty() {
+            shard.lock().keep_spare(spare);
+        }
+        count == RELEASED_PER_SLICE_MAX
     }
 
     /// Has large values that were removed freed aside.

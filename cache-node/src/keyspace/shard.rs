@@ -309,6 +309,11 @@ impl Shard {
         self.arena.take_emptied(count)
     }
 
+    /// Keeps maps of such chunks, whose pages went back.
+    pub(super) fn keep_spare(&mut self, spare: Vec<Storage>) {
+        self.arena.keep_spare(spare);
+    }
+
     /// Large values that nothing holds any more, to be dropped without a lock.
     pub(super) fn take_discarded(&mut self) -> Vec<Value> {
         self.objects.take_discarded()

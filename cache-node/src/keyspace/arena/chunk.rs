@@ -1,8 +1,8 @@
 //! Memory as it comes from the system and goes back to it: a map that is carved into spans.
 
-use memmap2::MmapMut;
+use crate::keyspace::arena::storage::Storage;
 
-/// Bytes of a chunk. Small ones become empty sooner and go back; neighbouring maps count as one for the kernel, which allows 65,530.
+/// Bytes of a chunk. Small ones become empty sooner and go back.
 pub(super) const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Granules of a chunk: as many as its bitmap has bits. A span is some of them in a row.
@@ -10,23 +10,6 @@ pub(super) const GRANULES: u32 = u128::BITS;
 
 /// A span wastes less than so much at its end.
 pub(super) const GRANULE_BYTES: usize = CHUNK_BYTES / GRANULES as usize;
-
-/// A chunk's memory. Two kinds that look alike in memory: whoever reads one need not tell them apart.
-#[derive(Debug)]
-pub(in crate::keyspace) enum Storage {
-    Map(MmapMut),
-    /// Where the kernel gives no more maps; nothing, once the chunk went back and its number waits to be used again.
-    Heap(Box<[u8]>),
-}
-
-impl Storage {
-    pub(super) fn new() -> Storage {
-        match MmapMut::map_anon(CHUNK_BYTES) {
-            Ok(map) => Storage::Map(map),
-            Err(_) => Storage::Heap(vec![0; CHUNK_BYTES].into_boxed_slice()),
-        }
-    }
-}
 
 /// A map, and which span each part of it belongs to.
 #[derive(Debug)]
@@ -64,22 +47,16 @@ impl Chunk {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        match &self.storage {
-            Storage::Map(map) => map,
-            Storage::Heap(bytes) => bytes,
-        }
+        self.storage.bytes()
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        match &mut self.storage {
-            Storage::Map(map) => map,
-            Storage::Heap(bytes) => bytes,
-        }
+        self.storage.bytes_mut()
     }
 
     pub(super) fn take_storage(&mut self) -> Storage {
         self.shared = None;
-        std::mem::replace(&mut self.storage, Storage::Heap(Box::default()))
+        std::mem::take(&mut self.storage)
     }
 
     /// Size of the slot that begins there.
@@ -174,7 +151,7 @@ mod tests {
 
     #[test]
     fn granules_are_given_in_a_row_and_taken_back() {
-        let mut chunk = Chunk::new(Storage::Heap(Box::default()), 0);
+        let mut chunk = Chunk::new(Storage::default(), 0);
         assert_eq!((chunk.room_for(GRANULES), chunk.next_span(0)), (Some(0), None));
         chunk.carve(0, 5, 104, 7);
         chunk.carve(5, 1, 4_096, 8);

@@ -3,9 +3,10 @@
 use crate::keyspace::{
     arena::{
         NOWHERE, RETIRED,
-        chunk::{CHUNK_BYTES, Chunk, GRANULE_BYTES, ROOMS, Storage},
+        chunk::{CHUNK_BYTES, Chunk, GRANULE_BYTES, ROOMS},
         handle::CHUNKS_MAX,
         span::granules_for,
+        storage::Storage,
     },
     garbage::Dismantling,
 };
@@ -25,9 +26,11 @@ pub(super) struct Chunks {
     with_room: [Vec<u32>; ROOMS],
     /// Free granules of those.
     free_granules: usize,
-    /// Of those that became empty: to be filled again, or unmapped without a lock, which takes about 15 µs each. The last few of the keys
-    /// that expire together empty all of a shard's chunks.
+    /// Of those that became empty: to be filled again, or to have their pages given back without a lock, which takes about 15 µs each. The last
+    /// few of the keys that expire together empty all of a shard's chunks.
     emptied: Vec<Storage>,
+    /// Of those whose pages went back: maps to be used again.
+    spare: Vec<Storage>,
 }
 
 impl Chunks {
@@ -44,7 +47,7 @@ impl Chunks {
         (self.list.len() - self.released.len()) * CHUNK_BYTES
     }
 
-    /// Bytes of those that became empty and are still mapped.
+    /// Bytes of those that became empty and have their pages still.
     pub(super) fn emptied_bytes(&self) -> usize {
         self.emptied.len() * CHUNK_BYTES
     }
@@ -54,9 +57,14 @@ impl Chunks {
         self.free_granules
     }
 
-    /// Up to `count` of the empty ones, which dropping them unmaps.
+    /// Up to `count` of the empty ones, whose pages are to go back.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.emptied.split_off(self.emptied.len().saturating_sub(count))
+    }
+
+    /// Keeps a map without pages.
+    pub(super) fn keep_spare(&mut self, storage: Storage) {
+        self.spare.push(storage);
     }
 
     /// Frees everything piece by piece.
@@ -65,6 +73,7 @@ impl Chunks {
         const ALLOCATIONS: usize = 32;
         freeing.drop_all(self.list, ALLOCATIONS);
         freeing.drop_all(self.emptied, ALLOCATIONS);
+        freeing.drop_all(self.spare, 1);
     }
 
     /// A chunk, the first granule and how many, for a span of a class that holds so many bytes. While there is room in a chunk that is
@@ -97,7 +106,7 @@ impl Chunks {
 
     /// Maps one, or takes one that became empty.
     pub(super) fn add(&mut self) -> u32 {
-        let storage = self.emptied.pop().unwrap_or_else(Storage::new);
+        let storage = self.emptied.pop().or_else(|| self.spare.pop()).unwrap_or_else(Storage::new);
         let chunk = Chunk::new(storage, NOWHERE);
         let number = match self.released.pop() {
             Some(number) => {
@@ -105,7 +114,10 @@ impl Chunks {
                 number
             }
             None => {
-                assert!(self.list.len() < CHUNKS_MAX, "a shard holds at most 16 GiB of small entries; set maxmemory below 256gb");
+                assert!(
+                    self.list.len() < CHUNKS_MAX,
+                    "a shard holds at most 16 GiB of small entries; set maxmemory to 192gb or less"
+                );
                 self.list.push(chunk);
                 self.list.len() as u32 - 1
             }

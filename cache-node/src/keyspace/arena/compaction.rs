@@ -100,7 +100,7 @@ impl Arena {
         Step::Pause
     }
 
-    fn surplus_bytes(&self) -> usize {
+    pub(super) fn surplus_bytes(&self) -> usize {
         let used = self.live_bytes - self.alone_bytes;
         self.chunks.bytes().saturating_sub(used + used / FREE_SHARE + CHUNK_BYTES)
     }

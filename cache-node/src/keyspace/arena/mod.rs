@@ -1,8 +1,8 @@
 //! Memory for entries: spans of equal slots, in size classes 8 bytes apart up to 512 bytes and a 16th to a 32nd apart above.
 //!
 //! A session of 344 bytes takes 344 bytes. malloc would add a header and round up to 16; jemalloc and mimalloc would round to 384.
-//! Chunks are anonymous maps of 128 KiB that are carved into spans. A span that became empty serves any class, and a chunk that became empty goes
-//! back to the system within a tick; one that is being filled takes only what was touched. Entries are found by handle and never by
+//! Chunks are anonymous maps of 128 KiB that are carved into spans. A span that became empty serves any class, and the pages of a chunk that
+//! became empty go back to the system within a tick; one that is being filled takes only what was touched. Entries are found by handle and never by
 //! address, so they can be moved: [`Arena::next_to_move`] names those whose span or chunk is worth emptying, and the table that owns the
 //! entries moves them.
 
@@ -11,10 +11,11 @@ mod chunks;
 mod compaction;
 mod handle;
 mod span;
+mod storage;
 
-pub(super) use chunk::Storage;
 pub(super) use compaction::Step;
 pub(super) use handle::Handle;
+pub(super) use storage::Storage;
 
 use crate::keyspace::garbage::Dismantling;
 use chunks::Chunks;
@@ -151,7 +152,9 @@ impl Arena {
     ///
     /// [`FREE_SHARE`]: compaction::FREE_SHARE
     pub(super) fn held_bytes(&self) -> usize {
-        self.live_bytes + self.compaction.surplus_bytes().min(self.live_bytes / HELD_FREE_SHARE_MAX)
+        // What was written since then may lie in what was free.
+        let surplus = self.compaction.surplus_bytes().min(self.surplus_bytes());
+        self.live_bytes + surplus.min(self.live_bytes / HELD_FREE_SHARE_MAX)
     }
 
     /// Bytes of all chunks, the free slots included.
@@ -162,6 +165,11 @@ impl Arena {
     /// Up to `count` of the chunks that are to be unmapped, which dropping them does.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.chunks.take_emptied(count)
+    }
+
+    /// Keeps maps of such chunks, whose pages went back.
+    pub(super) fn keep_spare(&mut self, spare: Vec<Storage>) {
+        spare.into_iter().for_each(|storage| self.chunks.keep_spare(storage));
     }
 
     /// Frees everything piece by piece.
@@ -258,6 +266,7 @@ mod tests {
     const MARK_AT: usize = 9;
 
     fn allocate(arena: &mut Arena, bytes: usize, content: u32) -> Handle {
+        assert!(bytes - 4 > MARK_AT, "the content would lie on the mark");
         let handle = arena.allocate(bytes);
         let slot = arena.slot_mut(handle);
         slot[MARK_AT] = 1;
@@ -288,8 +297,16 @@ mod tests {
         panic!("compaction has no end");
     }
 
-    fn unmap(arena: &mut Arena) {
-        while !arena.take_emptied(2).is_empty() {}
+    /// Gives back what is empty, and keeps its maps.
+    fn give_back(arena: &mut Arena) {
+        loop {
+            let mut emptied = arena.take_emptied(2);
+            if emptied.is_empty() {
+                break;
+            }
+            assert!(emptied.iter_mut().all(|storage| storage.give_pages_back()));
+            arena.keep_spare(emptied);
+        }
     }
 
     fn random(seed: &mut u32) -> u32 {
@@ -309,6 +326,29 @@ mod tests {
         }
         assert_eq!(classes.len(), 64 - 1 + 3 * 16);
         assert_eq!([343, 513, 10_001].map(Arena::slot_bytes_for), [344, 544, 10_008]);
+    }
+
+    #[test]
+    fn free_memory_that_is_used_again_counts_once() {
+        let (mut arena, mut seed) = (Arena::default(), 1);
+        let mut fill = |arena: &mut Arena, count: u32| -> Vec<(Handle, u32, usize)> {
+            let sizes = (0..count).map(|number| (number, 100 + random(&mut seed) as usize % 3_900)).collect::<Vec<_>>();
+            sizes.into_iter().map(|(number, size)| (allocate(arena, size, number), number, size)).collect()
+        };
+        let mut live = fill(&mut arena, 1_000);
+        live.retain(|(handle, number, _)| {
+            let stays = number % 3 == 0;
+            if !stays {
+                free(&mut arena, *handle);
+            }
+            stays
+        });
+        compact(&mut arena, &mut live);
+        let (held, used) = (arena.held_bytes(), arena.live_bytes);
+        assert!(held > used);
+        fill(&mut arena, 15);
+        assert!(arena.live_bytes > used);
+        assert_eq!(arena.held_bytes().max(held) - held, 0, "{used} bytes were used");
     }
 
     #[test]
@@ -335,7 +375,7 @@ mod tests {
             }
             if step % 10_000 == 0 {
                 compact(&mut arena, &mut live);
-                unmap(&mut arena);
+                give_back(&mut arena);
             }
         }
         let handles: BTreeSet<u32> = live.iter().map(|entry| entry.0.bits()).collect();
@@ -349,7 +389,7 @@ mod tests {
         assert!(arena.mapped_bytes() > 0);
         compact(&mut arena, &mut []);
         arena.release_empty();
-        unmap(&mut arena);
+        give_back(&mut arena);
         assert_eq!(arena.mapped_bytes(), 0);
         assert_eq!(arena.chunks.free_granules(), 0);
         assert!(arena.classes.iter().all(|class| class.slots == 0 && class.live == 0));
@@ -397,7 +437,7 @@ mod tests {
         let moved = compact(&mut arena, &mut live);
         assert!(moved < 2 * live.len(), "{moved} of {}", live.len());
         arena.release_empty();
-        unmap(&mut arena);
+        give_back(&mut arena);
         let (mapped, used) = (arena.mapped_bytes(), arena.live_bytes);
         assert!(mapped * 100 < used * 130, "{mapped} of {used}");
         for (handle, content, size) in live {
