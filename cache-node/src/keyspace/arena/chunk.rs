@@ -56,7 +56,7 @@ impl Chunk {
 
     pub(super) fn take_storage(&mut self) -> Storage {
         self.shared = None;
-        std::mem::take(&mut self.storage)
+        std::mem::replace(&mut self.storage, Storage::nothing())
     }
 
     /// Size of the slot that begins there.
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn granules_are_given_in_a_row_and_taken_back() {
-        let mut chunk = Chunk::new(Storage::default(), 0);
+        let mut chunk = Chunk::new(Storage::nothing(), 0);
         assert_eq!((chunk.room_for(GRANULES), chunk.next_span(0)), (Some(0), None));
         chunk.carve(0, 5, 104, 7);
         chunk.carve(5, 1, 4_096, 8);

@@ -260,7 +260,7 @@ impl Arena {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Arena, Handle, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX, Step};
+    use super::{Arena, Handle, SLOT_BYTES_MAX, SLOT_BYTES_UNUSED_MAX, Step, Storage};
 
     /// Where a live entry has its mark, as those of the keyspace do.
     const MARK_AT: usize = 9;
@@ -304,7 +304,7 @@ mod tests {
             if emptied.is_empty() {
                 break;
             }
-            assert!(emptied.iter_mut().all(|storage| storage.give_pages_back()));
+            assert!(emptied.iter_mut().all(Storage::give_pages_back));
             arena.keep_spare(emptied);
         }
     }

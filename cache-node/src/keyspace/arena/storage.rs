@@ -14,13 +14,11 @@ pub(in crate::keyspace) enum Storage {
     Heap(Box<[u8]>),
 }
 
-impl Default for Storage {
-    fn default() -> Storage {
+impl Storage {
+    pub(super) fn nothing() -> Storage {
         Storage::Heap(Box::default())
     }
-}
 
-impl Storage {
     pub(super) fn new() -> Storage {
         match MmapMut::map_anon(CHUNK_BYTES) {
             Ok(map) => Storage::Map(map),
@@ -79,7 +77,7 @@ mod tests {
             assert!(storage.give_pages_back());
             assert_eq!(storage.bytes().len(), CHUNK_BYTES);
         }
-        assert!(!Storage::default().give_pages_back());
+        assert!(!Storage::nothing().give_pages_back());
     }
 
     /// Each kept map would be one of its own if it had been between holes.
