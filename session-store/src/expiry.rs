@@ -62,7 +62,8 @@ impl ExpiryPolicy {
         self.idle_ms().map(|idle| (idle / TOUCH_PARTS).min(TOUCH_AT_LATEST_MS))
     }
 
-    fn idle_ms(self) -> Option<i64> {
+    /// The idle timeout; `None` for a time that no use puts off.
+    pub(crate) fn idle_ms(self) -> Option<i64> {
         match self {
             Self::Idle(ms) | Self::Browser(ms) => Some(ms),
             Self::At(_) => None,

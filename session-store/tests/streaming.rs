@@ -35,6 +35,7 @@ fn router() -> Router {
     support::app::router()
         .route("/stream/{key}/{chunks}", get(streamed).post(streamed))
         .route("/stream-then/{what}", post(streamed_then))
+        .route("/read-then/{hold}/{key}", get(read_then))
         .route("/ws", any(socket))
 }
 
@@ -65,6 +66,15 @@ async fn streamed_then(session: Session, Path(what): Path<String>) -> Body {
             hold => pause(hold.parse().unwrap()).await,
         }
         Ok::<_, std::io::Error>(Bytes::from("done"))
+    }))
+}
+
+/// Reads the session when its head has left and the hold is released.
+async fn read_then(session: Session, Path((hold, key)): Path<(String, String)>) -> Body {
+    Body::from_stream(stream::once(async move {
+        pause(hold.parse().unwrap()).await;
+        session.load().await.unwrap();
+        Ok::<_, std::io::Error>(Bytes::from(session.get::<String>(&key).await.unwrap().unwrap_or_default()))
     }))
 }
 
@@ -286,6 +296,50 @@ async fn a_connection_that_keeps_its_session_keeps_the_cart() {
         assert_eq!(say(&mut socket, "save").await, "saved");
         let left: i64 = redis::cmd("TTL").arg(&cart).query_async(&mut connection).await.unwrap();
         assert!(left > 29 * 24 * 3_600, "{left} s");
+    })
+    .await;
+}
+
+/// No cookie could say so, and the browser's would end before the session that it is for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_reads_behind_the_answer_does_not_extend_the_session() {
+    const IDLE_MS: i64 = 600_000;
+    each_backend(async |server| {
+        let expiry = Expiry::OnInactivity(time::Duration::milliseconds(IDLE_MS));
+        let replica = async || router().layer(SessionLayer::new(patient_store(&server).await).with_expiry(expiry));
+        let (other, app) = (replica().await, replica().await);
+        let mut connection = server.connection().await;
+        let mut visitor = Visitor::default();
+        visitor.post(&other, "/set/name/ada").await.ok();
+        let key = server.keys("*:session:*").await.remove(0);
+        // The server knows the script after this, and the replica when the next touch is due.
+        let soon = IDLE_MS - IDLE_MS / 16 + 1_500;
+        for (app, left) in [(&other, IDLE_MS / 2), (&app, soon)] {
+            redis::cmd("PEXPIRE").arg(&key).arg(left).exec_async(&mut connection).await.unwrap();
+            assert_eq!(visitor.get(app, "/get/name").await.ok().set_cookie().is_some(), left < soon, "{left}");
+        }
+        let hold = Hold::new();
+        let streamed = tokio::spawn({
+            let (app, cookie, path) = (app.clone(), visitor.cookie.clone(), format!("/read-then/{hold}/name"));
+            async move { send(&app, Method::GET, &path, cookie.as_deref()).await }
+        });
+        hold.reached().await;
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        hold.release();
+        assert_eq!(streamed.await.unwrap().ok().body, "ada");
+        let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+        assert!(left <= soon, "{left} ms");
+        assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some(), "the next page extends it");
+
+        // A connection that saves is told of no time by what it reads in between.
+        redis::cmd("PEXPIRE").arg(&key).arg(IDLE_MS / 2).exec_async(&mut connection).await.unwrap();
+        let mut socket = open(serve(app.clone()).await, visitor.cookie.as_deref().unwrap()).await;
+        assert_eq!(say(&mut socket, "get name").await, "ada");
+        let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+        assert!(left <= IDLE_MS / 2, "{left} ms");
+        assert_eq!(say(&mut socket, "save").await, "saved");
+        let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+        assert!(left > IDLE_MS / 2, "{left} ms");
     })
     .await;
 }

@@ -191,8 +191,9 @@ impl UnitOfWork {
     async fn fetch_due(&self, tag: &Tag, with_cart: bool) -> (Result<Fetched, StoreError>, NextTouch) {
         let next_touch = self.store.touches().next(tag);
         let fetched = match next_touch {
-            NextTouch::Due(policy) => Box::pin(self.fetch_and_touch(tag, with_cart, policy)).await,
-            NextTouch::Later | NextTouch::Unknown => self.fetch(tag, with_cart).await,
+            // Behind the head of the answer no cookie can tell of it, and what only reads there would keep the session for ever.
+            NextTouch::Due(policy) if !self.state.lock().answered => Box::pin(self.fetch_and_touch(tag, with_cart, policy)).await,
+            _ => self.fetch(tag, with_cart).await,
         };
         (fetched, next_touch)
     }
@@ -383,7 +384,10 @@ impl UnitOfWork {
                 state.extended_by_read = true;
                 state.alive_in = Some(self.turn());
             }
-            state.keeps(touched.map_or(stored.remaining_ms, |touched| touched.kept_ms));
+            match touched {
+                Some(touched) => state.keeps(touched.kept_ms),
+                None => state.keeps_since(stored.remaining_ms, policy.idle_ms().filter(|_| !stored.capped)),
+            }
             state.read_revision = stored.revision;
             Base::Live(Live {
                 id,

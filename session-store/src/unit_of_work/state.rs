@@ -1,6 +1,9 @@
 //! What a request knows of its session, and what it intends.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tower_sessions::session::Id;
 
@@ -56,8 +59,9 @@ pub(super) struct State {
     pub(super) due_behind: bool,
     /// It has done so along with the read.
     pub(super) extended_by_read: bool,
-    /// Ms for which the store keeps the session, when it last told, and when that was.
+    /// Ms for which the store keeps the session, when it last told.
     pub(super) kept_ms: i64,
+    /// When its time was last extended, as far as that is known.
     kept_since: Option<Instant>,
     /// The head of the answer is gone: no cookie can be given any more.
     pub(super) answered: bool,
@@ -168,6 +172,14 @@ impl State {
     pub(super) fn keeps(&mut self, kept_ms: i64) {
         self.kept_ms = kept_ms;
         self.kept_since = Some(Instant::now());
+    }
+
+    /// As a read has told that extended nothing: of `idle_ms` the rest has passed. `None`: no touch can extend it.
+    pub(super) fn keeps_since(&mut self, remaining_ms: i64, idle_ms: Option<i64>) {
+        self.keeps(remaining_ms);
+        let passed_ms = idle_ms.and_then(|idle| u64::try_from(idle.saturating_sub(remaining_ms)).ok());
+        let extended = passed_ms.and_then(|passed| Instant::now().checked_sub(Duration::from_millis(passed)));
+        self.kept_since = extended.or(self.kept_since);
     }
 
     /// The session of an upgraded connection, when so much time has passed that it should be extended.
