@@ -43,10 +43,15 @@ impl Touches {
     /// The store keeps it for so many ms; `None`: no touch can extend it.
     pub(crate) fn learn(&self, session: &Tag, policy: ExpiryPolicy, kept_ms: Option<i64>) {
         let Some(in_ms) = kept_ms.and_then(|kept_ms| policy.touch_due_in_ms(kept_ms)) else {
-            return self.0.lock().remove(session);
+            return self.forget(session);
         };
         let Some(at) = Instant::now().checked_add(Duration::from_millis(in_ms)) else { return };
         self.0.lock().insert(*session, Due { at, policy }, SESSIONS_REMEMBERED);
+    }
+
+    /// Nothing is due of one that is over.
+    pub(crate) fn forget(&self, session: &Tag) {
+        self.0.lock().remove(session);
     }
 }
 

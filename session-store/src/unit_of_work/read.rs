@@ -148,8 +148,11 @@ impl UnitOfWork {
             state.cart = cart.filter(|_| !stored.shut);
             state.base_is_copy = is_copy;
             self.loaded(&mut state, id, tag, stored, touched);
-            if next_touch != NextTouch::Later {
-                self.remember_touch(&state, is_capped);
+            match state.base {
+                Base::Live(_) if next_touch != NextTouch::Later => self.remember_touch(&state, is_capped),
+                Base::Live(_) => {}
+                // Whoever still sends its cookie would have the store look each time.
+                _ => self.store.touches().forget(&tag),
             }
         }
         self.adopt_policy(policy);
