@@ -58,8 +58,9 @@ impl SessionLayer {
 
     /// The name of the cookie, without the prefix. Default: `id`.
     ///
-    /// A layer within a layer of the same name is no session of its own: on the same store the outer layer's session, with its settings, is
-    /// that of both, and on another one requests are answered with 500, since each layer would replace the other's cookie.
+    /// A layer within a layer of the same name, next to it or with others in between, is no session of its own: on the same store the outer
+    /// layer's session, with its settings, is that of both, and on another one requests are answered with 500, since each layer would replace
+    /// the other's cookie.
     ///
     /// `__Host-` is put in front when the cookie is secure, its path is `/` and it has no domain, unless the name begins
     /// with `__` already.

@@ -9,6 +9,7 @@ mod cookie;
 mod cookie_keys;
 mod csrf;
 mod device;
+mod enclosing;
 mod encryption;
 mod error;
 mod expiry;

@@ -16,10 +16,11 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, Cart, StoreError, answer,
+    CacheStore, StoreError, answer,
     cookie::{self, Sent},
     cookie_keys::Found,
     device::Client,
+    enclosing,
     expiry::not_chosen,
     scope::{Detached, RequestScope},
     settings::Settings,
@@ -78,9 +79,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        if let Some(outer) = request.extensions().get::<Cart>().map(|cart| &cart.unit)
-            && outer.settings.cookie_name == settings.cookie_name
-        {
+        if let Some(outer) = enclosing::of_name(request.extensions_mut(), &settings.cookie_name) {
             if !outer.store.is_same(&self.store) {
                 tracing::error!(cookie = %settings.cookie_name, "two session layers with different stores share one cookie name");
                 return ResponseFuture { inner: None, stage: Stage::Refused, is_safe: true };

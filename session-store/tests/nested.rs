@@ -68,3 +68,37 @@ async fn two_layers_with_one_cookie_on_two_stores_are_refused() {
     })
     .await;
 }
+
+/// The innermost one would give the visitor a second cookie of the name, and the next request the session of either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_layers_with_one_cookie_are_one_session_with_others_in_between() {
+    each_backend(async |server| {
+        let store = patient_store(&server).await;
+        let named = |name: &'static str| SessionLayer::new(store.clone()).with_name(name);
+        let outer_to_inner: [&[&'static str]; 3] =
+            [&["id", "admin", "id"], &["id", "basket", "admin", "id"], &["id", "admin", "id", "admin", "id"]];
+        for names in outer_to_inner {
+            let mut app = routes();
+            for (place, name) in names.iter().rev().enumerate() {
+                // A middleware between the outermost one and the rest.
+                app = if place + 1 == names.len() { app.layer(from_fn(counted)) } else { app };
+                app = app.layer(named(name));
+            }
+            let mut visitor = Visitor::default();
+            for (number, path) in ["/set/name/ada", "/cycle", "/cart/add/TEA/1", "/login/ada"].iter().enumerate() {
+                let answer = visitor.post(&app, path).await.ok();
+                let cookies: Vec<_> = answer.headers.get_all(header::SET_COOKIE).iter().collect();
+                assert!(cookies.len() <= 1, "{names:?} {path}: {cookies:?}");
+                assert_eq!(visitor.get(&app, "/between").await.ok().body, (2 * number + 2).to_string(), "{names:?} after {path}");
+            }
+            assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+            assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=1");
+            redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+        }
+
+        let elsewhere = SessionLayer::new(patient_store(&server).await);
+        let app = routes().layer(elsewhere).layer(named("admin")).layer(named("id"));
+        assert_eq!(send(&app, Method::GET, "/plain", None).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    })
+    .await;
+}

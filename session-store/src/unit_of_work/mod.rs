@@ -132,7 +132,8 @@ impl UnitOfWork {
         drop(session);
     }
 
-    fn attached(&self) -> Option<Session> {
+    /// The handle of the application, until the request is done.
+    pub(crate) fn attached(&self) -> Option<Session> {
         self.session.lock().clone()
     }
 
