@@ -281,7 +281,7 @@ impl CacheStore {
         let Some(Touched { kept_ms, .. }) = Touched::parse(&self.script(&call).await?)? else {
             return Ok(None);
         };
-        self.list_elsewhere(&touch.along, tag, None, kept_ms).await?;
+        self.list_behind(touch.along, *tag, kept_ms);
         self.keep_cart_behind(&touch.along, tag);
         Ok(Some(kept_ms))
     }
@@ -298,11 +298,9 @@ impl CacheStore {
         Ok((kept_ms > 0 && answers.get(1).is_some_and(|revision| *revision != Value::Nil)).then_some(kept_ms))
     }
 
-    /// In a cluster it has the session's key alone: with the cart's, of which there may be none, it would not be served while their slot moves.
     fn touch_call(&self, tag: &Tag, touch: &Touch<'_>, when: &str, owner: &str) -> Call {
         let mut keys = vec![self.keys().session(tag)];
-        let along = Along { cart_ttl_ms: touch.along.cart_ttl_ms.filter(|_| self.scripts_cross_slots()), ..touch.along };
-        let how = self.along(&along, tag, &mut keys);
+        let how = self.along(&touch.along, tag, &mut keys);
         let mut call = TOUCH.call(&keys);
         call.arg(touch.policy.encode());
         absolute(&mut call, touch.settings.absolute_ms);
@@ -504,9 +502,12 @@ impl CacheStore {
         Ok(ended)
     }
 
-    /// What goes along in the same script, and its keys. What is in another slot is left to [`list_elsewhere`].
+    /// What goes along in the same script, and its keys. A cluster has none of them there: what is in another slot is out of reach, and with
+    /// the cart's key, which is in the session's and may be of nothing, no node would serve the script while their slot moves. They are left to
+    /// [`list_elsewhere`] and [`keep_cart_behind`].
     ///
     /// [`list_elsewhere`]: Self::list_elsewhere
+    /// [`keep_cart_behind`]: Self::keep_cart_behind
     pub(crate) fn along(&self, along: &Along, session: &Tag, named: &mut Vec<String>) -> String {
         let mut how = String::new();
         if along.logs_in {
@@ -515,19 +516,21 @@ impl CacheStore {
         if along.user.is_some() {
             how.push('s');
         }
-        let reachable = along.user.is_none() || self.scripts_cross_slots();
-        if let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| reachable) {
+        if !self.scripts_cross_slots() {
+            return how;
+        }
+        if let Some(cart_ttl_ms) = along.cart_ttl_ms {
             how.push_str(&format!("c{cart_ttl_ms}"));
             named.push(self.keys().cart(along.user.as_ref().unwrap_or(session)));
         }
-        if let Some(user) = along.user.as_ref().filter(|_| reachable) {
+        if let Some(user) = &along.user {
             how.push_str(&format!("u{}", along.sessions_max));
             named.push(self.keys().user_sessions(user));
         }
         how
     }
 
-    /// The same for a user's keys where a script cannot reach them.
+    /// The same for a user's list where a script cannot reach it.
     async fn list_elsewhere(&self, along: &Along, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
         match along.user.as_ref().filter(|_| !self.scripts_cross_slots() && kept_ms > 0) {
             Some(user) => Box::pin(self.list(along, user, tag, former, kept_ms)).await,
@@ -549,14 +552,13 @@ impl CacheStore {
         });
     }
 
-    /// Keeps the cart of a visitor without a name as long as it was to go along with a touch that had the session's key alone. The list of
-    /// a user's sessions does the same for the user's.
+    /// The same for the cart.
     fn keep_cart_behind(&self, along: &Along, tag: &Tag) {
-        let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| along.user.is_none() && !self.scripts_cross_slots()) else {
+        let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| !self.scripts_cross_slots()) else {
             return;
         };
         let mut command = redis::cmd("PEXPIRE");
-        command.arg(self.keys().cart(tag)).arg(cart_ttl_ms);
+        command.arg(self.keys().cart(along.user.as_ref().unwrap_or(tag))).arg(cart_ttl_ms);
         let store = self.clone();
         // Bounded as in `list_behind`.
         tokio::spawn(async move {
@@ -567,9 +569,8 @@ impl CacheStore {
     }
 
     async fn list(&self, along: &Along, user: &Tag, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {
-        let mut call = LIST.call(&[&self.keys().user_sessions(user), &self.keys().cart(user)]);
+        let mut call = LIST.call(&[self.keys().user_sessions(user)]);
         call.arg(tag.as_str()).arg(former.map_or("", Tag::as_str)).arg(kept_ms).arg(along.sessions_max);
-        absolute(&mut call, along.cart_ttl_ms);
         number_at(&self.script(&call).await?, 1)
     }
 
@@ -587,6 +588,9 @@ impl CacheStore {
                 let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
                 let over = answer.get(4).map_or(Ok(0), integer)?;
                 let over = over.max(self.list_elsewhere(&write.along, tag, former, kept_ms).await?);
+                if kept_ms > 0 {
+                    self.keep_cart_behind(&write.along, tag);
+                }
                 Ok(Committed::Done { revision: revision(answer)?, kept_ms, dropped, too_many: over > 0 })
             }
             reply::GONE => Ok(Committed::Gone),

@@ -108,6 +108,14 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
         other => panic!("{key}: {other:?}"),
     };
     let expire = async |key: &str, ms: i64| drop(at.send(redis::cmd("PEXPIRE").arg(key).arg(ms)).await);
+    // From now on the slot of this key is on its way to another node.
+    let move_slot = async |from: usize, key: &str| {
+        let to = cluster.primaries().await.into_iter().find(|node| *node != from).unwrap();
+        let slot = cluster.nodes[from].ask::<i64>(&["CLUSTER", "KEYSLOT", key]).await.to_string();
+        let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
+        cluster.nodes[to].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        cluster.nodes[from].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    };
     for user in ["", "ada"] {
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
@@ -167,7 +175,6 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
         }
         panic!("there is no session");
     };
-    let to = cluster.primaries().await.into_iter().find(|node| *node != from).unwrap();
     // The node knows the script after this, and the application when the next touch is due.
     expire(&key, IDLE_MS / 2).await;
     assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some());
@@ -175,10 +182,7 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
     let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
-    let slot = cluster.nodes[from].ask::<i64>(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
-    let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
-    cluster.nodes[to].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
-    cluster.nodes[from].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    move_slot(from, &key).await;
     tokio::time::sleep(Duration::from_millis(1_600)).await;
     let answer = visitor.get(&app, "/get/name").await.ok();
     assert!(answer.body == "ada" && answer.set_cookie().is_some(), "{answer:?}");
@@ -189,6 +193,30 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_some());
     assert!(left(&key).await > IDLE_MS / 2);
+    // A change that is to extend it, too.
+    expire(&key, IDLE_MS / 2).await;
+    visitor.post(&app, "/set/color/blue").await.ok();
+    assert!(left(&key).await > IDLE_MS / 2);
+
+    // Of a user without a cart, while the slot of the list and of the cart moves.
+    let known = find("*:session:*").await;
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/login/grace").await.ok();
+    let key = find("*:session:*").await.into_iter().find(|key| !known.contains(key)).unwrap();
+    let list = find("*:user-sessions:*").await.remove(0);
+    let mut from = None;
+    for node in cluster.primaries().await {
+        if cluster.nodes[node].ask::<Vec<String>>(&["KEYS", &list]).await.len() == 1 {
+            from = Some(node);
+        }
+    }
+    move_slot(from.unwrap(), &list).await;
+    expire(&list, 60_000).await;
+    expire(&key, IDLE_MS / 2).await;
+    let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
+    let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
+    assert!(visitor.get(&app, "/get/user").await.ok().set_cookie().is_some());
+    until(PATIENCE, "the list to be told", async || left(&list).await > IDLE_MS).await;
 }
 
 /// An application on a cluster with a near cache.
