@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::keyspace::{
-    Change, ChangeSink, Class, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set, SortedSet,
-    Usage, Value, WatchFlag, WrongType,
+    Change, ChangeSink, Class, Clock, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set,
+    SortedSet, Usage, Value, WatchFlag, WrongType,
     arena::Handle,
     entry::{self, Entry, Form},
     garbage::Garbage,
@@ -734,11 +734,7 @@ impl<'a> Keys<'a> {
             let slot = shard.slot_of_mut(handle);
             let entry = Entry(slot);
             if self.expiry == Expiry::Ignore || !entry.is_expired(now.unix_ms) {
-                let access = entry.access();
-                let used = self.keyspace.clock().used(access, now);
-                if used != access {
-                    entry::set_access(slot, used);
-                }
+                count_use(slot, self.keyspace.clock(), now);
                 shard.counters.hits += 1;
                 return Some(Found { guard, handle });
             }
@@ -752,18 +748,10 @@ impl<'a> Keys<'a> {
     /// As [`Keys::find_used`] for a change: a use, but no hit and no miss, as in Redis.
     fn find_to_change(&mut self, key: &[u8]) -> Option<Place> {
         let place = self.find(key)?;
-        self.count_use(place);
-        Some(place)
-    }
-
-    fn count_use(&mut self, place: Place) {
-        let (db, now) = (self.db, self.now);
         let shard = &mut self.guards[place.guard].1;
-        let access = shard.entry(db, place.position).access();
-        let used = self.keyspace.clock().used(access, now);
-        if used != access {
-            shard.set_access(db, place.position, used);
-        }
+        let handle = shard.handle(self.db, place.position);
+        count_use(shard.slot_of_mut(handle), self.keyspace.clock(), self.now);
+        Some(place)
     }
 
     fn remove_at(&mut self, place: Place) {
@@ -816,6 +804,15 @@ impl Drop for Keys<'_> {
     /// What expired under a command that wrote nothing is recorded as well, while the locks are held.
     fn drop(&mut self) {
         self.commit();
+    }
+}
+
+/// Writes to the entry only where that changes something: its cache line stays clean otherwise.
+fn count_use(slot: &mut [u8], clock: &Clock, now: Now) {
+    let access = Entry(slot).access();
+    let used = clock.used(access, now);
+    if used != access {
+        entry::set_access(slot, used);
     }
 }
 
