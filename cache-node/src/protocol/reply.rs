@@ -24,13 +24,17 @@ pub(crate) const REPLY_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
 /// A bulk string with its header up to which room for it is made at once.
 const SHORT_BULK_BYTES: usize = 96;
 
-/// The header lines of bulk strings that fit into that, by their length.
-static SHORT_BULK_HEADERS: [[u8; 5]; SHORT_BULK_BYTES - 7] = {
-    let mut headers = [[0; 5]; SHORT_BULK_BYTES - 7];
+/// A header line of up to four digits, and its length.
+type Header = ([u8; 8], usize);
+
+/// The header lines of bulk strings that fit into that, by the strings' length.
+static SHORT_BULK_HEADERS: [Header; SHORT_BULK_BYTES - 7] = {
+    let mut headers = [([0; 8], 0); SHORT_BULK_BYTES - 7];
     let mut length = 0;
     while length < headers.len() {
-        let (tens, ones) = (b'0' + length as u8 / 10, b'0' + length as u8 % 10);
-        headers[length] = if length < 10 { [b'$', ones, b'\r', b'\n', 0] } else { [b'$', tens, ones, b'\r', b'\n'] };
+        if let Some(header) = short_header(b'$', length as i64) {
+            headers[length] = header;
+        }
         length += 1;
     }
     headers
@@ -141,7 +145,7 @@ impl Reply {
             return;
         }
         match SHORT_BULK_HEADERS.get(bytes.len()) {
-            Some(header) => self.short_bulk(header, bytes),
+            Some(header) => self.short_bulk(*header, bytes),
             None => {
                 self.bytes.reserve(bytes.len() + AROUND);
                 self.header(b'$', bytes.len() as i64);
@@ -154,12 +158,11 @@ impl Reply {
     /// A hash is answered by dozens of short texts: room for each is made in one go of a size that is known before, which takes a few
     /// instructions, where making it three times takes three calls.
     #[inline]
-    fn short_bulk(&mut self, header: &[u8; 5], bytes: &[u8]) {
+    fn short_bulk(&mut self, (header, header_bytes): Header, bytes: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; SHORT_BULK_BYTES]);
         let place = &mut self.bytes[start..];
-        place[..header.len()].copy_from_slice(header);
-        let header_bytes = if bytes.len() < 10 { 4 } else { 5 };
+        place[..header.len()].copy_from_slice(&header);
         let end = header_bytes + bytes.len();
         place[header_bytes..end].copy_from_slice(bytes);
         place[end..end + 2].copy_from_slice(b"\r\n");
@@ -286,16 +289,22 @@ impl Reply {
     }
 }
 
-/// A header line of up to four digits, and its length.
-fn short_header(kind: u8, number: i64) -> Option<([u8; 8], usize)> {
-    let digit = |unit: i64| b'0' + (number / unit % 10) as u8;
+/// `None`: the number has more digits, or a sign.
+const fn short_header(kind: u8, number: i64) -> Option<Header> {
     Some(match number {
-        0..10 => ([kind, digit(1), b'\r', b'\n', 0, 0, 0, 0], 4),
-        10..100 => ([kind, digit(10), digit(1), b'\r', b'\n', 0, 0, 0], 5),
-        100..1_000 => ([kind, digit(100), digit(10), digit(1), b'\r', b'\n', 0, 0], 6),
-        1_000..10_000 => ([kind, digit(1_000), digit(100), digit(10), digit(1), b'\r', b'\n', 0], 7),
+        0..10 => ([kind, digit(number, 1), b'\r', b'\n', 0, 0, 0, 0], 4),
+        10..100 => ([kind, digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0, 0], 5),
+        100..1_000 => ([kind, digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0], 6),
+        1_000..10_000 => {
+            ([kind, digit(number, 1_000), digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0], 7)
+        }
         _ => return None,
     })
+}
+
+/// The digit of a number that counts so many.
+const fn digit(number: i64, unit: i64) -> u8 {
+    b'0' + (number / unit % 10) as u8
 }
 
 /// A double as Redis 7.2 prints it: whole numbers up to 2^52 in full, else the shortest digits that read back the same, in the
