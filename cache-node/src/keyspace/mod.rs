@@ -17,6 +17,7 @@ mod index;
 mod keys;
 mod leaving;
 mod list;
+mod numbered;
 mod objects;
 mod packed;
 mod ranks;

@@ -1,6 +1,6 @@
 //! Values that do not lie in their entries: sets, lists, sorted sets and large hashes, numbered.
 
-use crate::keyspace::{Str, Value, garbage::Dismantling};
+use crate::keyspace::{Str, Value, garbage::Dismantling, numbered};
 
 /// Values of at least so many bytes are not freed where they are removed: a million fields take 100 ms.
 const DISCARDED_BYTES_MIN: usize = 64 * 1024;
@@ -31,16 +31,7 @@ impl Objects {
         let bytes = value.heap_bytes() + size_of::<Place>();
         self.bytes += bytes;
         let place = Place { value: Some(value), bytes };
-        match self.free.pop() {
-            Some(number) => {
-                self.places[number as usize] = place;
-                number
-            }
-            None => {
-                self.places.push(place);
-                self.places.len() as u32 - 1
-            }
-        }
+        numbered::put(&mut self.places, &mut self.free, place)
     }
 
     pub(super) fn get(&self, number: usize) -> &Value {

@@ -304,7 +304,7 @@ impl Shard {
         true
     }
 
-    /// Up to `count` chunks that hold nothing more, to be dropped without a lock.
+    /// Up to `count` chunks that hold nothing more, whose pages are to go back without a lock.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.arena.take_emptied(count)
     }

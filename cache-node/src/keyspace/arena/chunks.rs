@@ -1,5 +1,7 @@
 //! All chunks of a shard: where there is room for a span, and which went back.
 
+use std::iter;
+
 use crate::keyspace::{
     arena::{
         NOWHERE, RETIRED,
@@ -9,6 +11,7 @@ use crate::keyspace::{
         storage::Storage,
     },
     garbage::Dismantling,
+    numbered,
 };
 
 /// Chunks of one [`Chunk::room`] that are looked at for a span's place.
@@ -78,17 +81,21 @@ impl Chunks {
 
     /// A chunk, the first granule and how many, for a span of a class that holds so many bytes. While there is room in a chunk that is
     /// there already, none is mapped: rather than that a class gets a smaller span than it should, at last one of a single slot.
-    pub(super) fn place_for(&self, slot_bytes: usize, mut class_bytes: usize) -> Option<(u32, u32, u32)> {
-        let mut granules = granules_for(slot_bytes, class_bytes);
-        while class_bytes > 0 {
+    pub(super) fn place_for(&self, slot_bytes: usize, class_bytes: usize) -> Option<(u32, u32, u32)> {
+        let halved = iter::successors(Some(class_bytes), |bytes| (*bytes > 0).then_some(bytes / 2));
+        let sizes = halved.map(|bytes| granules_for(slot_bytes, bytes)).chain([slot_bytes.div_ceil(GRANULE_BYTES) as u32]);
+        let mut tried = 0;
+        for granules in sizes {
+            // A class with little has the least size for several of its halves.
+            if granules == tried {
+                continue;
+            }
+            tried = granules;
             if let Some((chunk, first)) = self.fullest_for(granules) {
                 return Some((chunk, first, granules));
             }
-            class_bytes /= 2;
-            granules = granules_for(slot_bytes, class_bytes);
         }
-        let smallest = [granules, slot_bytes.div_ceil(GRANULE_BYTES) as u32];
-        smallest.into_iter().find_map(|granules| self.fullest_for(granules).map(|(chunk, first)| (chunk, first, granules)))
+        None
     }
 
     /// The fuller a chunk is, the sooner it is taken: the others may become empty.
@@ -108,20 +115,9 @@ impl Chunks {
     pub(super) fn add(&mut self) -> u32 {
         let storage = self.emptied.pop().or_else(|| self.spare.pop()).unwrap_or_else(Storage::new);
         let chunk = Chunk::new(storage, NOWHERE);
-        let number = match self.released.pop() {
-            Some(number) => {
-                self.list[number as usize] = chunk;
-                number
-            }
-            None => {
-                assert!(
-                    self.list.len() < CHUNKS_MAX,
-                    "a shard holds at most 16 GiB of small entries; set maxmemory to 192gb or less"
-                );
-                self.list.push(chunk);
-                self.list.len() as u32 - 1
-            }
-        };
+        let has_number = !self.released.is_empty() || self.list.len() < CHUNKS_MAX;
+        assert!(has_number, "a shard holds at most 16 GiB of small entries; set maxmemory to 192gb or less");
+        let number = numbered::put(&mut self.list, &mut self.released, chunk);
         self.enter(number);
         number
     }

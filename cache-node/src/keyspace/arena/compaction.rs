@@ -149,9 +149,7 @@ impl Arena {
         }
         span.place = NOWHERE;
         if !span.is_full() {
-            let with_room = &mut self.classes[usize::from(span.slot_bytes) / UNIT_BYTES].with_room;
-            span.place = with_room.len() as u32;
-            with_room.push(number);
+            self.classes[usize::from(span.slot_bytes) / UNIT_BYTES].enter(span, number);
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) use compaction::Step;
 pub(super) use handle::Handle;
 pub(super) use storage::Storage;
 
-use crate::keyspace::garbage::Dismantling;
+use crate::keyspace::{garbage::Dismantling, numbered};
 use chunks::Chunks;
 use compaction::Compaction;
 use handle::UNIT_BYTES;
@@ -51,6 +51,14 @@ struct Class {
     with_room: Vec<u32>,
     slots: usize,
     live: usize,
+}
+
+impl Class {
+    /// New entries may go to this span.
+    fn enter(&mut self, span: &mut Span, number: u32) {
+        span.place = self.with_room.len() as u32;
+        self.with_room.push(number);
+    }
 }
 
 /// The memory of one shard's entries.
@@ -114,8 +122,7 @@ impl Arena {
         self.live_bytes -= slot_bytes;
         class.live -= 1;
         if span.place == NOWHERE {
-            span.place = class.with_room.len() as u32;
-            class.with_room.push(number);
+            class.enter(span, number);
         }
         if span.live == 0 && (span.place == RETIRED || class.with_room.len() > 1) {
             self.release(number);
@@ -157,12 +164,12 @@ impl Arena {
         self.live_bytes + surplus.min(self.live_bytes / HELD_FREE_SHARE_MAX)
     }
 
-    /// Bytes of all chunks, the free slots included.
+    /// Bytes of all chunks, the free slots included, and of entries that are alone.
     pub(super) fn mapped_bytes(&self) -> usize {
         self.chunks.bytes() + self.chunks.emptied_bytes() + self.alone_bytes
     }
 
-    /// Up to `count` of the chunks that are to be unmapped, which dropping them does.
+    /// Up to `count` of the chunks that became empty, whose pages are to go back.
     pub(super) fn take_emptied(&mut self, count: usize) -> Vec<Storage> {
         self.chunks.take_emptied(count)
     }
@@ -183,37 +190,18 @@ impl Arena {
         self.live_bytes += slot_bytes;
         self.alone_bytes += slot_bytes;
         let bytes = vec![0; slot_bytes].into_boxed_slice();
-        let number = match self.alone_free.pop() {
-            Some(number) => {
-                self.alone[number as usize] = bytes;
-                number
-            }
-            None => {
-                self.alone.push(bytes);
-                self.alone.len() as u32 - 1
-            }
-        };
-        Handle::new_alone(number)
+        Handle::new_alone(numbered::put(&mut self.alone, &mut self.alone_free, bytes))
     }
 
     #[cold]
     fn add_span(&mut self, class: usize) -> u32 {
         let slot_bytes = class * UNIT_BYTES;
         let (chunk, first, granules) = self.place_for_span(class);
-        let place = self.classes[class].with_room.len() as u32;
-        let span = Span::new(chunk, first, granules, slot_bytes, place);
-        self.classes[class].slots += usize::from(span.slots);
-        let number = match self.spans_released.pop() {
-            Some(number) => {
-                self.spans[number as usize] = span;
-                number
-            }
-            None => {
-                self.spans.push(span);
-                self.spans.len() as u32 - 1
-            }
-        };
-        self.classes[class].with_room.push(number);
+        let span = Span::new(chunk, first, granules, slot_bytes, NOWHERE);
+        let number = numbered::put(&mut self.spans, &mut self.spans_released, span);
+        let (span, class) = (&mut self.spans[number as usize], &mut self.classes[class]);
+        class.slots += usize::from(span.slots);
+        class.enter(span, number);
         self.chunks.change(chunk, |chunk| chunk.carve(first, granules, slot_bytes as u16, number));
         number
     }
