@@ -8,6 +8,7 @@ pub mod cart;
 mod cookie;
 mod cookie_keys;
 mod csrf;
+mod deadline;
 mod device;
 mod enclosing;
 mod encryption;

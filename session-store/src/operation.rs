@@ -14,11 +14,12 @@ use std::{
 use deadpool::managed::{Object, PoolError};
 use futures_util::{FutureExt as _, future::try_join_all};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
 
 use crate::{
     CacheStore, Stage, StoreError,
+    deadline::Deadline,
     error::NOT_SERVING,
     metrics::{InFlight, Waiting},
     nodes::{Address, Failure, Node, Origin, is_broken},
@@ -26,7 +27,7 @@ use crate::{
     record::malformed,
     scripts::Call,
     topology::{Asking, Slot, split},
-    wire::{Packed, Reply},
+    wire::{Packed, Reply, Unanswered},
 };
 
 /// Attempts of an operation whose connection broke: the first, and two on fresh ones. All within the deadline.
@@ -189,20 +190,26 @@ impl CacheStore {
         began: Instant,
         deadline: Instant,
     ) -> Result<Reply, Problem> {
+        let deadline = Deadline::at(deadline);
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
-        if let Ok(answer) = timeout_at(deadline, self.attempts(request, slot, began, &mut origin)).await {
+        if let Some(answer) = deadline.bound(self.attempts(request, slot, began, &deadline, &mut origin)).await {
             return answer;
         }
-        let waited = self.inner.deadline;
+        Err(self.too_late(began, origin.as_ref()))
+    }
+
+    /// What an operation ends with whose deadline has passed.
+    fn too_late(&self, began: Instant, origin: Option<&Origin>) -> Problem {
+        let deadline = self.inner.deadline;
         let stage = match origin {
             None => Stage::Pool,
             Some(origin) => {
-                origin.unanswered(began, waited);
+                origin.unanswered(began, deadline);
                 Stage::Answer
             }
         };
-        Err(Problem::Store(StoreError::Timeout { deadline: waited, stage }))
+        Problem::Store(StoreError::Timeout { deadline, stage })
     }
 
     /// A place in the pool, now or when one becomes free. The caller bounds the wait.
@@ -232,6 +239,7 @@ impl CacheStore {
         request: &dyn Packed,
         slot: Option<Slot>,
         began: Instant,
+        deadline: &Deadline,
         origin: &mut Option<Origin>,
     ) -> Result<Reply, Problem> {
         let topology = &self.inner.topology;
@@ -263,7 +271,9 @@ impl CacheStore {
             };
             let origin = origin.insert(handle.origin());
             let wire = &handle.connection.wire;
-            let ask = || async { if asking { Asking(request).send(wire).await } else { wire.ask(request).await } };
+            let ask = || async {
+                if asking { Asking(request).send(wire, deadline).await } else { wire.ask_until(request, deadline).await }
+            };
             #[cfg(not(feature = "testing"))]
             let asked = ask().await;
             #[cfg(feature = "testing")]
@@ -280,7 +290,8 @@ impl CacheStore {
                     }
                     Some(error) => error,
                 },
-                Err(error) => error,
+                Err(Unanswered::Closed(error)) => error,
+                Err(Unanswered::Late) => return Err(self.too_late(began, Some(origin))),
             };
             asking = false;
             match Verdict::of(&error) {
@@ -331,8 +342,8 @@ impl CacheStore {
 }
 
 #[cfg(feature = "testing")]
-fn broken_on_purpose(reason: &'static str) -> RedisError {
-    std::io::Error::new(std::io::ErrorKind::ConnectionReset, reason).into()
+fn broken_on_purpose(reason: &'static str) -> Unanswered {
+    Unanswered::Closed(std::io::Error::new(std::io::ErrorKind::ConnectionReset, reason).into())
 }
 
 /// What an error says about the next attempt.

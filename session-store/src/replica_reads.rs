@@ -5,18 +5,19 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
     CacheStore,
     backend::SessionRead,
+    deadline::Deadline,
     error::NOT_SERVING,
     keys::Tag,
     metrics::{self, InFlight, Operation, ReplicaRead},
     nodes::{Failure, is_broken},
     record::StoredSession,
     topology::Slot,
-    wire::Reply,
+    wire::{Reply, Unanswered},
 };
 
 /// A replica has this part of the deadline, so that one that hangs leaves the primary the rest of the visitor's patience.
@@ -59,12 +60,14 @@ impl CacheStore {
         let (began, within) = (Instant::now(), replica_deadline(self.inner.deadline));
         // Outside of the attempt, so that it is still known when the attempt is dropped.
         let mut origin = None;
-        let asked = timeout(within, async {
+        let deadline = Deadline::at(began + within);
+        let asked = deadline.bound(async {
             let mut place = self.place().await.ok()?;
             let _in_flight = InFlight::begin();
             let handle = place.handle(&node, began).await.ok()?;
             let origin = origin.insert(handle.origin());
-            let asked = handle.connection.wire.ask(&SessionRead { session: key, cart: None, extension: None }).await;
+            let read = SessionRead { session: key, cart: None, extension: None };
+            let asked = handle.connection.wire.ask_until(&read, &deadline).await;
             let error = match asked {
                 Ok(reply) => match reply.error() {
                     None => {
@@ -73,7 +76,11 @@ impl CacheStore {
                     }
                     Some(error) => error,
                 },
-                Err(error) => error,
+                Err(Unanswered::Closed(error)) => error,
+                Err(Unanswered::Late) => {
+                    origin.unanswered(began, within);
+                    return None;
+                }
             };
             if is_broken(&error) {
                 origin.broke();
@@ -88,7 +95,7 @@ impl CacheStore {
             topology.refresh();
             None
         });
-        let reply = asked.await.unwrap_or_else(|_| {
+        let reply = asked.await.unwrap_or_else(|| {
             if let Some(origin) = &origin {
                 origin.unanswered(began, within);
             }

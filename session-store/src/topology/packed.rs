@@ -1,9 +1,10 @@
 //! Requests as a cluster needs them: one command at a time, since each key has its own way.
 
-use redis::RedisError;
-
 use super::Slot;
-use crate::wire::{Packed, Reply, Wire, pack};
+use crate::{
+    deadline::Deadline,
+    wire::{Packed, Reply, Unanswered, Wire, pack},
+};
 
 /// One command, as it is sent.
 pub(crate) struct Command {
@@ -69,10 +70,10 @@ fn length(bytes: &[u8], kind: u8) -> Option<(usize, &[u8])> {
 pub(crate) struct Asking<'a>(pub(crate) &'a dyn Packed);
 
 impl Asking<'_> {
-    pub(crate) async fn send(&self, wire: &Wire) -> Result<Reply, RedisError> {
-        let mut reply = wire.ask(self).await?;
+    pub(crate) async fn send(&self, wire: &Wire, deadline: &Deadline) -> Result<Reply, Unanswered> {
+        let mut reply = wire.ask_until(self, deadline).await?;
         // Nobody else wants to know whether the node was fine with being asked.
-        reply.skip_first().map_err(crate::wire::malformed)?;
+        reply.skip_first().map_err(|error| Unanswered::Closed(crate::wire::malformed(error)))?;
         Ok(reply)
     }
 }

@@ -6,26 +6,28 @@
 //! parsed into a tree with an allocation for every string; and a request is packed, sent through a channel, and answered
 //! through another.
 
+mod alarm;
+mod ask;
 mod driver;
 mod frame;
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::{future::Future, io, sync::Arc, task::Waker};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use redis::{Arg, Cmd, Pipeline, RedisError, RedisFuture, Value, aio::ConnectionLike};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::{Handle, RuntimeFlavor},
+    time::Instant,
+};
 
-use self::driver::Driver;
-pub(crate) use self::frame::{Item, Malformed, Reply, number};
-use crate::metrics::Operation;
+use self::{alarm::Asked, driver::Driver};
+pub(crate) use self::{
+    ask::{Ask, Unanswered},
+    frame::{Item, Malformed, Reply, number},
+};
+use crate::{deadline::Deadline, metrics::Operation};
 
 /// What is written before anybody waits for more room: above it, requests are refused.
 const UNSENT_BYTES_MAX: usize = 64 << 20;
@@ -140,6 +142,9 @@ struct Shared {
     state: Mutex<State>,
     driver: AtomicWaker,
     requests_max: usize,
+    /// Whether the connection keeps the deadlines of those who ask. Not on a runtime of one thread: where an application has one for each core,
+    /// a handler that keeps its thread busy would hold up the deadlines of the others' requests too.
+    keeps_deadlines: bool,
 }
 
 impl Shared {
@@ -155,6 +160,7 @@ impl Shared {
                     state.slots[index] = Slot::Failed;
                     wakers.push(waker);
                 }
+                Slot::Late => state.slots[index] = Slot::Failed,
                 Slot::Abandoned => state.free.push(index as u32),
                 other => state.slots[index] = other,
             }
@@ -168,12 +174,14 @@ impl Shared {
 struct State {
     /// Requests that the driver has not taken yet.
     unsent: Vec<u8>,
-    /// Who waits for their replies, and for how many.
-    asked: Vec<(u32, u32)>,
+    /// Who waits for their replies.
+    asked: Vec<Asked>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// The driver knows that there is something to send.
     is_driver_told: bool,
+    /// When the driver looks for those whose deadline has passed. No later than the earliest of them.
+    alarm: Option<Instant>,
     closed: Option<Closed>,
 }
 
@@ -192,6 +200,8 @@ impl From<Closed> for RedisError {
 enum Slot {
     Free,
     Waiting(Waker),
+    /// Its deadline has passed, of which whoever waits has been told.
+    Late,
     /// Nobody waits any more, and the reply is still to come.
     Abandoned,
     Answered(Reply),
@@ -205,7 +215,13 @@ impl State {
         std::mem::replace(&mut self.slots[slot as usize], Slot::Free)
     }
 
-    fn send(&mut self, request: &dyn Packed, waker: Waker, requests_max: usize) -> Result<u32, Closed> {
+    fn send(
+        &mut self,
+        request: &dyn Packed,
+        deadline: Option<Instant>,
+        waker: Waker,
+        requests_max: usize,
+    ) -> Result<u32, Closed> {
         if let Some(closed) = self.closed {
             return Err(closed);
         }
@@ -222,7 +238,7 @@ impl State {
             }
         };
         request.pack(&mut self.unsent);
-        self.asked.push((slot, request.replies()));
+        self.asked.push(Asked { slot, replies: request.replies(), deadline });
         self.slots[slot as usize] = Slot::Waiting(waker);
         Ok(slot)
     }
@@ -236,14 +252,20 @@ impl Wire {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shared = Arc::new(Shared { state: Mutex::default(), driver: AtomicWaker::new(), requests_max });
+        let keeps_deadlines = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let shared = Arc::new(Shared { state: Mutex::default(), driver: AtomicWaker::new(), requests_max, keeps_deadlines });
         let driver = Driver::new(stream, Arc::clone(&shared), on_push);
         (Self { owner: Arc::new(Owner(shared)) }, driver)
     }
 
     /// Sends a request when it is first polled, and waits for its replies.
     pub(crate) fn ask<'a>(&'a self, request: &'a dyn Packed) -> Ask<'a> {
-        Ask { shared: &self.owner.0, request, slot: None }
+        Ask::new(&self.owner.0, request, None)
+    }
+
+    /// The same, and tells when the deadline has passed: itself, or by leaving it to [`Deadline::bound`].
+    pub(crate) fn ask_until<'a>(&'a self, request: &'a dyn Packed, deadline: &'a Deadline) -> Ask<'a> {
+        Ask::new(&self.owner.0, request, Some(deadline))
     }
 
     /// The value of a single reply; an error of the server is an error.
@@ -279,75 +301,25 @@ impl ConnectionLike for Wire {
     }
 }
 
-/// A request under way. When it is dropped its replies are read and dropped.
-pub(crate) struct Ask<'a> {
-    shared: &'a Shared,
-    request: &'a dyn Packed,
-    slot: Option<u32>,
-}
-
-impl Future for Ask<'_> {
-    type Output = Result<Reply, RedisError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let shared = self.shared;
-        let mut state = shared.state.lock();
-        let Some(slot) = self.slot else {
-            self.slot = Some(state.send(self.request, cx.waker().clone(), shared.requests_max)?);
-            let is_driver_told = std::mem::replace(&mut state.is_driver_told, true);
-            drop(state);
-            if !is_driver_told {
-                shared.driver.wake();
-            }
-            return Poll::Pending;
-        };
-        match &mut state.slots[slot as usize] {
-            Slot::Waiting(waker) => {
-                waker.clone_from(cx.waker());
-                return Poll::Pending;
-            }
-            Slot::Answered(_) | Slot::Failed => {}
-            Slot::Free | Slot::Abandoned => unreachable!("a request under way has its slot"),
-        }
-        self.slot = None;
-        match state.release(slot) {
-            Slot::Answered(reply) => Poll::Ready(Ok(reply)),
-            _ => {
-                let closed = state.closed.unwrap_or(Closed { kind: io::ErrorKind::BrokenPipe, reason: "it was closed" });
-                Poll::Ready(Err(closed.into()))
-            }
-        }
-    }
-}
-
-impl Drop for Ask<'_> {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot else { return };
-        let mut state = self.shared.state.lock();
-        if let Slot::Waiting(_) = &state.slots[slot as usize] {
-            // The slot is free again when the reply has come.
-            state.slots[slot as usize] = Slot::Abandoned;
-        } else {
-            state.release(slot);
-        }
-    }
-}
-
-/// Those who wait for the replies of what was sent, in order.
-type InFlight = VecDeque<(u32, u32)>;
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use futures_util::{FutureExt as _, future::join_all};
-    use redis::{Pipeline, cmd};
+    use std::time::Duration;
+
+    use futures_util::{
+        FutureExt as _,
+        future::{join, join_all},
+    };
+    use redis::{Pipeline, RedisError, cmd};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         net::TcpStream,
+        time::Instant,
     };
 
-    use super::{Item, Wire};
+    use super::{Item, Unanswered, Wire};
+    use crate::deadline::Deadline;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn each_request_gets_its_own_reply_also_when_others_are_dropped() {
@@ -396,11 +368,60 @@ mod tests {
                 there.write_all(answer).await.unwrap();
                 drop(there);
             };
-            let (answers, ()) = futures_util::future::join(asked, serve).await;
+            let (answers, ()) = join(asked, serve).await;
             assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), answered);
-            assert!(answers.last().unwrap().as_ref().unwrap_err().is_io_error());
-            assert!(wire.ask(&ping).await.unwrap_err().is_io_error(), "and so is who comes later");
+            assert!(matches!(answers.last().unwrap(), Err(Unanswered::Closed(_))));
+            assert!(matches!(wire.ask(&ping).await, Err(Unanswered::Closed(_))), "and so is who comes later");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_waits_is_told_at_the_deadline_and_the_reply_that_comes_later_is_nobody_elses() {
+        let (here, mut there) = duplex(1 << 20);
+        let (wire, driver) = Wire::new(here, 100, None);
+        tokio::spawn(driver);
+        let ping = cmd("PING");
+        let began = Instant::now();
+        let until = |ms| Deadline::at(began + Duration::from_millis(ms));
+        // The last that is sent has the earliest, as one that waited for its turn before.
+        let deadlines = [until(120), until(200), until(60_000), until(40)];
+        let late = |index: usize| {
+            let (wire, ping, deadline) = (&wire, &ping, &deadlines[index]);
+            async move { (deadline.bound(wire.ask_until(ping, deadline)).await, began.elapsed()) }
+        };
+        let mut patient = Box::pin(late(2));
+        let three = join(join(late(0), late(1)), async {
+            assert!(patient.as_mut().now_or_never().is_none());
+            late(3).await
+        });
+        let (((first, first_after), (second, second_after)), (earliest, earliest_after)) = three.await;
+        for (answer, after, deadline) in [(earliest, earliest_after, 40), (first, first_after, 120), (second, second_after, 200)]
+        {
+            // `Some`: by the connection, and not by the timer of `bound`.
+            assert!(matches!(answer, Some(Err(Unanswered::Late))), "{answer:?}");
+            assert!(after >= Duration::from_millis(deadline), "{after:?} for {deadline} ms");
+        }
+        // All four replies come now: only one is waited for.
+        let mut requests = [0; 4 * 14];
+        there.read_exact(&mut requests).await.unwrap();
+        there.write_all(b"+1\r\n+2\r\n+3\r\n+4\r\n").await.unwrap();
+        assert_eq!(patient.await.0.unwrap().unwrap().next().unwrap(), Item::String("3".into()));
+        let next = join(wire.ask(&ping), async {
+            there.read_exact(&mut [0; 14]).await.unwrap();
+            there.write_all(b"+5\r\n").await.unwrap();
+        });
+        assert_eq!(next.await.0.unwrap().next().unwrap(), Item::String("5".into()));
+        let state = wire.owner.0.state.lock();
+        assert_eq!(state.free.len(), state.slots.len(), "no slot is left behind");
+    }
+
+    #[tokio::test]
+    async fn on_a_runtime_of_one_thread_a_request_has_its_own_timer() {
+        let (here, _there) = duplex(1 << 20);
+        let (wire, driver) = Wire::new(here, 100, None);
+        tokio::spawn(driver);
+        let (ping, deadline) = (cmd("PING"), Deadline::at(Instant::now() + Duration::from_millis(20)));
+        assert!(deadline.bound(wire.ask_until(&ping, &deadline)).await.is_none());
     }
 
     #[tokio::test]
@@ -412,7 +433,7 @@ mod tests {
         for _ in 0..100 {
             assert!(wire.ask(&ping).now_or_never().is_none());
         }
-        let error = wire.ask(&ping).await.unwrap_err();
+        let error = RedisError::from(wire.ask(&ping).await.unwrap_err());
         assert!(error.to_string().contains("too many requests"), "{error}");
     }
 }
