@@ -192,8 +192,13 @@ impl Keys {
     }
 
     /// Tokens that only guard an automatic retry: gone after seconds.
-    pub(crate) fn cart_retries(&self, tag: &Tag) -> String {
-        self.name("cart-retries", tag)
+    pub(crate) fn cart_guards(&self, tag: &Tag) -> String {
+        self.name("cart-guards", tag)
+    }
+
+    /// Those that were there before them.
+    pub(crate) fn cart_guards_before(&self, tag: &Tag) -> String {
+        self.name("cart-guards-before", tag)
     }
 
     /// Which anonymous lines were merged into a user's cart already.

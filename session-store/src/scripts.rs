@@ -48,6 +48,20 @@ pub(crate) static RETIRE: LazyLock<Source> = LazyLock::new(|| Source::new(Operat
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::End, include_str!("scripts/end.lua")));
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Touch, keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));
+/// What [`CART`] does for one line that is added to or set, without creating a session. What sets a session's time is in a branch that few
+/// take, with its functions.
+pub(crate) static LINE: LazyLock<Source> = LazyLock::new(|| {
+    let code = concat!(
+        include_str!("scripts/line_look.lua"),
+        "if due then\n",
+        include_str!("scripts/keep.lua"),
+        include_str!("scripts/along.lua"),
+        include_str!("scripts/line_extend.lua"),
+        "end\n",
+        include_str!("scripts/line.lua"),
+    );
+    Source::new(Operation::Cart, code)
+});
 pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::List, keep!("list")));
 pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Quarantine, keep!("quarantine")));
 pub(crate) static TAKE_OVER: LazyLock<Source> =

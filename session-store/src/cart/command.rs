@@ -1,15 +1,16 @@
 //! One change of a cart: finding the cart, and the script call.
 
+use rand::RngExt as _;
 use redis::Value;
 
 use super::{CartChange, CartError, IdempotencyToken};
 use crate::{
     StoreError,
-    backend::{Along, absolute, commit_token},
+    backend::{Along, absolute},
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
-    scripts::{CART, reply},
+    scripts::{CART, LINE, reply},
     unit_of_work::{CartTarget, UnitOfWork},
 };
 
@@ -20,11 +21,13 @@ use crate::{
 /// ```
 pub const TOKENS_REMEMBERED: usize = 256;
 
-/// Changes without a token that a cart remembers for 10 seconds, so that the retry after a broken connection counts once.
+/// Changes without a token that a cart remembers at least for 10 seconds, so that the retry after a broken connection counts once; twice as
+/// many at most.
 ///
 /// ```
 /// assert!(session_store::cart::RETRIES_REMEMBERED >= 512);
 /// ```
+// Redis and Valkey keep a set of so many numbers as a sorted list, and a larger one in far more memory.
 pub const RETRIES_REMEMBERED: usize = 512;
 
 /// A retry comes within the deadline of its operation, which is far shorter.
@@ -71,7 +74,7 @@ pub(crate) async fn run(
 ) -> Result<CartChange, CartError> {
     // One token for all attempts: only one of them may count.
     let remembered = token.map(|token| unit.store.keys().token(token.as_str()));
-    let guard = remembered.is_none().then(commit_token);
+    let guard = remembered.is_none().then(guard);
     for _ in 0..redirects_max {
         let target = unit.cart_target(operation.can_fill(lines)).await?;
         let Some(target) = target else {
@@ -104,6 +107,12 @@ pub(crate) async fn run(
         }
     }
     Err(CartError::SessionEnded)
+}
+
+/// A random number of 48 bits, as a token of one change: against the 1,024 that a cart remembers at most, a new one is mistaken for an old
+/// one once in 10^11 changes.
+fn guard() -> String {
+    (rand::rng().random::<u64>() >> 16).to_string()
 }
 
 #[derive(Clone, Copy)]
@@ -157,20 +166,30 @@ async fn call_script(
     let (keys, settings) = (unit.store.keys(), &unit.settings);
     let cart_ttl_ms = settings.cart_ttl_ms;
     let cart = keys.cart(&target.cart);
-    let (tokens, token, remembered, tokens_ttl_ms) = match token {
-        Token::Given(token) => (keys.cart_tokens(&target.cart), token, TOKENS_REMEMBERED, cart_ttl_ms),
-        Token::Guard(token) => (keys.cart_retries(&target.cart), token, RETRIES_REMEMBERED, RETRY_WINDOW_MS),
+    let mut named = Vec::with_capacity(5);
+    named.push(cart);
+    let (token, remembered, tokens_ttl_ms) = match token {
+        Token::Given(token) => {
+            named.push(keys.cart_tokens(&target.cart));
+            (token, TOKENS_REMEMBERED, cart_ttl_ms)
+        }
+        Token::Guard(token) => {
+            named.extend([keys.cart_guards(&target.cart), keys.cart_guards_before(&target.cart)]);
+            (token, RETRIES_REMEMBERED, RETRY_WINDOW_MS)
+        }
     };
-    let mut named = vec![cart, tokens];
+    let keys_of_tokens = named.len() - 1;
     let mut along = String::new();
     if let Some(session) = &target.session {
         named.push(keys.session(session));
         let user = Along { user: target.owner, sessions_max: settings.user_sessions_max, ..Along::default() };
         along = unit.store.along(&user, session, &mut named);
     }
-    let mut call = CART.call(&named);
+    let is_plain = matches!(operation, Operation::Add | Operation::Set) && target.create.is_none();
+    let mut call = if is_plain { LINE.call(&named) } else { CART.call(&named) };
     call.arg(operation.name())
         .arg(token)
+        .arg(keys_of_tokens)
         .arg(remembered)
         .arg(tokens_ttl_ms)
         .arg(cart_ttl_ms)

@@ -73,7 +73,7 @@ impl Carts {
         let (keys, user) = (self.store.keys(), self.store.keys().user_tag(user_id));
         let mut command = redis::cmd("DEL");
         command.arg(keys.cart(&user)).arg(keys.cart_merged(&user));
-        command.arg(keys.cart_tokens(&user)).arg(keys.cart_retries(&user));
+        command.arg(keys.cart_tokens(&user)).arg(keys.cart_guards(&user)).arg(keys.cart_guards_before(&user));
         self.store.command(&command).await.map(drop)
     }
 }

@@ -1,34 +1,37 @@
 -- One mutation of a cart, counted once.
--- KEYS: cart, remembered tokens, [session that the cart belongs to, [list of its user's sessions]].
--- ARGV: 1 operation, 2 token, 3 tokens to remember, 4 TTL of the tokens in ms, 5 TTL of the cart in ms,
---       6 lines at most, 7 quantity at most, 8 expected owner of the session,
---       9 policy of the session to create, '' when it must exist, 10 token of the creation,
---       11 absolute time of sessions in ms or '', 12 what goes along when the session's time is set (see along.lua),
---       13 number of arguments that create (field, value, ...), those, then sku, quantity, ...
-local created_with = tonumber(ARGV[13])
-local first = 14 + created_with
+-- KEYS: cart, the tokens that it remembers, [those before them, where they are our own],
+--       [session that the cart belongs to, [list of its user's sessions]].
+-- ARGV: 1 operation, 2 token, 3 keys of tokens: 1 with a string of them, as users gave them, or 2 with a set of our own each,
+--       4 tokens to remember, 5 TTL of the tokens in ms, 6 TTL of the cart in ms,
+--       7 lines at most, 8 quantity at most, 9 expected owner of the session,
+--       10 policy of the session to create, '' when it must exist, 11 token of the creation,
+--       12 absolute time of sessions in ms or '', 13 what goes along when the session's time is set (see along.lua),
+--       14 number of arguments that create (field, value, ...), those, then sku, quantity, ...
+local created_with = tonumber(ARGV[14])
+local first = 15 + created_with
+local own, tokens, session = ARGV[3] == '2', KEYS[2], KEYS[2 + ARGV[3]]
 -- The session's policy when its time was set, and that time in ms: the cookie follows it.
 local create, extended, kept = false, '', 0
 
-if KEYS[3] then
-  local s = redis.call('HMGET', KEYS[3], '@until', '@created', '@capped', '@rev', '@owner', '@expiry', '@tok', '@ended')
-  if ARGV[9] ~= '' then
-    if s[8] or (s[4] and not string.find(s[7] or '', ARGV[10], 1, true)) then return {3} end
+if session then
+  local s = redis.call('HMGET', session, '@until', '@created', '@capped', '@rev', '@owner', '@expiry', '@tok', '@ended')
+  if ARGV[10] ~= '' then
+    if s[8] or (s[4] and not string.find(s[7] or '', ARGV[11], 1, true)) then return {3} end
     create = not s[4]
-    if s[4] then kept = redis.call('PTTL', KEYS[3]) end
+    if s[4] then kept = redis.call('PTTL', session) end
   else
     if not s[4] then
       if s[8] then return {2} end
       return {0}
     end
-    if (s[5] or '') ~= ARGV[8] then return {4, s[5] or ''} end
+    if (s[5] or '') ~= ARGV[9] then return {4, s[5] or ''} end
     local policy = s[6] or ''
     local idle = tonumber(string.sub(policy, 2))
-    local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', KEYS[3]) < idle - math.min(idle / 16, 3600000)
-    if due or (idle and ARGV[11] ~= '' and not s[1]) then
-      kept = keep(KEYS[3], policy, ARGV[11], s)
+    local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', session) < idle - math.min(idle / 16, 3600000)
+    if due or (idle and ARGV[12] ~= '' and not s[1]) then
+      kept = keep(session, policy, ARGV[12], s)
       if kept <= 0 then return {0} end
-      along(ARGV[12], KEYS[3], nil, kept)
+      along(ARGV[13], session, nil, kept)
       extended = policy
     end
   end
@@ -42,11 +45,18 @@ local revision, lines, count = string.match(c[1] or '0 0 0', '^(%d+) (%d+) (%d+)
 revision, lines, count = tonumber(revision), tonumber(lines), tonumber(count)
 local current = tonumber(c[2] or '0') or 0
 
-local seen = redis.call('GET', KEYS[2]) or ''
-local mark = ARGV[2] .. ' '
-if string.find(seen, mark, 1, true) then return {1, 0, revision, current, lines, count, extended, kept} end
+-- Our own are in a set, which takes the place of the one before it with each so many changes: it is asked, and not copied as a string is.
+local seen, mark, most = '', ARGV[2] .. ' ', tonumber(ARGV[4])
+local counted
+if own then
+  counted = redis.call('SISMEMBER', tokens, ARGV[2]) == 1 or revision >= most and redis.call('SISMEMBER', KEYS[3], ARGV[2]) == 1
+else
+  seen = redis.call('GET', tokens) or ''
+  counted = string.find(seen, mark, 1, true)
+end
+if counted then return {1, 0, revision, current, lines, count, extended, kept} end
 
-local lines_max, quantity_max = tonumber(ARGV[6]), tonumber(ARGV[7])
+local lines_max, quantity_max = tonumber(ARGV[7]), tonumber(ARGV[8])
 local quantity = current
 if operation == 'add' or operation == 'set' then
   quantity = tonumber(ARGV[first + 1])
@@ -57,8 +67,8 @@ end
 
 if create then
   local created = digits(now_ms())
-  redis.call('HSET', KEYS[3], '@rev', 1, '@tok', ARGV[10] .. ' ', '@created', created, '@expiry', ARGV[9], unpack(ARGV, 14, first - 1))
-  kept = keep(KEYS[3], ARGV[9], ARGV[11], {nil, created})
+  redis.call('HSET', session, '@rev', 1, '@tok', ARGV[11] .. ' ', '@created', created, '@expiry', ARGV[10], unpack(ARGV, 15, first - 1))
+  kept = keep(session, ARGV[10], ARGV[12], {nil, created})
 end
 
 local function put(name, before, after)
@@ -88,6 +98,12 @@ end
 -- The revision outlives the lines: a reader must never see it go back.
 revision = revision + 1
 redis.call('HSET', KEYS[1], '@', revision .. ' ' .. lines .. ' ' .. count)
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('SET', KEYS[2], string.sub(mark .. seen, 1, #mark * tonumber(ARGV[3])), 'PX', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if own then
+  redis.call('SADD', tokens, ARGV[2])
+  redis.call('PEXPIRE', tokens, ARGV[5])
+  if revision % most == 0 then redis.call('RENAME', tokens, KEYS[3]) end
+else
+  redis.call('SET', tokens, string.sub(mark .. seen, 1, #mark * most), 'PX', ARGV[5])
+end
 return {1, 1, revision, quantity, lines, count, extended, kept}

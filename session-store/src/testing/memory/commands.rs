@@ -25,6 +25,7 @@ fn answer(keyspace: &mut Keyspace, command: &[&[u8]]) -> Result<Answer, Refusal>
         }
         [b"HGET", key, field] => keyspace.field(key, field)?.into(),
         [b"GET", key] => keyspace.string(key)?.into(),
+        [b"SMEMBERS", key] => Answer::List(keyspace.set(key)?.into_iter().flatten().cloned().map(Answer::String).collect()),
         [b"EXISTS", key] => keyspace.exists(key).into(),
         [b"PTTL", key] => Answer::Integer(keyspace.left_ms(key)),
         [b"DEL", keys @ ..] => Answer::Integer(keys.iter().filter(|key| keyspace.remove(key)).count() as i64),

@@ -1,6 +1,6 @@
 //! Keys with values that expire: what the commands and scripts of this library work on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Requests after which everything whose time is over is removed, also what nobody asks for any more.
 const SWEEP_EVERY: u32 = 1_024;
@@ -18,6 +18,7 @@ const WRONG_TYPE: Refusal = Refusal("WRONGTYPE Operation against a key holding t
 pub(super) enum Value {
     Hash(Hash),
     String(Vec<u8>),
+    Set(BTreeSet<Vec<u8>>),
     SortedSet(SortedSet),
 }
 
@@ -155,6 +156,31 @@ impl Keyspace {
     pub(super) fn set_string(&mut self, key: &[u8], value: Vec<u8>, ttl_ms: i64) {
         self.entries.insert(key.to_vec(), Entry { value: Value::String(value), ends_ms: None });
         self.expire(key, ttl_ms);
+    }
+
+    pub(super) fn set(&mut self, key: &[u8]) -> Result<Option<&BTreeSet<Vec<u8>>>, Refusal> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    pub(super) fn is_member(&mut self, key: &[u8], member: &[u8]) -> Result<bool, Refusal> {
+        Ok(self.set(key)?.is_some_and(|set| set.contains(member)))
+    }
+
+    pub(super) fn add_member(&mut self, key: &[u8], member: &[u8]) -> Result<(), Refusal> {
+        if !self.exists(key) {
+            self.entries.insert(key.to_vec(), Entry { value: Value::Set(BTreeSet::new()), ends_ms: None });
+        }
+        match self.entry(key).map(|entry| &mut entry.value) {
+            Some(Value::Set(set)) => {
+                set.insert(member.to_vec());
+                Ok(())
+            }
+            _ => Err(WRONG_TYPE),
+        }
     }
 
     /// Changes a sorted set, which is there if something is in it.

@@ -27,7 +27,8 @@ const SESSIONS: [&str; 4] = ["a", "b", "c", "d"];
 const USERS: [&str; 2] = ["u", "v"];
 const FIELDS: [&str; 4] = ["color", "size", "@@own", "empty"];
 const SKUS: [&str; 4] = ["TEA-1", "TEA-2", "TEA-3", "a b"];
-const KINDS: [&str; 7] = ["session", "cart", "cart-tokens", "cart-retries", "cart-merged", "user-sessions", "quarantine"];
+const KINDS: [&str; 8] =
+    ["session", "cart", "cart-tokens", "cart-guards", "cart-guards-before", "cart-merged", "user-sessions", "quarantine"];
 
 fn key(kind: &str, tag: &str) -> String {
     format!("shop:{kind}:{{{tag}}}")
@@ -190,7 +191,13 @@ impl Questions {
             }
             8..=10 => {
                 let at = self.one(&[tag, user]);
-                keys = vec![key("cart", at), key(self.one(&["cart-tokens", "cart-retries"]), at)];
+                let is_own = self.chance(0.5);
+                keys = vec![key("cart", at)];
+                if is_own {
+                    keys.extend([key("cart-guards", at), key("cart-guards-before", at)]);
+                } else {
+                    keys.push(key("cart-tokens", at));
+                }
                 let has_session = self.chance(0.7);
                 let mut along = String::new();
                 if has_session {
@@ -201,16 +208,24 @@ impl Questions {
                     }
                 }
                 let creates = has_session && self.chance(0.3);
-                args.extend([self.one(&["add", "set", "clear", "subtract", "check"]).to_owned(), self.token(), "4".to_owned()]);
+                let operation = self.one(&["add", "set", "add", "set", "clear", "subtract", "check"]);
+                let is_plain = ["add", "set"].contains(&operation) && !creates && self.chance(0.8);
+                let keys_of_tokens = if is_own { "2" } else { "1" };
+                args.extend([operation.to_owned(), self.token()]);
+                args.extend([keys_of_tokens, "4"].map(str::to_owned));
                 args.extend([5 * HOUR_MS, 6 * HOUR_MS, 3, 9].map(|number| number.to_string()));
                 args.push(self.one(&["", "", user]).to_owned());
                 args.push(if creates { self.policy() } else { String::new() });
                 args.extend([self.token(), self.absolute(), along]);
-                args.extend(["2", "@v", "1"].map(str::to_owned));
-                for _ in 0..self.random.random_range(1..3) {
+                if is_plain {
+                    args.push("0".to_owned());
+                } else {
+                    args.extend(["2", "@v", "1"].map(str::to_owned));
+                }
+                for _ in 0..self.random.random_range(1..if is_plain { 2 } else { 3 }) {
                     args.extend([self.one(&SKUS).to_owned(), self.random.random_range(0..9).to_string()]);
                 }
-                &scripts::CART
+                if is_plain { &scripts::LINE } else { &scripts::CART }
             }
             11 if self.chance(0.3) => {
                 keys.push(key("quarantine", tag));
@@ -297,7 +312,7 @@ fn lines(text: &[u8]) -> BTreeSet<&[u8]> {
 /// Pairs of a hash or members of a set, whatever their order.
 fn sorted(kind: &str, items: &[Item]) -> Vec<(Item, Item)> {
     let texts = |item: &Item| format!("{item:?}");
-    if kind == "user-sessions" {
+    if ["user-sessions", "cart-guards", "cart-guards-before"].contains(&kind) {
         let members: BTreeMap<_, _> = items[1..].iter().map(|item| (texts(item), (item.clone(), Item::Null))).collect();
         return members.into_values().collect();
     }
@@ -310,7 +325,8 @@ async fn compare(wire: &Wire, keyspace: &mut Keyspace, asked: &str) {
     for (kind, tag) in KINDS.iter().flat_map(|kind| SESSIONS.iter().chain(&USERS).map(move |tag| (*kind, *tag))) {
         let mut read = Cmd::new();
         match kind {
-            "cart-tokens" | "cart-retries" => read.arg("GET").arg(key(kind, tag)),
+            "cart-tokens" => read.arg("GET").arg(key(kind, tag)),
+            "cart-guards" | "cart-guards-before" => read.arg("SMEMBERS").arg(key(kind, tag)),
             "user-sessions" => read.arg("ZRANGE").arg(key(kind, tag)).arg("0").arg("-1"),
             _ => read.arg("HGETALL").arg(key(kind, tag)),
         };
@@ -356,4 +372,45 @@ async fn the_scripts_and_their_twins_do_the_same() {
         let answer = format!("{:?}", Some(Item::Integer(outcome)));
         assert!(answers.contains_key(&answer), "no call was answered {outcome}: {answers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_change_is_remembered_through_so_many_others_and_no_more_than_twice_as_many() {
+    const REMEMBERED: i64 = 4;
+    let node = cache_node::Node::spawn(cache_node::Config::for_test()).await.unwrap();
+    let (wire, driver) = Wire::new(TcpStream::connect(node.addr()).await.unwrap(), 100, None);
+    tokio::spawn(driver);
+    let names = ["cart", "cart-guards", "cart-guards-before"].map(|kind| key(kind, "a"));
+    for script in [&*scripts::LINE, &*scripts::CART] {
+        let change = async |token: i64| {
+            let mut call = script.call(&names);
+            call.arg("add").arg(token).arg(2).arg(REMEMBERED).arg(HOUR_MS).arg(HOUR_MS).arg(9).arg(1_000);
+            call.arg(&["", "", "", "", ""]).arg(0).arg("TEA-1").arg(1);
+            // Behind the head of the list, and 1: whether it was applied.
+            at_the_node(&wire, &Question::Script(call)).await[2] == Item::Integer(1)
+        };
+        for begin in 1..=2 * REMEMBERED {
+            let first = 100 * begin;
+            assert!(change(first).await);
+            for other in 1..=REMEMBERED {
+                assert!(change(first + other).await);
+                assert!(!change(first).await, "{other} changes after the first of {begin}");
+            }
+            for name in &names[1..] {
+                let mut members = Cmd::new();
+                members.arg("SMEMBERS").arg(name);
+                let members = at_the_node(&wire, &Question::Plain(members)).await.len() - 1;
+                assert!(members <= REMEMBERED as usize, "{members} in {name}");
+            }
+            for other in 0..REMEMBERED {
+                assert!(change(first + 50 + other).await);
+            }
+            assert!(change(first).await, "it is forgotten");
+        }
+        let mut removal = redis::cmd("DEL");
+        removal.arg(&names);
+        at_the_node(&wire, &Question::Plain(removal)).await;
+    }
+    drop(wire);
+    node.shutdown().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! `cart.lua`.
+//! `cart.lua`, and `line.lua`, which is a part of it.
 
 use super::{
     Call, contains,
@@ -24,11 +24,13 @@ struct Look {
 
 pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (cart, tokens) = (call.key(1)?, call.key(2)?);
-    let (operation, token, tokens_max, tokens_ttl_ms) = (call.arg(1)?, call.arg(2)?, call.number(3)?, call.number(4)?);
-    let (cart_ttl_ms, lines_max, quantity_max) = (call.number(5)?, call.number(6)?, call.number(7)?);
-    let (create_fields, products) = call.counted(13)?;
+    let (operation, token, is_own) = (call.arg(1)?, call.arg(2)?, call.arg(3)? == b"2");
+    let (tokens_max, tokens_ttl_ms) = (call.number(4)?, call.number(5)?);
+    let (cart_ttl_ms, lines_max, quantity_max) = (call.number(6)?, call.number(7)?, call.number(8)?);
+    let (create_fields, products) = call.counted(14)?;
     let mut look = Look::default();
-    if let Some(&session) = call.keys.get(2)
+    let session = call.keys.get(if is_own { 3 } else { 2 }).copied();
+    if let Some(session) = session
         && let Some(refused) = look.at(call, session)?
     {
         return Ok(refused);
@@ -44,8 +46,13 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let sku = products.first().copied().unwrap_or_default();
     let mut meta = Meta::of(call.keyspace, cart)?;
     let current = number_or_zero(call.keyspace.field(cart, sku)?)?;
-    let seen = call.keyspace.string(tokens)?.unwrap_or_default();
-    if contains(&seen, &[token, b" "].concat()) {
+    let is_counted = if is_own {
+        let turned = meta.revision >= tokens_max;
+        call.keyspace.is_member(tokens, token)? || turned && call.keyspace.is_member(call.key(3)?, token)?
+    } else {
+        contains(&call.keyspace.string(tokens)?.unwrap_or_default(), &[token, b" "].concat())
+    };
+    if is_counted {
         return Ok(answer(0, current, meta, look));
     }
     let mut quantity = current;
@@ -61,8 +68,8 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
             return Ok(Answer::numbers([reply::TOO_MANY_LINES]));
         }
     }
-    if look.create {
-        let (session, policy, created_with, absolute) = (call.key(3)?, call.arg(9)?, call.arg(10)?, call.arg(11)?);
+    if let Some(session) = session.filter(|_| look.create) {
+        let (policy, created_with, absolute) = (call.arg(10)?, call.arg(11)?, call.arg(12)?);
         begin(call, session, created_with, policy)?;
         call.keyspace.set_fields(session, create_fields)?;
         let times = Times::since(call.keyspace.now_ms());
@@ -96,16 +103,24 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     meta.revision += 1;
     meta.save(call.keyspace, cart)?;
     call.keyspace.expire(cart, cart_ttl_ms);
-    let most = usize::try_from(tokens_max).unwrap_or(0);
-    call.keyspace.set_string(tokens, remember(token, &seen, most), tokens_ttl_ms);
+    if is_own {
+        call.keyspace.add_member(tokens, token)?;
+        call.keyspace.expire(tokens, tokens_ttl_ms);
+        if meta.revision % tokens_max == 0 {
+            call.keyspace.rename(tokens, call.key(3)?);
+        }
+    } else {
+        let (seen, most) = (call.keyspace.string(tokens)?.unwrap_or_default(), usize::try_from(tokens_max).unwrap_or(0));
+        call.keyspace.set_string(tokens, remember(token, &seen, most), tokens_ttl_ms);
+    }
     Ok(answer(1, quantity, meta, look))
 }
 
 impl Look {
     /// Whether the session allows the change; the answer when it does not.
     fn at(&mut self, call: &mut Call<'_>, session: &[u8]) -> Result<Option<Answer>, Refusal> {
-        let (owner, policy, created_with, absolute) = (call.arg(8)?, call.arg(9)?, call.arg(10)?, call.arg(11)?);
-        let (how, times) = (call.arg(12)?, Times::of(call.keyspace, session)?);
+        let (owner, policy, created_with, absolute) = (call.arg(9)?, call.arg(10)?, call.arg(11)?, call.arg(12)?);
+        let (how, times) = (call.arg(13)?, Times::of(call.keyspace, session)?);
         let lives = call.keyspace.field(session, b"@rev")?.is_some();
         let ended = call.keyspace.field(session, b"@ended")?.is_some();
         if !policy.is_empty() {

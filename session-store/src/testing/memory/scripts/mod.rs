@@ -30,7 +30,7 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 9] = [
+    let scripts: [(&scripts::Source, Script); 10] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
         (&scripts::COMMIT, commit::commit),
@@ -38,6 +38,7 @@ static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
         (&scripts::END, session::end),
         (&scripts::TOUCH, session::touch),
         (&scripts::CART, cart::cart),
+        (&scripts::LINE, cart::cart),
         (&scripts::QUARANTINE, records::quarantine),
         (&scripts::TAKE_OVER, records::take_over),
     ];
