@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -108,14 +107,21 @@ impl WorkerStats {
         usage::thread_seconds(self.thread.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn called(&self, index: usize, took: Duration, has_failed: bool) {
+    /// One call.
+    pub(crate) fn called(&self, index: usize, nanoseconds: u64) {
+        self.called_often(index, 1, nanoseconds);
+    }
+
+    /// `calls` calls, each of which took so long.
+    pub(crate) fn called_often(&self, index: usize, calls: u64, nanoseconds_each: u64) {
         let stats = &self.commands[index];
-        let nanoseconds = took.as_nanos() as u64;
-        add(&stats.latencies[latency_class(nanoseconds)], 1);
-        add(&stats.nanoseconds, nanoseconds);
-        if has_failed {
-            add(&stats.failed, 1);
-        }
+        add(&stats.latencies[latency_class(nanoseconds_each)], calls);
+        add(&stats.nanoseconds, calls * nanoseconds_each);
+    }
+
+    /// A call, counted before or later, was answered by an error.
+    pub(crate) fn failed(&self, index: usize) {
+        add(&self.commands[index].failed, 1);
     }
 
     pub(crate) fn rejected(&self, index: usize) {
@@ -202,8 +208,6 @@ impl ErrorStats {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{LATENCY_CLASSES, WorkerStats, calls, command_totals, latency_bound_ns, latency_class};
 
     #[test]
@@ -220,12 +224,13 @@ mod tests {
     #[test]
     fn threads_add_up_and_are_reset() {
         let workers = [WorkerStats::new(), WorkerStats::new()];
-        workers[0].called(3, Duration::from_nanos(100), false);
-        workers[1].called(3, Duration::from_secs(9), true);
+        workers[0].called_often(3, 2, 100);
+        workers[1].called(3, 9_000_000_000);
+        workers[1].failed(3);
         workers[1].rejected(3);
         let totals = command_totals(&workers, 3);
-        assert_eq!((totals.calls(), totals.failed, totals.rejected, totals.nanoseconds), (2, 1, 1, 9_000_000_100));
-        assert_eq!((totals.latencies[0], totals.latencies[LATENCY_CLASSES - 1], calls(&workers)), (1, 1, 2));
+        assert_eq!((totals.calls(), totals.failed, totals.rejected, totals.nanoseconds), (3, 1, 1, 9_000_000_200));
+        assert_eq!((totals.latencies[0], totals.latencies[LATENCY_CLASSES - 1], calls(&workers)), (2, 1, 3));
         workers.iter().for_each(WorkerStats::reset);
         assert_eq!((command_totals(&workers, 3), calls(&workers)), (Default::default(), 0));
     }

@@ -7,7 +7,7 @@ use crate::{
         generic::{ScanOptions, cursor},
         parse::{integer, is_word, strict_integer},
         random::{Sample, sample_size},
-        table::{GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
+        table::{Flags, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Hash, HashRef, Keys},
     protocol::{Args, DecimalBuffer, Protocol, Reply},
@@ -20,7 +20,7 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "HSETNX" 4 GROW_FAST, "hash" ONE Keys(hsetnx) "2.0.0" "Sets the value of a field in a hash only when the field doesn't exist.";
     "HGET" 3 READ_FAST, "hash" ONE Keys(hget) "2.0.0" "Returns the value of a field in a hash.";
     "HMGET" -3 READ_FAST, "hash" ONE Keys(hmget) "2.0.0" "Returns the values of all fields in a hash.";
-    "HGETALL" 2 READ, "hash" ONE Keys(hgetall) "2.0.0" "Returns all fields and values in a hash.";
+    "HGETALL" 2 READ.and(Flags::SHORT), "hash" ONE Keys(hgetall) "2.0.0" "Returns all fields and values in a hash.";
     "HDEL" -3 WRITE_FAST, "hash" ONE Keys(hdel) "2.0.0" "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.";
     "HLEN" 2 READ_FAST, "hash" ONE Keys(hlen) "2.0.0" "Returns the number of fields in a hash.";
     "HEXISTS" 3 READ_FAST, "hash" ONE Keys(hexists) "2.0.0" "Determines whether a field exists in a hash.";

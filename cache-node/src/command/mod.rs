@@ -21,6 +21,7 @@ mod slowlog;
 mod snapshot;
 mod sorted_set;
 mod sorted_set_range;
+mod stopwatch;
 mod string;
 mod subcommand;
 pub(crate) mod table;
@@ -32,13 +33,13 @@ pub(crate) use transaction::{Transaction, Watch};
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use smallvec::{Array, SmallVec};
 
 use crate::{
-    command::error::printable,
+    command::{error::printable, stopwatch::Stopwatch},
     keyspace::{HashedKey, Keys, Now},
     node::{Client, Hindrance, PauseKind, Shared},
     protocol::{Args, Protocol, Reply, Requests},
@@ -143,20 +144,24 @@ fn run_plain(
         return 0;
     }
     keys.warm();
-    let mut started = Instant::now();
+    let mut stopwatch = Stopwatch::start(ctx.config.slowlog_slower_than_ns);
     let mut done = 0_usize;
     for (offset, index) in plain.iter().enumerate() {
-        let Run::Keys(run) = table::TABLE[*index].run else { break };
-        let before = reply.len();
-        let outcome = run_recorded(&mut keys, run, args_of(offset), reply);
+        let spec = &table::TABLE[*index];
+        let Run::Keys(run) = spec.run else { break };
+        let (args, before) = (args_of(offset), reply.len());
+        let outcome = run_recorded(&mut keys, run, args, reply);
         stand_behind(ctx, *index, &outcome);
-        let ended = Instant::now();
-        let took = ended - started;
-        finish(ctx, *index, outcome, took, before, reply);
-        slowlog::note(ctx, *index, args_of(offset), took.as_nanos() as u64);
-        started = ended;
+        finish(ctx, *index, outcome, before, reply);
         done += 1;
-        if reply.len() >= REPLY_BYTES_MAX {
+        let is_full = reply.len() >= REPLY_BYTES_MAX;
+        let goes_on = stopwatch.goes_on(spec, args, reply.len() - before) && plain.get(done) == Some(index) && !is_full;
+        if !goes_on {
+            let stretch = stopwatch.read();
+            ctx.stats.called_often(*index, stretch.before, stretch.before_ns_each);
+            count(ctx, *index, args, stretch.last_ns);
+        }
+        if is_full {
             break;
         }
     }
@@ -316,8 +321,14 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
         }
     };
     let took = started.elapsed();
-    finish(ctx, index, outcome, took, before, reply);
-    slowlog::note(ctx, index, args, took.as_nanos() as u64);
+    finish(ctx, index, outcome, before, reply);
+    count(ctx, index, args, took.as_nanos() as u64);
+}
+
+/// Counts a request that came to its end.
+fn count(ctx: &Context<'_>, index: usize, args: Args<'_>, nanoseconds: u64) {
+    ctx.stats.called(index, nanoseconds);
+    slowlog::note(ctx, index, args, nanoseconds);
 }
 
 /// The keys that a request names, hashed once for the locks and the view.
@@ -362,7 +373,8 @@ pub(crate) fn call_locked(
     };
     stand_behind(ctx, index, &outcome);
     let ended = Instant::now();
-    finish(ctx, index, outcome, ended - started, before, reply);
+    finish(ctx, index, outcome, before, reply);
+    ctx.stats.called(index, (ended - started).as_nanos() as u64);
     ended
 }
 
@@ -386,14 +398,15 @@ fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: 
     outcome
 }
 
-fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, took: Duration, before: usize, reply: &mut Reply) {
+/// Puts an error in place of what the command wrote since the reply had `before` bytes.
+fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, before: usize, reply: &mut Reply) {
     let error = if reply.is_over() { Some(CommandError::REPLY_TOO_LARGE) } else { outcome.err() };
     if let Some(error) = &error {
         reply.truncate(before);
         reply.error(error.text());
         ctx.shared.errors.count(error.prefix());
+        ctx.stats.failed(index);
     }
-    ctx.stats.called(index, took, error.is_some());
 }
 
 fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {

@@ -6,7 +6,7 @@ use crate::{
         decimal::Decimal,
         generic::set_expiry,
         parse::{Base, Unit, integer, is_word, positive_time_ms, strict_integer},
-        table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
+        table::{Flags, GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Keys, Str, ValueRef},
     protocol::{Args, DecimalBuffer, Reply},
@@ -18,8 +18,8 @@ pub(crate) const STRING_BYTES_MAX: usize = 512 * 1024 * 1024;
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
     "GET" 2 READ_FAST, "string" ONE Keys(get) "1.0.0" "Returns the string value of a key.";
-    "SET" -3 GROW, "string" ONE Keys(set) "1.0.0" "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
-    "SETEX" 4 GROW, "string" ONE Keys(setex) "2.0.0" "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.";
+    "SET" -3 GROW.and(Flags::SHORT), "string" ONE Keys(set) "1.0.0" "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
+    "SETEX" 4 GROW.and(Flags::SHORT), "string" ONE Keys(setex) "2.0.0" "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.";
     "PSETEX" 4 GROW, "string" ONE Keys(psetex) "2.6.0" "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.";
     "SETNX" 3 GROW_FAST, "string" ONE Keys(setnx) "1.0.0" "Set the string value of a key only when the key doesn't exist.";
     "GETSET" 3 GROW_FAST, "string" ONE Keys(getset) "1.0.0" "Returns the previous string value of a key after setting it to a new value.";

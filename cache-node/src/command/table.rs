@@ -60,6 +60,8 @@ impl Flags {
     pub(crate) const MAY_REPLICATE: Flags = Flags(1 << 16);
     /// Runs a script, whose commands may need memory.
     pub(crate) const RUNS_SCRIPT: Flags = Flags(1 << 17);
+    /// Takes as long as those that Redis calls fast, unless its arguments or its reply tell otherwise.
+    pub(crate) const SHORT: Flags = Flags(1 << 18);
 
     const NAMES: [(Flags, &'static str); 13] = [
         (Flags::WRITE, "write"),
