@@ -114,6 +114,9 @@ impl WorkerStats {
 
     /// `calls` calls, each of which took so long.
     pub(crate) fn called_often(&self, index: usize, calls: u64, nanoseconds_each: u64) {
+        if calls == 0 {
+            return;
+        }
         let stats = &self.commands[index];
         add(&stats.latencies[latency_class(nanoseconds_each)], calls);
         add(&stats.nanoseconds, calls * nanoseconds_each);

@@ -72,6 +72,40 @@ fn resetstat_and_histograms_are_those_of_a_real_redis() {
     }
 }
 
+/// Although the clock is not read for each of them.
+#[test]
+fn the_requests_of_a_pipeline_are_counted_and_logged_one_by_one() {
+    const GETS: usize = 40;
+    let pipeline: Vec<u8> = ["SET key value", "GET key", "LPUSH key element"]
+        .iter()
+        .zip([1, GETS, 3])
+        .flat_map(|(line, count)| encode(&support::words(line)).repeat(count))
+        .collect();
+    for kind in [Kind::Node, Kind::Redis] {
+        let server = Server::start(kind, &[]);
+        let mut wire = server.wire();
+        let run = |wire: &mut Wire| {
+            wire.send_raw(&pipeline);
+            let replies: Vec<Value> = (0..GETS + 4).map(|_| wire.read()).collect();
+            assert!(replies[1..=GETS].iter().all(|reply| *reply == Value::bulk("value")), "{replies:?}");
+            assert!(replies[GETS + 1..].iter().all(|reply| reply.is_error("WRONGTYPE")), "{replies:?}");
+        };
+        assert_eq!(wire.run("CONFIG RESETSTAT"), Value::ok());
+        run(&mut wire);
+        let told = wire.run("INFO commandstats").text();
+        for (name, calls, failed) in [("set", 1, 0), ("get", GETS, 0), ("lpush", 3, 3)] {
+            let line =
+                told.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:calls={calls},usec="))).unwrap_or(&told);
+            assert!(line.ends_with(&format!(",rejected_calls=0,failed_calls={failed}")), "{kind:?}: {line}");
+        }
+        assert_eq!(wire.run("CONFIG SET slowlog-log-slower-than 0"), Value::ok());
+        run(&mut wire);
+        let log = wire.run("SLOWLOG GET -1");
+        let gets = log.elements().iter().filter(|request| request.elements()[3].elements()[0].text() == "GET");
+        assert_eq!(gets.count(), GETS, "{kind:?}");
+    }
+}
+
 // Subscriptions.
 
 #[tokio::test]

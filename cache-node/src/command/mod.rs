@@ -69,12 +69,15 @@ pub(crate) const REPLY_BYTES_MAX: usize = 256 * 1024;
 /// [`REPLY_BYTES_MAX`] are reached.
 pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Requests, reply: &mut Reply) -> usize {
     let mut next = 0;
+    let mut names = names::Finder::default();
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
     while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply && ctx.client.wait.is_none() {
         plain.clear();
-        if ctx.shared.gate.is_open() {
+        if ctx.shared.gate.is_open() && is_free(ctx.client) {
             let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
-            plain.extend(rest.map_while(|args| plain_command(ctx, args)));
+            for index in rest.map_while(|args| plain_command(&mut names, args)) {
+                plain.push(index);
+            }
         }
         if plain.is_empty() {
             let args = requests.args(bytes, next);
@@ -113,14 +116,17 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
 /// Requests of a batch that are looked at together.
 pub(crate) const REQUESTS_MAX: usize = 64;
 
-/// The command's row, if it needs nothing but its keys and nothing stands in its way.
-fn plain_command(ctx: &Context<'_>, args: Args<'_>) -> Option<usize> {
-    let index = names::find(args.at(0))?;
+/// Whether nothing stands in the way of a command that needs nothing but its keys.
+fn is_free(client: &Client) -> bool {
+    client.is_authenticated && client.transaction.is_none() && client.subscriptions == 0
+}
+
+/// The command's row, if it needs nothing but its keys.
+fn plain_command(names: &mut names::Finder, args: Args<'_>) -> Option<usize> {
+    let index = names.find(args.at(0))?;
     let spec = &table::TABLE[index];
     let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE);
-    let client = &ctx.client;
-    let is_free = client.is_authenticated && client.transaction.is_none() && client.subscriptions == 0;
-    (is_plain && is_free && spec.check_arity(args).is_ok()).then_some(index)
+    (is_plain && spec.check_arity(args).is_ok()).then_some(index)
 }
 
 /// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run: none when
@@ -151,7 +157,7 @@ fn run_plain(
         let Run::Keys(run) = spec.run else { break };
         let (args, before) = (args_of(offset), reply.len());
         let outcome = run_recorded(&mut keys, run, args, reply);
-        stand_behind(ctx, *index, &outcome);
+        stand_behind(ctx, spec, &outcome);
         finish(ctx, *index, outcome, before, reply);
         done += 1;
         let is_full = reply.len() >= REPLY_BYTES_MAX;
@@ -303,7 +309,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
                 true => may_write(ctx).and_then(|()| run_recorded(&mut keys, run, args, reply)),
                 false => run_recorded(&mut keys, run, args, reply),
             };
-            stand_behind(ctx, index, &outcome);
+            stand_behind(ctx, spec, &outcome);
             if keys.db() != db {
                 ctx.client.set_db(keys.db());
             }
@@ -315,7 +321,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             // What a script writes is seen together, and repeated together.
             keys.begin_atomic();
             let outcome = run(ctx, &mut keys, args, reply);
-            stand_behind(ctx, index, &outcome);
+            stand_behind(ctx, spec, &outcome);
             ctx.client.wrote(keys.commit());
             outcome
         }
@@ -339,8 +345,9 @@ fn hashed_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>) -> SmallVec<[Ha
 }
 
 fn hash_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>, hashed: &mut SmallVec<impl Array<Item = HashedKey<'a>>>) {
-    match spec.keys.only() {
-        Some(position) => hashed.extend(args.get(position).map(|key| shared.keyspace.hashed(key))),
+    match spec.keys.only().map(|position| args.get(position)) {
+        Some(Some(key)) => hashed.push(shared.keyspace.hashed(key)),
+        Some(None) => {}
         None => hashed.extend(spec.keys.keys(args).map(|key| shared.keyspace.hashed(key))),
     }
 }
@@ -371,7 +378,7 @@ pub(crate) fn call_locked(
         Run::Keys(run) => run_recorded(keys, run, args, reply),
         Run::Both(run) => run(ctx, keys, args, reply),
     };
-    stand_behind(ctx, index, &outcome);
+    stand_behind(ctx, spec, &outcome);
     let ended = Instant::now();
     finish(ctx, index, outcome, before, reply);
     ctx.stats.called(index, (ended - started).as_nanos() as u64);
@@ -382,10 +389,12 @@ pub(crate) fn call_locked(
 /// waits for all that was written until now. Called under the locks that the command ran with; of one that wrote, the offset behind that
 /// takes the place of this one. An error acknowledges nothing. On a replica there is nothing to wait for: it is the primary that
 /// acknowledged the change, and what makes that safe (this very node, it may be) is not told here.
-fn stand_behind(ctx: &mut Context<'_>, index: usize, outcome: &Outcome) {
-    let (journal, flags) = (&ctx.shared.journal, table::TABLE[index].flags);
-    let is_promised = journal.barrier.promises_something() && !ctx.shared.keyspace.is_follower();
-    if flags.has(MAY_WRITE) && outcome.is_ok() && is_promised {
+fn stand_behind(ctx: &mut Context<'_>, spec: &Spec, outcome: &Outcome) {
+    if !spec.flags.has(MAY_WRITE) || outcome.is_err() {
+        return;
+    }
+    let journal = &ctx.shared.journal;
+    if journal.barrier.promises_something() && !ctx.shared.keyspace.is_follower() {
         ctx.client.wrote(Some(journal.offset()));
     }
 }

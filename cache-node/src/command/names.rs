@@ -74,6 +74,28 @@ fn uppercase(word: u64) -> u64 {
     word ^ is_small >> 2
 }
 
+/// Looks up one name after the other. The same once more, as in most pipelines, costs a comparison.
+#[derive(Debug, Default)]
+pub(crate) struct Finder {
+    word: u64,
+    length: usize,
+    index: Option<usize>,
+}
+
+impl Finder {
+    /// As [`find`].
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        if bytes.len() > size_of::<u64>() {
+            return find(bytes);
+        }
+        let (word, length) = (word_of(bytes), bytes.len());
+        if word != self.word || length != self.length {
+            *self = Finder { word, length, index: find(bytes) };
+        }
+        self.index
+    }
+}
+
 /// A command's place in [`TABLE`], by its name in any case. O(1), no allocation.
 pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
     if bytes.len() > NAME_BYTES_MAX {
@@ -94,13 +116,17 @@ pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_BYTES_MAX, TABLE, capitals, find};
+    use super::{Finder, NAME_BYTES_MAX, TABLE, capitals, find};
 
     #[test]
     fn every_row_is_found_by_its_name_in_any_case() {
         for (index, spec) in TABLE.iter().enumerate() {
             assert!(spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase(), "{}", spec.name);
             assert_eq!(find(spec.name.to_ascii_lowercase().as_bytes()), Some(index), "{} stands twice", spec.name);
+        }
+        let mut finder = Finder::default();
+        for bytes in [&b""[..], b"GET", b"GET", b"get", b"GET\0", b"", b"GETRANGE", b"GETRANGE", b"PEXPIRETIME", b"GET", b"\0"] {
+            assert_eq!(finder.find(bytes), find(bytes), "{bytes:?}");
         }
         assert_eq!(find(b"NOSUCHCOMMAND"), None);
         assert_eq!(find(&[b'A'; 1000]), None);

@@ -87,7 +87,7 @@ mod tests {
                 assert_eq!((before + 1, before * before_ns_each + last_ns), (calls, took));
             }
         }
-        assert_eq!(share(1, 777), Stretch { before: 0, before_ns_each: 0, last_ns: 777 });
+        assert_eq!(share(1, 777), Stretch { before: 0, before_ns_each: 777, last_ns: 777 });
         assert_eq!(share(16, 1_607), Stretch { before: 15, before_ns_each: 100, last_ns: 107 });
         let slow = share(16, 16 * 100 + SLOW_NS_MIN);
         assert_eq!(slow.before_ns_each, SHORT_NS);

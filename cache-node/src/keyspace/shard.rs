@@ -117,8 +117,13 @@ impl Shard {
 
     /// As [`Shard::find`], for who needs the entry alone.
     pub(super) fn locate(&self, db: usize, hash: u32, key: &[u8]) -> Option<Handle> {
-        let position = self.find(db, hash, key)?;
-        self.tables[db].at(position)
+        let mut located = None;
+        self.tables[db].find(hash, |handle| {
+            let is_it = Entry(self.arena.slot(handle)).key() == key;
+            located = is_it.then_some(handle);
+            is_it
+        });
+        located
     }
 
     /// Reads from each cache line of the entry with this hash, if there is one. Of a large one only from the beginning and the end: in between

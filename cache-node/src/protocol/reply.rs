@@ -291,19 +291,20 @@ impl Reply {
 
 /// `None`: the number has more digits, or a sign.
 const fn short_header(kind: u8, number: i64) -> Option<Header> {
+    if number < 0 || number >= 10_000 {
+        return None;
+    }
+    let number = number as u32;
     Some(match number {
         0..10 => ([kind, digit(number, 1), b'\r', b'\n', 0, 0, 0, 0], 4),
         10..100 => ([kind, digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0, 0], 5),
         100..1_000 => ([kind, digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0], 6),
-        1_000..10_000 => {
-            ([kind, digit(number, 1_000), digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0], 7)
-        }
-        _ => return None,
+        _ => ([kind, digit(number, 1_000), digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0], 7),
     })
 }
 
 /// The digit of a number that counts so many.
-const fn digit(number: i64, unit: i64) -> u8 {
+const fn digit(number: u32, unit: u32) -> u8 {
     b'0' + (number / unit % 10) as u8
 }
 

@@ -367,6 +367,16 @@ fn short_length(bytes: &[u8], start: usize, mark: u8) -> Option<(usize, usize)> 
     if *first != mark {
         return None;
     }
+    // Nearly all: one digit, or two.
+    if let [first, second, third, _, ..] = rest {
+        let [tens, digit] = [first, second].map(|byte| byte.wrapping_sub(b'0'));
+        if tens <= 9 && *second == b'\r' {
+            return Some((tens.into(), start + 4));
+        }
+        if tens <= 9 && digit <= 9 && *third == b'\r' {
+            return Some((usize::from(tens) * 10 + usize::from(digit), start + 5));
+        }
+    }
     let mut number = 0;
     for (digits, byte) in rest.iter().enumerate().take(DIGITS_MAX + 1) {
         let digit = byte.wrapping_sub(b'0');
