@@ -11,13 +11,13 @@ use crate::{
     CacheStore, StoreError,
     cart::{lines::CartSnapshot, merge::Merge},
     device::Device,
-    encryption::BIND_FIELD,
+    encryption::{BIND_FIELD, damaged_line},
     expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
+    record::{Delta, RawField, StoredSession, Text, VERSION, bytes, integer, next, unreadable},
     scripts::{CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, CREATE, Call, END, LIST, ROTATE, TOUCH, reply},
     settings::Settings,
-    wire::{self, Item, Packed},
+    wire::{self, Item, Packed, Reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -196,17 +196,38 @@ impl CacheStore {
         Ok(stored)
     }
 
-    /// The session, and a cart that is probably the one that goes with it, in one round trip.
+    /// The session, and its cart where `cart` is it, as it probably is, in one round trip.
     pub(crate) async fn read_session_and_cart(
         &self,
         session: &Tag,
         cart: &Tag,
-    ) -> Result<(StoredSession, CartSnapshot), StoreError> {
-        let (key, cart) = (self.keys().session(session), self.keys().cart(cart));
-        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart), extension: None }).await?;
+    ) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
+        let (key, cart_key) = (self.keys().session(session), self.keys().cart(cart));
+        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart_key), extension: None }).await?;
         let mut stored = StoredSession::parse(&mut reply)?;
         self.open(session, &mut stored)?;
-        Ok((stored, CartSnapshot::parse(&mut reply)?))
+        let cart = self.cart_along(session, &stored, cart, &mut reply)?;
+        Ok((stored, cart))
+    }
+
+    /// The cart that came along; `None` when it is another's, or cannot be read: whoever asks for it is told why.
+    fn cart_along(
+        &self,
+        session: &Tag,
+        stored: &StoredSession,
+        cart: &Tag,
+        reply: &mut Reply,
+    ) -> Result<Option<CartSnapshot>, StoreError> {
+        let is_its_own = stored.owner.as_ref().unwrap_or(session) == cart;
+        if !is_its_own {
+            skip_hash(reply)?;
+            return Ok(None);
+        }
+        let binding = if cart == session { stored.binding.as_ref().unwrap_or(session) } else { cart };
+        match CartSnapshot::parse(reply, self.vault().lines(binding)) {
+            Err(StoreError::UnreadableCart { .. }) => Ok(None),
+            cart => cart.map(Some),
+        }
     }
 
     /// The session, the cart where there is a tag for one, and what became of the extension that went along, in one round trip.
@@ -218,10 +239,10 @@ impl CacheStore {
     ) -> Result<(StoredSession, Option<CartSnapshot>, Option<Touched>), StoreError> {
         // What the near cache has is as old as the touch, whose change it is told of: there is nothing to be kept.
         let _changes = self.changes(session);
-        let (key, cart) = (self.keys().session(session), cart.map(|cart| self.keys().cart(cart)));
+        let (key, cart_key) = (self.keys().session(session), cart.map(|cart| self.keys().cart(cart)));
         let owner = touch.along.user.as_ref().map_or("", Tag::as_str);
         let extension = self.touch_call(session, touch, "due", owner);
-        let read = SessionRead { session: &key, cart: cart.as_deref(), extension: Some(&extension) };
+        let read = SessionRead { session: &key, cart: cart_key.as_deref(), extension: Some(&extension) };
         let mut reply = match self.ask(&read).await {
             // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not TRYAGAIN, which
             // would be repeated for the whole deadline: that is for several keys, and there the extension has one.
@@ -230,7 +251,10 @@ impl CacheStore {
         };
         let mut stored = StoredSession::parse(&mut reply)?;
         self.open(session, &mut stored)?;
-        let cart = cart.map(|_| CartSnapshot::parse(&mut reply)).transpose()?;
+        let cart = match cart {
+            Some(cart) => self.cart_along(session, &stored, cart, &mut reply)?,
+            None => None,
+        };
         // One that the store has not made is made at the end of the request, if it is due.
         let touched = match reply.value() {
             Ok(Value::Array(answer)) => Touched::parse(&answer)?,
@@ -245,7 +269,11 @@ impl CacheStore {
 
     pub(crate) fn open(&self, tag: &Tag, session: &mut StoredSession) -> Result<(), StoreError> {
         // Taken out: it is part of the whole answer, which nobody should keep for its sake.
-        let binding = self.vault().binding(tag, session.bind_field.take().as_deref())?;
+        let bind_field = session.bind_field.take();
+        let binding = self.vault().binding(tag, bind_field.as_deref())?;
+        if let Some(stored) = &bind_field {
+            self.bindings().learn(tag, binding, stored);
+        }
         for field in Arc::make_mut(&mut session.fields) {
             self.vault().open(&binding, field)?;
         }
@@ -253,19 +281,20 @@ impl CacheStore {
         Ok(())
     }
 
-    pub(crate) async fn read_cart(&self, tag: &Tag) -> Result<CartSnapshot, StoreError> {
+    /// `binding`: what its lines are bound to.
+    pub(crate) async fn read_cart(&self, tag: &Tag, binding: &Tag) -> Result<CartSnapshot, StoreError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.keys().cart(tag));
-        CartSnapshot::parse(&mut self.ask(&command).await?)
+        CartSnapshot::parse(&mut self.ask(&command).await?, self.vault().lines(binding))
     }
 
     /// A cart, and the tokens that it remembers.
-    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag) -> Result<(CartSnapshot, Bytes), StoreError> {
+    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag, binding: &Tag) -> Result<(CartSnapshot, Bytes), StoreError> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("HGETALL").arg(self.keys().cart(tag));
         pipeline.cmd("GET").arg(self.keys().cart_tokens(tag));
         let mut reply = self.ask(&pipeline).await?;
-        let cart = CartSnapshot::parse(&mut reply)?;
+        let cart = CartSnapshot::parse(&mut reply, self.vault().lines(binding))?;
         let tokens = match next(&mut reply)? {
             Item::Null => Bytes::new(),
             Item::String(tokens) => tokens,
@@ -467,6 +496,9 @@ impl CacheStore {
             changes(&mut call, write, &delta.set, &delta.removed);
             let answer = self.script(&call).await?;
             if integer(&answer[0])? != reply::TAKEN {
+                if let Some(stored) = &write.bind_field {
+                    self.bindings().learn(&new, *binding, stored);
+                }
                 return Ok((id, self.committed(&answer, write, &new, Some(old)).await?));
             }
         }
@@ -599,6 +631,7 @@ impl CacheStore {
             reply::CHANGED => {
                 Ok(Committed::FieldChanged(answer.get(1).filter(|value| **value != Value::Nil).cloned().map(bytes).transpose()?))
             }
+            reply::UNREADABLE_LINE => Err(damaged_line()),
             other => Err(unreadable(&format!("a commit answered {other}"))),
         }
     }
@@ -668,6 +701,19 @@ pub(crate) fn changes(call: &mut Call, write: &Write, set: &[&RawField], removed
     for name in removed {
         call.arg(name);
     }
+}
+
+/// What is of nobody's interest.
+fn skip_hash(reply: &mut Reply) -> Result<(), StoreError> {
+    let parts = match next(reply)? {
+        Item::List(length) => length,
+        Item::Map(pairs) => 2 * pairs,
+        _ => return Err(unreadable("a cart is not a hash")),
+    };
+    for _ in 0..parts {
+        Text::next(reply)?;
+    }
+    Ok(())
 }
 
 fn revision(answer: &[Value]) -> Result<u64, StoreError> {

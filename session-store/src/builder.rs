@@ -10,7 +10,7 @@ use crate::nodes::tls;
 use crate::testing::{Faults, MemoryNode};
 use crate::{
     CacheStore, EncryptionKeys, NearCache, StoreError,
-    encryption::Vault,
+    encryption::{Bindings, Vault},
     keys::{FORMER_KEYS_MAX, Keys},
     metrics,
     near_cache::Entries,
@@ -288,7 +288,11 @@ impl CacheStoreBuilder {
         self
     }
 
-    /// Encrypts the values of sessions. Default: they are in the store as JSON.
+    /// Encrypts the values of sessions, and what is in carts. Default: values are in the store as JSON, and SKUs as they are.
+    ///
+    /// What is there from before is read on, and encrypted when it changes: a value by the next commit that changes it, a line by the
+    /// next change of its quantity. To be turned on for all replicas at once, since one without the keys cannot read what the
+    /// others have written; it answers with an error until it has them, and nothing is lost.
     ///
     /// ```
     /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");
@@ -436,6 +440,7 @@ impl CacheStoreBuilder {
             touches: Touches::default(),
             turns: Arc::default(),
             vault: Vault(self.encryption),
+            bindings: Bindings::default(),
             quarantined: 0.into(),
             deadline: self.deadline,
             waiting_max: self.waiting_max,

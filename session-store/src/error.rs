@@ -93,6 +93,14 @@ pub enum StoreError {
         /// What was expected, and what was found.
         reason: String,
     },
+    /// A line of a cart cannot be read: it is encrypted with a key that this process does not have, or it is damaged. It stays as it
+    /// is, and so does the rest of the cart. What mends it: the key, a change of the line where it is damaged, or
+    /// [`Cart::clear`](crate::Cart::clear).
+    #[error("a line of the cart cannot be read: {reason}")]
+    UnreadableCart {
+        /// What was expected, and what was found.
+        reason: String,
+    },
     /// A value cannot be written as JSON.
     #[error("a value of the session cannot be written: {reason}")]
     Unwritable {
@@ -142,6 +150,7 @@ impl StoreError {
             Self::Refused { .. } => "refused",
             Self::Unreadable { .. } => "unreadable",
             Self::Corrupt { .. } => "corrupt",
+            Self::UnreadableCart { .. } => "unreadable_cart",
             Self::Unwritable { .. } => "unwritable",
             Self::SessionEnded => "session_ended",
             Self::IdsTaken { .. } => "ids_taken",
@@ -232,7 +241,9 @@ impl fmt::Display for Stage {
 impl From<StoreError> for tower_sessions::session_store::Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unreadable { .. } | StoreError::Corrupt { .. } => Self::Decode(error.to_string()),
+            StoreError::Unreadable { .. } | StoreError::Corrupt { .. } | StoreError::UnreadableCart { .. } => {
+                Self::Decode(error.to_string())
+            }
             StoreError::Unwritable { .. } => Self::Encode(error.to_string()),
             _ => Self::Backend(error.to_string()),
         }

@@ -16,9 +16,9 @@ impl<V> Default for Generations<V> {
     }
 }
 
-impl<V: Copy> Generations<V> {
+impl<V: Clone> Generations<V> {
     pub(crate) fn get(&self, key: &Tag) -> Option<V> {
-        self.young.get(key).or_else(|| self.old.get(key)).copied()
+        self.young.get(key).or_else(|| self.old.get(key)).cloned()
     }
 
     /// `remembered`: how many are kept at least; twice as many at most.

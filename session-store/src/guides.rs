@@ -5,3 +5,6 @@ pub mod store_is_down {}
 
 #[doc = include_str!("guides/behind_a_load_balancer.md")]
 pub mod behind_a_load_balancer {}
+
+#[doc = include_str!("guides/secrets.md")]
+pub mod secrets {}

@@ -223,6 +223,10 @@ pub(crate) fn quarantined() {
     counter!("session_store_quarantined_total").increment(1);
 }
 
+pub(crate) fn cart_line_unreadable() {
+    counter!("session_store_cart_lines_unreadable_total").increment(1);
+}
+
 pub(crate) fn cart_merged(units_dropped: u64) {
     counter!("session_store_carts_merged_total").increment(1);
     cart_units_dropped(units_dropped);
@@ -263,6 +267,10 @@ pub(crate) fn describe() {
     describe_gauge!("session_store_near_cache_entries", "Sessions in the near cache");
     describe_gauge!("session_store_near_cache_bytes", Unit::Bytes, "Bytes of the sessions in the near cache");
     describe_counter!("session_store_quarantined_total", "Sessions that could not be read and were put in quarantine");
+    describe_counter!(
+        "session_store_cart_lines_unreadable_total",
+        "Lines of carts that no key of this process opens, or that are damaged"
+    );
     describe_counter!("session_store_carts_merged_total", "Logins with an anonymous cart");
     describe_counter!("session_store_cart_units_dropped_total", "Units that found no room in a merged cart");
 }

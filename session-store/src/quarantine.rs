@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     CacheStore, StoreError,
     backend::{GRACE_MS, Write, absolute},
+    encryption::BIND_FIELD,
     keys::Tag,
     metrics,
     record::{VERSION, integer},
@@ -31,6 +32,9 @@ impl CacheStore {
                 absolute(&mut call, write.absolute_ms);
                 call.arg("@v").arg(VERSION);
                 write.version_field(&mut call);
+                if let Some(bind) = self.sound_bind_field(tag).await {
+                    call.arg(BIND_FIELD).arg(bind);
+                }
             }
             None => {
                 call.arg("").arg("");
@@ -42,5 +46,14 @@ impl CacheStore {
             tracing::warn!(error = %why, "a session that cannot be read was put in quarantine");
         }
         Ok(())
+    }
+
+    /// What the lines of the cart are bound to, where the session still tells it: the empty one must, too.
+    async fn sound_bind_field(&self, tag: &Tag) -> Option<Vec<u8>> {
+        if !self.vault().is_on() {
+            return None;
+        }
+        let stored = self.read_field(tag, BIND_FIELD).await.ok()??;
+        self.vault().binding(tag, Some(&stored)).is_ok().then_some(stored)
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     CacheStore, StoreError,
     backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, changes, head},
     cart::merge::Merge,
+    encryption::{SEALED_NAME, damaged_line},
     keys::Tag,
     record::{Delta, bytes, integer, number, unreadable},
     scripts::{PLACE, RETIRE, reply},
@@ -60,6 +61,11 @@ impl CacheStore {
                 Merge::Done(revision) => Some(*revision),
                 Merge::Here(_) => return Err(unreadable("a cart cannot be merged across slots")),
             };
+            // Encrypted lines move with what only those who have the keys can say of the new session.
+            let is_sealed = record.cart.chunks_exact(2).any(|line| line[0].first() == Some(&SEALED_NAME));
+            if is_sealed && !self.vault().is_on() {
+                return Err(damaged_line());
+            }
             if merged.is_some_and(|revision| revision != record.cart_revision) {
                 return Ok((id, Committed::CartChanged));
             }
@@ -71,7 +77,12 @@ impl CacheStore {
                 continue;
             };
             match self.retire(old, &new, &record).await? {
-                reply::OK => return Ok((id, self.committed(&placed, write, &new, Some(old)).await?)),
+                reply::OK => {
+                    if let Some(stored) = &write.bind_field {
+                        self.bindings().learn(&new, *binding, stored);
+                    }
+                    return Ok((id, self.committed(&placed, write, &new, Some(old)).await?));
+                }
                 reply::CART_CHANGED => self.discard(&new).await,
                 outcome => {
                     self.discard(&new).await;
@@ -170,7 +181,8 @@ fn revision_of(cart: &[Vec<u8>]) -> Result<u64, StoreError> {
     meta.map_or(Ok(0), |meta| number(meta.split(|byte| *byte == b' ').next().unwrap_or_default()))
 }
 
-fn flat(hash: Value) -> Result<Vec<Vec<u8>>, StoreError> {
+/// The answer to HGETALL: field, value, ...
+pub(crate) fn flat(hash: Value) -> Result<Vec<Vec<u8>>, StoreError> {
     match hash {
         Value::Array(parts) => parts.into_iter().map(bytes).collect(),
         Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [bytes(name), bytes(value)]).collect(),

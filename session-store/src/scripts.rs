@@ -62,6 +62,9 @@ pub(crate) static LINE: LazyLock<Source> = LazyLock::new(|| {
     );
     Source::new(Operation::Cart, code)
 });
+/// The same for encrypted carts.
+pub(crate) static CART_SEALED: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::Cart, concat!(include_str!("scripts/standing.lua"), keep!("cart"))));
 pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::List, keep!("list")));
 pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Quarantine, keep!("quarantine")));
 pub(crate) static TAKE_OVER: LazyLock<Source> =
@@ -72,6 +75,11 @@ pub(crate) static DROP_RECORD: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::TakeOver, include_str!("scripts/drop_record.lua")));
 pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Merge, concat!(include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua")))
+});
+pub(crate) static MERGE_SEALED: LazyLock<Source> = LazyLock::new(|| {
+    let code =
+        concat!(include_str!("scripts/standing.lua"), include_str!("scripts/merging.lua"), include_str!("scripts/merge.lua"));
+    Source::new(Operation::Merge, code)
 });
 
 /// Names and values of fields that [`CHANGE`] takes: it unpacks them in one go, and Lua no more than some 8,000.
@@ -99,6 +107,10 @@ pub(crate) mod reply {
     pub(crate) const CHANGED: i64 = 8;
     /// Somebody else takes a record over.
     pub(crate) const HELD: i64 = 9;
+    /// The lines of the cart are bound to something else; the second element is what the session says of it.
+    pub(crate) const BOUND: i64 = 10;
+    /// A line of the cart is damaged, or encrypted where that cannot be handled. Nothing was changed.
+    pub(crate) const UNREADABLE_LINE: i64 = 11;
 }
 
 /// A script and the SHA-1 under which the store knows it.

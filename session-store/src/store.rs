@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     CacheStoreBuilder, NearCacheStatus, NodeStatus, PoolStatus, StoreError,
-    encryption::Vault,
+    encryption::{Bindings, Vault},
     keys::{Keys, Tag},
     near_cache::{self, Entries},
     operation::Patience,
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) owners: Owners,
     pub(crate) touches: Touches,
     pub(crate) vault: Vault,
+    pub(crate) bindings: Bindings,
     pub(crate) turns: Arc<Turns>,
     pub(crate) quarantined: AtomicU64,
     pub(crate) deadline: Duration,
@@ -308,6 +309,10 @@ impl CacheStore {
 
     pub(crate) fn vault(&self) -> &Vault {
         &self.inner.vault
+    }
+
+    pub(crate) fn bindings(&self) -> &Bindings {
+        &self.inner.bindings
     }
 
     pub(crate) fn turns(&self) -> &Arc<Turns> {

@@ -66,11 +66,22 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     let app = app_on(store.clone(), PATIENCE);
     let mut visitor = Visitor::default();
     visitor.post(&app, "/set/name/ada").await.ok();
-    // A second one, since values stay bound to where the session began.
-    for path in ["/cycle", "/login/user-1", "/cycle"] {
+    visitor.post(&app, "/cart/add/TEA/2").await.ok();
+    // Of the same keys, and it knows of nothing that the other one has seen.
+    let other = support::connected(CacheStore::builder(&cluster.url).encryption(EncryptionKeys::new([7; 32]))).await;
+    let other = app_on(other, PATIENCE);
+    let mut owner = Visitor::default();
+    owner.post(&other, "/cart/add/TEA/1").await.ok();
+    owner.post(&other, "/login/user-1").await.ok();
+    // A second one, since values and lines stay bound to where the session began.
+    for (number, path) in ["/cycle", "/cycle", "/login/user-1", "/cycle"].into_iter().enumerate() {
         visitor.post(&app, path).await.ok();
         assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada", "after {path}");
+        visitor.post(&other, "/cart/add/TEA/1").await.ok();
+        let all = 3 + number + usize::from(number > 1);
+        assert_eq!(visitor.get(&app, "/cart").await.ok().body, format!("TEA={all}"), "after {path}");
     }
+    assert_eq!(owner.get(&other, "/cart").await.ok().body, "TEA=7", "both carts are one");
     visitor.post(&app, "/set/name/grace").await.ok();
     assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "grace");
     assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "user-1");

@@ -19,7 +19,7 @@ use metrics_util::{
     CompositeKey,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use session_store::{CacheStore, CsrfLayer, Expiry, NearCache, Session, SessionLayer};
+use session_store::{CacheStore, CsrfLayer, EncryptionKeys, Expiry, NearCache, Session, SessionLayer};
 use support::{
     Visitor, each_backend,
     hold::{Hold, pause},
@@ -345,6 +345,31 @@ async fn a_forged_request_is_counted() {
         assert_eq!(send(&app, Method::POST, "/set/name/ada", None).await.status, StatusCode::FORBIDDEN);
         send(&app, Method::GET, "/get/name", None).await.ok();
         assert_eq!(seen.take().get("csrf_refused_total"), Some(&1.0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::await_holding_lock, reason = "the tests take turns, each in a runtime of its own")]
+async fn a_line_of_a_cart_that_no_key_opens_is_counted_and_told() {
+    let seen = seen();
+    each_backend(async |server| {
+        let replica = async |key: u8| {
+            let keys = EncryptionKeys::new([key; 32]);
+            let store = support::patient(server.url()).encryption(keys).connect().await.unwrap();
+            support::app::router().layer(SessionLayer::new(store))
+        };
+        let (app, other) = (replica(1).await, replica(2).await);
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/SECRET-TEA/1").await.ok();
+        visitor.get(&app, "/cart").await.ok();
+        assert_eq!(seen.take().get("cart_lines_unreadable_total"), None);
+        seen.log.0.lock().unwrap().clear();
+        assert_eq!(visitor.get(&other, "/cart").await.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(seen.take()["cart_lines_unreadable_total"] >= 1.0);
+        let log = String::from_utf8(seen.log.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains("WARN") && log.contains("a line of a cart cannot be read, and stays as it is"), "{log}");
+        assert!(!log.contains("SECRET"), "{log}");
     })
     .await;
 }

@@ -1,6 +1,8 @@
 //! What the store and the cookie reveal, and keys that change while the shop is open.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "secrets/carts.rs"]
+mod carts;
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,6 +48,7 @@ async fn dump(server: &Server) -> Vec<u8> {
         let parts: Vec<Vec<u8>> = match &*kind {
             "hash" => redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await.unwrap(),
             "string" => vec![redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap()],
+            "set" => redis::cmd("SMEMBERS").arg(&key).query_async(&mut connection).await.unwrap(),
             "zset" => redis::cmd("ZRANGE").arg(&key).arg(&["0", "-1"]).query_async(&mut connection).await.unwrap(),
             other => panic!("{key} is a {other}"),
         };

@@ -7,10 +7,11 @@ use super::{CartChange, CartError, IdempotencyToken};
 use crate::{
     StoreError,
     backend::{Along, absolute},
+    encryption::damaged_line,
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
-    scripts::{CART, LINE, reply},
+    scripts::{CART, CART_SEALED, Call, LINE, reply},
     unit_of_work::{CartTarget, UnitOfWork},
 };
 
@@ -39,17 +40,20 @@ pub(crate) enum Operation {
     Set,
     Clear,
     Subtract,
+    /// Lines of an encrypted cart go to the fields that they would be given now.
+    Move,
     /// Nothing but the look at the session.
     Check,
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Set => "set",
             Self::Clear => "clear",
             Self::Subtract => "subtract",
+            Self::Move => "move",
             Self::Check => "check",
         }
     }
@@ -59,7 +63,7 @@ impl Operation {
         match self {
             Self::Add => true,
             Self::Set => lines.iter().any(|(_, quantity)| *quantity > 0),
-            Self::Clear | Self::Subtract | Self::Check => false,
+            Self::Clear | Self::Subtract | Self::Move | Self::Check => false,
         }
     }
 }
@@ -97,6 +101,8 @@ pub(crate) async fn run(
             reply::GONE => Box::pin(unit.cart_session_gone(&target)).await?,
             reply::ENDED => return Err(unit.session_ended()),
             reply::TAKEN => unit.planned_id_taken(&target),
+            reply::BOUND => unit.cart_is_bound(&target.cart, &second(answer)?)?,
+            reply::UNREADABLE_LINE => return Err(damaged_line().into()),
             reply::TOO_MANY_LINES => {
                 return Err(CartError::TooManyLines { max: unit.settings.limits.lines_max });
             }
@@ -185,8 +191,15 @@ async fn call_script(
         let user = Along { user: target.owner, sessions_max: settings.user_sessions_max, ..Along::default() };
         along = unit.store.along(&user, session, &mut named);
     }
+    let vault = unit.store.vault();
+    let names = vault.names_of_a_line();
     let is_plain = matches!(operation, Operation::Add | Operation::Set) && target.create.is_none();
-    let mut call = if is_plain { LINE.call(&named) } else { CART.call(&named) };
+    let script = match names {
+        Some(_) => &CART_SEALED,
+        None if is_plain => &LINE,
+        None => &CART,
+    };
+    let mut call = script.call(&named);
     call.arg(operation.name())
         .arg(token)
         .arg(keys_of_tokens)
@@ -201,7 +214,8 @@ async fn call_script(
             call.arg(create.policy.encode()).arg(&create.token);
             absolute(&mut call, settings.absolute_ms);
             let version = settings.data_version();
-            call.arg(along).arg(if version.is_some() { 4 } else { 2 }).arg("@v").arg(VERSION);
+            let created_with = if version.is_some() { 4 } else { 2 };
+            count(call.arg(along), created_with, names).arg("@v").arg(VERSION);
             if let Some(version) = version {
                 call.arg("@d").arg(version);
             }
@@ -209,13 +223,40 @@ async fn call_script(
         None => {
             call.arg("").arg("");
             absolute(&mut call, settings.absolute_ms);
-            call.arg(along).arg(0);
+            count(call.arg(along), 0, names);
         }
     }
+    let binding = if names.is_some() { bound(unit, target, lines.is_empty(), &mut call) } else { target.cart };
     for (sku, quantity) in lines {
-        call.arg(sku).arg(quantity);
+        vault.lines(&binding).give(&mut call, sku, *quantity)?;
     }
     unit.store.script(&call).await
+}
+
+/// The number of arguments that create, and that of the names of a line.
+fn count(call: &mut Call, created_with: u32, names: Option<usize>) -> &mut Call {
+    match names {
+        Some(names) => call.arg(format!("{created_with} {names}")),
+        None => call.arg(created_with),
+    }
+}
+
+/// What the lines of the cart are bound to, and, as an argument, what its session must say of it.
+fn bound(unit: &UnitOfWork, target: &CartTarget, names_nothing: bool, call: &mut Call) -> Tag {
+    if names_nothing || target.session != Some(target.cart) {
+        call.arg("*");
+        return target.cart;
+    }
+    match unit.store.bindings().hint(&target.cart) {
+        Some(hint) => {
+            call.arg(&hint.stored[..]);
+            hint.to
+        }
+        None => {
+            call.arg("");
+            target.cart
+        }
+    }
 }
 
 struct Change {
@@ -245,6 +286,9 @@ impl Change {
 }
 
 fn owner(answer: Vec<Value>) -> Result<Option<Tag>, StoreError> {
-    let owner = answer.into_iter().nth(1).ok_or_else(|| unreadable("the owner is missing"))?;
-    Ok(Tag::from_bytes(&bytes(owner)?))
+    Ok(Tag::from_bytes(&second(answer)?))
+}
+
+fn second(answer: Vec<Value>) -> Result<Vec<u8>, StoreError> {
+    bytes(answer.into_iter().nth(1).ok_or_else(|| unreadable("an answer is too short"))?)
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     StoreError,
+    encryption::Lines,
     record::{Text, next, number, unreadable},
     wire::{Item, Reply},
 };
@@ -48,29 +49,44 @@ impl CartSnapshot {
         self.lines.iter().map(|line| u64::from(line.quantity)).sum()
     }
 
-    /// The answer to HGETALL.
-    pub(crate) fn parse(reply: &mut Reply) -> Result<Self, StoreError> {
+    /// The answer to HGETALL. All of it is taken, also when a line cannot be read.
+    pub(crate) fn parse(reply: &mut Reply, lines: Lines<'_>) -> Result<Self, StoreError> {
         let pairs = match next(reply)? {
             Item::List(length) => length / 2,
             Item::Map(pairs) => pairs,
             _ => return Err(unreadable("a cart is not a hash")),
         };
         let mut cart = Self { revision: 0, lines: Vec::with_capacity(pairs.saturating_sub(1)) };
+        let mut read = Ok(());
         for _ in 0..pairs {
             let (name, value) = (Text::next(reply)?, Text::next(reply)?);
             let (name, value) = (name.bytes(reply), value.bytes(reply));
             if name.first() == Some(&b'@') {
                 if name == b"@" {
                     let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();
-                    cart.revision = number(revision)?;
+                    match number(revision) {
+                        Ok(revision) => cart.revision = revision,
+                        Err(error) => read = read.and(Err(error)),
+                    }
                 }
                 continue;
             }
-            let sku = std::str::from_utf8(name).map_err(|_| unreadable("a SKU is not UTF-8"))?.to_owned();
-            cart.lines.push(CartLine { sku, quantity: number(value)? });
+            match lines.open(name, value) {
+                Ok((sku, quantity)) => cart.lines.push(CartLine { sku, quantity }),
+                Err(error) => read = read.and(Err(error)),
+            }
         }
+        read?;
         // The store orders fields as it likes; a page should not shuffle its lines.
         cart.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+        // A replica that had not got all keys yet may have begun a second one of the same.
+        cart.lines.dedup_by(|more, line| {
+            let is_same = more.sku == line.sku;
+            if is_same {
+                line.quantity = line.quantity.saturating_add(more.quantity);
+            }
+            is_same
+        });
         Ok(cart)
     }
 }

@@ -3,8 +3,8 @@
 //! The tokens that the anonymous cart remembers come along: a form that was sent before the login and is sent again after
 //! it counts once.
 //!
-//! On one node the commit of the session merges in the same script. Where a script may not leave its slot, it is done in
-//! steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
+//! On one node the commit of the session merges in the same script. Where a script may not leave its slot, or cannot tell that two
+//! lines are of one SKU since carts are encrypted, it is done in steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
 //! makes each unit count once; let the commit of the session drop the anonymous cart, if it is still at the revision that
 //! was merged.
 
@@ -13,10 +13,11 @@ use redis::Value;
 use super::{CartError, command::TOKENS_REMEMBERED};
 use crate::{
     StoreError,
+    encryption::damaged_line,
     keys::Tag,
     metrics,
     record::{integer, unreadable},
-    scripts::MERGE,
+    scripts::{MERGE, MERGE_SEALED, reply},
     settings::Settings,
     unit_of_work::{LoginView, UnitOfWork},
 };
@@ -87,26 +88,43 @@ pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str, policy: MergePolicy
         LoginView::Owned(owner) if owner == user => return Ok(()),
         // Another user's cart, or no cart at all: nothing that could be merged.
         LoginView::Owned(_) | LoginView::Fresh => Merge::Nothing,
-        LoginView::Anonymous(_) if unit.store.scripts_cross_slots() => Merge::Here(policy.instructions(&unit.settings)),
-        LoginView::Anonymous(tag) => Merge::Done(merge(unit, &tag, &user, policy).await?),
+        LoginView::Anonymous { cart, binding } if unit.store.vault().is_on() || !unit.store.scripts_cross_slots() => {
+            Merge::Done(merge(unit, &cart, &binding, &user, policy).await?)
+        }
+        LoginView::Anonymous { .. } => Merge::Here(policy.instructions(&unit.settings)),
     };
     unit.set_owner(user, policy, merge);
     Ok(())
 }
 
 /// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
-pub(crate) async fn merge(unit: &UnitOfWork, from: &Tag, user: &Tag, policy: MergePolicy) -> Result<u64, StoreError> {
-    let (anonymous, tokens) = unit.store.read_cart_and_tokens(from).await?;
+pub(crate) async fn merge(
+    unit: &UnitOfWork,
+    from: &Tag,
+    binding: &Tag,
+    user: &Tag,
+    policy: MergePolicy,
+) -> Result<u64, StoreError> {
+    let (anonymous, tokens) = unit.store.read_cart_and_tokens(from, binding).await?;
     if anonymous.lines.is_empty() && tokens.is_empty() {
         return Ok(anonymous.revision);
     }
     let keys = unit.store.keys();
-    let mut call = MERGE.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
-    call.arg(from.as_str()).arg(policy.instructions(&unit.settings)).arg(&tokens[..]);
+    let (vault, mut instructions) = (unit.store.vault(), policy.instructions(&unit.settings));
+    let names = vault.names_of_a_line();
+    let script = if names.is_some() { &MERGE_SEALED } else { &MERGE };
+    let mut call = script.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
+    if let Some(names) = names {
+        instructions.push_str(&format!(" {names}"));
+    }
+    call.arg(from.as_str()).arg(instructions).arg(&tokens[..]);
     for line in &anonymous.lines {
-        call.arg(&line.sku).arg(line.quantity);
+        vault.lines(user).give(&mut call, &line.sku, line.quantity)?;
     }
     let answer = unit.store.script(&call).await?;
+    if integer(&answer[0])? == reply::UNREADABLE_LINE {
+        return Err(damaged_line());
+    }
     let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
     metrics::cart_units_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
     Ok(anonymous.revision)

@@ -244,7 +244,7 @@ impl Cart {
         for _ in 0..REDIRECTS_MAX {
             match self.unit.cart_source() {
                 CartSource::Here(snapshot) => return Ok(snapshot),
-                CartSource::At(tag) => return Ok(self.unit.store.read_cart(&tag).await?),
+                CartSource::At { cart, binding } => return Ok(self.unit.store.read_cart(&cart, &binding).await?),
                 CartSource::AfterCommit(session) => self.unit.save(&session).await?,
                 CartSource::WithSession => self.unit.read_once(true).await?,
             }

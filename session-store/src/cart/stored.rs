@@ -1,7 +1,14 @@
 //! Carts of users, apart from any request.
 
-use super::CartSnapshot;
-use crate::{CacheStore, StoreError};
+use super::{CartSnapshot, command::Operation};
+use crate::{
+    CacheStore, StoreError,
+    backend::number_at,
+    encryption::damaged_line,
+    record::unreadable,
+    rotation::flat,
+    scripts::{CART_SEALED, reply},
+};
 
 /// The carts of users, for what runs without their sessions: reminders, exports, the deletion of an account.
 ///
@@ -53,7 +60,64 @@ impl Carts {
     /// # }
     /// ```
     pub async fn of_user(&self, user_id: &str) -> Result<CartSnapshot, StoreError> {
-        self.store.read_cart(&self.store.keys().user_tag(user_id)).await
+        let user = self.store.keys().user_tag(user_id);
+        self.store.read_cart(&user, &user).await
+    }
+
+    /// Encrypts the lines of a user's cart that are not yet under the current key anew, and tells how many those were: for the job that
+    /// ends a change of [`EncryptionKeys`](crate::EncryptionKeys), or turns their encryption on, without waiting until each line is changed by
+    /// its owner. The cart, its revision and its time stay what they are, also while its owner changes it. Nothing is done without keys.
+    /// Two round trips, one when nothing is to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::UnreadableCart`] for a line that cannot be read, with all lines as they were; any of an operation.
+    ///
+    /// ```no_run
+    /// # async fn example(store: session_store::CacheStore, users: Vec<String>) -> Result<(), session_store::StoreError> {
+    /// for user in users {
+    ///     store.carts().encrypt_anew(&user).await?;
+    /// }
+    /// // No user's cart needs the former key now.
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn encrypt_anew(&self, user_id: &str) -> Result<usize, StoreError> {
+        let (keys, user, vault) = (self.store.keys(), self.store.keys().user_tag(user_id), self.store.vault());
+        let Some(names) = vault.names_of_a_line() else {
+            return Ok(0);
+        };
+        let mut command = redis::cmd("HGETALL");
+        command.arg(keys.cart(&user));
+        let lines = vault.lines(&user);
+        let mut skus = Vec::new();
+        for field in flat(self.store.command(&command).await?)?.chunks_exact(2).filter(|field| !field[0].starts_with(b"@")) {
+            let (sku, _) = lines.open(&field[0], &field[1])?;
+            if lines.would_move(&field[0], &sku) {
+                skus.push(sku);
+            }
+        }
+        skus.sort_unstable();
+        skus.dedup();
+        if skus.is_empty() {
+            return Ok(0);
+        }
+        let mut call = CART_SEALED.call(&[keys.cart(&user), keys.cart_tokens(&user)]);
+        // What concerns sessions, tokens and limits is empty.
+        call.arg(Operation::Move.name()).arg("").arg(1);
+        for _ in 4..=13 {
+            call.arg("");
+        }
+        call.arg(format!("0 {names}")).arg("*");
+        for sku in skus {
+            lines.give(&mut call, &sku, 0)?;
+        }
+        let answer = self.store.script(&call).await?;
+        match number_at(&answer, 0)? {
+            reply::OK => usize::try_from(number_at(&answer, 3)?).map_err(|_| unreadable("a number of a cart is out of range")),
+            reply::UNREADABLE_LINE => Err(damaged_line()),
+            other => Err(unreadable(&format!("a move of lines answered {other}"))),
+        }
     }
 
     /// Forgets the cart of a user and all that is remembered about it, as for an account that is deleted. The next cart of

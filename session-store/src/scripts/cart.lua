@@ -7,8 +7,15 @@
 --       10 policy of the session to create, '' when it must exist, 11 token of the creation,
 --       12 absolute time of sessions in ms or '', 13 what goes along when the session's time is set (see along.lua),
 --       14 number of arguments that create (field, value, ...), those, then sku, quantity, ...
-local created_with = tonumber(ARGV[14])
-local first = 15 + created_with
+-- Where carts are encrypted, standing.lua is before this, the number of names that a line may stand under is behind 14, and before the lines is what
+-- the session must say that they are bound to (`@bind`, '' for nothing, '*' where it is another's cart); each is as standing.lua has it.
+local created_with, names, bind = tonumber(ARGV[14]), nil, nil
+if not created_with then
+  created_with, names = string.match(ARGV[14], '^(%d+) (%d+)$')
+  created_with, names = tonumber(created_with), tonumber(names)
+  bind = ARGV[15 + created_with]
+end
+local first = 15 + created_with + (names and 1 or 0)
 local own, tokens, session = ARGV[3] == '2', KEYS[2], KEYS[2 + ARGV[3]]
 -- The session's policy when its time was set, and that time in ms: the cookie follows it.
 local create, extended, kept = false, '', 0
@@ -25,6 +32,10 @@ if session then
       return {0}
     end
     if (s[5] or '') ~= ARGV[9] then return {4, s[5] or ''} end
+    if bind and bind ~= '*' then
+      local bound = redis.call('HGET', session, '@bind') or ''
+      if bound ~= bind then return {10, bound} end
+    end
     local policy = s[6] or ''
     local idle = tonumber(string.sub(policy, 2))
     local due = idle and string.sub(policy, 1, 1) ~= 'a' and not s[3] and redis.call('PTTL', session) < idle - math.min(idle / 16, 3600000)
@@ -43,7 +54,45 @@ if operation == 'check' then return {1, 0, 0, 0, 0, 0, extended, kept} end
 local c = redis.call('HMGET', KEYS[1], '@', sku)
 local revision, lines, count = string.match(c[1] or '0 0 0', '^(%d+) (%d+) (%d+)$')
 revision, lines, count = tonumber(revision), tonumber(lines), tonumber(count)
-local current = tonumber(c[2] or '0') or 0
+local current, fields, elsewhere = tonumber(c[2] or '0') or 0, nil, nil
+if names and sku ~= '' then
+  current, fields, elsewhere = standing(KEYS[1], ARGV, first, names)
+  if not current then return {11} end
+  for i = first + names + 2, #ARGV, names + 2 do
+    if not standing(KEYS[1], ARGV, i, names) then return {11} end
+  end
+end
+
+local function put(at, before, after)
+  local there = before > 0 and 1 or 0
+  if names then
+    there = fields
+    if elsewhere then redis.call('HDEL', KEYS[1], unpack(ARGV, at + 3, at + 1 + names)) end
+  end
+  if after > 0 then
+    redis.call('HSET', KEYS[1], ARGV[at], names and after .. ARGV[at + 2] or after)
+    lines = lines + 1 - there
+  elseif there > 0 then
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    lines = lines - there
+  end
+  count = count + after - before
+end
+
+-- Nothing but the fields of these lines: what is in the cart stays what it is.
+if operation == 'move' then
+  local moved = 0
+  for i = first, #ARGV, names + 2 do
+    local quantity
+    quantity, fields, elsewhere = standing(KEYS[1], ARGV, i, names)
+    if elsewhere then
+      put(i, quantity, quantity)
+      moved = moved + 1
+    end
+  end
+  if moved > 0 then redis.call('HSET', KEYS[1], '@', revision .. ' ' .. lines .. ' ' .. count) end
+  return {1, 1, revision, moved, lines, count, extended, kept}
+end
 
 -- Our own are in a set, which takes the place of the one before it with each so many changes: it is asked, and not copied as a string is.
 local seen, mark, most = '', ARGV[2] .. ' ', tonumber(ARGV[4])
@@ -67,32 +116,26 @@ end
 
 if create then
   local created = digits(now_ms())
-  redis.call('HSET', session, '@rev', 1, '@tok', ARGV[11] .. ' ', '@created', created, '@expiry', ARGV[10], unpack(ARGV, 15, first - 1))
+  redis.call('HSET', session, '@rev', 1, '@tok', ARGV[11] .. ' ', '@created', created, '@expiry', ARGV[10], unpack(ARGV, 15, 14 + created_with))
   kept = keep(session, ARGV[10], ARGV[12], {nil, created})
-end
-
-local function put(name, before, after)
-  if after > 0 then
-    redis.call('HSET', KEYS[1], name, after)
-    if before == 0 then lines = lines + 1 end
-  elseif before > 0 then
-    redis.call('HDEL', KEYS[1], name)
-    lines = lines - 1
-  end
-  count = count + after - before
 end
 
 if operation == 'clear' then
   redis.call('DEL', KEYS[1])
   lines, count, quantity = 0, 0, 0
 elseif operation == 'subtract' then
-  for i = first, #ARGV, 2 do
-    local before = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0') or 0
-    put(ARGV[i], before, math.max(before - tonumber(ARGV[i + 1]), 0))
+  for i = first, #ARGV, names and names + 2 or 2 do
+    local before
+    if names then
+      before, fields, elsewhere = standing(KEYS[1], ARGV, i, names)
+    else
+      before = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0') or 0
+    end
+    put(i, before, math.max(before - tonumber(ARGV[i + 1]), 0))
   end
   quantity = 0
 else
-  put(sku, current, quantity)
+  put(first, current, quantity)
 end
 
 -- The revision outlives the lines: a reader must never see it go back.

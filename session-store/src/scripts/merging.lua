@@ -1,12 +1,19 @@
 -- Stands before the scripts that need it.
 -- Merges lines (sku, quantity, ...) of an anonymous cart and the tokens that it remembers into a user's, each unit of quantity once,
 -- however often this runs. The user's: cart, what was merged into it before (one field per source), tokens that it remembers.
--- `how`: policy, TTL in ms, lines at most, quantity at most, sources to remember, tokens to remember.
--- Returns the revision of the user's cart, and how many units found no room.
+-- `how`: policy, TTL in ms, lines at most, quantity at most, sources to remember, tokens to remember; where carts are encrypted, the number of
+-- names that a line may stand under, and the lines are as standing.lua has them, which is before this then.
+-- Returns the revision of the user's cart, and how many units found no room; nothing, and has done nothing, when a line of it is damaged.
 local function merge(source, lines_there, tokens_there, how, cart, merged_before, tokens)
-  local policy, ttl, lines_max, quantity_max, sources_max, tokens_max =
-    string.match(how, '^(%a+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  lines_max, quantity_max = tonumber(lines_max), tonumber(quantity_max)
+  local policy, ttl, lines_max, quantity_max, sources_max, tokens_max, names =
+    string.match(how, '^(%a+) (%d+) (%d+) (%d+) (%d+) (%d+) ?(%d*)$')
+  lines_max, quantity_max, names = tonumber(lines_max), tonumber(quantity_max), tonumber(names)
+  local step = names and names + 2 or 2
+  if names then
+    for i = 1, #lines_there, step do
+      if not standing(cart, lines_there, i, names) then return nil end
+    end
+  end
   local meta = redis.call('HGET', cart, '@') or '0 0 0'
   local revision, lines, count = string.match(meta, '^(%d+) (%d+) (%d+)$')
   revision, lines, count = tonumber(revision), tonumber(lines), tonumber(count)
@@ -17,11 +24,23 @@ local function merge(source, lines_there, tokens_there, how, cart, merged_before
   end
 
   local dropped, changed = 0, false
-  for i = 1, #lines_there, 2 do
+  for i = 1, #lines_there, step do
     local sku, there = lines_there[i], tonumber(lines_there[i + 1])
+    for other = i + 3, i + step - 1 do
+      local marked = merged[lines_there[other]]
+      if marked then
+        merged[sku], merged[lines_there[other]] = math.max(marked, merged[sku] or 0), nil
+      end
+    end
     local more = there - (merged[sku] or 0)
     if more > 0 then
-      local before = tonumber(redis.call('HGET', cart, sku) or '0') or 0
+      local before, fields, elsewhere
+      if names then
+        before, fields, elsewhere = standing(cart, lines_there, i, names)
+      else
+        before = tonumber(redis.call('HGET', cart, sku) or '0') or 0
+        fields = before > 0 and 1 or 0
+      end
       local wanted = before + more
       if before > 0 and policy == 'max' then wanted = math.max(before, there) end
       if before > 0 and policy == 'keep' and not merged[sku] then
@@ -32,8 +51,9 @@ local function merge(source, lines_there, tokens_there, how, cart, merged_before
       if before == 0 and lines >= lines_max then after = before end
       dropped = dropped + wanted - after
       if after > before then
-        redis.call('HSET', cart, sku, after)
-        if before == 0 then lines = lines + 1 end
+        if elsewhere then redis.call('HDEL', cart, unpack(lines_there, i + 3, i + step - 1)) end
+        redis.call('HSET', cart, sku, names and after .. lines_there[i + 2] or after)
+        lines = lines + 1 - fields
         count = count + after - before
         changed = true
       end
@@ -76,11 +96,14 @@ local function merge(source, lines_there, tokens_there, how, cart, merged_before
   return revision, dropped
 end
 
--- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three.
+-- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three. Nothing when the cart is
+-- encrypted: only who has the keys can say what is in it.
 local function merge_keys(from_cart, from_tokens, to, how)
   local all, lines = redis.call('HGETALL', from_cart), {}
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 1) ~= '@' then
+    local kind = string.sub(all[i], 1, 1)
+    if kind == '\1' then return nil end
+    if kind ~= '@' then
       lines[#lines + 1] = all[i]
       lines[#lines + 1] = all[i + 1]
     end

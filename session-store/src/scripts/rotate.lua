@@ -16,30 +16,33 @@ if not old[1] then
   return {0}
 end
 
+local first_removed = 8 + tonumber(ARGV[7])
 local dropped = 0
-local function copy(from, to)
-  local all = redis.call('HGETALL', from)
-  in_parts('HSET', to, all, 1, #all)
-  return #all > 0
-end
-
 if string.find(ARGV[5], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
   if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
+  if not dropped then return {11} end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
 elseif ARGV[5] ~= '' then
   local meta = redis.call('HGET', KEYS[3], '@') or '0'
   if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
 else
+  local cart, is_bound = redis.call('HGETALL', KEYS[3]), false
+  for i = 8, first_removed - 1, 2 do is_bound = is_bound or ARGV[i] == '@bind' end
+  for i = 1, is_bound and 0 or #cart, 2 do
+    -- Encrypted lines move with what only those who have the keys can say of the new session.
+    if string.sub(cart[i], 1, 1) == '\1' then return {11} end
+  end
   local left = redis.call('PTTL', KEYS[3])
-  if copy(KEYS[3], KEYS[4]) and left > 0 then redis.call('PEXPIRE', KEYS[4], left) end
+  in_parts('HSET', KEYS[4], cart, 1, #cart)
+  if #cart > 0 and left > 0 then redis.call('PEXPIRE', KEYS[4], left) end
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[6]) end
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 
-copy(KEYS[1], KEYS[2])
-local first_removed = 8 + tonumber(ARGV[7])
+local record = redis.call('HGETALL', KEYS[1])
+in_parts('HSET', KEYS[2], record, 1, #record)
 in_parts('HSET', KEYS[2], ARGV, 8, first_removed - 1)
 in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)
 local revision = tonumber(old[1]) + 1

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     StoreError,
     cart::{CartError, CartSnapshot, MergePolicy, merge::Merge},
+    encryption::unreadable_cart,
     expiry::ExpiryPolicy,
     keys::Tag,
     metrics,
@@ -18,8 +19,8 @@ use crate::{
 pub(crate) enum CartSource {
     /// It is known already.
     Here(CartSnapshot),
-    /// Under this tag.
-    At(Tag),
+    /// Under this tag; its lines, when they are encrypted, are bound to that one.
+    At { cart: Tag, binding: Tag },
     /// A login is to be committed first: only then it is known.
     AfterCommit(Session),
     /// The session must be read to know, and the anonymous cart can come along.
@@ -45,8 +46,15 @@ pub(crate) struct CreateSession {
 /// Whose cart it is when somebody logs in.
 pub(crate) enum LoginView {
     Owned(Tag),
-    Anonymous(Tag),
+    Anonymous { cart: Tag, binding: Tag },
     Fresh,
+}
+
+impl CartSource {
+    /// A user's cart stays where it is.
+    fn of_user(user: Tag) -> Self {
+        Self::At { cart: user, binding: user }
+    }
 }
 
 impl UnitOfWork {
@@ -61,7 +69,7 @@ impl UnitOfWork {
         if let Some(pending) = &state.pending_owner {
             return match self.attached() {
                 Some(session) if pending.merge.is_due() => CartSource::AfterCommit(session),
-                _ => CartSource::At(pending.user),
+                _ => CartSource::of_user(pending.user),
             };
         }
         if state.intent == Intent::End {
@@ -71,10 +79,14 @@ impl UnitOfWork {
             return CartSource::Here(cart);
         }
         match &state.base {
-            Base::Unread { owner: Some(owner), .. } => CartSource::At(*owner),
+            Base::Unread { owner: Some(owner), .. } => CartSource::of_user(*owner),
             Base::Unread { .. } => CartSource::WithSession,
-            Base::Live(live) => CartSource::At(live.owner.unwrap_or(live.tag)),
-            Base::Ended { owner, tag, readable: true, .. } => CartSource::At(owner.unwrap_or(*tag)),
+            Base::Live(Live { owner: Some(owner), .. }) | Base::Ended { owner: Some(owner), readable: true, .. } => {
+                CartSource::of_user(*owner)
+            }
+            Base::Live(Live { tag, binding, .. }) | Base::Ended { tag, binding, readable: true, .. } => {
+                CartSource::At { cart: *tag, binding: *binding }
+            }
             Base::Ended { .. } | Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
         }
     }
@@ -157,6 +169,17 @@ impl UnitOfWork {
         }
     }
 
+    /// The lines of the session's cart are bound to what it says of it, `stored`.
+    pub(crate) fn cart_is_bound(&self, session: &Tag, stored: &[u8]) -> Result<(), StoreError> {
+        if stored.is_empty() {
+            self.store.bindings().forget(session);
+            return Ok(());
+        }
+        let binding = self.store.vault().binding(session, Some(stored)).map_err(unreadable_cart)?;
+        self.store.bindings().learn(session, binding, stored);
+        Ok(())
+    }
+
     /// A stale id is no reason to refuse: the visitor gets a session. One that this request has seen alive is.
     pub(crate) async fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
         if Box::pin(self.find_elsewhere()).await? {
@@ -201,7 +224,7 @@ impl UnitOfWork {
         Ok(match &state.base {
             _ if state.intent == Intent::End => LoginView::Fresh,
             Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
-            Base::Live(live) => LoginView::Anonymous(live.tag),
+            Base::Live(live) => LoginView::Anonymous { cart: live.tag, binding: live.binding },
             Base::Ended { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })

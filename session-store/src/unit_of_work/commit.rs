@@ -155,7 +155,7 @@ impl UnitOfWork {
                         self.lost_swap(swap, known, shown, now.clone())?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
-                    if let Some(kept_ms) = self.settle(answer, write, Some(&known.tag)).await? {
+                    if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
                         if let Some(swap) = swap {
                             swap.done(value_of(shown, &swap.field));
                         }
@@ -173,7 +173,7 @@ impl UnitOfWork {
                     // Another request may have drawn the first one meanwhile.
                     delta.remove(CSRF_KEY.as_bytes());
                     let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, write, &delta)).await?;
-                    if let Some(kept_ms) = self.settle(answer, write, Some(&known.tag)).await? {
+                    if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
                         metrics::session_ended(metrics::End::Rotated);
                         self.state.lock().leave_secret(&known.fields);
                         let id = self.committed(id, write, &fields, kept_ms);
@@ -269,7 +269,7 @@ impl UnitOfWork {
     }
 
     /// For how many ms the session is kept, when the commit is done; when not, it is to be tried again.
-    async fn settle(&self, answer: Committed, write: &Write, cart: Option<&Tag>) -> Result<Option<i64>, StoreError> {
+    async fn settle(&self, answer: Committed, write: &Write, known: Option<&Known>) -> Result<Option<i64>, StoreError> {
         match answer {
             Committed::Done { revision, kept_ms, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
@@ -287,9 +287,9 @@ impl UnitOfWork {
             Committed::CartChanged => {
                 metrics::conflict(metrics::Conflict::CartChanged);
                 let pending = self.state.lock().pending_owner.clone();
-                if let (Some(PendingOwner { user, policy, .. }), Some(cart)) = (pending, cart) {
+                if let (Some(PendingOwner { user, policy, .. }), Some(known)) = (pending, known) {
                     // Something was put into the anonymous cart since: it is to come along.
-                    let merge = Merge::Done(Box::pin(merge::merge(self, cart, &user, policy)).await?);
+                    let merge = Merge::Done(Box::pin(merge::merge(self, &known.tag, &known.binding, &user, policy)).await?);
                     self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
                 Ok(None)

@@ -209,9 +209,7 @@ impl UnitOfWork {
                 Err(error) if error.is_corrupt() => {}
                 read => {
                     let (stored, cart) = read?;
-                    // A cart that is not this session's is dropped unseen.
-                    let is_its_own = stored.owner.unwrap_or(*tag) == cart_tag;
-                    return Ok(Fetched { stored, cart: is_its_own.then_some(cart), is_copy: false, touched: None });
+                    return Ok(Fetched { stored, cart, is_copy: false, touched: None });
                 }
             }
         }
@@ -237,8 +235,6 @@ impl UnitOfWork {
             return self.fetch(tag, false).await;
         }
         let (stored, cart, touched) = read?;
-        // A cart that is not this session's is dropped unseen.
-        let cart = cart.filter(|_| stored.owner.unwrap_or(*tag) == cart_tag);
         Ok(Fetched { stored, cart, is_copy: false, touched })
     }
 
@@ -403,7 +399,8 @@ impl UnitOfWork {
                 fresh: true,
             })
         } else if stored.ended {
-            Base::Ended { id, tag, owner: stored.owner, fields, readable: !stored.shut }
+            let binding = stored.binding.unwrap_or(tag);
+            Base::Ended { id, tag, binding, owner: stored.owner, fields, readable: !stored.shut }
         } else {
             Base::stale()
         };

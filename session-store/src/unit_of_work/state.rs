@@ -237,7 +237,7 @@ pub(super) enum Base {
     /// There is none; `stale`: the client sent the id of one.
     None { stale: bool },
     /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
-    Ended { id: Id, tag: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
+    Ended { id: Id, tag: Tag, binding: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
 }
 
 impl Base {
@@ -283,12 +283,12 @@ impl Base {
 
     /// After the store has said that the session ended.
     pub(super) fn end(&mut self) {
-        let (id, tag, owner, fields) = match self {
-            Self::Unread { id, tag, owner } => (*id, *tag, *owner, Arc::default()),
-            Self::Live(live) => (live.id, live.tag, live.owner, Arc::clone(&live.fields)),
+        let (id, tag, binding, owner, fields) = match self {
+            Self::Unread { id, tag, owner } => (*id, *tag, *tag, *owner, Arc::default()),
+            Self::Live(live) => (live.id, live.tag, live.binding, live.owner, Arc::clone(&live.fields)),
             Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => return,
         };
-        *self = Self::Ended { id, tag, owner, fields, readable: true };
+        *self = Self::Ended { id, tag, binding, owner, fields, readable: true };
     }
 
     /// The session ended under a request that was to change something: counted, and an error.
@@ -303,7 +303,7 @@ impl Base {
 pub(super) struct Live {
     pub(super) id: Id,
     pub(super) tag: Tag,
-    /// What its values are bound to when they are encrypted.
+    /// What its values, and the lines of its cart, are bound to when they are encrypted.
     pub(super) binding: Tag,
     pub(super) policy: ExpiryPolicy,
     pub(super) owner: Option<Tag>,

@@ -38,6 +38,11 @@ fn key(kind: &str, tag: &str) -> String {
 enum Question {
     Plain(Cmd),
     Script(Call),
+    /// The value of a line loses its quantity.
+    Damage {
+        cart: String,
+        line: String,
+    },
 }
 
 impl Question {
@@ -46,6 +51,7 @@ impl Question {
         match self {
             Self::Plain(command) => command.pack(&mut packed),
             Self::Script(call) => call.pack(&mut packed),
+            Self::Damage { cart, line } => redis::cmd("HSET").arg(cart).arg(line).arg(":").pack(&mut packed),
         }
         packed
     }
@@ -117,6 +123,9 @@ impl Questions {
             fields.extend([self.one(&FIELDS).to_owned(), self.random.random_range(0..4).to_string()]);
         }
         if self.chance(0.2) {
+            fields.extend(["@bind".to_owned(), "bound".to_owned()]);
+        }
+        if self.chance(0.2) {
             fields.extend(["@owner".to_owned(), self.one(&USERS).to_owned()]);
         }
         fields
@@ -132,12 +141,32 @@ impl Questions {
         }
     }
 
+    /// Under how many names a line may stand, where carts are encrypted.
+    fn names(&mut self) -> Option<usize> {
+        self.chance(0.5).then(|| self.random.random_range(1..4))
+    }
+
+    /// Under the newer key, under the older one, or clear, whichever is the one to write with.
+    fn line(&mut self, names: Option<usize>, args: &mut Vec<String>) {
+        let sku = self.one(&SKUS).to_owned();
+        let quantity = self.random.random_range(0..9).to_string();
+        let Some(names) = names else {
+            args.extend([sku, quantity]);
+            return;
+        };
+        let mut all = [format!("\u{1}{sku}"), format!("\u{1}old {sku}"), sku];
+        all.rotate_left(self.random.random_range(0..3));
+        let tail = if all[0].starts_with('\u{1}') { ":sealed" } else { "" };
+        args.extend([all[0].clone(), quantity, tail.to_owned()]);
+        args.extend(all[1..names].iter().cloned());
+    }
+
     fn next(&mut self) -> Question {
         let (tag, user) = (self.one(&SESSIONS), self.one(&USERS));
         let session = key("session", tag);
         let mut keys = vec![session.clone()];
         let mut args = Vec::new();
-        let script: &Source = match self.random.random_range(0..13) {
+        let script: &'static Source = match self.random.random_range(0..13) {
             0 => {
                 args.extend([self.token(), self.policy(), self.absolute(), self.along(tag, &mut keys)]);
                 args.extend(["@v".to_owned(), "1".to_owned()]);
@@ -209,7 +238,7 @@ impl Questions {
                 }
                 let creates = has_session && self.chance(0.3);
                 let operation = self.one(&["add", "set", "add", "set", "clear", "subtract", "check"]);
-                let is_plain = ["add", "set"].contains(&operation) && !creates && self.chance(0.8);
+                let is_plain = ["add", "set"].contains(&operation) && !creates && self.chance(0.5);
                 let keys_of_tokens = if is_own { "2" } else { "1" };
                 args.extend([operation.to_owned(), self.token()]);
                 args.extend([keys_of_tokens, "4"].map(str::to_owned));
@@ -219,13 +248,31 @@ impl Questions {
                 args.extend([self.token(), self.absolute(), along]);
                 if is_plain {
                     args.push("0".to_owned());
-                } else {
-                    args.extend(["2", "@v", "1"].map(str::to_owned));
+                    self.line(None, &mut args);
+                    return Self::script(&scripts::LINE, &keys, args);
                 }
-                for _ in 0..self.random.random_range(1..if is_plain { 2 } else { 3 }) {
-                    args.extend([self.one(&SKUS).to_owned(), self.random.random_range(0..9).to_string()]);
+                let names = self.names();
+                if names.is_some() && self.chance(0.1) {
+                    args[0] = "move".to_owned();
                 }
-                if is_plain { &scripts::LINE } else { &scripts::CART }
+                let count = names.map_or_else(String::new, |names| format!(" {names}"));
+                args.extend([format!("2{count}"), "@v".to_owned(), "1".to_owned()]);
+                if names.is_some() {
+                    args.push(self.one(&["*", "", "bound", "bound"]).to_owned());
+                }
+                for _ in 0..self.random.random_range(1..3) {
+                    self.line(names, &mut args);
+                }
+                if names.is_some() { &scripts::CART_SEALED } else { &scripts::CART }
+            }
+            12 if self.chance(0.6) => {
+                keys = ["cart", "cart-merged", "cart-tokens"].map(|kind| key(kind, user)).into();
+                let (policy, names) = (self.one(&["sum", "max", "keep"]), self.random.random_range(1..4));
+                args.extend([tag.to_owned(), format!("{policy} {} 3 9 4 8 {names}", 6 * HOUR_MS), self.token() + " "]);
+                for _ in 0..self.random.random_range(0..3) {
+                    self.line(Some(names), &mut args);
+                }
+                &scripts::MERGE_SEALED
             }
             11 if self.chance(0.3) => {
                 keys.push(key("quarantine", tag));
@@ -242,7 +289,11 @@ impl Questions {
             }
             _ => return self.plain(tag, user),
         };
-        let mut call = script.call(&keys);
+        Self::script(script, &keys, args)
+    }
+
+    fn script(script: &'static Source, keys: &[String], args: Vec<String>) -> Question {
+        let mut call = script.call(keys);
         for arg in args {
             call.arg(arg);
         }
@@ -250,6 +301,9 @@ impl Questions {
     }
 
     fn plain(&mut self, tag: &str, user: &str) -> Question {
+        if self.chance(0.1) {
+            return Question::Damage { cart: key("cart", self.one(&[tag, user])), line: format!("\u{1}{}", SKUS[0]) };
+        }
         let mut command = Cmd::new();
         match self.random.random_range(0..6) {
             0 => command.arg("PING"),
@@ -269,7 +323,14 @@ fn in_memory(keyspace: &mut Keyspace, question: &Question) -> Vec<Item> {
     let mut out = Vec::new();
     let now_ms = crate::expiry::unix_ms(time::OffsetDateTime::now_utc());
     keyspace.begin(now_ms);
-    let answer: Answer = commands::run(keyspace, &command);
+    let answer: Answer = match question {
+        Question::Damage { cart, line } => {
+            let is_new = keyspace.field(cart.as_bytes(), line.as_bytes()).unwrap().is_none();
+            keyspace.set_field(cart.as_bytes(), line.as_bytes(), ":").unwrap();
+            is_new.into()
+        }
+        _ => commands::run(keyspace, &command),
+    };
     answer.encode(&mut out);
     items(crate::wire::Reply::new(out.into()))
 }
@@ -281,6 +342,7 @@ fn items(mut reply: crate::wire::Reply) -> Vec<Item> {
 async fn at_the_node(wire: &Wire, question: &Question) -> Vec<Item> {
     let mut reply = match question {
         Question::Plain(command) => wire.ask(command).await.unwrap(),
+        Question::Damage { cart, line } => wire.ask(redis::cmd("HSET").arg(cart).arg(line).arg(":")).await.unwrap(),
         Question::Script(call) => wire.ask(call).await.unwrap(),
     };
     if let Question::Script(call) = question
@@ -368,7 +430,8 @@ async fn the_scripts_and_their_twins_do_the_same() {
         drop(wire);
         node.shutdown().await.unwrap();
     }
-    for outcome in scripts::reply::GONE..=scripts::reply::CHANGED {
+    let of_carts = [scripts::reply::BOUND, scripts::reply::UNREADABLE_LINE];
+    for outcome in (scripts::reply::GONE..=scripts::reply::CHANGED).chain(of_carts) {
         let answer = format!("{:?}", Some(Item::Integer(outcome)));
         assert!(answers.contains_key(&answer), "no call was answered {outcome}: {answers:?}");
     }

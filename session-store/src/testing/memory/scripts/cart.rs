@@ -4,8 +4,9 @@ use super::{
     Call, contains,
     keep::{Times, along, keep},
     merging::Meta,
-    number, number_or_zero, remember, remembers,
+    number, remember, remembers,
     session::begin,
+    standing::{Line, Standing, lines},
 };
 use crate::{
     expiry::{TOUCH_AT_LATEST_MS, TOUCH_PARTS},
@@ -15,7 +16,9 @@ use crate::{
 
 /// What the look at the session has brought.
 #[derive(Default)]
-struct Look {
+struct Look<'a> {
+    /// What the session must say that the lines are bound to.
+    bind: Option<&'a [u8]>,
     create: bool,
     /// The session's policy when its time was set.
     extended: Vec<u8>,
@@ -25,17 +28,19 @@ struct Look {
 pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (cart, tokens) = (call.key(1)?, call.key(2)?);
     let (operation, token, is_own) = (call.arg(1)?, call.arg(2)?, call.arg(3)? == b"2");
-    let (tokens_max, tokens_ttl_ms) = (call.number(4)?, call.number(5)?);
-    let (cart_ttl_ms, lines_max, quantity_max) = (call.number(6)?, call.number(7)?, call.number(8)?);
-    let (create_fields, products) = call.counted(14)?;
-    let mut look = Look::default();
+    let (created_with, names) = created_with(call.arg(14)?)?;
+    let (create_fields, rest) =
+        call.args[14..].split_at_checked(created_with).ok_or(Refusal("ERR there are fewer arguments than said"))?;
+    let is_sealed = names.is_some();
+    let mut look = Look { bind: rest.first().copied().filter(|_| is_sealed), ..Look::default() };
+    let products = lines(&rest[usize::from(is_sealed)..], names);
     let session = call.keys.get(if is_own { 3 } else { 2 }).copied();
     if let Some(session) = session
         && let Some(refused) = look.at(call, session)?
     {
         return Ok(refused);
     }
-    let answer = |applied: i64, quantity: i64, meta: Meta, look: Look| {
+    let answer = |applied: i64, quantity: i64, meta: Meta, look: Look<'_>| {
         let numbers = [reply::OK, applied, meta.revision, quantity, meta.lines, meta.count].map(Answer::Integer);
         let [a, b, c, d, e, f] = numbers;
         Answer::of_script([a, b, c, d, e, f, Answer::String(look.extended), Answer::Integer(look.kept_ms)])
@@ -43,9 +48,31 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if operation == b"check" {
         return Ok(answer(0, 0, Meta::default(), look));
     }
-    let sku = products.first().copied().unwrap_or_default();
     let mut meta = Meta::of(call.keyspace, cart)?;
-    let current = number_or_zero(call.keyspace.field(cart, sku)?)?;
+    let mut standing = Vec::with_capacity(products.len());
+    for line in &products {
+        let Some(found) = line.standing(call.keyspace, cart, is_sealed)? else {
+            return Ok(Answer::numbers([reply::UNREADABLE_LINE]));
+        };
+        standing.push(found);
+    }
+    let first = products.first().zip(standing.first());
+    let current = first.map_or(0, |(_, standing)| standing.quantity);
+    if operation == b"move" {
+        let mut moved = 0;
+        for line in &products {
+            if let Some(before) = line.standing(call.keyspace, cart, true)?.filter(|before| before.elsewhere) {
+                line.put(call.keyspace, cart, &before, before.quantity)?;
+                meta.lines += i64::from(before.quantity > 0) - before.fields;
+                moved += 1;
+            }
+        }
+        if moved > 0 {
+            meta.save(call.keyspace, cart)?;
+        }
+        return Ok(answer(1, moved, meta, look));
+    }
+    let (tokens_max, tokens_ttl_ms) = (call.number(4)?, call.number(5)?);
     let is_counted = if is_own {
         let turned = meta.revision >= tokens_max;
         call.keyspace.is_member(tokens, token)? || turned && call.keyspace.is_member(call.key(3)?, token)?
@@ -55,9 +82,10 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if is_counted {
         return Ok(answer(0, current, meta, look));
     }
+    let (cart_ttl_ms, lines_max, quantity_max) = (call.number(6)?, call.number(7)?, call.number(8)?);
     let mut quantity = current;
     if operation == b"add" || operation == b"set" {
-        quantity = number(products.get(1).ok_or(Refusal("ERR a quantity is missing"))?)?;
+        quantity = number(first.ok_or(Refusal("ERR a quantity is missing"))?.0.quantity)?;
         if operation == b"add" {
             quantity += current;
         }
@@ -75,15 +103,10 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         let times = Times::since(call.keyspace.now_ms());
         look.kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
     }
-    let mut put = |call: &mut Call<'_>, name: &[u8], before: i64, after: i64| {
-        if after > 0 {
-            call.keyspace.set_field(cart, name, super::digits(after))?;
-            meta.lines += i64::from(before == 0);
-        } else if before > 0 {
-            call.keyspace.remove_fields(cart, &[name])?;
-            meta.lines -= 1;
-        }
-        meta.count += after - before;
+    let mut put = |call: &mut Call<'_>, line: &Line<'_>, before: &Standing, after: i64| {
+        line.put(call.keyspace, cart, before, after)?;
+        meta.lines += i64::from(after > 0) - before.fields;
+        meta.count += after - before.quantity;
         Ok(())
     };
     match operation {
@@ -92,13 +115,19 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
             (meta.lines, meta.count, quantity) = (0, 0, 0);
         }
         b"subtract" => {
-            for pair in products.chunks_exact(2) {
-                let before = number_or_zero(call.keyspace.field(cart, pair[0])?)?;
-                put(call, pair[0], before, (before - number(pair[1])?).max(0))?;
+            for line in &products {
+                // Not what it was at first: a list may name something twice.
+                if let Some(before) = line.standing(call.keyspace, cart, is_sealed)? {
+                    put(call, line, &before, (before.quantity - number(line.quantity)?).max(0))?;
+                }
             }
             quantity = 0;
         }
-        _ => put(call, sku, current, quantity)?,
+        _ => {
+            if let Some((line, before)) = first {
+                put(call, line, before, quantity)?;
+            }
+        }
     }
     meta.revision += 1;
     meta.save(call.keyspace, cart)?;
@@ -116,7 +145,16 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     Ok(answer(1, quantity, meta, look))
 }
 
-impl Look {
+/// The number of arguments that create, and that of the names of a line.
+fn created_with(arg: &[u8]) -> Result<(usize, Option<usize>), Refusal> {
+    let count = |text: &[u8]| usize::try_from(number(text)?).map_err(|_| Refusal("ERR a count is negative"));
+    match arg.iter().position(|byte| *byte == b' ') {
+        Some(at) => Ok((count(&arg[..at])?, Some(count(&arg[at + 1..])?))),
+        None => Ok((count(arg)?, None)),
+    }
+}
+
+impl Look<'_> {
     /// Whether the session allows the change; the answer when it does not.
     fn at(&mut self, call: &mut Call<'_>, session: &[u8]) -> Result<Option<Answer>, Refusal> {
         let (owner, policy, created_with, absolute) = (call.arg(9)?, call.arg(10)?, call.arg(11)?, call.arg(12)?);
@@ -140,6 +178,12 @@ impl Look {
         let belongs_to = call.keyspace.field(session, b"@owner")?.unwrap_or_default();
         if belongs_to != owner {
             return Ok(Some(Answer::of_script([Answer::Integer(reply::OWNED), Answer::String(belongs_to)])));
+        }
+        if let Some(bind) = self.bind.filter(|bind| *bind != b"*") {
+            let bound = call.keyspace.field(session, b"@bind")?.unwrap_or_default();
+            if bound != bind {
+                return Ok(Some(Answer::of_script([Answer::Integer(reply::BOUND), Answer::String(bound)])));
+            }
         }
         let policy = call.keyspace.field(session, b"@expiry")?.unwrap_or_default();
         let idle_ms = policy.get(1..).and_then(|ms| number(ms).ok());

@@ -50,7 +50,10 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if !merge.is_empty() {
         if merge.contains(&b' ') {
             if call.keyspace.field(session, b"@owner")?.is_none() {
-                dropped = merge_keys(call, 2, 3, 4, merge)?;
+                match merge_keys(call, 2, 3, 4, merge)? {
+                    Some(units) => dropped = units,
+                    None => return Ok(Answer::numbers([reply::UNREADABLE_LINE])),
+                }
             }
         } else if cart_revision(call.keyspace, call.key(2)?)? != merge {
             return Ok(Answer::numbers([reply::CART_CHANGED]));

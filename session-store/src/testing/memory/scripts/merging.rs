@@ -1,9 +1,20 @@
-//! `merging.lua`.
+//! `merging.lua` and `merge.lua`.
 
 use std::collections::BTreeMap;
 
-use super::{Call, contains, digits, number, number_or_zero, tag_of};
-use crate::testing::memory::keyspace::{Keyspace, Refusal};
+use super::{
+    Call, contains, digits, number,
+    standing::{Line, lines},
+    tag_of,
+};
+use crate::{
+    encryption::SEALED_NAME,
+    scripts::reply,
+    testing::memory::{
+        answer::Answer,
+        keyspace::{Keyspace, Refusal},
+    },
+};
 
 /// Revision, lines and units of a cart.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +51,8 @@ struct How<'a> {
     quantity_max: i64,
     sources_max: i64,
     tokens_max: i64,
+    /// Of a line; `None`: they are clear.
+    names: Option<usize>,
 }
 
 impl<'a> How<'a> {
@@ -48,28 +61,70 @@ impl<'a> How<'a> {
         let how = std::str::from_utf8(how).map_err(|_| wrong.clone())?;
         let (policy, numbers) = how.split_once(' ').ok_or_else(|| wrong.clone())?;
         let numbers = numbers.split(' ').map(|text| number(text.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let [ttl_ms, lines_max, quantity_max, sources_max, tokens_max] = numbers[..] else { return Err(wrong) };
-        Ok(Self { policy, ttl_ms, lines_max, quantity_max, sources_max, tokens_max })
+        let [ttl_ms, lines_max, quantity_max, sources_max, tokens_max, ref names @ ..] = numbers[..] else { return Err(wrong) };
+        let names = names.first().and_then(|names| usize::try_from(*names).ok());
+        Ok(Self { policy, ttl_ms, lines_max, quantity_max, sources_max, tokens_max, names })
     }
 }
 
-/// The places of the anonymous cart, of its tokens, and of the first of the user's three keys. How many units found no room.
+/// The places of the anonymous cart, of its tokens, and of the first of the user's three keys. How many units found no room; `None`:
+/// the cart is encrypted, and nothing was done.
 pub(super) fn merge_keys(
     call: &mut Call<'_>,
     from_cart: usize,
     from_tokens: usize,
     to: usize,
     how: &[u8],
-) -> Result<i64, Refusal> {
+) -> Result<Option<i64>, Refusal> {
     let how = How::parse(how)?;
     let (from_cart, from_tokens) = (call.key(from_cart)?, call.key(from_tokens)?);
-    let (cart, merged_before, tokens) = (call.key(to)?, call.key(to + 1)?, call.key(to + 2)?);
-    let (source, keyspace) = (tag_of(from_cart), &mut *call.keyspace);
+    let into = Into { cart: call.key(to)?, merged_before: call.key(to + 1)?, tokens: call.key(to + 2)? };
+    let keyspace = &mut *call.keyspace;
     let all = keyspace.hash(from_cart)?.cloned().unwrap_or_default();
-    let lines = all.iter().filter(|(sku, _)| sku.first() != Some(&b'@'));
-    let lines = lines.map(|(sku, there)| Ok((sku, number(there)?))).collect::<Result<Vec<_>, Refusal>>()?;
+    if all.keys().any(|field| field.first() == Some(&SEALED_NAME)) {
+        return Ok(None);
+    }
+    let there = all.iter().filter(|(sku, _)| sku.first() != Some(&b'@'));
+    let there: Vec<&[u8]> = there.flat_map(|(sku, quantity)| [&sku[..], quantity]).collect();
     let tokens_there = keyspace.string(from_tokens)?.unwrap_or_default();
+    let merged = merge(keyspace, tag_of(from_cart), &lines(&there, None), &tokens_there, &how, &into)?;
+    Ok(merged.map(|(_, dropped)| dropped))
+}
 
+/// `merge.lua`.
+pub(super) fn merge_lines(call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    let into = Into { cart: call.key(1)?, merged_before: call.key(2)?, tokens: call.key(3)? };
+    let (source, how, tokens_there) = (call.arg(1)?, How::parse(call.arg(2)?)?, call.arg(3)?);
+    let there = lines(&call.args[3..], how.names);
+    Ok(match merge(call.keyspace, source, &there, tokens_there, &how, &into)? {
+        Some((revision, dropped)) => Answer::numbers([reply::OK, revision, dropped]),
+        None => Answer::numbers([reply::UNREADABLE_LINE]),
+    })
+}
+
+/// The keys of a user.
+struct Into<'a> {
+    cart: &'a [u8],
+    merged_before: &'a [u8],
+    tokens: &'a [u8],
+}
+
+/// The revision of the user's cart and what found no room; `None`: a line is damaged, and nothing was done.
+fn merge(
+    keyspace: &mut Keyspace,
+    source: &[u8],
+    there: &[Line<'_>],
+    tokens_there: &[u8],
+    how: &How<'_>,
+    into: &Into<'_>,
+) -> Result<Option<(i64, i64)>, Refusal> {
+    let &Into { cart, merged_before, tokens } = into;
+    let is_sealed = how.names.is_some();
+    for line in there {
+        if line.standing(keyspace, cart, is_sealed)?.is_none() {
+            return Ok(None);
+        }
+    }
     let mut meta = Meta::of(keyspace, cart)?;
     let mut merged = BTreeMap::new();
     let marks = keyspace.field(merged_before, source)?.unwrap_or_default();
@@ -80,11 +135,18 @@ pub(super) fn merge_keys(
     }
 
     let (mut dropped, mut changed) = (0, false);
-    for (sku, mut there) in lines.iter().copied() {
-        let already = merged.get(sku).copied();
+    for line in there {
+        let (sku, mut there) = (line.name.to_vec(), number(line.quantity)?);
+        for other in line.others {
+            if let Some(marked) = merged.remove(*other) {
+                let known = merged.entry(sku.clone()).or_insert(0);
+                *known = marked.max(*known);
+            }
+        }
+        let already = merged.get(&sku).copied();
         let more = there - already.unwrap_or(0);
-        if more > 0 {
-            let before = number_or_zero(keyspace.field(cart, sku)?)?;
+        if let Some(standing) = line.standing(keyspace, cart, is_sealed)?.filter(|_| more > 0) {
+            let before = standing.quantity;
             let mut wanted = before + more;
             if before > 0 && how.policy == "max" {
                 wanted = before.max(there);
@@ -98,25 +160,25 @@ pub(super) fn merge_keys(
             }
             dropped += wanted - after;
             if after > before {
-                keyspace.set_field(cart, sku, digits(after))?;
-                meta.lines += i64::from(before == 0);
+                line.put(keyspace, cart, &standing, after)?;
+                meta.lines += 1 - standing.fields;
                 meta.count += after - before;
                 changed = true;
             }
         }
-        merged.insert(sku.clone(), there.max(already.unwrap_or(0)));
+        merged.insert(sku, there.max(already.unwrap_or(0)));
     }
     if changed {
         meta.revision += 1;
         meta.save(keyspace, cart)?;
     }
     keyspace.expire(cart, how.ttl_ms);
-    if !lines.is_empty() {
+    if !there.is_empty() {
         mark(keyspace, merged_before, source, meta.revision, &merged, how.sources_max)?;
         keyspace.expire(merged_before, how.ttl_ms);
     }
-    remember(keyspace, tokens, &tokens_there, &how)?;
-    Ok(dropped)
+    remember(keyspace, tokens, tokens_there, how)?;
+    Ok(Some((meta.revision, dropped)))
 }
 
 /// Notes what was merged from where; of too many sources the oldest goes.

@@ -8,6 +8,7 @@ mod merging;
 mod records;
 mod rotate;
 mod session;
+mod standing;
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -30,7 +31,7 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 10] = [
+    let scripts: [(&scripts::Source, Script); 12] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
         (&scripts::COMMIT, commit::commit),
@@ -39,6 +40,8 @@ static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
         (&scripts::TOUCH, session::touch),
         (&scripts::CART, cart::cart),
         (&scripts::LINE, cart::cart),
+        (&scripts::CART_SEALED, cart::cart),
+        (&scripts::MERGE_SEALED, merging::merge_lines),
         (&scripts::QUARANTINE, records::quarantine),
         (&scripts::TAKE_OVER, records::take_over),
     ];
@@ -76,11 +79,6 @@ impl<'a> Call<'a> {
 
 fn number(text: &[u8]) -> Result<i64, Refusal> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Refusal("ERR it is not a number"))
-}
-
-/// A number that may not be there: 0 then.
-fn number_or_zero(text: Option<Vec<u8>>) -> Result<i64, Refusal> {
-    text.map_or(Ok(0), |text| number(&text))
 }
 
 fn digits(number: i64) -> Vec<u8> {

@@ -9,6 +9,7 @@ use super::{
     tag_of,
 };
 use crate::{
+    encryption::SEALED_NAME,
     scripts::reply,
     testing::memory::{
         answer::Answer,
@@ -34,7 +35,10 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let mut dropped = 0;
     if merge.contains(&b' ') {
         if call.keyspace.field(old, b"@owner")?.is_none() {
-            dropped = merge_keys(call, 3, 5, 7, merge)?;
+            match merge_keys(call, 3, 5, 7, merge)? {
+                Some(units) => dropped = units,
+                None => return Ok(Answer::numbers([reply::UNREADABLE_LINE])),
+            }
         }
         call.keyspace.expire(old_tokens, grace_ms);
     } else if !merge.is_empty() {
@@ -43,6 +47,11 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         }
         call.keyspace.expire(old_tokens, grace_ms);
     } else {
+        let is_bound = set.chunks_exact(2).any(|pair| pair[0] == b"@bind");
+        let mut cart = call.keyspace.hash(old_cart)?.into_iter().flatten();
+        if !is_bound && cart.any(|(field, _)| field.first() == Some(&SEALED_NAME)) {
+            return Ok(Answer::numbers([reply::UNREADABLE_LINE]));
+        }
         let left_ms = call.keyspace.left_ms(old_cart);
         copy(call.keyspace, old_cart, new_cart)?;
         if left_ms > 0 {

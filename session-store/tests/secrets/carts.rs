@@ -1,0 +1,504 @@
+//! Encrypted carts: what a dump shows of them, and that they are as exact as clear ones, whatever keys wrote their lines.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use axum::Router;
+use http::{Method, StatusCode};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::Value;
+use session_store::{CacheStore, CacheStoreBuilder, CartLimits, EncryptionKeys, SessionLayer};
+
+use super::{
+    NEW, OLD, builder, dump, encrypted, holds, replica,
+    support::{Server, Visitor, each_backend, meter::Meter, send},
+};
+
+type Connection = redis::aio::MultiplexedConnection;
+
+async fn with(server: &Server, keys: EncryptionKeys) -> Router {
+    replica(server, |builder| builder.key(OLD).encryption(keys), |layer| layer).await
+}
+
+async fn clear(server: &Server) -> Router {
+    replica(server, |builder| builder.key(OLD), |layer| layer).await
+}
+
+async fn hash(connection: &mut Connection, key: &str) -> HashMap<Vec<u8>, Vec<u8>> {
+    redis::cmd("HGETALL").arg(key).query_async(connection).await.unwrap()
+}
+
+/// Fields of a cart's lines.
+fn fields(cart: &HashMap<Vec<u8>, Vec<u8>>) -> Vec<Vec<u8>> {
+    cart.keys().filter(|field| **field != b"@").cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_of_the_store_holds_no_sku() {
+    each_backend(async |server| {
+        let app = replica(&server, encrypted, |layer| layer).await;
+        let skus = ["TEA-EARL-GREY", "cup/blue:0.3l", "X-1815-12-10"];
+        let mut carts = Vec::new();
+        for number in 0..2 {
+            let mut visitor = Visitor::default();
+            for (quantity, sku) in (3..).zip(skus) {
+                let sku = sku.replace('/', "%2F");
+                visitor.post(&app, &format!("/cart/add/{sku}/{quantity}/token{quantity}")).await.ok();
+                visitor.post(&app, &format!("/cart/set/{sku}/{}", quantity + 1)).await.ok();
+            }
+            let key = server.keys("*:cart:*").await.into_iter().find(|key| !carts.iter().any(|(known, _)| known == key)).unwrap();
+            carts.push((key.clone(), hash(&mut server.connection().await, &key).await));
+            // What was merged from where is noted, too.
+            visitor.post(&app, &format!("/login/user-{number}")).await.ok();
+            assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA-EARL-GREY=4,X-1815-12-10=6,cup/blue:0.3l=5");
+        }
+        assert_eq!(server.keys("*:cart-merged:*").await.len(), 2);
+        let dump = dump(&server).await;
+        for sku in skus {
+            let hex: String = sku.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let decimal = u128::from_str_radix(&hex, 16).unwrap().to_string();
+            for form in [sku.to_owned(), hex.to_uppercase(), hex, decimal, sku.to_lowercase()] {
+                assert!(!holds(&dump, &form), "{form}");
+            }
+        }
+        let [first, second] = [fields(&carts[0].1), fields(&carts[1].1)];
+        assert_eq!((first.len(), second.len()), (3, 3));
+        assert!(first.iter().all(|field| !second.contains(field)), "one SKU in two carts is nothing that they have in common");
+        assert!(carts[0].1.values().any(|value| value.starts_with(b"4:")), "the store reckons with quantities");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adds_at_once_over_two_replicas_are_exact() {
+    each_backend(async |server| {
+        let limits = |layer: SessionLayer| layer.with_cart_limits(CartLimits { lines_max: 300, quantity_max: 1_000 });
+        let replicas = [replica(&server, encrypted, limits).await, replica(&server, encrypted, limits).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/cart/add/ONE/1").await.ok();
+        // Its lines stay bound to where the session began.
+        visitor.post(&replicas[0], "/cycle").await.ok();
+        let mut requests = tokio::task::JoinSet::new();
+        for i in 0..400 {
+            let (app, cookie) = (replicas[i % 2].clone(), visitor.cookie.clone());
+            let path = if i < 200 { "/cart/add/ONE/1".to_owned() } else { format!("/cart/add/SKU{}/2", (i - 200) / 4) };
+            requests.spawn(async move { send(&app, Method::POST, &path, cookie.as_deref()).await.ok() });
+        }
+        requests.join_all().await;
+        let mut skus: Vec<_> = (0..50).map(|i| format!("SKU{i}")).collect();
+        skus.sort();
+        let lines: Vec<_> = std::iter::once("ONE=201".to_owned()).chain(skus.into_iter().map(|sku| format!("{sku}=8"))).collect();
+        for app in &replicas {
+            assert_eq!(visitor.get(app, "/cart").await.ok().body, lines.join(","));
+        }
+    })
+    .await;
+}
+
+/// Random shoppers do the same in a clear shop, in one whose replicas are at all stages of a change of keys, and in one on a node in
+/// memory; and see the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_done_an_encrypted_cart_is_what_a_clear_one_is() {
+    const SHOPPERS: u64 = 6;
+    const STEPS: usize = 50;
+    each_backend(async |server| {
+        let limits = |layer: SessionLayer| layer.with_cart_limits(CartLimits { lines_max: 4, quantity_max: 12 });
+        let shop = async |prefix: &str, rings: Vec<Option<EncryptionKeys>>| {
+            let mut replicas = Vec::new();
+            for ring in rings {
+                let settings = |builder: CacheStoreBuilder| match ring {
+                    Some(ring) => builder.prefix(prefix).encryption(ring),
+                    None => builder.prefix(prefix),
+                };
+                replicas.push(replica(&server, settings, limits).await);
+            }
+            replicas
+        };
+        let former = || EncryptionKeys::new(OLD).and_read(NEW);
+        let current = || EncryptionKeys::new(NEW).and_read(OLD);
+        let plain = shop("plain", vec![None, None]).await;
+        let changing = shop("changing", vec![Some(former()), Some(current()), Some(former().clear_carts())]).await;
+        let node = session_store::testing::MemoryNode::new();
+        let in_memory: Vec<Router> = [former(), current(), current().clear_carts()]
+            .map(|ring| {
+                let store = node.builder().deadline(super::support::LONG_DEADLINE).encryption(ring).connect_lazy().unwrap();
+                super::router().layer(limits(SessionLayer::new(store)))
+            })
+            .into();
+        for seed in 0..SHOPPERS {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut visitors = [Visitor::default(), Visitor::default(), Visitor::default()];
+            let mut done = Vec::new();
+            for step in 0..STEPS {
+                let sku = ["A", "BB", "CCC", "DDDD", "EEEEEEEEEEEEEEEEEEEEEEE"].choose(&mut random).unwrap();
+                let (quantity, user) = (random.random_range(1..5), seed * 10 + random.random_range(0..2));
+                let policy = ["sum", "max", "keep"].choose(&mut random).unwrap();
+                let path = match random.random_range(0..20) {
+                    0..=7 => format!("/cart/add/{sku}/{quantity}"),
+                    8..=9 => format!("/cart/set/{sku}/{}", quantity - 1),
+                    10 => format!("/cart/remove/{sku}"),
+                    11..=12 => format!("/cart/subtract/{sku}/{quantity}"),
+                    13 => format!("/cart/add/{sku}/1/token{}", random.random_range(0..4)),
+                    14 if random.random_bool(0.3) => "/cart/clear".to_owned(),
+                    15 => "/cycle".to_owned(),
+                    16..=17 => format!("/login/user{user}/{policy}"),
+                    18 => "/logout".to_owned(),
+                    _ => format!("/login-and-add/user{user}/{sku}"),
+                };
+                done.push(path.clone());
+                let mut answers = Vec::new();
+                for (visitor, replicas) in visitors.iter_mut().zip([&plain, &changing, &in_memory]) {
+                    let app = replicas.choose(&mut random).unwrap();
+                    let answer = visitor.post(app, &path).await;
+                    let cart = visitor.get(replicas.choose(&mut random).unwrap(), "/cart").await.ok().body;
+                    let page = visitor.get(replicas.choose(&mut random).unwrap(), "/page").await.ok().body;
+                    answers.push((answer.status, answer.body, cart, page));
+                }
+                for other in &answers[1..] {
+                    assert_eq!(answers[0], *other, "shopper {seed}, step {step}: {done:?}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// Each of the keys changes, and encryption itself is turned on, while shoppers fill their carts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_change_under_load_and_no_line_is_lost_or_doubled() {
+    const SKUS: usize = 4;
+    each_backend(async |server| {
+        let (old, new) = (|| EncryptionKeys::new(OLD), || EncryptionKeys::new(NEW));
+        let before = with(&server, old().clear_carts()).await;
+        let on = with(&server, old()).await;
+        let prepared = with(&server, old().and_read(NEW)).await;
+        let changed = with(&server, new().and_read(OLD)).await;
+        // At each stage of the roll-out some replicas are one stage behind.
+        let stages = [
+            [before.clone(), before.clone()],
+            [before, on.clone()],
+            [on.clone(), prepared.clone()],
+            [prepared, changed.clone()],
+            [changed.clone(), changed],
+        ];
+        let stage = AtomicUsize::new(0);
+        let shoppers = (0..6).map(async |number: usize| {
+            let mut visitor = Visitor::default();
+            let (mut expected, mut round) = ([0; SKUS], 0);
+            // The first line is of before, and nobody touches it until the end.
+            visitor.post(&stages[0][0], "/cart/add/FIRST/7").await.ok();
+            if number.is_multiple_of(2) {
+                visitor.post(&stages[0][0], &format!("/login/user{number}")).await.ok();
+            }
+            while stage.load(Ordering::SeqCst) < stages.len() {
+                let app = &stages[stage.load(Ordering::SeqCst).min(stages.len() - 1)][round % 2];
+                let line = round % SKUS;
+                // A line holds 99.
+                if expected[line] == 99 {
+                    visitor.post(app, &format!("/cart/subtract/SKU{line}/90")).await.ok();
+                    expected[line] = 9;
+                }
+                let changed = visitor.post(app, &format!("/cart/add/SKU{line}/1")).await.ok();
+                expected[line] += 1;
+                let changed: Value = serde_json::from_str(&changed.body).unwrap();
+                assert_eq!(changed["quantity"], expected[line]);
+                assert_eq!(changed["lines"], expected.iter().filter(|quantity| **quantity > 0).count() + 1);
+                if round % 9 == 8 && number < 2 {
+                    visitor.post(app, "/cycle").await.ok();
+                }
+                round += 1;
+            }
+            assert!(round > SKUS);
+            let app = &stages[stages.len() - 1][0];
+            let lines = (0..SKUS).map(|line| format!("SKU{line}={}", expected[line])).collect::<Vec<_>>().join(",");
+            assert_eq!(visitor.get(app, "/cart").await.ok().body, format!("FIRST=7,{lines}"));
+            for line in 0..SKUS {
+                visitor.post(app, &format!("/cart/set/SKU{line}/1")).await.ok();
+            }
+            visitor.post(app, "/cart/add/FIRST/1").await.ok();
+            visitor
+        });
+        let roll_out = async {
+            for next in 1..=stages.len() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                stage.store(next, Ordering::SeqCst);
+            }
+        };
+        let (visitors, ()) = tokio::join!(futures_util::future::join_all(shoppers), roll_out);
+        // All of them have moved: the former key can go, and what is clear be refused.
+        let app = with(&server, new().only_encrypted()).await;
+        for (number, mut visitor) in visitors.into_iter().enumerate() {
+            if number.is_multiple_of(2) {
+                // Of the session some values are still under the former key.
+                let store = builder(&server.url()).key(OLD).encryption(new().only_encrypted()).connect().await.unwrap();
+                let cart = store.carts().of_user(&format!("user{number}")).await.unwrap();
+                assert_eq!((cart.lines.len(), cart.count()), (5, 12));
+                continue;
+            }
+            let lines = (0..SKUS).map(|line| format!(",SKU{line}=1")).collect::<String>();
+            assert_eq!(visitor.get(&app, "/cart").await.ok().body, format!("FIRST=8{lines}"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clear_lines_are_read_and_move_over_one_by_one() {
+    each_backend(async |server| {
+        let (before, after) = (clear(&server).await, with(&server, EncryptionKeys::new(OLD)).await);
+        let mut visitor = Visitor::default();
+        for sku in ["TEA", "CUP", "POT"] {
+            visitor.post(&before, &format!("/cart/add/{sku}/2")).await.ok();
+        }
+        let key = server.keys("*:cart:*").await.remove(0);
+        let mut connection = server.connection().await;
+        let mut clear_ones = async || {
+            let mut all = fields(&hash(&mut connection, &key).await);
+            assert!(all.len() <= 3, "none is doubled");
+            all.retain(|field| field[0] != 1);
+            all.sort();
+            String::from_utf8(all.join(&b","[..])).unwrap()
+        };
+        assert_eq!(visitor.get(&after, "/cart").await.ok().body, "CUP=2,POT=2,TEA=2");
+        assert_eq!(clear_ones().await, "CUP,POT,TEA", "a read changes nothing");
+        for (path, cart, left) in [
+            ("/cart/add/TEA/1", "CUP=2,POT=2,TEA=3", "CUP,POT"),
+            ("/cart/set/CUP/5", "CUP=5,POT=2,TEA=3", "POT"),
+            ("/cart/subtract/POT/1", "CUP=5,POT=1,TEA=3", ""),
+            ("/cart/remove/TEA", "CUP=5,POT=1", ""),
+        ] {
+            visitor.post(&after, path).await.ok();
+            assert_eq!(visitor.get(&after, "/cart").await.ok().body, cart);
+            assert_eq!(clear_ones().await, left, "{path}");
+        }
+        // A replica that is behind begins a second line of the same; they are one for everybody else.
+        visitor.post(&before, "/cart/add/CUP/1").await.ok();
+        assert_eq!(visitor.get(&after, "/cart").await.ok().body, "CUP=6,POT=1");
+        let strict = with(&server, EncryptionKeys::new(OLD).only_encrypted()).await;
+        assert_eq!(visitor.get(&strict, "/cart").await.status, StatusCode::SERVICE_UNAVAILABLE);
+        let changed: Value = serde_json::from_str(&visitor.post(&after, "/cart/add/CUP/1").await.ok().body).unwrap();
+        assert_eq!((&changed["quantity"], &changed["lines"], &changed["count"]), (&7.into(), &2.into(), &8.into()));
+        assert_eq!(visitor.get(&strict, "/cart").await.ok().body, "CUP=7,POT=1");
+    })
+    .await;
+}
+
+/// So that the former key can go although nobody touches a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_cart_is_encrypted_anew_while_it_is_changed() {
+    each_backend(async |server| {
+        let store = async |keys| builder(&server.url()).key(OLD).encryption(keys).connect().await.unwrap();
+        let mut owner = Visitor::default();
+        let plain = clear(&server).await;
+        owner.post(&plain, "/login/ada").await.ok();
+        for number in 0..20 {
+            owner.post(&plain, &format!("/cart/add/CLEAR{number}/1")).await.ok();
+        }
+        let former = with(&server, EncryptionKeys::new(OLD)).await;
+        for number in 0..20 {
+            owner.post(&former, &format!("/cart/add/FORMER{number}/1")).await.ok();
+        }
+        let (both, new) = (EncryptionKeys::new(NEW).and_read(OLD), EncryptionKeys::new(NEW).only_encrypted());
+        let changing = super::router().layer(SessionLayer::new(store(both.clone()).await));
+        let job = store(both).await;
+        let before = job.carts().of_user("ada").await.unwrap();
+        let adds = async {
+            for number in 0..20 {
+                owner.post(&changing, &format!("/cart/add/CLEAR{number}/1")).await.ok();
+            }
+        };
+        let (moved, ()) = tokio::join!(async { job.carts().encrypt_anew("ada").await.unwrap() }, adds);
+        assert!((20..=40).contains(&moved), "what its owner has moved is not counted: {moved}");
+        assert_eq!(job.carts().encrypt_anew("ada").await.unwrap(), 0);
+        let after = store(new).await.carts().of_user("ada").await.unwrap();
+        assert_eq!((after.revision, after.lines.len(), after.count()), (before.revision + 20, 40, 60));
+        let changed = owner.post(&changing, "/cart/add/FORMER0/1").await.ok();
+        let changed: Value = serde_json::from_str(&changed.body).unwrap();
+        assert_eq!((&changed["lines"], &changed["count"]), (&40.into(), &61.into()));
+        assert_eq!(job.carts().encrypt_anew("nobody").await.unwrap(), 0);
+    })
+    .await;
+}
+
+/// Lines of both carts are clear, under the former key, and under the new one: of one SKU in each of the nine combinations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_policy_merges_what_different_keys_have_written() {
+    each_backend(async |server| {
+        let writers = [
+            clear(&server).await,
+            with(&server, EncryptionKeys::new(OLD)).await,
+            with(&server, EncryptionKeys::new(NEW).and_read(OLD)).await,
+        ];
+        let app = &writers[2];
+        for (policy, both) in [("sum", 7), ("max", 4), ("keep", 3)] {
+            let (mut visitor, mut owner) = (Visitor::default(), Visitor::default());
+            owner.post(app, &format!("/login/{policy}")).await.ok();
+            visitor.post(&writers[0], "/cart/add/OWN/1").await.ok();
+            for (number, (mine, theirs)) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).enumerate() {
+                owner.post(&writers[mine], &format!("/cart/add/SKU{number}/3")).await.ok();
+                visitor.post(&writers[theirs], &format!("/cart/add/SKU{number}/4")).await.ok();
+            }
+            visitor.post(app, &format!("/login/{policy}/{policy}")).await.ok();
+            let lines = (0..9).map(|number| format!(",SKU{number}={both}")).collect::<String>();
+            assert_eq!(owner.get(app, "/cart").await.ok().body, format!("OWN=1{lines}"), "{policy}");
+            let changed: Value = serde_json::from_str(&owner.post(app, "/cart/add/OWN/1").await.ok().body).unwrap();
+            assert_eq!((&changed["lines"], &changed["count"]), (&10.into(), &(both * 9 + 2).into()), "{policy}: none is doubled");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_no_key_opens_is_an_error_and_stays() {
+    each_backend(async |server| {
+        let app = with(&server, EncryptionKeys::new(OLD)).await;
+        let mut connection = server.connection().await;
+        for damage in ["cut off", "another's", "another line's", "no quantity", "key gone", "no keys"] {
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let (mut other, mut visitor) = (Visitor::default(), Visitor::default());
+            visitor.post(&app, "/cart/add/TEA/2").await.ok();
+            let key = server.keys("*:cart:*").await.remove(0);
+            let line = fields(&hash(&mut connection, &key).await).remove(0);
+            visitor.post(&app, "/cart/add/CUP/1").await.ok();
+            other.post(&app, "/cart/add/TEA/2").await.ok();
+            let theirs = server.keys("*:cart:*").await.into_iter().find(|other| *other != key).unwrap();
+            let cart = hash(&mut connection, &key).await;
+            let value = match damage {
+                "cut off" => cart[&line][..20].to_vec(),
+                "another's" => {
+                    let theirs = hash(&mut connection, &theirs).await;
+                    theirs[&fields(&theirs)[0]].clone()
+                }
+                "another line's" => cart[fields(&cart).iter().find(|field| **field != line).unwrap()].clone(),
+                "no quantity" => b":".to_vec(),
+                _ => cart[&line].clone(),
+            };
+            redis::cmd("HSET").arg(&key).arg(&line).arg(value).exec_async(&mut connection).await.unwrap();
+            let damaged = hash(&mut connection, &key).await;
+            let reader = match damage {
+                "key gone" => with(&server, EncryptionKeys::new(NEW)).await,
+                "no keys" => clear(&server).await,
+                _ => app.clone(),
+            };
+            // The page shows the session and the cart, which comes along with it.
+            for path in ["/cart", "/page"] {
+                let answer = visitor.get(&reader, path).await;
+                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{damage} {path}: {}", answer.body);
+                assert!(answer.body.contains("a line of the cart cannot be read"), "{damage}: {}", answer.body);
+            }
+            // Nor is it lost by a new id or a login on a replica without the keys.
+            if damage == "no keys" {
+                for path in ["/cycle", "/login/ada", "/login-here/ada"] {
+                    assert_ne!(visitor.clone().post(&reader, path).await.status, StatusCode::OK, "{path}");
+                }
+            }
+            assert_eq!(hash(&mut connection, &key).await, damaged, "{damage}: a read changes nothing");
+            match damage {
+                "no quantity" => {
+                    let answer = visitor.post(&app, "/cart/add/TEA/1").await;
+                    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+                    assert_eq!(visitor.post(&app, "/login/ada").await.status, StatusCode::SERVICE_UNAVAILABLE);
+                    visitor.post(&app, "/cart/add/CUP/1").await.ok();
+                    visitor.post(&app, "/cart/clear").await.ok();
+                    assert_eq!(visitor.get(&app, "/cart").await.ok().body, "");
+                }
+                "key gone" | "no keys" => {
+                    visitor.post(&app, "/cycle").await.ok();
+                    assert_eq!(visitor.get(&app, "/cart").await.ok().body, "CUP=1,TEA=2", "{damage}");
+                }
+                _ => {
+                    let had = if damage == "another line's" { 1 } else { 2 };
+                    visitor.post(&app, "/cart/add/TEA/1").await.ok();
+                    assert_eq!(visitor.get(&app, "/cart").await.ok().body, format!("CUP=1,TEA={}", had + 1), "{damage}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// A whole cart in the place of another is not shown to its visitor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cart_that_was_copied_is_not_believed() {
+    each_backend(async |server| {
+        let app = with(&server, EncryptionKeys::new(OLD)).await;
+        let mut connection = server.connection().await;
+        let (mut ada, mut eve) = (Visitor::default(), Visitor::default());
+        ada.post(&app, "/cart/add/TEA/2").await.ok();
+        ada.post(&app, "/login/ada").await.ok();
+        let theirs = server.keys("*:cart:*").await;
+        eve.post(&app, "/cart/add/CUP/1").await.ok();
+        let own = server.keys("*:cart:*").await.into_iter().find(|key| !theirs.contains(key)).unwrap();
+        for cart in &theirs {
+            redis::cmd("COPY").arg(cart).arg(&own).arg("REPLACE").exec_async(&mut connection).await.unwrap();
+            let answer = eve.get(&app, "/cart").await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encrypted_cart_costs_the_same_round_trips_but_at_the_login() {
+    each_backend(async |server| {
+        let meter = Meter::before(server.port).await;
+        let store = async || builder(meter.url()).key(OLD).encryption(EncryptionKeys::new(OLD)).connect().await.unwrap();
+        let app = super::router().layer(SessionLayer::new(store().await));
+        // The store learns the scripts.
+        let mut warm = Visitor::default();
+        for path in ["/cart/add/TEA/1", "/login-blindly/bob"] {
+            warm.post(&app, path).await.ok();
+        }
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        meter.take();
+        for path in ["/cart/add/TEA/1", "/cart/set/CUP/2", "/cart/remove/CUP", "/cart/subtract/TEA/1", "/cart/clear"] {
+            visitor.post(&app, path).await.ok();
+            assert_eq!(meter.take(), 1, "{path}");
+        }
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        visitor.post(&app, "/cycle").await.ok();
+        meter.take();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        assert_eq!(meter.take(), 1, "this process has made the new id");
+        assert_eq!(visitor.get(&app, "/page").await.ok().body, "-:2");
+        assert_eq!(meter.take(), 1, "the cart comes along");
+        let other = super::router().layer(SessionLayer::new(store().await));
+        meter.take();
+        for round_trips in [2, 1] {
+            visitor.post(&other, "/cart/add/TEA/1").await.ok();
+            assert_eq!(meter.take(), round_trips, "what it is bound to is remembered");
+        }
+        visitor.post(&other, "/login-blindly/ada").await.ok();
+        assert_eq!(meter.take(), 4, "session; anonymous cart; merge; commit");
+        visitor.post(&other, "/cart/add/TEA/1").await.ok();
+        assert_eq!(visitor.get(&other, "/page").await.ok().body, "ada:5");
+        assert_eq!(meter.take(), 2);
+    })
+    .await;
+}
+
+/// The record that goes into quarantine has what the lines are bound to, and the empty session in its place needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cart_of_a_session_in_quarantine_stays_readable() {
+    each_backend(async |server| {
+        let store: CacheStore = encrypted(builder(&server.url())).connect().await.unwrap();
+        let app = super::router().layer(SessionLayer::new(store.clone()));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/TEA/2").await.ok();
+        visitor.post(&app, "/cycle").await.ok();
+        let mut connection = server.connection().await;
+        for key in server.keys("*:session:*").await {
+            redis::cmd("HSET").arg(key).arg("name").arg(b"\x01cut").exec_async(&mut connection).await.unwrap();
+        }
+        let another = super::router().layer(SessionLayer::new(encrypted(builder(&server.url())).connect().await.unwrap()));
+        assert_eq!(visitor.get(&another, "/page").await.ok().body, "-:2");
+        visitor.post(&another, "/cart/add/TEA/1").await.ok();
+        assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=3");
+        assert_eq!(server.keys("*:quarantine:*").await.len(), 1);
+    })
+    .await;
+}
