@@ -99,6 +99,7 @@ impl Clock {
     }
 
     /// The stamp after one more use.
+    #[inline]
     pub(super) fn used(&self, access: Access, now: Now) -> Access {
         if self.is_lfu() { access.count_use(now) } else { Access(lru_tick(now)) }
     }

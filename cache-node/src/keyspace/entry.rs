@@ -87,11 +87,13 @@ fn header_bytes(key: &[u8]) -> usize {
 pub(super) struct Entry<'a>(pub(super) &'a [u8]);
 
 impl<'a> Entry<'a> {
+    #[inline]
     pub(super) fn key(self) -> &'a [u8] {
         let (start, length) = self.key_span();
         &self.0[start..start + length]
     }
 
+    #[inline]
     pub(super) fn value(self) -> &'a [u8] {
         let (start, length) = self.key_span();
         let mark = self.0[FORM_AT];

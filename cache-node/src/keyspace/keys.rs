@@ -820,6 +820,7 @@ fn value_of(shard: &Shard, db: usize, position: usize) -> ValueRef<'_> {
     value_in(shard, shard.entry(db, position))
 }
 
+#[inline]
 fn value_in<'a>(shard: &'a Shard, entry: Entry<'a>) -> ValueRef<'a> {
     match entry.form() {
         Form::Object => ValueRef::of_object(shard.object(entry.object())),

@@ -214,6 +214,7 @@ impl Keyspace {
         HashedKey { key, hash: self.hash(key) }
     }
 
+    #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }

@@ -116,6 +116,7 @@ impl Shard {
     }
 
     /// As [`Shard::find`], for who needs the entry alone.
+    #[inline]
     pub(super) fn locate(&self, db: usize, hash: u32, key: &[u8]) -> Option<Handle> {
         let mut located = None;
         self.tables[db].find(hash, |handle| {

@@ -26,7 +26,7 @@ const PLAIN_ARGUMENTS_MAX: usize = 64;
 const SPANS_KEPT_MAX: usize = 4096;
 
 /// Bounds on one request. Sizes in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) bulk_bytes_max: usize,
     pub(crate) arguments_max: usize,
@@ -65,10 +65,16 @@ pub(crate) enum ProtocolError {
     UnbalancedQuotes,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u32,
     end: u32,
+}
+
+impl Span {
+    fn moved(self, by: u32) -> Span {
+        Span { start: self.start + by, end: self.end + by }
+    }
 }
 
 /// The arguments of one request, the command's name first. Borrowed from the read buffer: nothing is copied.
@@ -157,6 +163,53 @@ impl<'a> FromIterator<&'a [u8]> for OwnedRequest {
 pub(crate) struct Requests {
     spans: Vec<Span>,
     ends: Vec<RequestEnd>,
+    /// How the last few began, of this batch or of one before it.
+    beginnings: [Beginning; BEGINNINGS],
+    /// The one of them that goes next.
+    oldest: usize,
+    /// What they passed.
+    limits: Limits,
+}
+
+/// The bytes of a request up to where its second argument begins, if they are few: in a pipeline most requests begin as one before them
+/// did, with a key of the same length, and need not be taken apart again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beginning {
+    words: [u64; BEGINNING_WORDS],
+    /// Which bits of `words` count.
+    mask: [u64; BEGINNING_WORDS],
+    /// At least two, or none where nothing is known.
+    arguments: usize,
+    name: Span,
+    argument: Span,
+}
+
+const BEGINNINGS: usize = 2;
+const BEGINNING_WORDS: usize = 4;
+const BEGINNING_BYTES: usize = BEGINNING_WORDS * size_of::<u64>();
+
+impl Beginning {
+    /// Of the request at the front of `bytes`, which has these arguments.
+    fn of(bytes: &[u8], name: Span, argument: Span, arguments: usize) -> Option<Beginning> {
+        let words = Beginning::words(bytes)?;
+        let known = argument.start as usize;
+        let mask = std::array::from_fn(|word| match known.saturating_sub(word * size_of::<u64>()) {
+            bytes @ 0..8 => (1 << (8 * bytes)) - 1,
+            _ => u64::MAX,
+        });
+        (known <= BEGINNING_BYTES).then_some(Beginning { words, mask, arguments, name, argument })
+    }
+
+    fn words(bytes: &[u8]) -> Option<[u64; BEGINNING_WORDS]> {
+        let bytes = bytes.first_chunk::<BEGINNING_BYTES>()?;
+        let (words, _) = bytes.as_chunks::<{ size_of::<u64>() }>();
+        Some(std::array::from_fn(|word| u64::from_le_bytes(words[word])))
+    }
+
+    fn is_of(&self, words: &[u64; BEGINNING_WORDS]) -> bool {
+        let differing = (0..BEGINNING_WORDS).fold(0, |all, word| all | (self.words[word] ^ words[word]) & self.mask[word]);
+        self.arguments > 0 && differing == 0
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -203,10 +256,44 @@ impl Requests {
     }
 
     fn plain_spans(&mut self, bytes: &[u8], start: usize, limits: Limits) -> Option<usize> {
-        let (count, mut position) = short_length(bytes, start, b'*')?;
-        if count == 0 || count > PLAIN_ARGUMENTS_MAX.min(limits.arguments_max) {
-            return None;
+        if limits != self.limits {
+            (self.beginnings, self.limits) = (Default::default(), limits);
         }
+        let from = bytes.get(start..)?;
+        let words = Beginning::words(from);
+        let known = words.and_then(|words| self.beginnings.iter().find(|known| known.is_of(&words)));
+        let Some(Beginning { arguments, name, argument, .. }) = known.copied() else {
+            let (count, position) = short_length(bytes, start, b'*')?;
+            if count == 0 || count > PLAIN_ARGUMENTS_MAX.min(limits.arguments_max) {
+                return None;
+            }
+            let first = self.spans.len();
+            let end = self.spans_from(bytes, position, count, limits)?;
+            self.remember(from, start, first);
+            return Some(end);
+        };
+        self.spans.extend([name, argument].map(|span| span.moved(start as u32)));
+        let position = start + argument.end as usize + 2;
+        if arguments == 2 {
+            return (position <= bytes.len()).then_some(position);
+        }
+        self.spans_from(bytes, position, arguments - 2, limits)
+    }
+
+    /// The request at the front of `from`, whose spans are those from the one with number `first` on, `start` too far behind.
+    #[cold]
+    fn remember(&mut self, from: &[u8], start: usize, first: usize) {
+        let at_front = |span: &Span| Span { start: span.start - start as u32, end: span.end - start as u32 };
+        let [name, argument, ..] = &self.spans[first..] else { return };
+        let beginning = Beginning::of(from, at_front(name), at_front(argument), self.spans.len() - first);
+        if let Some(beginning) = beginning {
+            self.beginnings[self.oldest] = beginning;
+            self.oldest = (self.oldest + 1) % BEGINNINGS;
+        }
+    }
+
+    /// The spans of `count` arguments, of which the first begins at `position`. Gives where the last one ends.
+    fn spans_from(&mut self, bytes: &[u8], mut position: usize, count: usize, limits: Limits) -> Option<usize> {
         for _ in 0..count {
             let (length, body) = short_length(bytes, position, b'$')?;
             let end = body + length;
@@ -222,7 +309,7 @@ impl Requests {
     /// Adds the array that `parser` has just found, which began at `start` and took `length` bytes.
     pub(crate) fn push(&mut self, parser: &RequestParser, start: usize, length: usize) {
         let shift = start as u32;
-        self.spans.extend(parser.spans.iter().map(|span| Span { start: span.start + shift, end: span.end + shift }));
+        self.spans.extend(parser.spans.iter().map(|span| span.moved(shift)));
         self.ends.push(RequestEnd { spans: self.spans.len(), bytes: start + length });
     }
 }
@@ -567,11 +654,13 @@ mod tests {
         }
     }
 
-    /// What is taken without the parser is what the parser finds, whatever byte of it was changed and wherever it ends.
+    /// What is taken without the parser is what the parser finds, whatever byte of it was changed and wherever it ends; also where it is known
+    /// how the request before it began.
     #[test]
     fn a_plain_request_is_the_one_that_the_parser_finds() {
         let limits = Limits { bulk_bytes_max: 1000, arguments_max: 100 };
         let whole = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$10\r\n0123\r\n6789\r\n*0\r\n*065\r\n$0\r\n\r\n*1\r\n$1001\r\n";
+        let unchanged = Requests::default().push_plain(whole, 0, limits).expect("it is plain");
         let (mut plain, mut left) = (0, 0);
         for changed in 0..whole.len() {
             for byte in [b'0', b'9', b'\r', b'\n', b'$', b'*', b'-', b'+', b':', 0, 255] {
@@ -579,7 +668,12 @@ mod tests {
                 bytes[changed] = byte;
                 for end in 0..=bytes.len() {
                     let (bytes, mut requests, mut parser) = (&bytes[..end], Requests::default(), RequestParser::default());
-                    let Some(length) = requests.push_plain(bytes, 0, limits) else {
+                    let found = requests.push_plain(bytes, 0, limits);
+                    let (both, mut second) = ([&whole[..unchanged], bytes].concat(), Requests::default());
+                    assert_eq!(second.push_plain(&both, 0, limits), Some(unchanged));
+                    assert_eq!(second.push_plain(&both, unchanged, limits), found, "{:?}", bytes.escape_ascii());
+                    let Some(length) = found else {
+                        assert_eq!(second.len(), 1);
                         assert!(requests.spans.is_empty() && requests.len() == 0);
                         left += 1;
                         continue;
@@ -588,10 +682,24 @@ mod tests {
                     assert_eq!(parser.parse(bytes, limits, true), Ok(Some(length)), "{:?}", bytes.escape_ascii());
                     assert!(requests.args(bytes, 0).iter().eq(parser.args(bytes).iter()), "{:?}", bytes.escape_ascii());
                     assert_eq!(requests.bytes_of(1), length);
+                    assert!(second.args(&both, 1).iter().eq(parser.args(bytes).iter()), "{:?}", bytes.escape_ascii());
+                    assert_eq!(second.bytes_of(2), unchanged + length);
                 }
             }
         }
         assert!(plain > 10_000 && left > 10_000, "{plain} {left}");
+    }
+
+    #[test]
+    fn what_began_as_another_request_is_held_to_its_own_limits() {
+        let bytes = b"*2\r\n$3\r\nGET\r\n$10\r\n0123456789\r\n".repeat(3);
+        let (wide, narrow) = (Limits { bulk_bytes_max: 10, arguments_max: 2 }, Limits { bulk_bytes_max: 9, arguments_max: 2 });
+        let mut requests = Requests::default();
+        let length = requests.push_plain(&bytes, 0, wide).expect("it is plain");
+        assert_eq!(requests.push_plain(&bytes, length, wide), Some(length));
+        assert_eq!(requests.push_plain(&bytes, length, narrow), None);
+        assert_eq!(requests.push_plain(&bytes, length, Limits { arguments_max: 1, ..wide }), None);
+        assert_eq!(requests.push_plain(&bytes, length, wide), Some(length));
     }
 
     #[test]

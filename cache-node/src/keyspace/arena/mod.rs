@@ -129,6 +129,7 @@ impl Arena {
         }
     }
 
+    #[inline]
     pub(super) fn slot(&self, handle: Handle) -> &[u8] {
         if let Some(number) = handle.alone() {
             return &self.alone[number];
@@ -137,6 +138,7 @@ impl Arena {
         &chunk.bytes()[start..start + chunk.slot_bytes(start)]
     }
 
+    #[inline]
     pub(super) fn slot_mut(&mut self, handle: Handle) -> &mut [u8] {
         if let Some(number) = handle.alone() {
             return &mut self.alone[number];
