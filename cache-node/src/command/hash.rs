@@ -88,6 +88,10 @@ fn hgetall(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         return Ok(());
     };
     reply.map(hash.len());
+    if let Some(mut texts) = hash.texts() {
+        reply.bulks(2 * hash.len(), texts.bytes(), std::iter::from_fn(|| texts.next_in_place()));
+        return Ok(());
+    }
     for (field, value) in hash.iter() {
         reply.bulk(field);
         reply.bulk(value);

@@ -173,6 +173,14 @@ impl<'a> HashRef<'a> {
         }
     }
 
+    /// Every field and its value as they lie one behind the other, while the hash is packed.
+    pub(crate) fn texts(self) -> Option<Texts<'a>> {
+        match self {
+            HashRef::Packed(block) => Some(Texts::new(block, 1)),
+            HashRef::Table(_) => None,
+        }
+    }
+
     /// The field at `index` of [`Hash::iter`]'s order. O(index) while packed, O(1) in a table.
     pub(crate) fn at(self, index: usize) -> Option<(&'a [u8], &'a [u8])> {
         match self {

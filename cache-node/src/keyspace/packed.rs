@@ -57,12 +57,15 @@ impl<'a> Texts<'a> {
     pub(super) fn position(&self) -> usize {
         self.position
     }
-}
 
-impl<'a> Iterator for Texts<'a> {
-    type Item = &'a [u8];
+    /// Bytes of what is left, lengths included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.len() - self.position
+    }
 
-    fn next(&mut self) -> Option<&'a [u8]> {
+    /// The next text as the beginning of what is left of the block, and its length.
+    #[inline]
+    pub(crate) fn next_in_place(&mut self) -> Option<(&'a [u8], usize)> {
         let (length, header) = match *self.block.get(self.position)? {
             LONG => {
                 let digits = &self.block[self.position + 1..self.position + 5];
@@ -70,9 +73,19 @@ impl<'a> Iterator for Texts<'a> {
             }
             short => (usize::from(short), 1),
         };
-        let start = self.position + header;
-        self.position = start + length;
-        Some(&self.block[start..self.position])
+        let rest = &self.block[self.position + header..];
+        self.position += header + length;
+        Some((rest, length))
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (rest, length) = self.next_in_place()?;
+        Some(&rest[..length])
     }
 }
 
