@@ -15,7 +15,9 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{Delta, RawField, StoredSession, Text, VERSION, bytes, integer, next, unreadable},
-    scripts::{CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, CREATE, Call, END, LIST, ROTATE, TOUCH, reply},
+    scripts::{
+        CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED, TOUCH, reply,
+    },
     settings::Settings,
     wire::{self, Item, Packed, Reply},
 };
@@ -435,7 +437,7 @@ impl CacheStore {
             let answer = self.script(&call).await?;
             return self.committed(&answer, write, tag, None).await;
         }
-        let mut call = COMMIT.call(&named);
+        let mut call = if self.merges_sealed(write) { COMMIT_SEALED.call(&named) } else { COMMIT.call(&named) };
         head(&mut call, write);
         call.arg("delta").arg(GRACE_MS);
         merge(&mut call, write);
@@ -488,7 +490,7 @@ impl CacheStore {
                 named.extend([keys.cart(user), keys.cart_merged(user), keys.cart_tokens(user)]);
             }
             let how = self.along(&write.along, &new, &mut named);
-            let mut call = ROTATE.call(&named);
+            let mut call = if self.merges_sealed(write) { ROTATE_SEALED.call(&named) } else { ROTATE.call(&named) };
             head(&mut call, write);
             call.arg(GRACE_MS);
             merge(&mut call, write);
@@ -503,6 +505,10 @@ impl CacheStore {
             }
         }
         Err(StoreError::IdsTaken { attempts: ID_ATTEMPTS })
+    }
+
+    fn merges_sealed(&self, write: &Write) -> bool {
+        self.vault().is_on() && write.merge.is_due()
     }
 
     /// Ends a session, whoever it belongs to. The list of its user's sessions is told when it is known who that is.
@@ -679,7 +685,7 @@ pub(crate) fn absolute(call: &mut Call, absolute_ms: Option<i64>) {
 fn merge(call: &mut Call, write: &Write) {
     match &write.merge {
         Merge::Nothing => call.arg(""),
-        Merge::Here(how) => call.arg(how),
+        Merge::Here(how) => call.arg(&how[..]),
         Merge::Done(revision) => call.arg(revision),
     };
 }

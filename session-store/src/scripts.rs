@@ -43,6 +43,11 @@ pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
 });
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
 pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, all!("rotate")));
+/// Those two where they merge an encrypted cart.
+pub(crate) static COMMIT_SEALED: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::Commit, concat!(include_str!("scripts/standing.lua"), all!("commit"))));
+pub(crate) static ROTATE_SEALED: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::Rotate, concat!(include_str!("scripts/standing.lua"), all!("rotate"))));
 pub(crate) static PLACE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, in_parts_and_keep!("place")));
 pub(crate) static RETIRE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, include_str!("scripts/retire.lua")));
 pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::End, include_str!("scripts/end.lua")));

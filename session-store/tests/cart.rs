@@ -6,11 +6,20 @@ mod support;
 use axum::Router;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use session_store::CartLimits;
-use support::{Visitor, each_server, replica, replica_with, send};
+use session_store::{CartLimits, EncryptionKeys, SessionLayer};
+use support::{Server, Visitor, each_server, replica, replica_with, send};
 
 fn json(body: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|_| panic!("{body}"))
+}
+
+/// Replicas that encrypt what is in carts.
+async fn encrypted(server: &Server) -> [Router; 2] {
+    let replica = async || {
+        let store = support::patient(server.url()).prefix("encrypted").encryption(EncryptionKeys::new([1; 32]));
+        support::app::router().layer(SessionLayer::new(store.connect().await.unwrap()))
+    };
+    [replica().await, replica().await]
 }
 
 /// So many POST requests with one cookie at once, alternating between the replicas.
@@ -74,7 +83,7 @@ async fn two_hundred_adds_at_once_over_two_replicas_are_exact_fifty_times() {
 async fn exact_adds(trials: usize) {
     each_server(async |server| {
         let limits = CartLimits { lines_max: 300, quantity_max: 1_000 };
-        let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
+        let with_limits = |layer: SessionLayer| layer.with_cart_limits(limits);
         let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
         for trial in 0..trials {
             let mut visitor = Visitor::default();
@@ -110,7 +119,7 @@ async fn exact_adds(trials: usize) {
 async fn limits_hold_under_concurrency() {
     each_server(async |server| {
         let limits = CartLimits { lines_max: 10, quantity_max: 7 };
-        let with_limits = |layer: session_store::SessionLayer| layer.with_cart_limits(limits);
+        let with_limits = |layer: SessionLayer| layer.with_cart_limits(limits);
         let replicas = [replica_with(&server, with_limits).await, replica_with(&server, with_limits).await];
         let mut visitor = Visitor::default();
         visitor.post(&replicas[0], "/cart/add/ONE/1").await.ok();
@@ -247,8 +256,9 @@ async fn a_token_from_before_the_login_counts_once_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_logins_at_once_merge_once_and_leave_one_session() {
     each_server(async |server| {
-        let replicas = [replica(&server).await, replica(&server).await];
+        let shops = [[replica(&server).await, replica(&server).await], encrypted(&server).await];
         for round in 0..20 {
+            let replicas = &shops[round % 2];
             let mut visitor = Visitor::default();
             visitor.post(&replicas[0], "/cart/add/TEA/2").await.ok();
             let cookie = visitor.cookie.clone().unwrap();
@@ -258,7 +268,7 @@ async fn two_logins_at_once_merge_once_and_leave_one_session() {
                 "/cart/add/CUP/1".to_owned(),
                 "/cart/add/CUP/1".to_owned(),
             ];
-            let answers = at_once(&replicas, &cookie, paths.into_iter()).await;
+            let answers = at_once(replicas, &cookie, paths.into_iter()).await;
             let live: Vec<_> = answers.iter().filter_map(support::Answer::cookie).collect();
             assert_eq!(live.len(), 1, "{answers:?}");
             let added = answers.iter().filter(|a| a.status == StatusCode::OK && a.body.contains("applied")).count();
@@ -300,7 +310,7 @@ async fn each_policy_settles_what_is_in_both_carts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_layers_policy_is_that_of_a_login_without_one() {
     each_server(async |server| {
-        let keep = |layer: session_store::SessionLayer| layer.with_merge_policy(session_store::MergePolicy::Keep);
+        let keep = |layer: SessionLayer| layer.with_merge_policy(session_store::MergePolicy::Keep);
         let replicas = [replica_with(&server, keep).await, replica_with(&server, keep).await];
         let (mut home, mut phone) = (Visitor::default(), Visitor::default());
         home.post(&replicas[0], "/cart/add/TEA/1").await.ok();
@@ -315,14 +325,15 @@ async fn the_layers_policy_is_that_of_a_login_without_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cart_goes_to_one_user_only() {
     each_server(async |server| {
-        let replicas = [replica(&server).await, replica(&server).await];
+        let shops = [[replica(&server).await, replica(&server).await], encrypted(&server).await];
         for login in ["login", "login-blindly", "login-here"] {
-            for round in 0..15 {
+            for round in 0..16 {
+                let replicas = &shops[round % 2];
                 let mut visitor = Visitor::default();
                 visitor.post(&replicas[0], "/cart/add/TEA/2").await.ok();
                 let cookie = visitor.cookie.clone().unwrap();
                 let paths = ["ada", "bob"].map(|user| format!("/{login}/{user}-{login}-{round}"));
-                at_once(&replicas, &cookie, paths.into_iter()).await;
+                at_once(replicas, &cookie, paths.into_iter()).await;
                 let mut units = 0;
                 for user in ["ada", "bob"] {
                     let mut elsewhere = Visitor::default();
@@ -357,7 +368,7 @@ async fn a_users_cart_outlives_the_session() {
         // On a busy machine the session may have ended before the login: once more with a longer one.
         for seconds in [1, 4, 16] {
             let idle = std::time::Duration::from_secs(seconds);
-            let short = |layer: session_store::SessionLayer| {
+            let short = |layer: SessionLayer| {
                 let expiry = session_store::Expiry::OnInactivity(time::Duration::try_from(idle).unwrap());
                 layer.with_expiry(expiry).with_cart_ttl(time::Duration::seconds(60))
             };

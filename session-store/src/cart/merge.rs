@@ -3,10 +3,13 @@
 //! The tokens that the anonymous cart remembers come along: a form that was sent before the login and is sent again after
 //! it counts once.
 //!
-//! On one node the commit of the session merges in the same script. Where a script may not leave its slot, or cannot tell that two
-//! lines are of one SKU since carts are encrypted, it is done in steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
+//! On one node the commit of the session merges in the same script. An encrypted cart is read before: the script is told
+//! what is in it, and merges if it is still at the revision that was read. Where a script may not leave its slot, it is done in
+//! steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
 //! makes each unit count once; let the commit of the session drop the anonymous cart, if it is still at the revision that
 //! was merged.
+
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -57,10 +60,11 @@ impl MergePolicy {
     }
 
     /// As the script takes it: see `merging.lua`.
-    fn instructions(self, settings: &Settings) -> String {
+    fn instructions(self, settings: &Settings, names: Option<usize>) -> String {
         let (ttl_ms, limits) = (settings.cart_ttl_ms, settings.limits);
         let (lines_max, quantity_max) = (limits.lines_max, limits.quantity_max);
-        format!("{} {ttl_ms} {lines_max} {quantity_max} {SOURCES_REMEMBERED} {TOKENS_REMEMBERED}", self.name())
+        let names = names.map_or_else(String::new, |names| format!(" {names}"));
+        format!("{} {ttl_ms} {lines_max} {quantity_max} {SOURCES_REMEMBERED} {TOKENS_REMEMBERED}{names}", self.name())
     }
 }
 
@@ -69,8 +73,8 @@ impl MergePolicy {
 pub(crate) enum Merge {
     /// There is none, or it is another user's.
     Nothing,
-    /// The commit merges it, by these instructions.
-    Here(String),
+    /// The commit merges it, by these instructions; an encrypted one as it was when they were made.
+    Here(Arc<[u8]>),
     /// It was merged as it was at this revision.
     Done(u64),
 }
@@ -88,36 +92,51 @@ pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str, policy: MergePolicy
         LoginView::Owned(owner) if owner == user => return Ok(()),
         // Another user's cart, or no cart at all: nothing that could be merged.
         LoginView::Owned(_) | LoginView::Fresh => Merge::Nothing,
-        LoginView::Anonymous { cart, binding } if unit.store.vault().is_on() || !unit.store.scripts_cross_slots() => {
-            Merge::Done(merge(unit, &cart, &binding, &user, policy).await?)
-        }
-        LoginView::Anonymous { .. } => Merge::Here(policy.instructions(&unit.settings)),
+        LoginView::Anonymous { cart, binding } => merge(unit, &cart, &binding, &user, policy).await?,
     };
     unit.set_owner(user, policy, merge);
     Ok(())
 }
 
-/// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
+/// Prepares the commit that merges the anonymous cart under `from` into that of the user, or merges it before.
 pub(crate) async fn merge(
     unit: &UnitOfWork,
     from: &Tag,
     binding: &Tag,
     user: &Tag,
     policy: MergePolicy,
-) -> Result<u64, StoreError> {
+) -> Result<Merge, StoreError> {
+    if !unit.store.scripts_cross_slots() {
+        return Ok(Merge::Done(merge_before(unit, from, binding, user, policy).await?));
+    }
+    let vault = unit.store.vault();
+    let names = vault.names_of_a_line();
+    let mut how = policy.instructions(&unit.settings, names).into_bytes();
+    if names.is_some() {
+        let cart = match unit.take_cart() {
+            Some(cart) => cart,
+            None => unit.store.read_cart(from, binding).await?,
+        };
+        how.extend_from_slice(format!("\n{}\n", cart.revision).as_bytes());
+        for line in &cart.lines {
+            vault.lines(user).pack(&mut how, &line.sku, line.quantity)?;
+        }
+    }
+    Ok(Merge::Here(how.into()))
+}
+
+/// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
+async fn merge_before(unit: &UnitOfWork, from: &Tag, binding: &Tag, user: &Tag, policy: MergePolicy) -> Result<u64, StoreError> {
     let (anonymous, tokens) = unit.store.read_cart_and_tokens(from, binding).await?;
     if anonymous.lines.is_empty() && tokens.is_empty() {
         return Ok(anonymous.revision);
     }
     let keys = unit.store.keys();
-    let (vault, mut instructions) = (unit.store.vault(), policy.instructions(&unit.settings));
+    let vault = unit.store.vault();
     let names = vault.names_of_a_line();
     let script = if names.is_some() { &MERGE_SEALED } else { &MERGE };
     let mut call = script.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
-    if let Some(names) = names {
-        instructions.push_str(&format!(" {names}"));
-    }
-    call.arg(from.as_str()).arg(instructions).arg(&tokens[..]);
+    call.arg(from.as_str()).arg(policy.instructions(&unit.settings, names)).arg(&tokens[..]);
     for line in &anonymous.lines {
         vault.lines(user).give(&mut call, &line.sku, line.quantity)?;
     }

@@ -1,5 +1,7 @@
 //! Lines of carts: the field is a keyed hash of the SKU, the value the quantity, which the store reckons with, and behind it the SKU.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac as _;
 
@@ -22,6 +24,14 @@ struct SealedLine {
     names: Vec<Vec<u8>>,
     /// What stands behind its quantity.
     tail: Vec<u8>,
+}
+
+impl SealedLine {
+    fn parts(&self, quantity: u32) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let (first, others) = self.names.split_first().map_or((&[][..], &[][..]), |(first, others)| (&first[..], others));
+        let head = [first.into(), quantity.to_string().into_bytes().into(), (&self.tail[..]).into()];
+        head.into_iter().chain(others.iter().map(|name| Cow::Borrowed(&name[..])))
+    }
 }
 
 /// Reads and writes the lines of one cart.
@@ -56,9 +66,18 @@ impl Lines<'_> {
             call.arg(sku).arg(quantity);
             return Ok(());
         };
-        call.arg(&line.names[0]).arg(quantity).arg(line.tail);
-        for name in &line.names[1..] {
-            call.arg(name);
+        for part in line.parts(quantity) {
+            call.arg(&part[..]);
+        }
+        Ok(())
+    }
+
+    /// The same in one argument, behind what it has already.
+    pub(crate) fn pack(&self, packed: &mut Vec<u8>, sku: &str, quantity: u32) -> Result<(), StoreError> {
+        for part in self.seal(sku)?.iter().flat_map(|line| line.parts(quantity)) {
+            packed.extend_from_slice(part.len().to_string().as_bytes());
+            packed.push(b':');
+            packed.extend_from_slice(&part);
         }
         Ok(())
     }

@@ -19,8 +19,9 @@ end
 local dropped = 0
 if string.find(ARGV[6], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
-  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[2], KEYS[3], 4, ARGV[6]) end
-  if not dropped then return {11} end
+  local refused
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped, refused = merge_keys(KEYS[2], KEYS[3], 4, ARGV[6]) end
+  if not dropped then return {refused} end
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 elseif ARGV[6] ~= '' then

@@ -96,19 +96,28 @@ local function merge(source, lines_there, tokens_there, how, cart, merged_before
   return revision, dropped
 end
 
--- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three. Nothing when the cart is
--- encrypted: only who has the keys can say what is in it.
+-- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three. What is in an encrypted
+-- cart only who has the keys can say: behind `how` stand then, each behind a newline, the revision that the lines are of, and they (see standing.lua).
+-- Returns how many units found no room; nothing, has done nothing, and what to answer, when the cart is at another revision or a line cannot be read.
 local function merge_keys(from_cart, from_tokens, to, how)
-  local all, lines = redis.call('HGETALL', from_cart), {}
-  for i = 1, #all, 2 do
-    local kind = string.sub(all[i], 1, 1)
-    if kind == '\1' then return nil end
-    if kind ~= '@' then
-      lines[#lines + 1] = all[i]
-      lines[#lines + 1] = all[i + 1]
+  local lines = {}
+  local instructions, revision, packed = string.match(how, '^([^\n]*)\n(%d+)\n(.*)$')
+  if instructions then
+    local meta = redis.call('HGET', from_cart, '@') or '0'
+    if string.match(meta, '^%d+') ~= revision then return nil, 5 end
+    how, lines = instructions, parts_of(packed)
+  else
+    local all = redis.call('HGETALL', from_cart)
+    for i = 1, #all, 2 do
+      local kind = string.sub(all[i], 1, 1)
+      if kind == '\1' then return nil, 11 end
+      if kind ~= '@' then
+        lines[#lines + 1] = all[i]
+        lines[#lines + 1] = all[i + 1]
+      end
     end
   end
   local source, tokens_there = string.match(from_cart, '{(.-)}'), redis.call('GET', from_tokens) or ''
   local _, dropped = merge(source, lines, tokens_there, how, KEYS[to], KEYS[to + 1], KEYS[to + 2])
-  return dropped
+  return dropped, 11
 end

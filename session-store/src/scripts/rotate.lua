@@ -20,8 +20,9 @@ local first_removed = 8 + tonumber(ARGV[7])
 local dropped = 0
 if string.find(ARGV[5], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
-  if not redis.call('HGET', KEYS[1], '@owner') then dropped = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
-  if not dropped then return {11} end
+  local refused
+  if not redis.call('HGET', KEYS[1], '@owner') then dropped, refused = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
+  if not dropped then return {refused} end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
 elseif ARGV[5] ~= '' then
   local meta = redis.call('HGET', KEYS[3], '@') or '0'

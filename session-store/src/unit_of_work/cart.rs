@@ -215,7 +215,8 @@ impl UnitOfWork {
             matches!(&state.base, Base::Unread { .. }) && state.pending_owner.is_none() && state.intent != Intent::End
         };
         if unread {
-            Box::pin(self.read_once(false)).await?;
+            // An encrypted cart is read before it is merged.
+            Box::pin(self.read_once(self.store.vault().is_on())).await?;
         }
         let mut state = self.state.lock();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {
@@ -228,6 +229,11 @@ impl UnitOfWork {
             Base::Ended { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
+    }
+
+    /// The cart that came along with the session, once.
+    pub(crate) fn take_cart(&self) -> Option<CartSnapshot> {
+        self.state.lock().cart.take()
     }
 
     pub(crate) fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {

@@ -289,7 +289,7 @@ impl UnitOfWork {
                 let pending = self.state.lock().pending_owner.clone();
                 if let (Some(PendingOwner { user, policy, .. }), Some(known)) = (pending, known) {
                     // Something was put into the anonymous cart since: it is to come along.
-                    let merge = Merge::Done(Box::pin(merge::merge(self, &known.tag, &known.binding, &user, policy)).await?);
+                    let merge = Box::pin(merge::merge(self, &known.tag, &known.binding, &user, policy)).await?;
                     self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
                 }
                 Ok(None)

@@ -111,6 +111,15 @@ impl Questions {
             _ => {
                 how.extend([key("cart", user), key("cart-merged", user), key("cart-tokens", user)]);
                 let policy = self.one(&["sum", "max", "keep"]);
+                if let Some(names) = self.names() {
+                    let mut how = format!("{policy} {} 3 9 4 8 {names}\n{}\n", 6 * HOUR_MS, self.random.random_range(0..4));
+                    let mut parts = Vec::new();
+                    for _ in 0..self.random.random_range(0..3) {
+                        self.line(Some(names), &mut parts);
+                    }
+                    how.extend(parts.iter().map(|part| format!("{}:{part}", part.len())));
+                    return how;
+                }
                 // As many sources as there are sessions: of two that are as old, a hash does not say which goes.
                 format!("{policy} {} 3 9 4 8", 6 * HOUR_MS)
             }
@@ -190,20 +199,22 @@ impl Questions {
                 }
                 let field = self.one(&["", "", "color", "size"]).to_owned();
                 let expected = self.one(&["", "=1", "=2"]).to_owned();
+                let is_sealed = merge.contains('\n');
                 args.extend([merge, field, expected]);
                 args.push(self.along(tag, &mut keys));
                 self.changes(&mut args);
-                &scripts::COMMIT
+                if is_sealed { &scripts::COMMIT_SEALED } else { &scripts::COMMIT }
             }
             5 => {
                 let to = self.one(&SESSIONS);
                 let pairs = ["cart", "cart-tokens"].into_iter().flat_map(|kind| [key(kind, tag), key(kind, to)]);
                 keys.extend([key("session", to)].into_iter().chain(pairs));
                 args.extend([self.token(), self.policy(), self.absolute(), (4 * HOUR_MS).to_string()]);
-                args.push(self.merge(&mut keys, user));
-                args.push(self.along(to, &mut keys));
+                let merge = self.merge(&mut keys, user);
+                let is_sealed = merge.contains('\n');
+                args.extend([merge, self.along(to, &mut keys)]);
                 self.changes(&mut args);
-                &scripts::ROTATE
+                if is_sealed { &scripts::ROTATE_SEALED } else { &scripts::ROTATE }
             }
             6 => {
                 keys.extend([key("cart", tag), key("cart-tokens", tag)]);
@@ -264,15 +275,6 @@ impl Questions {
                     self.line(names, &mut args);
                 }
                 if names.is_some() { &scripts::CART_SEALED } else { &scripts::CART }
-            }
-            12 if self.chance(0.6) => {
-                keys = ["cart", "cart-merged", "cart-tokens"].map(|kind| key(kind, user)).into();
-                let (policy, names) = (self.one(&["sum", "max", "keep"]), self.random.random_range(1..4));
-                args.extend([tag.to_owned(), format!("{policy} {} 3 9 4 8 {names}", 6 * HOUR_MS), self.token() + " "]);
-                for _ in 0..self.random.random_range(0..3) {
-                    self.line(Some(names), &mut args);
-                }
-                &scripts::MERGE_SEALED
             }
             11 if self.chance(0.3) => {
                 keys.push(key("quarantine", tag));

@@ -51,8 +51,8 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         if merge.contains(&b' ') {
             if call.keyspace.field(session, b"@owner")?.is_none() {
                 match merge_keys(call, 2, 3, 4, merge)? {
-                    Some(units) => dropped = units,
-                    None => return Ok(Answer::numbers([reply::UNREADABLE_LINE])),
+                    Ok(units) => dropped = units,
+                    Err(refused) => return Ok(Answer::numbers([refused])),
                 }
             }
         } else if cart_revision(call.keyspace, call.key(2)?)? != merge {

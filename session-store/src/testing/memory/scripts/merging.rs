@@ -1,4 +1,4 @@
-//! `merging.lua` and `merge.lua`.
+//! `merging.lua`.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,7 @@ use super::{
 use crate::{
     encryption::SEALED_NAME,
     scripts::reply,
-    testing::memory::{
-        answer::Answer,
-        keyspace::{Keyspace, Refusal},
-    },
+    testing::memory::keyspace::{Keyspace, Refusal},
 };
 
 /// Revision, lines and units of a cart.
@@ -67,39 +64,51 @@ impl<'a> How<'a> {
     }
 }
 
-/// The places of the anonymous cart, of its tokens, and of the first of the user's three keys. How many units found no room; `None`:
-/// the cart is encrypted, and nothing was done.
+/// The places of the anonymous cart, of its tokens, and of the first of the user's three keys. How many units found no room, or what to
+/// answer when nothing was done.
 pub(super) fn merge_keys(
     call: &mut Call<'_>,
     from_cart: usize,
     from_tokens: usize,
     to: usize,
     how: &[u8],
-) -> Result<Option<i64>, Refusal> {
-    let how = How::parse(how)?;
+) -> Result<Result<i64, i64>, Refusal> {
+    let mut parts = how.splitn(3, |byte| *byte == b'\n');
+    let (how, given) = (How::parse(parts.next().unwrap_or_default())?, parts.next().zip(parts.next()));
     let (from_cart, from_tokens) = (call.key(from_cart)?, call.key(from_tokens)?);
     let into = Into { cart: call.key(to)?, merged_before: call.key(to + 1)?, tokens: call.key(to + 2)? };
     let keyspace = &mut *call.keyspace;
     let all = keyspace.hash(from_cart)?.cloned().unwrap_or_default();
-    if all.keys().any(|field| field.first() == Some(&SEALED_NAME)) {
-        return Ok(None);
-    }
-    let there = all.iter().filter(|(sku, _)| sku.first() != Some(&b'@'));
-    let there: Vec<&[u8]> = there.flat_map(|(sku, quantity)| [&sku[..], quantity]).collect();
+    let there: Vec<&[u8]> = match given {
+        Some((revision, packed)) => {
+            if cart_revision(keyspace, from_cart)? != revision {
+                return Ok(Err(reply::CART_CHANGED));
+            }
+            parts_of(packed)?
+        }
+        None if all.keys().any(|field| field.first() == Some(&SEALED_NAME)) => return Ok(Err(reply::UNREADABLE_LINE)),
+        None => {
+            let there = all.iter().filter(|(sku, _)| sku.first() != Some(&b'@'));
+            there.flat_map(|(sku, quantity)| [&sku[..], quantity]).collect()
+        }
+    };
     let tokens_there = keyspace.string(from_tokens)?.unwrap_or_default();
-    let merged = merge(keyspace, tag_of(from_cart), &lines(&there, None), &tokens_there, &how, &into)?;
-    Ok(merged.map(|(_, dropped)| dropped))
+    let merged = merge(keyspace, tag_of(from_cart), &lines(&there, how.names), &tokens_there, &how, &into)?;
+    Ok(merged.ok_or(reply::UNREADABLE_LINE))
 }
 
-/// `merge.lua`.
-pub(super) fn merge_lines(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    let into = Into { cart: call.key(1)?, merged_before: call.key(2)?, tokens: call.key(3)? };
-    let (source, how, tokens_there) = (call.arg(1)?, How::parse(call.arg(2)?)?, call.arg(3)?);
-    let there = lines(&call.args[3..], how.names);
-    Ok(match merge(call.keyspace, source, &there, tokens_there, &how, &into)? {
-        Some((revision, dropped)) => Answer::numbers([reply::OK, revision, dropped]),
-        None => Answer::numbers([reply::UNREADABLE_LINE]),
-    })
+/// Lines in one argument.
+fn parts_of(mut packed: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+    let wrong = || Refusal("ERR what is in the cart cannot be read");
+    let mut parts = Vec::new();
+    while !packed.is_empty() {
+        let colon = memchr::memchr(b':', packed).ok_or_else(wrong)?;
+        let length = usize::try_from(number(&packed[..colon])?).map_err(|_| wrong())?;
+        let (part, rest) = packed[colon + 1..].split_at_checked(length).ok_or_else(wrong)?;
+        parts.push(part);
+        packed = rest;
+    }
+    Ok(parts)
 }
 
 /// The keys of a user.
@@ -109,7 +118,7 @@ struct Into<'a> {
     tokens: &'a [u8],
 }
 
-/// The revision of the user's cart and what found no room; `None`: a line is damaged, and nothing was done.
+/// How many units found no room; `None`: a line is damaged, and nothing was done.
 fn merge(
     keyspace: &mut Keyspace,
     source: &[u8],
@@ -117,7 +126,7 @@ fn merge(
     tokens_there: &[u8],
     how: &How<'_>,
     into: &Into<'_>,
-) -> Result<Option<(i64, i64)>, Refusal> {
+) -> Result<Option<i64>, Refusal> {
     let &Into { cart, merged_before, tokens } = into;
     let is_sealed = how.names.is_some();
     for line in there {
@@ -178,7 +187,7 @@ fn merge(
         keyspace.expire(merged_before, how.ttl_ms);
     }
     remember(keyspace, tokens, tokens_there, how)?;
-    Ok(Some((meta.revision, dropped)))
+    Ok(Some(dropped))
 }
 
 /// Notes what was merged from where; of too many sources the oldest goes.

@@ -31,7 +31,7 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 12] = [
+    let scripts: [(&scripts::Source, Script); 13] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
         (&scripts::COMMIT, commit::commit),
@@ -41,7 +41,8 @@ static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
         (&scripts::CART, cart::cart),
         (&scripts::LINE, cart::cart),
         (&scripts::CART_SEALED, cart::cart),
-        (&scripts::MERGE_SEALED, merging::merge_lines),
+        (&scripts::COMMIT_SEALED, commit::commit),
+        (&scripts::ROTATE_SEALED, rotate::rotate),
         (&scripts::QUARANTINE, records::quarantine),
         (&scripts::TAKE_OVER, records::take_over),
     ];

@@ -36,8 +36,8 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if merge.contains(&b' ') {
         if call.keyspace.field(old, b"@owner")?.is_none() {
             match merge_keys(call, 3, 5, 7, merge)? {
-                Some(units) => dropped = units,
-                None => return Ok(Answer::numbers([reply::UNREADABLE_LINE])),
+                Ok(units) => dropped = units,
+                Err(refused) => return Ok(Answer::numbers([refused])),
             }
         }
         call.keyspace.expire(old_tokens, grace_ms);
