@@ -43,6 +43,7 @@ pub enum CartError {
     #[error("the session ended while the request was running; the cart was not changed")]
     SessionEnded,
     /// The cart is out of reach for a moment. It is not empty, and nothing is lost; a change may have been made or not.
+    /// [`StoreError::UnreadableCart`] is no outage: a line cannot be read, and nothing was changed.
     #[error("the cart is out of reach: {0}")]
     Unavailable(#[source] StoreError),
 }

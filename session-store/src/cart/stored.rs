@@ -66,7 +66,8 @@ impl Carts {
 
     /// Encrypts the lines of a user's cart that are not yet under the current key anew, and tells how many those were: for the job that
     /// ends a change of [`EncryptionKeys`](crate::EncryptionKeys), or turns their encryption on, without waiting until each line is changed by
-    /// its owner. The cart, its revision and its time stay what they are, also while its owner changes it. Nothing is done without keys.
+    /// its owner. The cart, its revision and its time stay what they are, also while its owner changes it. Nothing is done without keys; under
+    /// [`clear_carts`](crate::EncryptionKeys::clear_carts) the lines become clear ones.
     /// Two round trips, one when nothing is to be done.
     ///
     /// # Errors

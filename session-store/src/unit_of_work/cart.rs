@@ -21,6 +21,8 @@ pub(crate) enum CartSource {
     Here(CartSnapshot),
     /// Under this tag; its lines, when they are encrypted, are bound to that one.
     At { cart: Tag, binding: Tag },
+    /// The session ended before anybody could say what its lines are bound to.
+    Ended,
     /// A login is to be committed first: only then it is known.
     AfterCommit(Session),
     /// The session must be read to know, and the anonymous cart can come along.
@@ -84,9 +86,9 @@ impl UnitOfWork {
             Base::Live(Live { owner: Some(owner), .. }) | Base::Ended { owner: Some(owner), readable: true, .. } => {
                 CartSource::of_user(*owner)
             }
-            Base::Live(Live { tag, binding, .. }) | Base::Ended { tag, binding, readable: true, .. } => {
-                CartSource::At { cart: *tag, binding: *binding }
-            }
+            Base::Live(Live { tag, binding, .. }) => CartSource::At { cart: *tag, binding: *binding },
+            Base::Ended { binding: None, readable: true, .. } if self.store.vault().is_on() => CartSource::Ended,
+            Base::Ended { tag, binding, readable: true, .. } => CartSource::At { cart: *tag, binding: binding.unwrap_or(*tag) },
             Base::Ended { .. } | Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
         }
     }

@@ -399,7 +399,7 @@ impl UnitOfWork {
                 fresh: true,
             })
         } else if stored.ended {
-            let binding = stored.binding.unwrap_or(tag);
+            let binding = stored.binding;
             Base::Ended { id, tag, binding, owner: stored.owner, fields, readable: !stored.shut }
         } else {
             Base::stale()

@@ -236,8 +236,9 @@ pub(super) enum Base {
     Live(Live),
     /// There is none; `stale`: the client sent the id of one.
     None { stale: bool },
-    /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
-    Ended { id: Id, tag: Tag, binding: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
+    /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed. What the lines of its cart
+    /// are bound to is not known when nobody has read it.
+    Ended { id: Id, tag: Tag, binding: Option<Tag>, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
 }
 
 impl Base {
@@ -284,8 +285,8 @@ impl Base {
     /// After the store has said that the session ended.
     pub(super) fn end(&mut self) {
         let (id, tag, binding, owner, fields) = match self {
-            Self::Unread { id, tag, owner } => (*id, *tag, *tag, *owner, Arc::default()),
-            Self::Live(live) => (live.id, live.tag, live.binding, live.owner, Arc::clone(&live.fields)),
+            Self::Unread { id, tag, owner } => (*id, *tag, None, *owner, Arc::default()),
+            Self::Live(live) => (live.id, live.tag, Some(live.binding), live.owner, Arc::clone(&live.fields)),
             Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => return,
         };
         *self = Self::Ended { id, tag, binding, owner, fields, readable: true };

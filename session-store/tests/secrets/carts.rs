@@ -481,6 +481,30 @@ async fn an_encrypted_cart_costs_the_same_round_trips() {
     .await;
 }
 
+/// Requests under way with an id that was followed by another one go on reading what was there before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_id_shows_its_cart_as_long_as_a_clear_one() {
+    each_backend(async |server| {
+        let replicas = [replica(&server, encrypted, |layer| layer).await, replica(&server, encrypted, |layer| layer).await];
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/cart/add/TEA/2").await.ok();
+        let mut former = Vec::new();
+        for _ in 0..3 {
+            former.push(visitor.clone());
+            visitor.post(&replicas[0], "/cycle").await.ok();
+        }
+        for mut former in former {
+            for app in &replicas {
+                assert_eq!(former.get(app, "/cart").await.ok().body, "TEA=2");
+                assert_eq!(former.get(app, "/page").await.ok().body, "-:2");
+                assert_eq!(former.post(app, "/cart/add/TEA/1").await.status, StatusCode::CONFLICT);
+            }
+        }
+        assert_eq!(visitor.get(&replicas[1], "/cart").await.ok().body, "TEA=2");
+    })
+    .await;
+}
+
 /// The record that goes into quarantine has what the lines are bound to, and the empty session in its place needs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cart_of_a_session_in_quarantine_stays_readable() {
