@@ -37,7 +37,7 @@ pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
     let code = concat!(
         include_str!("scripts/change.lua"),
         include_str!("scripts/keep.lua"),
-        "return {1, revision, keep(key, ARGV[2], absolute, s), 0, 0}\n"
+        "return {1, revision, keep(key, ARGV[2], absolute, call('HMGET', key, '@until', '@created', '@capped')), 0, 0}\n"
     );
     Source::new(Operation::Commit, code)
 });
