@@ -32,7 +32,7 @@ const COMMIT_TOKEN_CHARS: usize = 8;
 /// What every write carries besides the fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
-    pub(crate) token: String,
+    pub(crate) token: CommitToken,
     pub(crate) policy: ExpiryPolicy,
     /// The longest life of a session from its beginning, in ms.
     pub(crate) absolute_ms: Option<i64>,
@@ -58,7 +58,7 @@ impl Write {
 
     pub(crate) fn bare(policy: ExpiryPolicy) -> Self {
         Self {
-            token: commit_token(),
+            token: CommitToken::random(),
             policy,
             absolute_ms: None,
             policy_changed: true,
@@ -73,7 +73,7 @@ impl Write {
 
     fn reserved_fields(&self, call: &mut Call) {
         if self.policy_changed {
-            call.arg("@expiry").arg(self.policy.encode());
+            call.arg("@expiry").arg(self.policy.encode().as_bytes());
         }
         if let Some(owner) = &self.owner {
             call.arg("@owner").arg(owner.as_str());
@@ -174,15 +174,19 @@ pub(crate) struct Expected<'a> {
 }
 
 /// A random token, unguessable and short.
-pub(crate) fn commit_token() -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bits: u64 = rand::rng().random();
-    let mut token = String::with_capacity(COMMIT_TOKEN_CHARS);
-    for _ in 0..COMMIT_TOKEN_CHARS {
-        token.push(char::from(ALPHABET[(bits & 63) as usize]));
-        bits >>= 6;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommitToken([u8; COMMIT_TOKEN_CHARS]);
+
+impl CommitToken {
+    pub(crate) fn random() -> Self {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let bits: u64 = rand::rng().random();
+        Self(std::array::from_fn(|place| ALPHABET[(bits >> (6 * place) & 63) as usize]))
     }
-    token
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl CacheStore {
@@ -333,7 +337,7 @@ impl CacheStore {
         let mut keys = vec![self.keys().session(tag)];
         let how = self.along(&touch.along, tag, &mut keys);
         let mut call = TOUCH.call(&keys);
-        call.arg(touch.policy.encode());
+        call.arg(touch.policy.encode().as_bytes());
         absolute(&mut call, touch.settings.absolute_ms);
         call.arg(how).arg(when).arg(owner);
         call
@@ -409,18 +413,17 @@ impl CacheStore {
         }
     }
 
-    /// Applies what differs, if the expected field, when there is one, has not changed.
-    pub(crate) async fn commit_session(
-        &self,
-        tag: &Tag,
-        write: &Write,
-        delta: &Delta<'_>,
-        expected: Option<Expected<'_>>,
-    ) -> Result<Committed, StoreError> {
+    /// Makes this [`commit_call`](Self::commit_call), which is another function since what it is made of would be in this future.
+    pub(crate) async fn commit_session(&self, tag: &Tag, write: &Write, call: &Call) -> Result<Committed, StoreError> {
         let _changes = self.changes(tag);
+        let answer = self.script(call).await?;
+        self.committed(&answer, write, tag, None).await
+    }
+
+    /// Applies what differs, if the expected field, when there is one, has not changed.
+    pub(crate) fn commit_call(&self, tag: &Tag, write: &Write, delta: &Delta<'_>, expected: Option<Expected<'_>>) -> Call {
         let keys = self.keys();
-        let session = keys.session(tag);
-        let mut named = vec![session];
+        let mut named = vec![keys.session(tag)];
         if !matches!(write.merge, Merge::Nothing) {
             named.extend([keys.cart(tag), keys.cart_tokens(tag)]);
         }
@@ -434,8 +437,7 @@ impl CacheStore {
             head(&mut call, write);
             compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
-            let answer = self.script(&call).await?;
-            return self.committed(&answer, write, tag, None).await;
+            return call;
         }
         let mut call = if self.merges_sealed(write) { COMMIT_SEALED.call(&named) } else { COMMIT.call(&named) };
         head(&mut call, write);
@@ -444,8 +446,7 @@ impl CacheStore {
         compare(&mut call, expected);
         call.arg(how);
         changes(&mut call, write, &delta.set, &delta.removed);
-        let answer = self.script(&call).await?;
-        self.committed(&answer, write, tag, None).await
+        call
     }
 
     pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
@@ -670,7 +671,7 @@ impl Packed for SessionRead<'_> {
 
 /// What the scripts of a write begin with.
 pub(crate) fn head(call: &mut Call, write: &Write) {
-    call.arg(&write.token).arg(write.policy.encode());
+    call.arg(write.token.as_bytes()).arg(write.policy.encode().as_bytes());
     absolute(call, write.absolute_ms);
 }
 
@@ -694,7 +695,7 @@ fn compare(call: &mut Call, expected: Option<Expected<'_>>) {
     match expected {
         None => call.arg("").arg(""),
         Some(Expected { field, value: None }) => call.arg(field).arg("-"),
-        Some(Expected { field, value: Some(value) }) => call.arg(field).arg([b"=", value].concat()),
+        Some(Expected { field, value: Some(value) }) => call.arg(field).parts(&[b"=", value]),
     };
 }
 

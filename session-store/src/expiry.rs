@@ -31,6 +31,21 @@ pub(crate) enum ExpiryPolicy {
     Browser(i64),
 }
 
+/// A letter, and the longest number of ms with its sign.
+const ENCODED_BYTES_MAX: usize = 21;
+
+/// A policy as it is stored. Each change of a session sends one: it is not worth an allocation.
+pub(crate) struct Encoded {
+    text: [u8; ENCODED_BYTES_MAX],
+    length: usize,
+}
+
+impl Encoded {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.length]
+    }
+}
+
 impl ExpiryPolicy {
     pub(crate) fn of(expiry: Option<Expiry>) -> Self {
         match expiry {
@@ -86,14 +101,18 @@ impl ExpiryPolicy {
         self.idle_ms().zip(self.touch_interval_ms()).is_some_and(|(idle, interval)| remaining_ms < idle - interval)
     }
 
-    pub(crate) fn encode(self) -> String {
+    pub(crate) fn encode(self) -> Encoded {
         let (kind, ms) = match self {
-            Self::Idle(ms) => ("i", ms),
-            Self::At(ms) => ("a", ms),
-            Self::Browser(ms) => ("s", ms),
+            Self::Idle(ms) => (b'i', ms),
+            Self::At(ms) => (b'a', ms),
+            Self::Browser(ms) => (b's', ms),
         };
-        // Without the machinery of `format!`, which cost a change as much as to send it.
-        [kind, &ms.to_string()].concat()
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(ms).as_bytes();
+        let mut encoded = Encoded { text: [0; ENCODED_BYTES_MAX], length: 1 + digits.len() };
+        encoded.text[0] = kind;
+        encoded.text[1..encoded.length].copy_from_slice(digits);
+        encoded
     }
 
     pub(crate) fn parse(value: &[u8]) -> Result<Self, StoreError> {

@@ -28,7 +28,7 @@ impl CacheStore {
         call.arg(QUARANTINE_TTL.as_millis().to_string()).arg(GRACE_MS);
         match write {
             Some(write) => {
-                call.arg(write.policy.encode());
+                call.arg(write.policy.encode().as_bytes());
                 absolute(&mut call, write.absolute_ms);
                 call.arg("@v").arg(VERSION);
                 write.version_field(&mut call);

@@ -16,7 +16,7 @@ use tower_sessions::session::{Id, Record};
 
 use crate::{
     CacheStore, StoreError,
-    backend::{GRACE_MS, Write, absolute, commit_token, number_at},
+    backend::{CommitToken, GRACE_MS, Write, absolute, number_at},
     keys::Tag,
     record::{VERSION, bytes, corrupt, encode, integer, unreadable},
     scripts::{Call, DROP_RECORD, TAKE_OVER, TAKE_OVER_STEPS, reply},
@@ -72,7 +72,7 @@ impl CacheStore {
         let there = bytes(there)?;
         let Some(record) = record_of(id, &there) else { return Ok(false) };
         let mut call = TAKE_OVER.call(&[&self.keys().session(tag), &theirs]);
-        call.arg(there).arg(write.policy.encode());
+        call.arg(there).arg(write.policy.encode().as_bytes());
         absolute(&mut call, write.absolute_ms);
         self.fields_of(tag, &record, &mut call)?;
         let answer = self.script(&call).await?;
@@ -93,7 +93,7 @@ impl CacheStore {
     }
 
     async fn take_over_in_steps(&self, theirs: &str, id: &Id, tag: &Tag, write: &Write) -> Result<bool, StoreError> {
-        let (token, began) = (commit_token(), Instant::now());
+        let (token, began) = (CommitToken::random(), Instant::now());
         let taken_over = self.keys().taken_over(theirs);
         let mut rounds = 0;
         while began.elapsed() < STEPS_WITHIN {
@@ -172,22 +172,22 @@ impl CacheStore {
         }
     }
 
-    async fn hold_place(&self, tag: &Tag, token: &str) -> Result<Step, StoreError> {
+    async fn hold_place(&self, tag: &Tag, token: &CommitToken) -> Result<Step, StoreError> {
         let mut call = TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]);
-        self.step(tag, call.arg("hold").arg(token).arg(HOLD.as_millis().to_string()).arg(GRACE_MS)).await
+        self.step(tag, call.arg("hold").arg(token.as_bytes()).arg(HOLD.as_millis().to_string()).arg(GRACE_MS)).await
     }
 
-    async fn place_record(&self, tag: &Tag, token: &str, record: &Record, write: &Write) -> Result<Step, StoreError> {
+    async fn place_record(&self, tag: &Tag, token: &CommitToken, record: &Record, write: &Write) -> Result<Step, StoreError> {
         let mut call = TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]);
-        call.arg("place").arg(token).arg(write.policy.encode());
+        call.arg("place").arg(token.as_bytes()).arg(write.policy.encode().as_bytes());
         absolute(&mut call, write.absolute_ms);
         self.fields_of(tag, record, &mut call)?;
         self.step(tag, &call).await
     }
 
     /// A step that needs nothing else.
-    async fn step_of(&self, tag: &Tag, name: &str, token: &str) -> Result<Step, StoreError> {
-        self.step(tag, TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]).arg(name).arg(token)).await
+    async fn step_of(&self, tag: &Tag, name: &str, token: &CommitToken) -> Result<Step, StoreError> {
+        self.step(tag, TAKE_OVER_STEPS.call(&[&self.keys().session(tag)]).arg(name).arg(token.as_bytes())).await
     }
 
     async fn step(&self, tag: &Tag, call: &Call) -> Result<Step, StoreError> {

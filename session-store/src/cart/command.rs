@@ -80,8 +80,7 @@ pub(crate) async fn run(
     let remembered = token.map(|token| unit.store.keys().token(token.as_str()));
     let guard = remembered.is_none().then(guard);
     for _ in 0..redirects_max {
-        let target = unit.cart_target(operation.can_fill(lines)).await?;
-        let Some(target) = target else {
+        let Some(target) = unit.cart_target(operation.can_fill(lines)).await? else {
             // Nothing to take out of the cart of somebody who has none.
             return Ok(CartChange { revision: 0, quantity: 0, lines: 0, count: 0, applied: true });
         };
@@ -141,18 +140,19 @@ async fn call(
 ) -> Result<Vec<Value>, StoreError> {
     let one_script = unit.store.scripts_cross_slots() || target.session.is_none_or(|session| session == target.cart);
     if one_script {
-        return call_script(unit, target, token, operation, lines).await;
+        let call = script_call(unit, target, token, operation, lines)?;
+        return unit.store.script(&call).await;
     }
     // Boxed: what most requests do not do would make the future of each of them larger.
     Box::pin(async {
         let tag = target.session.unwrap_or(target.cart);
         let session = CartTarget { cart: tag, session: Some(tag), owner: target.owner, create: None };
-        let checked = call_script(unit, &session, token, Operation::Check, &[]).await?;
+        let checked = unit.store.script(&script_call(unit, &session, token, Operation::Check, &[])?).await?;
         if integer(&checked[0])? != reply::OK {
             return Ok(checked);
         }
         let cart = CartTarget { cart: target.cart, session: None, owner: None, create: None };
-        let mut changed = call_script(unit, &cart, token, operation, lines).await?;
+        let mut changed = unit.store.script(&script_call(unit, &cart, token, operation, lines)?).await?;
         if changed.len() == checked.len() {
             // What became of the session's time.
             changed.splice(6.., checked.into_iter().skip(6));
@@ -162,13 +162,13 @@ async fn call(
     .await
 }
 
-async fn call_script(
+fn script_call(
     unit: &UnitOfWork,
     target: &CartTarget,
     token: Token<'_>,
     operation: Operation,
     lines: &[(&str, u32)],
-) -> Result<Vec<Value>, StoreError> {
+) -> Result<Call, StoreError> {
     let (keys, settings) = (unit.store.keys(), &unit.settings);
     let cart_ttl_ms = settings.cart_ttl_ms;
     let cart = keys.cart(&target.cart);
@@ -211,7 +211,7 @@ async fn call_script(
         .arg(target.owner.as_ref().map_or("", Tag::as_str));
     match &target.create {
         Some(create) => {
-            call.arg(create.policy.encode()).arg(&create.token);
+            call.arg(create.policy.encode().as_bytes()).arg(create.token.as_bytes());
             absolute(&mut call, settings.absolute_ms);
             let version = settings.data_version();
             let created_with = if version.is_some() { 4 } else { 2 };
@@ -230,7 +230,7 @@ async fn call_script(
     for (sku, quantity) in lines {
         vault.lines(&binding).give(&mut call, sku, *quantity)?;
     }
-    unit.store.script(&call).await
+    Ok(call)
 }
 
 /// The number of arguments that create, and that of the names of a line.

@@ -37,6 +37,15 @@ impl Call {
         self
     }
 
+    /// One argument, in parts.
+    pub(crate) fn parts(&mut self, parts: &[&[u8]]) -> &mut Self {
+        length(&mut self.arguments, b'$', parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| self.arguments.extend_from_slice(part));
+        self.arguments.extend_from_slice(b"\r\n");
+        self.count += 1;
+        self
+    }
+
     /// The same with the code in it, for a store that does not know the script yet. It knows it afterwards.
     pub(crate) fn with_code(&self) -> WithCode<'_> {
         WithCode(self)
@@ -127,12 +136,12 @@ mod tests {
     fn a_call_is_packed_as_the_client_library_does() {
         let key = "k".repeat(123);
         let mut call = END.call(&[&key[..], "other"]);
-        call.arg("").arg(-7).arg(10_u64).arg(&[&b"a\r\n"[..], &b"b"[..]]).arg(3_usize);
+        call.arg("").arg(-7).arg(10_u64).arg(&[&b"a\r\n"[..], &b"b"[..]]).arg(3_usize).parts(&[b"=", b"", b"parted"]);
         call.writer_for_next_arg().write_all(b"written").unwrap();
         for (name, script, packed) in [("EVALSHA", END.hash(), packed(&call)), ("EVAL", END.code(), packed(&call.with_code()))] {
             let mut theirs = Cmd::new();
             theirs.arg(name).arg(script).arg(2).arg(&key).arg("other").arg("").arg(-7).arg(10).arg("a\r\n").arg("b").arg(3);
-            theirs.arg("written");
+            theirs.arg("=parted").arg("written");
             assert_eq!(String::from_utf8_lossy(&packed), String::from_utf8_lossy(&theirs.get_packed_command()));
         }
     }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     StoreError,
+    backend::CommitToken,
     cart::{CartError, CartSnapshot, MergePolicy, merge::Merge},
     encryption::unreadable_cart,
     expiry::ExpiryPolicy,
@@ -41,7 +42,7 @@ pub(crate) struct CartTarget {
 
 pub(crate) struct CreateSession {
     pub(crate) id: Id,
-    pub(crate) token: String,
+    pub(crate) token: CommitToken,
     pub(crate) policy: ExpiryPolicy,
 }
 

@@ -134,15 +134,15 @@ impl UnitOfWork {
                     let (id, answer, fields) = Box::pin(self.store.create_session(write, &fields)).await?;
                     if let Some(kept_ms) = self.settle(answer, write, None).await? {
                         metrics::session_created();
+                        let id = self.committed(id, write, &fields, kept_ms);
                         if let Some(swap) = swap {
-                            swap.done(value_of(shown, &swap.field));
+                            self.swapped(swap, shown);
                         }
-                        return Ok(Some(self.committed(id, write, &fields, kept_ms)));
+                        return Ok(Some(id));
                     }
                 }
                 Step::Update(known, write) => {
                     let fields = self.store.vault().seal(&known.binding, &known.fields, Arc::clone(&fields))?;
-                    let delta = Delta::between(&known.fields, &fields);
                     if let Some(swap) = swap
                         && let Some(now) = swap.overtaken(value_of(shown, &swap.field), value_of(&known.fields, &swap.field))
                     {
@@ -150,17 +150,19 @@ impl UnitOfWork {
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
                     let expected = swap.map(|swap| expected(swap, &known.fields));
-                    let answer = self.store.commit_session(&known.tag, write, &delta, expected).await?;
+                    let call = self.store.commit_call(&known.tag, write, &Delta::between(&known.fields, &fields), expected);
+                    let answer = self.store.commit_session(&known.tag, write, &call).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
                         self.lost_swap(swap, known, shown, now.clone())?;
                         return Ok(self.state.lock().base.session().map(|(id, _)| id));
                     }
                     if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
-                        if let Some(swap) = swap {
-                            swap.done(value_of(shown, &swap.field));
-                        }
                         let id = self.state.lock().base.session().map(|(id, _)| id);
-                        return Ok(id.map(|id| self.committed(id, write, &fields, kept_ms)));
+                        let id = id.map(|id| self.committed(id, write, &fields, kept_ms));
+                        if let Some(swap) = swap {
+                            self.swapped(swap, shown);
+                        }
+                        return Ok(id);
                     }
                 }
                 Step::Rotate(known, write) => {

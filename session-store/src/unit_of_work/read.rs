@@ -68,14 +68,16 @@ impl UnitOfWork {
         // Whoever asks has a tag already, as a rule: the hash is made once for each request.
         let known = self.state.lock().base.session().filter(|(known, _)| known == id);
         let tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
-        match self.fetch_due(&tag, with_cart).await {
+        // Boxed is what most requests do not do: it would make the future of each of them larger. So would what was fetched, if it lived
+        // until that is done.
+        let rest = match self.fetch_due(&tag, with_cart).await {
             (Ok(fetched), next_touch) if self.is_ordinary(&fetched.stored) => {
                 self.take(*id, tag, fetched, next_touch);
-                Ok(())
+                return Ok(());
             }
-            // Boxed is what most requests do not do: it would make the future of each of them larger.
-            fetched => Box::pin(self.read_on(id, tag, with_cart, fetched)).await,
-        }
+            fetched => Box::pin(self.read_on(id, tag, with_cart, fetched)),
+        };
+        rest.await
     }
 
     /// Whether it is a session that can be shown as it is.
@@ -254,7 +256,8 @@ impl UnitOfWork {
         if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag)) {
             return Some(stored);
         }
-        self.store.read_session_from_replica(tag, replica_from?).await
+        // Boxed is what most requests do not do: it would make the future of each of them larger.
+        Box::pin(self.store.read_session_from_replica(tag, replica_from?)).await
     }
 
     /// Whether its data is of an older version of the application.
@@ -330,7 +333,8 @@ impl UnitOfWork {
         // Whoever sees the old version has seen the old data, and must not write over what others made of the new.
         let expected = Expected { field: b"@d", value: version.as_deref().map(str::as_bytes) };
         let delta = Delta::between(&stored.fields, &after);
-        let Committed::Done { .. } = self.store.commit_session(tag, &write, &delta, Some(expected)).await? else {
+        let call = self.store.commit_call(tag, &write, &delta, Some(expected));
+        let Committed::Done { .. } = self.store.commit_session(tag, &write, &call).await? else {
             return Ok(false);
         };
         tracing::debug!(from = found, to = migrations.version(), "a session was migrated");

@@ -10,7 +10,7 @@ use tower_sessions::session::Id;
 use super::{Arrival, swap::Updates};
 use crate::{
     CacheStore, OutagePolicy, StoreError,
-    backend::{Along, commit_token},
+    backend::{Along, CommitToken},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     device::Client,
     expiry::ExpiryPolicy,
@@ -221,7 +221,7 @@ impl State {
     }
 
     pub(super) fn planned(&mut self) -> &Planned {
-        self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: commit_token() })
+        self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: CommitToken::random() })
     }
 }
 
@@ -335,5 +335,5 @@ pub(super) struct PendingOwner {
 #[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) id: Id,
-    pub(super) token: String,
+    pub(super) token: CommitToken,
 }

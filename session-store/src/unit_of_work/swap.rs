@@ -167,12 +167,6 @@ impl Swap {
         }
     }
 
-    /// It is done; `shown`: what the handle shows until it shows the new value.
-    pub(super) fn done(&self, shown: Option<&[u8]>) {
-        self.note_behind(shown);
-        self.settle(Swapped::Done);
-    }
-
     /// The handle shows this, and the store is known to hold another value.
     fn note_behind(&self, shown: Option<&[u8]>) {
         if let Some(updates) = &self.state.lock().updates {
@@ -221,6 +215,15 @@ pub(super) fn current() -> Option<Arc<Swap>> {
 }
 
 impl UnitOfWork {
+    /// It is done, and the unit knows it; `shown`: what the handle shows until it shows the new value.
+    pub(super) fn swapped(&self, swap: &Swap, shown: &[RawField]) {
+        // A handle that has not been given the session yet will be given what it is now.
+        if !matches!(&self.state.lock().base, Base::Live(live) if live.fresh) {
+            swap.note_behind(value_of(shown, &swap.field));
+        }
+        swap.settle(Swapped::Done);
+    }
+
     /// Another request was faster. The next attempt starts from what the store holds, in turn with others of this process.
     pub(super) fn lost_swap(
         &self,
