@@ -291,8 +291,9 @@ impl CacheStoreBuilder {
     /// Encrypts the values of sessions, and what is in carts. Default: values are in the store as JSON, and SKUs as they are.
     ///
     /// What is there from before is read on, and encrypted when it changes: a value by the next commit that changes it, a line by the
-    /// next change of its quantity. To be turned on for all replicas at once, since one without the keys cannot read what the
-    /// others have written; it answers with an error until it has them, and nothing is lost.
+    /// next change of its quantity. A replica without the keys cannot read what others have encrypted: it answers with an error until it has
+    /// them, and nothing is lost. To turn it on with no error, give all replicas the keys with [`only_read`](EncryptionKeys::only_read) first;
+    /// [a guide](crate::guides::secrets) has the steps.
     ///
     /// ```
     /// # let builder = session_store::CacheStore::builder("redis://127.0.0.1:6379");

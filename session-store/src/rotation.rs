@@ -13,7 +13,7 @@ use crate::{
     CacheStore, StoreError,
     backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, changes, head},
     cart::merge::Merge,
-    encryption::{SEALED_NAME, damaged_line},
+    encryption::{SEALED_NAME, damaged_line, is_sealed},
     keys::Tag,
     record::{Delta, bytes, integer, number, unreadable},
     scripts::{PLACE, RETIRE, reply},
@@ -51,7 +51,6 @@ impl CacheStore {
         for _ in 0..ROTATIONS_MAX {
             let id = Id::default();
             let new = self.keys().session_tag(&id);
-            let write = &Write { bind_field: self.vault().bind_field(&new, binding)?, ..write.clone() };
             let record = match self.read_old(old).await? {
                 Read::Old(record) => record,
                 Read::Not(outcome) => return Ok((id, outcome)),
@@ -61,11 +60,14 @@ impl CacheStore {
                 Merge::Done(revision) => Some(*revision),
                 Merge::Here(_) => return Err(unreadable("a cart cannot be merged across slots")),
             };
-            // Encrypted lines move with what only those who have the keys can say of the new session.
-            let is_sealed = record.cart.chunks_exact(2).any(|line| line[0].first() == Some(&SEALED_NAME));
+            // What is encrypted moves with what only those who have the keys can say of the new session.
+            let is_sealed = record.cart.chunks_exact(2).any(|line| line[0].first() == Some(&SEALED_NAME))
+                || record.fields.chunks_exact(2).any(|field| is_sealed(&field[1]));
             if is_sealed && !self.vault().is_on() {
                 return Err(damaged_line());
             }
+            let is_bound = is_sealed || binding != old;
+            let write = &Write { bind_field: self.vault().bind_field(&new, binding, is_bound)?, ..write.clone() };
             if merged.is_some_and(|revision| revision != record.cart_revision) {
                 return Ok((id, Committed::CartChanged));
             }

@@ -114,7 +114,7 @@ pub(crate) mod reply {
     pub(crate) const HELD: i64 = 9;
     /// The lines of the cart are bound to something else; the second element is what the session says of it.
     pub(crate) const BOUND: i64 = 10;
-    /// A line of the cart is damaged, or encrypted where that cannot be handled. Nothing was changed.
+    /// A line of the cart is damaged, or it or a value is encrypted where that cannot be handled. Nothing was changed.
     pub(crate) const UNREADABLE_LINE: i64 = 11;
 }
 

@@ -55,7 +55,11 @@ impl Vault {
 
 impl EncryptionKeys {
     fn may_be_clear(&self) -> bool {
-        self.clear_carts || !self.only_sealed
+        self.writes_clear_lines() || !self.only_sealed
+    }
+
+    fn writes_clear_lines(&self) -> bool {
+        self.clear_carts || self.only_reads
     }
 }
 
@@ -89,7 +93,7 @@ impl Lines<'_> {
         };
         let mut names = Vec::with_capacity(keys.ring.len() + 1);
         names.extend(keys.ring.iter().map(|sealer| self.name(sealer, sku)));
-        if keys.clear_carts {
+        if keys.writes_clear_lines() {
             names.insert(0, sku.as_bytes().to_vec());
             return Ok(Some(SealedLine { names, tail: Vec::new() }));
         }
@@ -139,7 +143,7 @@ impl Lines<'_> {
     /// Whether the line of this SKU would be given another field now than this one.
     pub(crate) fn would_move(&self, name: &[u8], sku: &str) -> bool {
         match self.keys {
-            Some(keys) if !keys.clear_carts => keys.ring.first().is_some_and(|sealer| self.name(sealer, sku) != name),
+            Some(keys) if !keys.writes_clear_lines() => keys.ring.first().is_some_and(|sealer| self.name(sealer, sku) != name),
             _ => name != sku.as_bytes(),
         }
     }
@@ -226,6 +230,7 @@ mod tests {
             (both(), vec![&new, &old, &clear]),
             (both().only_encrypted(), vec![&new, &old]),
             (both().clear_carts(), vec![&clear, &new, &old]),
+            (both().only_encrypted().only_read(), vec![&clear, &new, &old]),
             (both().only_encrypted().clear_carts(), vec![&clear, &new, &old]),
         ] {
             let vault = keys(ring);

@@ -64,6 +64,7 @@ pub struct EncryptionKeys {
     ring: Vec<Sealer>,
     only_sealed: bool,
     clear_carts: bool,
+    only_reads: bool,
 }
 
 #[derive(Clone)]
@@ -88,7 +89,7 @@ impl EncryptionKeys {
     /// ```
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
-        Self { ring: vec![Sealer::new(&key)], only_sealed: false, clear_carts: false }
+        Self { ring: vec![Sealer::new(&key)], only_sealed: false, clear_carts: false, only_reads: false }
     }
 
     /// Values that were written with this key are read too.
@@ -129,6 +130,19 @@ impl EncryptionKeys {
         self
     }
 
+    /// Reads what is encrypted, and writes everything clear. For the deploy that gives all replicas the keys: a replica without them answers
+    /// with an error for what others have encrypted, so that none is to be left when the next deploy turns encryption on by leaving this out.
+    /// It is the way to turn encryption off again, too. [`only_encrypted`](Self::only_encrypted) says nothing beside it.
+    ///
+    /// ```
+    /// let keys = session_store::EncryptionKeys::new([7; 32]).only_read();
+    /// ```
+    #[must_use]
+    pub fn only_read(mut self) -> Self {
+        self.only_reads = true;
+        self
+    }
+
     fn seal(&self, aad: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
         let Some(sealer) = self.ring.first() else {
             return Err(StoreError::Unwritable { reason: "there is no key to encrypt with".to_owned() });
@@ -153,6 +167,11 @@ impl EncryptionKeys {
         let opened = sealer.cipher.decrypt(&XNonce::from(nonce), Payload { msg: text, aad });
         opened.map_err(|_| corrupt("an encrypted value is not what was written in its place"))
     }
+}
+
+/// Whether a stored value is an encrypted one.
+pub(crate) fn is_sealed(value: &[u8]) -> bool {
+    value.first() == Some(&SEALED)
 }
 
 impl Sealer {
@@ -197,19 +216,23 @@ impl Vault {
         }
     }
 
-    /// The field with which a session under a new tag tells what its values are bound to.
-    pub(crate) fn bind_field(&self, new: &Tag, binding: &Tag) -> Result<Option<Vec<u8>>, StoreError> {
+    /// The field with which a session under a new tag tells what its values are bound to. `needed`: it has some, or lines in its cart. Where
+    /// nothing is encrypted yet it would be in the way of replicas without the keys.
+    pub(crate) fn bind_field(&self, new: &Tag, binding: &Tag, needed: bool) -> Result<Option<Vec<u8>>, StoreError> {
+        if !needed && self.0.as_ref().is_some_and(|keys| keys.only_reads) {
+            return Ok(None);
+        }
         let aad = associated(new.as_str().as_bytes(), BIND_FIELD);
         let seal = |keys: &EncryptionKeys| keys.seal(&aad, binding.as_str().as_bytes());
         self.0.as_ref().map(seal).transpose()
     }
 
     pub(crate) fn open(&self, binding: &Tag, field: &mut RawField) -> Result<(), StoreError> {
-        let is_sealed = field.value.first() == Some(&SEALED);
+        let is_sealed = is_sealed(&field.value);
         match &self.0 {
             None if is_sealed => Err(no_keys("a value")),
             None => Ok(()),
-            Some(keys) if !is_sealed && keys.only_sealed => Err(corrupt("a value is not encrypted")),
+            Some(keys) if !is_sealed && keys.only_sealed && !keys.only_reads => Err(corrupt("a value is not encrypted")),
             Some(_) if !is_sealed => Ok(()),
             Some(keys) => {
                 let value = keys.open(&associated(binding.as_str().as_bytes(), &field.name), &field.value)?;
@@ -233,6 +256,7 @@ impl Vault {
         for field in Arc::make_mut(&mut fields) {
             field.stored = match before.find(&field.name).filter(|old| old.value == field.value) {
                 Some(old) => old.stored.clone(),
+                None if keys.only_reads => None,
                 None => {
                     let aad = associated(binding.as_str().as_bytes(), &field.name);
                     Some(keys.seal(&aad, &field.value)?.into())

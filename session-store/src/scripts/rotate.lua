@@ -17,6 +17,13 @@ if not old[1] then
 end
 
 local first_removed = 8 + tonumber(ARGV[7])
+-- What is encrypted moves with what only those who have the keys can say of the new session: `@bind`.
+local is_bound, record = false, redis.call('HGETALL', KEYS[1])
+for i = 8, first_removed - 1, 2 do is_bound = is_bound or ARGV[i] == '@bind' end
+for i = 2, is_bound and 0 or #record, 2 do
+  if string.byte(record[i]) == 1 then return {11} end
+end
+
 local dropped = 0
 if string.find(ARGV[5], ' ', 1, true) then
   -- The cart of a session that got an owner meanwhile is the owner's.
@@ -29,11 +36,9 @@ elseif ARGV[5] ~= '' then
   if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
 else
-  local cart, is_bound = redis.call('HGETALL', KEYS[3]), false
-  for i = 8, first_removed - 1, 2 do is_bound = is_bound or ARGV[i] == '@bind' end
+  local cart = redis.call('HGETALL', KEYS[3])
   for i = 1, is_bound and 0 or #cart, 2 do
-    -- Encrypted lines move with what only those who have the keys can say of the new session.
-    if string.sub(cart[i], 1, 1) == '\1' then return {11} end
+    if string.byte(cart[i]) == 1 then return {11} end
   end
   local left = redis.call('PTTL', KEYS[3])
   in_parts('HSET', KEYS[4], cart, 1, #cart)
@@ -42,7 +47,6 @@ else
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 
-local record = redis.call('HGETALL', KEYS[1])
 in_parts('HSET', KEYS[2], record, 1, #record)
 in_parts('HSET', KEYS[2], ARGV, 8, first_removed - 1)
 in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)

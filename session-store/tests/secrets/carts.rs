@@ -245,6 +245,66 @@ async fn keys_change_under_load_and_no_line_is_lost_or_doubled() {
     .await;
 }
 
+/// Encryption is turned on, and off again, under shoppers who log in, count and fill carts; none sees an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn encryption_is_turned_on_and_off_under_load_and_nobody_sees_it() {
+    each_backend(async |server| {
+        let without = clear(&server).await;
+        let prepared = with(&server, EncryptionKeys::new(OLD).only_read()).await;
+        let on = with(&server, EncryptionKeys::new(OLD)).await;
+        let stages = [
+            [without.clone(), without.clone()],
+            [without, prepared.clone()],
+            [prepared.clone(), prepared.clone()],
+            [prepared.clone(), on.clone()],
+            [on.clone(), on.clone()],
+            [on, prepared.clone()],
+            [prepared.clone(), prepared],
+        ];
+        let stage = AtomicUsize::new(0);
+        let shoppers = (0..6).map(async |number: usize| {
+            let mut visitor = Visitor::default();
+            visitor.post(&stages[0][0], "/cart/add/TEA/1").await.ok();
+            // Some have nothing but a cart.
+            let counts = !number.is_multiple_of(3);
+            let (mut tea, mut sum, mut round) = (1, 0, 0);
+            while stage.load(Ordering::SeqCst) < stages.len() {
+                let app = &stages[stage.load(Ordering::SeqCst).min(stages.len() - 1)][round % 2];
+                if tea < 99 {
+                    visitor.post(app, "/cart/add/TEA/1").await.ok();
+                    tea += 1;
+                }
+                if counts {
+                    sum += 1;
+                    assert_eq!(visitor.post(app, "/count/n").await.ok().body, sum.to_string());
+                }
+                match round % 5 {
+                    2 => visitor.post(app, "/cycle").await.ok(),
+                    4 if number == 4 => visitor.post(app, "/login/ada").await.ok(),
+                    _ => visitor.get(app, "/page").await.ok(),
+                };
+                assert_eq!(visitor.get(app, "/cart").await.ok().body, format!("TEA={tea}"));
+                round += 1;
+            }
+            assert!(round > 6);
+        });
+        let roll_out = async {
+            for next in 1..=stages.len() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                // All replicas have got the keys by the first, and all have used them by the second.
+                if next == 3 || next == 5 {
+                    let dump = dump(&server).await;
+                    let encrypted = dump.windows(2).filter(|pair| pair == b"\n\x01").count();
+                    assert_eq!(encrypted > 0, next == 5, "nothing is encrypted while replicas are without the keys");
+                }
+                stage.store(next, Ordering::SeqCst);
+            }
+        };
+        tokio::join!(futures_util::future::join_all(shoppers), roll_out);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clear_lines_are_read_and_move_over_one_by_one() {
     each_backend(async |server| {

@@ -129,7 +129,8 @@ impl Questions {
     fn fields(&mut self) -> Vec<String> {
         let mut fields = Vec::new();
         for _ in 0..self.random.random_range(0..3) {
-            fields.extend([self.one(&FIELDS).to_owned(), self.random.random_range(0..4).to_string()]);
+            let seal = if self.chance(0.05) { "\u{1}" } else { "" };
+            fields.extend([self.one(&FIELDS).to_owned(), format!("{seal}{}", self.random.random_range(0..4))]);
         }
         if self.chance(0.2) {
             fields.extend(["@bind".to_owned(), "bound".to_owned()]);

@@ -9,7 +9,7 @@ use super::{
     tag_of,
 };
 use crate::{
-    encryption::SEALED_NAME,
+    encryption::{SEALED_NAME, is_sealed},
     scripts::reply,
     testing::memory::{
         answer::Answer,
@@ -32,6 +32,12 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         return Ok(Answer::numbers([if ended { reply::ENDED } else { reply::GONE }]));
     };
 
+    let is_bound = set.chunks_exact(2).any(|pair| pair[0] == b"@bind");
+    let mut record = call.keyspace.hash(old)?.into_iter().flatten();
+    if !is_bound && record.any(|(_, value)| is_sealed(value)) {
+        return Ok(Answer::numbers([reply::UNREADABLE_LINE]));
+    }
+
     let mut dropped = 0;
     if merge.contains(&b' ') {
         if call.keyspace.field(old, b"@owner")?.is_none() {
@@ -47,7 +53,6 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         }
         call.keyspace.expire(old_tokens, grace_ms);
     } else {
-        let is_bound = set.chunks_exact(2).any(|pair| pair[0] == b"@bind");
         let mut cart = call.keyspace.hash(old_cart)?.into_iter().flatten();
         if !is_bound && cart.any(|(field, _)| field.first() == Some(&SEALED_NAME)) {
             return Ok(Answer::numbers([reply::UNREADABLE_LINE]));
