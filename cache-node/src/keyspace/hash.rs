@@ -249,6 +249,7 @@ pub(crate) struct Pair<'a> {
 impl<'a> Iterator for Pairs<'a> {
     type Item = Pair<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Pair<'a>> {
         let start = self.0.position();
         let field = self.0.next()?;

@@ -66,16 +66,27 @@ impl<'a> Texts<'a> {
     /// The next text as the beginning of what is left of the block, and its length.
     #[inline]
     pub(crate) fn next_in_place(&mut self) -> Option<(&'a [u8], usize)> {
-        let (length, header) = match *self.block.get(self.position)? {
-            LONG => {
-                let digits = &self.block[self.position + 1..self.position + 5];
-                (u32::from_le_bytes(digits.try_into().expect("four bytes")) as usize, 5)
-            }
-            short => (usize::from(short), 1),
+        let (start, length) = self.next_place()?;
+        Some((&self.block[start..], length))
+    }
+
+    /// Where the next text begins behind its length, and that.
+    #[inline]
+    fn next_place(&mut self) -> Option<(usize, usize)> {
+        let (start, length) = match *self.block.get(self.position)? {
+            LONG => self.long_place(),
+            short => (self.position + 1, usize::from(short)),
         };
-        let rest = &self.block[self.position + header..];
-        self.position += header + length;
-        Some((rest, length))
+        self.position = start + length;
+        Some((start, length))
+    }
+
+    /// Apart, so that a walk over short texts is a short loop.
+    #[cold]
+    fn long_place(&self) -> (usize, usize) {
+        let start = self.position + 5;
+        let digits = &self.block[self.position + 1..start];
+        (start, u32::from_le_bytes(digits.try_into().expect("four bytes")) as usize)
     }
 }
 
@@ -84,8 +95,8 @@ impl<'a> Iterator for Texts<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let (rest, length) = self.next_in_place()?;
-        Some(&rest[..length])
+        let (start, length) = self.next_place()?;
+        Some(&self.block[start..start + length])
     }
 }
 
