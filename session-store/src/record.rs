@@ -126,7 +126,9 @@ impl StoredSession {
             }
         }
         let Item::Integer(remaining_ms) = next(reply)? else { return Err(unreadable("an answer is not an integer")) };
-        (session.fields, session.remaining_ms) = (Arc::new(fields), remaining_ms);
+        // Into the one that is there already.
+        *Arc::make_mut(&mut session.fields) = fields;
+        session.remaining_ms = remaining_ms;
         // First the version: a later one may write everything else in another way.
         version?;
         corrupt.map_err(StoreError::into_corrupt)?;

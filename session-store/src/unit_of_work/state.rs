@@ -176,10 +176,11 @@ impl State {
 
     /// As a read has told that extended nothing: of `idle_ms` the rest has passed. `None`: no touch can extend it.
     pub(super) fn keeps_since(&mut self, remaining_ms: i64, idle_ms: Option<i64>) {
-        self.keeps(remaining_ms);
+        let now = Instant::now();
         let passed_ms = idle_ms.and_then(|idle| u64::try_from(idle.saturating_sub(remaining_ms)).ok());
-        let extended = passed_ms.and_then(|passed| Instant::now().checked_sub(Duration::from_millis(passed)));
-        self.kept_since = extended.or(self.kept_since);
+        let extended = passed_ms.and_then(|passed| now.checked_sub(Duration::from_millis(passed)));
+        self.kept_ms = remaining_ms;
+        self.kept_since = Some(extended.unwrap_or(now));
     }
 
     /// The session of an upgraded connection, when so much time has passed that it should be extended.

@@ -7,10 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{UnitOfWork, commit::Known, state::Base};
 use crate::{
@@ -42,14 +39,14 @@ struct SwapState {
     turn: Option<Turn>,
     /// Those of the same handle, one after the other.
     updates: Option<Arc<Updates>>,
-    permit: Option<OwnedSemaphorePermit>,
+    alone: Option<Alone>,
 }
 
 /// The updates of one handle. Each saves the session and then shows the new value in the handle: another one in between would
 /// start from a value that is not there any more.
 #[derive(Debug)]
 pub(super) struct Updates {
-    one_at_a_time: Arc<Semaphore>,
+    one_at_a_time: Semaphore,
     /// What the handle showed when a key was swapped, or was found to be changed by others, until it shows the new value. It never does when
     /// the update is dropped in between, or gives up.
     // Few at a time: looked through, which is cheaper than to hash them.
@@ -65,11 +62,32 @@ struct Echo {
 
 impl Default for Updates {
     fn default() -> Self {
-        Self { one_at_a_time: Arc::new(Semaphore::new(1)), echoes: Mutex::default() }
+        Self { one_at_a_time: Semaphore::new(1), echoes: Mutex::default() }
+    }
+}
+
+/// Until it is dropped, no other update of the handle begins.
+// A permit that owns its semaphore would have it in an allocation of its own.
+#[derive(Debug)]
+struct Alone(Arc<Updates>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.one_at_a_time.add_permits(1);
     }
 }
 
 impl Updates {
+    fn try_alone(self: &Arc<Self>) -> Option<Alone> {
+        self.one_at_a_time.try_acquire().ok()?.forget();
+        Some(Alone(Arc::clone(self)))
+    }
+
+    async fn alone(self: &Arc<Self>) -> Option<Alone> {
+        self.one_at_a_time.acquire().await.ok()?.forget();
+        Some(Alone(Arc::clone(self)))
+    }
+
     pub(super) fn has_echoes(&self) -> bool {
         !self.echoes.lock().is_empty()
     }
@@ -143,9 +161,8 @@ impl Swap {
     pub(crate) async fn wait_until_alone(&self) -> Result<(), StoreError> {
         let updates = self.state.lock().updates.clone();
         if let Some(updates) = updates {
-            let permit = timeout(WAIT_MAX, Arc::clone(&updates.one_at_a_time).acquire_owned()).await;
-            let permit = permit.ok().and_then(Result::ok).ok_or(StoreError::Contended { attempts: 1 })?;
-            self.state.lock().permit = Some(permit);
+            let alone = timeout(WAIT_MAX, updates.alone()).await.ok().flatten();
+            self.state.lock().alone = Some(alone.ok_or(StoreError::Contended { attempts: 1 })?);
         }
         Ok(())
     }
@@ -153,11 +170,11 @@ impl Swap {
     /// Whether no other update of the handle is under way, nor will be until this one is dropped.
     pub(super) fn is_alone(&self, updates: Arc<Updates>) -> bool {
         let mut state = self.state.lock();
-        if state.permit.is_none() {
-            state.permit = Arc::clone(&updates.one_at_a_time).try_acquire_owned().ok();
+        if state.alone.is_none() {
+            state.alone = updates.try_alone();
         }
         state.updates = Some(updates);
-        state.permit.is_some()
+        state.alone.is_some()
     }
 
     /// The handle shows the new value.
