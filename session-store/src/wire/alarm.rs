@@ -1,82 +1,83 @@
 //! One alarm for all who wait on a connection.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     pin::Pin,
-    task::{Context, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Shared, Slot, State};
 
-/// Who waits for replies, for how many, and until when if the connection is to tell.
-#[derive(Clone, Copy)]
-pub(super) struct Asked {
-    pub(super) slot: u32,
-    pub(super) replies: u32,
-    pub(super) deadline: Option<Instant>,
-}
-
-/// Those who wait for the replies of what was sent, in order.
-pub(super) type InFlight = VecDeque<Asked>;
-
 impl State {
-    /// Whether the driver has to be told that it is to look at the clock earlier than it would.
+    /// Whether the alarm has to be set earlier than it is.
     pub(super) fn ring_at(&mut self, deadline: Instant) -> bool {
-        let is_earlier = self.alarm.is_none_or(|alarm| deadline < alarm);
+        let is_earlier = self.alarm_at.is_none_or(|at| deadline < at);
         if is_earlier {
-            self.alarm = Some(deadline);
+            self.alarm_at = Some(deadline);
         }
         is_earlier
     }
 
     /// Whoever waited until now waits no more. Sets the alarm to the next of them.
-    fn ring(&mut self, in_flight: &InFlight, now: Instant) -> Vec<Waker> {
-        let mut late = Vec::new();
-        self.alarm = None;
-        for asked in in_flight.iter().chain(&self.asked) {
-            let slot = &mut self.slots[asked.slot as usize];
-            match asked.deadline {
-                Some(deadline) if matches!(slot, Slot::Waiting(_)) => {
-                    if deadline > now {
-                        self.alarm = Some(self.alarm.map_or(deadline, |alarm| alarm.min(deadline)));
-                    } else if let Slot::Waiting(waker) = std::mem::replace(slot, Slot::Late) {
-                        late.push(waker);
-                    }
-                }
-                _ => {}
+    fn ring(&mut self, now: Instant) -> Vec<Waker> {
+        let (mut late, mut next) = (Vec::new(), None);
+        for slot in &mut self.slots {
+            let Slot::Waiting { deadline: Some(deadline), .. } = *slot else { continue };
+            if deadline > now {
+                next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+            } else if let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Late) {
+                late.push(waker);
             }
         }
+        self.alarm_at = next;
         late
     }
 }
 
-/// The driver's clock: set once for all who are under way when it rings, and not for each of them.
-#[derive(Default)]
+/// Wakes those whose deadline has passed. Ends with the connection.
+///
+/// A task beside the driver, which is woken for an earlier deadline only: the driver is woken by whoever asks, to run on the same thread
+/// next, and if that one goes on to compute instead of waiting, nobody else can run it.
 pub(super) struct Alarm {
+    shared: Arc<Shared>,
     timer: Option<Pin<Box<Sleep>>>,
     set_to: Option<Instant>,
 }
 
 impl Alarm {
-    /// Wakes those whose deadline has passed, and the task when the next one does.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, in_flight: &InFlight) {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, timer: None, set_to: None }
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shared.alarm.register(cx.waker());
         loop {
-            // By itself: what a loop's condition holds is held in its body.
-            let alarm = shared.state.lock().alarm;
-            let Some(alarm) = alarm else { return };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(alarm)));
-            if self.set_to != Some(alarm) {
-                timer.as_mut().reset(alarm);
-                self.set_to = Some(alarm);
+            let (at, is_closed) = {
+                let state = this.shared.state.lock();
+                (state.alarm_at, state.closed.is_some())
+            };
+            if is_closed {
+                return Poll::Ready(());
+            }
+            let Some(at) = at else { return Poll::Pending };
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if this.set_to != Some(at) {
+                timer.as_mut().reset(at);
+                this.set_to = Some(at);
             }
             if timer.as_mut().poll(cx).is_pending() {
-                return;
+                return Poll::Pending;
             }
-            self.set_to = None;
-            let late = shared.state.lock().ring(in_flight, Instant::now());
+            this.set_to = None;
+            let late = this.shared.state.lock().ring(Instant::now());
             late.into_iter().for_each(Waker::wake);
         }
     }

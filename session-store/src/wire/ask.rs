@@ -65,16 +65,20 @@ impl Future for Ask<'_> {
             let deadline = self.deadline.map(|deadline| deadline.at);
             self.slot = Some(state.send(self.request, deadline, cx.waker().clone(), shared.requests_max)?);
             let is_driver_told = std::mem::replace(&mut state.is_driver_told, true);
-            let is_alarm_set = deadline.is_none_or(|deadline| !state.ring_at(deadline));
+            let is_alarm_early = deadline.is_some_and(|deadline| state.ring_at(deadline));
             drop(state);
             self.keeps_deadline(true);
-            if !is_driver_told || !is_alarm_set {
+            // First the alarm: who is woken last waits for this very thread, and who asks may keep it busy.
+            if is_alarm_early {
+                shared.alarm.wake();
+            }
+            if !is_driver_told || is_alarm_early {
                 shared.driver.wake();
             }
             return Poll::Pending;
         };
         match &mut state.slots[slot as usize] {
-            Slot::Waiting(waker) => {
+            Slot::Waiting { waker, .. } => {
                 waker.clone_from(cx.waker());
                 return Poll::Pending;
             }
@@ -102,7 +106,7 @@ impl Drop for Ask<'_> {
         let Some(slot) = self.slot else { return };
         self.keeps_deadline(false);
         let mut state = self.shared.state.lock();
-        if let Slot::Waiting(_) | Slot::Late = &state.slots[slot as usize] {
+        if let Slot::Waiting { .. } | Slot::Late = &state.slots[slot as usize] {
             // The slot is free again when the reply has come.
             state.slots[slot as usize] = Slot::Abandoned;
         } else {

@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    Closed, OnPush, Shared, Slot,
-    alarm::{Alarm, InFlight},
+    Closed, InFlight, OnPush, Shared, Slot,
     frame::{REPLY_BYTES_MAX, Reply, Scan},
 };
 
@@ -38,7 +37,6 @@ pub(super) struct Driver<S> {
     has_yielded: bool,
     answered: Vec<(u32, Reply)>,
     to_wake: Vec<Waker>,
-    alarm: Alarm,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -55,7 +53,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             has_yielded: false,
             answered: Vec::new(),
             to_wake: Vec::new(),
-            alarm: Alarm::default(),
         }
     }
 
@@ -86,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let is_push = self.on_push.is_some() && self.read[0] == b'>' && self.scan.is_fresh();
             let values = match self.in_flight.front() {
                 _ if is_push => 1,
-                Some(asked) => asked.replies,
+                Some(&(_, replies)) => replies,
                 None => return Err(closed(io::ErrorKind::InvalidData, "the store answered what was not asked")),
             };
             let end =
@@ -102,8 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 if let Some(on_push) = &mut self.on_push {
                     on_push(reply);
                 }
-            } else if let Some(asked) = self.in_flight.pop_front() {
-                self.answered.push((asked.slot, reply));
+            } else if let Some((slot, _)) = self.in_flight.pop_front() {
+                self.answered.push((slot, reply));
             }
         }
         Ok(())
@@ -116,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut state = self.shared.state.lock();
         for (slot, reply) in self.answered.drain(..) {
             match std::mem::replace(&mut state.slots[slot as usize], Slot::Answered(reply)) {
-                Slot::Waiting(waker) => self.to_wake.push(waker),
+                Slot::Waiting { waker, .. } => self.to_wake.push(waker),
                 // It has been woken, and finds the answer after all.
                 Slot::Late => {}
                 _ => drop(state.release(slot)),
@@ -181,10 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             Poll::Ready(closed) => Poll::Ready(closed),
             Poll::Pending => this.poll_write(cx),
         };
-        let Poll::Ready(closed) = ended else {
-            this.alarm.poll(cx, &this.shared, &this.in_flight);
-            return Poll::Pending;
-        };
+        let closed = ready!(ended);
         this.shared.close(closed);
         Poll::Ready(())
     }

@@ -11,7 +11,7 @@ mod ask;
 mod driver;
 mod frame;
 
-use std::{future::Future, io, sync::Arc, task::Waker};
+use std::{collections::VecDeque, future::Future, io, sync::Arc, task::Waker};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{alarm::Asked, driver::Driver};
+use self::{alarm::Alarm, driver::Driver};
 pub(crate) use self::{
     ask::{Ask, Unanswered},
     frame::{Item, Malformed, Reply, number},
@@ -134,6 +134,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.0.state.lock().closed.get_or_insert(Closed { kind: io::ErrorKind::NotConnected, reason: "it was closed" });
         self.0.driver.wake();
+        self.0.alarm.wake();
     }
 }
 
@@ -141,9 +142,9 @@ struct Shared {
     // Held for a few instructions only, or for the copy of a request.
     state: Mutex<State>,
     driver: AtomicWaker,
+    alarm: AtomicWaker,
     requests_max: usize,
-    /// Whether the connection keeps the deadlines of those who ask. Not on a runtime of one thread: where an application has one for each core,
-    /// a handler that keeps its thread busy would hold up the deadlines of the others' requests too.
+    /// Whether the connection keeps the deadlines of those who ask.
     keeps_deadlines: bool,
 }
 
@@ -156,7 +157,7 @@ impl Shared {
         let mut wakers = Vec::new();
         for index in 0..state.slots.len() {
             match std::mem::replace(&mut state.slots[index], Slot::Free) {
-                Slot::Waiting(waker) => {
+                Slot::Waiting { waker, .. } => {
                     state.slots[index] = Slot::Failed;
                     wakers.push(waker);
                 }
@@ -166,6 +167,7 @@ impl Shared {
             }
         }
         drop(state);
+        self.alarm.wake();
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -174,14 +176,14 @@ impl Shared {
 struct State {
     /// Requests that the driver has not taken yet.
     unsent: Vec<u8>,
-    /// Who waits for their replies.
-    asked: Vec<Asked>,
+    /// Who waits for their replies, and for how many.
+    asked: Vec<(u32, u32)>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// The driver knows that there is something to send.
     is_driver_told: bool,
-    /// When the driver looks for those whose deadline has passed. No later than the earliest of them.
-    alarm: Option<Instant>,
+    /// When those are looked for whose deadline has passed. No later than the earliest of them.
+    alarm_at: Option<Instant>,
     closed: Option<Closed>,
 }
 
@@ -199,7 +201,11 @@ impl From<Closed> for RedisError {
 
 enum Slot {
     Free,
-    Waiting(Waker),
+    Waiting {
+        waker: Waker,
+        /// For the connection to keep.
+        deadline: Option<Instant>,
+    },
     /// Its deadline has passed, of which whoever waits has been told.
     Late,
     /// Nobody waits any more, and the reply is still to come.
@@ -238,22 +244,35 @@ impl State {
             }
         };
         request.pack(&mut self.unsent);
-        self.asked.push(Asked { slot, replies: request.replies(), deadline });
-        self.slots[slot as usize] = Slot::Waiting(waker);
+        self.asked.push((slot, request.replies()));
+        self.slots[slot as usize] = Slot::Waiting { waker, deadline };
         Ok(slot)
     }
 }
 
 impl Wire {
-    /// A connection over a stream, and what drives it: to be spawned. It ends with the connection.
+    /// A connection over a stream, and what drives it: to be spawned on this runtime. It ends with the connection.
     ///
     /// `requests_max`: requests without a reply at most, those included that nobody waits for any more.
     pub(crate) fn new<S>(stream: S, requests_max: usize, on_push: Option<OnPush>) -> (Self, impl Future<Output = ()> + Send)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let keeps_deadlines = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-        let shared = Arc::new(Shared { state: Mutex::default(), driver: AtomicWaker::new(), requests_max, keeps_deadlines });
+        // Not on one thread: where an application has a runtime for each core, a handler that keeps its thread busy would hold up the
+        // deadlines of the others' requests too.
+        let runtime = Handle::try_current()
+            .ok()
+            .filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1);
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            driver: AtomicWaker::new(),
+            alarm: AtomicWaker::new(),
+            requests_max,
+            keeps_deadlines: runtime.is_some(),
+        });
+        if let Some(runtime) = runtime {
+            runtime.spawn(Alarm::new(Arc::clone(&shared)));
+        }
         let driver = Driver::new(stream, Arc::clone(&shared), on_push);
         (Self { owner: Arc::new(Owner(shared)) }, driver)
     }
@@ -300,6 +319,9 @@ impl ConnectionLike for Wire {
         0
     }
 }
+
+/// Those who wait for the replies of what was sent, in order.
+type InFlight = VecDeque<(u32, u32)>;
 
 #[cfg(test)]
 mod tests {
@@ -413,6 +435,34 @@ mod tests {
         assert_eq!(next.await.0.unwrap().next().unwrap(), Item::String("5".into()));
         let state = wire.owner.0.state.lock();
         assert_eq!(state.free.len(), state.slots.len(), "no slot is left behind");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_who_asks_and_then_computes_holds_up_no_deadline_but_his_own() {
+        const BUSY: Duration = Duration::from_millis(800);
+        // Of the busy one: later than the other's, and earlier.
+        for deadline_ms in [500, 30] {
+            let (here, _there) = duplex(1 << 20);
+            let (wire, driver) = Wire::new(here, 100, None);
+            tokio::spawn(driver);
+            let busy = wire.clone();
+            let waits = tokio::spawn(async move {
+                let began = Instant::now();
+                let (ping, deadline) = (cmd("PING"), Deadline::at(began + Duration::from_millis(100)));
+                let answer = deadline.bound(wire.ask_until(&ping, &deadline)).await;
+                assert!(matches!(answer, Some(Err(Unanswered::Late))), "{answer:?}");
+                began.elapsed()
+            });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let busy = tokio::spawn(async move {
+                let (ping, deadline) = (cmd("PING"), Deadline::at(Instant::now() + Duration::from_millis(deadline_ms)));
+                assert!(busy.ask_until(&ping, &deadline).now_or_never().is_none());
+                std::thread::sleep(BUSY);
+            });
+            let waited = waits.await.unwrap();
+            assert!(waited < BUSY / 2, "{waited:?}");
+            busy.await.unwrap();
+        }
     }
 
     #[tokio::test]
