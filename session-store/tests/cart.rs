@@ -6,7 +6,7 @@ mod support;
 use axum::Router;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use session_store::{CartLimits, EncryptionKeys, SessionLayer};
+use session_store::{CartLimits, EncryptionKeys, SessionLayer, cart::RETRIES_REMEMBERED};
 use support::{Server, Visitor, each_server, replica, replica_with, send};
 
 fn json(body: &str) -> Value {
@@ -410,6 +410,28 @@ async fn a_users_cart_is_found_without_a_session() {
         carts.forget_user("ada").await.unwrap();
         assert_eq!(carts.of_user("ada").await.unwrap().revision, 0);
         assert_eq!(visitor.post(&app, "/login/ada").await.ok().body, "");
+    })
+    .await;
+}
+
+/// Every second change has a token of the user, which is in no set of our own, and counts for the revision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_remembered_are_bounded_also_between_changes_with_tokens() {
+    each_server(async |server| {
+        let app = replica_with(&server, |layer| layer.with_cart_limits(CartLimits { lines_max: 10, quantity_max: 10_000 })).await;
+        let mut visitor = Visitor::default();
+        let changes = RETRIES_REMEMBERED + 8;
+        for i in 0..changes {
+            visitor.post(&app, "/cart/add/TEA/1").await.ok();
+            visitor.post(&app, &format!("/cart/add/TEA/1/token{i}")).await.ok();
+        }
+        let mut connection = server.connection().await;
+        let mut sizes = Vec::new();
+        for key in server.keys("*:cart-guards*").await {
+            sizes.push(redis::cmd("SCARD").arg(&key).query_async::<usize>(&mut connection).await.unwrap());
+        }
+        assert!(sizes.iter().all(|&size| size <= RETRIES_REMEMBERED), "{sizes:?}");
+        assert_eq!(visitor.get(&app, "/cart").await.ok().body, format!("TEA={}", 2 * changes));
     })
     .await;
 }

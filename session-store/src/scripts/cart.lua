@@ -94,7 +94,8 @@ if operation == 'move' then
   return {1, 1, revision, moved, lines, count, extended, kept}
 end
 
--- Our own are in a set, which takes the place of the one before it with each so many changes: it is asked, and not copied as a string is.
+-- Our own are in a set, which takes the place of the one before it when there are so many in it: it is asked, and not copied as a string is.
+-- By its size, since changes with a user's token count for the revision and not for the set; a cart of fewer changes has fewer in it.
 local seen, mark, most = '', ARGV[2] .. ' ', tonumber(ARGV[4])
 local counted
 if own then
@@ -145,7 +146,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[6])
 if own then
   redis.call('SADD', tokens, ARGV[2])
   redis.call('PEXPIRE', tokens, ARGV[5])
-  if revision % most == 0 then redis.call('RENAME', tokens, KEYS[3]) end
+  if revision >= most and redis.call('SCARD', tokens) >= most then redis.call('RENAME', tokens, KEYS[3]) end
 else
   redis.call('SET', tokens, string.sub(mark .. seen, 1, #mark * most), 'PX', ARGV[5])
 end

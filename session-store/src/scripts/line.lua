@@ -34,7 +34,7 @@ end
 call('PEXPIRE', cart, ARGV[6])
 if own then
   call('PEXPIRE', tokens, ARGV[5])
-  if revision % most == 0 then call('RENAME', tokens, KEYS[3]) end
+  if revision >= most and call('SCARD', tokens) >= most then call('RENAME', tokens, KEYS[3]) end
 else
   call('SET', tokens, string.sub(mark .. seen, 1, #mark * most), 'PX', ARGV[5])
 end

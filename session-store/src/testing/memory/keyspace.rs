@@ -170,6 +170,11 @@ impl Keyspace {
         Ok(self.set(key)?.is_some_and(|set| set.contains(member)))
     }
 
+    /// How many are in a set.
+    pub(super) fn members(&mut self, key: &[u8]) -> Result<i64, Refusal> {
+        Ok(self.set(key)?.map_or(0, |set| i64::try_from(set.len()).unwrap_or(i64::MAX)))
+    }
+
     pub(super) fn add_member(&mut self, key: &[u8], member: &[u8]) -> Result<(), Refusal> {
         if !self.exists(key) {
             self.entries.insert(key.to_vec(), Entry { value: Value::Set(BTreeSet::new()), ends_ms: None });

@@ -447,13 +447,21 @@ async fn a_change_is_remembered_through_so_many_others_and_no_more_than_twice_as
     let (wire, driver) = Wire::new(TcpStream::connect(node.addr()).await.unwrap(), 100, None);
     tokio::spawn(driver);
     let names = ["cart", "cart-guards", "cart-guards-before"].map(|kind| key(kind, "a"));
-    for script in [&*scripts::LINE, &*scripts::CART] {
-        let change = async |token: i64| {
-            let mut call = script.call(&names);
-            call.arg("add").arg(token).arg(2).arg(REMEMBERED).arg(HOUR_MS).arg(HOUR_MS).arg(9).arg(1_000);
+    let users = [key("cart", "a"), key("cart-tokens", "a")];
+    // Without and with changes in between that have a token of the user: those are in no set, and count for the revision.
+    for (script, is_mixed) in [&*scripts::LINE, &*scripts::CART].into_iter().flat_map(|script| [(script, false), (script, true)])
+    {
+        let call = async |keys: &[String], token: i64| {
+            let mut call = script.call(keys);
+            call.arg("add").arg(token).arg(keys.len() - 1).arg(REMEMBERED).arg(HOUR_MS).arg(HOUR_MS).arg(9).arg(1_000);
             call.arg(&["", "", "", "", ""]).arg(0).arg("TEA-1").arg(1);
             // Behind the head of the list, and 1: whether it was applied.
             at_the_node(&wire, &Question::Script(call)).await[2] == Item::Integer(1)
+        };
+        let change = async |token: i64| {
+            let is_applied = call(&names, token).await;
+            assert!(!(is_applied && is_mixed) || call(&users, 10_000 + token).await);
+            is_applied
         };
         for begin in 1..=2 * REMEMBERED {
             let first = 100 * begin;
@@ -474,7 +482,7 @@ async fn a_change_is_remembered_through_so_many_others_and_no_more_than_twice_as
             assert!(change(first).await, "it is forgotten");
         }
         let mut removal = redis::cmd("DEL");
-        removal.arg(&names);
+        removal.arg(&names).arg(&users);
         at_the_node(&wire, &Question::Plain(removal)).await;
     }
     drop(wire);

@@ -135,7 +135,7 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     if is_own {
         call.keyspace.add_member(tokens, token)?;
         call.keyspace.expire(tokens, tokens_ttl_ms);
-        if meta.revision % tokens_max == 0 {
+        if meta.revision >= tokens_max && call.keyspace.members(tokens)? >= tokens_max {
             call.keyspace.rename(tokens, call.key(3)?);
         }
     } else {
