@@ -245,7 +245,6 @@ impl Cart {
             match self.unit.cart_source() {
                 CartSource::Here(snapshot) => return Ok(snapshot),
                 CartSource::At { cart, binding } => return Ok(self.unit.store.read_cart(&cart, &binding).await?),
-                CartSource::Ended => return Err(CartError::SessionEnded),
                 CartSource::AfterCommit(session) => self.unit.save(&session).await?,
                 CartSource::WithSession => self.unit.read_once(true).await?,
             }

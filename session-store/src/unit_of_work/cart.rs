@@ -22,8 +22,6 @@ pub(crate) enum CartSource {
     Here(CartSnapshot),
     /// Under this tag; its lines, when they are encrypted, are bound to that one.
     At { cart: Tag, binding: Tag },
-    /// The session ended before anybody could say what its lines are bound to.
-    Ended,
     /// A login is to be committed first: only then it is known.
     AfterCommit(Session),
     /// The session must be read to know, and the anonymous cart can come along.
@@ -83,13 +81,13 @@ impl UnitOfWork {
         }
         match &state.base {
             Base::Unread { owner: Some(owner), .. } => CartSource::of_user(*owner),
-            Base::Unread { .. } => CartSource::WithSession,
+            Base::Unread { .. } | Base::Lost { .. } => CartSource::WithSession,
             Base::Live(Live { owner: Some(owner), .. }) | Base::Ended { owner: Some(owner), readable: true, .. } => {
                 CartSource::of_user(*owner)
             }
-            Base::Live(Live { tag, binding, .. }) => CartSource::At { cart: *tag, binding: *binding },
-            Base::Ended { binding: None, readable: true, .. } if self.store.vault().is_on() => CartSource::Ended,
-            Base::Ended { tag, binding, readable: true, .. } => CartSource::At { cart: *tag, binding: binding.unwrap_or(*tag) },
+            Base::Live(Live { tag, binding, .. }) | Base::Ended { tag, binding, readable: true, .. } => {
+                CartSource::At { cart: *tag, binding: *binding }
+            }
             Base::Ended { .. } | Base::Sent(_) | Base::None { .. } => CartSource::Here(CartSnapshot::default()),
         }
     }
@@ -122,7 +120,7 @@ impl UnitOfWork {
                 (*tag, owner.or_else(|| self.store.owners().hint(tag)))
             }
             Base::Live(live) => (live.tag, live.owner),
-            Base::Ended { .. } => return Err(state.base.lose()),
+            Base::Ended { .. } | Base::Lost { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } if !can_fill => return Ok(None),
             Base::Sent(_) | Base::None { .. } => {
                 let planned = state.planned().clone();
@@ -229,7 +227,7 @@ impl UnitOfWork {
             _ if state.intent == Intent::End => LoginView::Fresh,
             Base::Live(Live { owner: Some(owner), .. }) => LoginView::Owned(*owner),
             Base::Live(live) => LoginView::Anonymous { cart: live.tag, binding: live.binding },
-            Base::Ended { .. } => return Err(state.base.lose()),
+            Base::Ended { .. } | Base::Lost { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
     }

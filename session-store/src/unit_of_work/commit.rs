@@ -400,7 +400,7 @@ fn next_step(
         write.merge = pending.merge.clone();
     }
     match &state.base {
-        Base::Ended { .. } => Step::Conflict,
+        Base::Ended { .. } | Base::Lost { .. } => Step::Conflict,
         Base::Sent(_) | Base::Unread { .. } => Step::Read,
         Base::Live(live) if policy.has_passed() => Step::End(live.tag),
         Base::Live(live) => {

@@ -145,12 +145,12 @@ impl UnitOfWork {
             }
             // An explicit `Session::load`.
             Base::Live(live) if live.id == *id => return None,
-            Base::Unread { id: unread, .. } if unread == id => return None,
+            Base::Unread { id: unread, .. } | Base::Lost { id: unread } if unread == id => return None,
             // After a logout nothing is left; after a new id it is as it was, for the requests that were under way.
             Base::Ended { id: ended, fields, readable: true, .. } if ended == id && !fields.is_empty() => fields,
             // An id that leads nowhere: an empty record, since `Session` warns of an attack when there is none, and a cookie that
             // is older than its session is none. The commit adopts no such id.
-            Base::Ended { .. } | Base::None { stale: true } => &Arc::default(),
+            Base::Ended { .. } | Base::Lost { .. } | Base::None { stale: true } => &Arc::default(),
             _ => return Some(Ok(None)),
         };
         Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
@@ -165,7 +165,10 @@ impl UnitOfWork {
 
     /// What `Session` gets to see of what was just read.
     fn loaded_record(&self, id: &Id) -> Placed {
-        self.known_record(id).unwrap_or((Ok(None), None, false))
+        self.known_record(id).unwrap_or_else(|| {
+            let is_lost = matches!(self.state.lock().base, Base::Lost { .. });
+            (if is_lost { Err(StoreError::SessionEnded) } else { Ok(None) }, None, false)
+        })
     }
 
     /// Whether it is `Session::load` that calls, and not a handle that wants to show something and holds its lock meanwhile.

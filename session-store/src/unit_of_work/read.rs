@@ -58,7 +58,7 @@ impl UnitOfWork {
 
     fn unread(&self) -> Option<Id> {
         match &self.state.lock().base {
-            Base::Unread { id, .. } => Some(*id),
+            Base::Unread { id, .. } | Base::Lost { id } => Some(*id),
             _ => None,
         }
     }
@@ -143,8 +143,13 @@ impl UnitOfWork {
         let (policy, is_capped) = (stored.expiry, stored.capped);
         {
             let mut state = self.state.lock();
-            if state.base.session().is_none_or(|(known, _)| known != id) {
+            let is_lost = matches!(state.base, Base::Lost { id: lost } if lost == id);
+            if !is_lost && state.base.session().is_none_or(|(known, _)| known != id) {
                 // Another task of this request got a new id meanwhile.
+                return;
+            }
+            if is_lost && !stored.ended {
+                // The store keeps what ended for a few seconds only: what it was nobody can tell any more, and it is not nothing.
                 return;
             }
             state.cart = cart.filter(|_| !stored.shut);
@@ -251,6 +256,10 @@ impl UnitOfWork {
     async fn copy(&self, tag: &Tag) -> Option<StoredSession> {
         let (may_read_near, replica_from) = {
             let state = self.state.lock();
+            if matches!(state.base, Base::Lost { .. }) {
+                // It shows the session as if it had not ended.
+                return None;
+            }
             (state.may_read_near, state.replica_from)
         };
         if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag)) {
@@ -403,7 +412,7 @@ impl UnitOfWork {
                 fresh: true,
             })
         } else if stored.ended {
-            let binding = stored.binding;
+            let binding = stored.binding.unwrap_or(tag);
             Base::Ended { id, tag, binding, owner: stored.owner, fields, readable: !stored.shut }
         } else {
             Base::stale()

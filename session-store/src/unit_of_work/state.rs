@@ -237,9 +237,10 @@ pub(super) enum Base {
     Live(Live),
     /// There is none; `stale`: the client sent the id of one.
     None { stale: bool },
-    /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed. What the lines of its cart
-    /// are bound to is not known when nobody has read it.
-    Ended { id: Id, tag: Tag, binding: Option<Tag>, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
+    /// It ended a moment ago, or while this request was running: it can be read as it was, and not be changed.
+    Ended { id: Id, tag: Tag, binding: Tag, owner: Option<Tag>, fields: Arc<Vec<RawField>>, readable: bool },
+    /// The store has said that it ended, and nobody has read it: what it was, and whose cart it had, is still to be looked for.
+    Lost { id: Id },
 }
 
 impl Base {
@@ -248,7 +249,7 @@ impl Base {
         match self {
             Self::Unread { id, tag, .. } => Some((*id, *tag)),
             Self::Live(live) => Some((live.id, live.tag)),
-            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => None,
+            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } | Self::Lost { .. } => None,
         }
     }
 
@@ -285,12 +286,14 @@ impl Base {
 
     /// After the store has said that the session ended.
     pub(super) fn end(&mut self) {
-        let (id, tag, binding, owner, fields) = match self {
-            Self::Unread { id, tag, owner } => (*id, *tag, None, *owner, Arc::default()),
-            Self::Live(live) => (live.id, live.tag, Some(live.binding), live.owner, Arc::clone(&live.fields)),
-            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } => return,
+        *self = match self {
+            Self::Unread { id, .. } => Self::Lost { id: *id },
+            Self::Live(Live { id, tag, binding, owner, fields, .. }) => {
+                let (id, tag, binding, owner) = (*id, *tag, *binding, *owner);
+                Self::Ended { id, tag, binding, owner, fields: Arc::clone(fields), readable: true }
+            }
+            Self::Sent(_) | Self::None { .. } | Self::Ended { .. } | Self::Lost { .. } => return,
         };
-        *self = Self::Ended { id, tag, binding, owner, fields, readable: true };
     }
 
     /// The session ended under a request that was to change something: counted, and an error.

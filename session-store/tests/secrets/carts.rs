@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, routing::post};
 use http::{Method, StatusCode};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::Value;
-use session_store::{CacheStore, CacheStoreBuilder, CartLimits, EncryptionKeys, SessionLayer};
+use session_store::{CacheStore, CacheStoreBuilder, Cart, CartError, CartLimits, EncryptionKeys, Session, SessionLayer};
 
 use super::{
     NEW, OLD, builder, dump, encrypted, holds, replica,
@@ -583,6 +583,54 @@ async fn the_cart_of_a_session_in_quarantine_stays_readable() {
         visitor.post(&another, "/cart/add/TEA/1").await.ok();
         assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=3");
         assert_eq!(server.keys("*:quarantine:*").await.len(), 1);
+    })
+    .await;
+}
+
+/// Of a cart that could not be changed any more the rest of the handler sees what the next request would: not an empty one, and no empty session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_whose_change_was_refused_reads_what_the_former_id_shows() {
+    each_backend(async |server| {
+        let refused = async |session: Session, cart: Cart| {
+            let added = cart.add("TEA", 1).await;
+            assert!(matches!(added, Err(CartError::SessionEnded)), "{added:?}");
+            let (snapshot, note) = (cart.snapshot().await.unwrap(), session.get::<String>("note").await.unwrap());
+            let again = cart.add("TEA", 1).await;
+            assert!(matches!(again, Err(CartError::SessionEnded)), "{again:?}");
+            let lines: Vec<_> = snapshot.lines.iter().map(|line| format!("{}={}", line.sku, line.quantity)).collect();
+            format!("{} {note:?}", lines.join(","))
+        };
+        let note_first = async |session: Session, cart: Cart| {
+            assert!(matches!(cart.add("TEA", 1).await, Err(CartError::SessionEnded)));
+            format!("{:?}", session.get::<String>("note").await.unwrap())
+        };
+        for store in [encrypted, |builder: CacheStoreBuilder| builder.key(OLD).prefix("clear")] {
+            // Which knows of no session and no owner.
+            let replica = async || {
+                let routes = super::router().route("/refused", post(refused)).route("/note-first", post(note_first));
+                routes.layer(SessionLayer::new(store(builder(&server.url())).connect().await.unwrap()))
+            };
+            let app = replica().await;
+            for login in [None, Some("/login/ada")] {
+                let mut visitor = Visitor::default();
+                visitor.post(&app, "/set/note/here").await.ok();
+                visitor.post(&app, "/cart/add/TEA/2").await.ok();
+                if let Some(login) = login {
+                    visitor.post(&app, login).await.ok();
+                }
+                let mut former = visitor.clone();
+                visitor.post(&app, "/cycle").await.ok();
+                for replica in [&app, &replica().await] {
+                    let answer = former.post(replica, "/refused").await.ok();
+                    assert_eq!((&*answer.body, answer.set_cookie()), ("TEA=2 Some(\"here\")", None), "{login:?}");
+                }
+                assert_eq!(former.post(&replica().await, "/note-first").await.ok().body, "Some(\"here\")", "{login:?}");
+                assert_eq!(former.get(&replica().await, "/cart").await.ok().body, "TEA=2", "{login:?}");
+                // After a logout there is nothing left to be read.
+                visitor.post(&app, "/logout").await.ok();
+                assert_eq!(former.post(&replica().await, "/refused").await.ok().body, " None", "{login:?}");
+            }
+        }
     })
     .await;
 }
