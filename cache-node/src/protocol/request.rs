@@ -193,10 +193,12 @@ impl Beginning {
     fn of(bytes: &[u8], name: Span, argument: Span, arguments: usize) -> Option<Beginning> {
         let words = Beginning::words(bytes)?;
         let known = argument.start as usize;
-        let mask = std::array::from_fn(|word| match known.saturating_sub(word * size_of::<u64>()) {
+        let mask: [u64; BEGINNING_WORDS] = std::array::from_fn(|word| match known.saturating_sub(word * size_of::<u64>()) {
             bytes @ 0..8 => (1 << (8 * bytes)) - 1,
             _ => u64::MAX,
         });
+        // What follows is a key or a password: nothing of it stays.
+        let words = std::array::from_fn(|word| words[word] & mask[word]);
         (known <= BEGINNING_BYTES).then_some(Beginning { words, mask, arguments, name, argument })
     }
 
@@ -641,6 +643,19 @@ mod tests {
     fn a_pipeline_is_found_request_by_request() {
         let requests = parse_all(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n*1\r\n$4\r\nPING\r\n").unwrap();
         assert_eq!(requests, [vec![b"GET".to_vec(), b"a".to_vec()], vec![b"PING".to_vec()], vec![b"PING".to_vec()]]);
+    }
+
+    #[test]
+    fn of_a_password_nothing_stays_with_how_a_request_began() {
+        const BEFORE_IT: &[u8] = b"*2\r\n$4\r\nAUTH\r\n$21\r\n";
+        let bytes = [BEFORE_IT, b"correct-horse-battery\r\n"].concat();
+        let mut requests = Requests::default();
+        assert_eq!(requests.push_plain(&bytes, 0, LIMITS), Some(bytes.len()));
+        requests.clear();
+        let kept: Vec<Vec<u8>> =
+            requests.beginnings.iter().map(|known| known.words.iter().flat_map(|word| word.to_le_bytes()).collect()).collect();
+        assert!(kept.iter().any(|kept| kept.starts_with(BEFORE_IT)), "{kept:?}");
+        assert!(kept.iter().all(|kept| kept.iter().skip(BEFORE_IT.len()).all(|byte| *byte == 0)), "{kept:?}");
     }
 
     #[test]
