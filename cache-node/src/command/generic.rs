@@ -6,7 +6,7 @@ use crate::{
         error::printable,
         parse::{Base, Unit, integer, is_word, strict_integer, time_ms},
         subcommand::{self, Subcommand, subcommands},
-        table::{GROW, READ, READ_FAST, WRITE, WRITE_FAST, rows},
+        table::{GROW, READ, READ_FAST, READ_SHORT, WRITE, WRITE_FAST, rows},
     },
     keyspace::{Class, HashRef, Keys, Kind, Set, ValueRef, glob_matches},
     protocol::{Args, DecimalBuffer, Reply},
@@ -16,21 +16,21 @@ use crate::{
 pub(crate) const COMMANDS: &[Spec] = rows! {
     "DEL" -2 WRITE, "keyspace" ALL Keys(del) "1.0.0" "Deletes one or more keys.";
     "UNLINK" -2 WRITE_FAST, "keyspace" ALL Keys(del) "4.0.0" "Asynchronously deletes one or more keys.";
-    "EXISTS" -2 READ_FAST, "keyspace" ALL Keys(exists) "1.0.0" "Determines whether one or more keys exist.";
-    "TOUCH" -2 READ_FAST, "keyspace" ALL Keys(touch) "3.2.1" "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
+    "EXISTS" -2 READ_SHORT, "keyspace" ALL Keys(exists) "1.0.0" "Determines whether one or more keys exist.";
+    "TOUCH" -2 READ_SHORT, "keyspace" ALL Keys(touch) "3.2.1" "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
     "EXPIRE" -3 WRITE_FAST, "keyspace" ONE Keys(expire) "1.0.0" "Sets the expiration time of a key in seconds.";
     "PEXPIRE" -3 WRITE_FAST, "keyspace" ONE Keys(pexpire) "2.6.0" "Sets the expiration time of a key in milliseconds.";
     "EXPIREAT" -3 WRITE_FAST, "keyspace" ONE Keys(expireat) "1.2.0" "Sets the expiration time of a key to a Unix timestamp.";
     "PEXPIREAT" -3 WRITE_FAST, "keyspace" ONE Keys(pexpireat) "2.6.0" "Sets the expiration time of a key to a Unix milliseconds timestamp.";
     "PERSIST" 2 WRITE_FAST, "keyspace" ONE Keys(persist) "2.2.0" "Removes the expiration time of a key.";
-    "TTL" 2 READ_FAST, "keyspace" ONE Keys(ttl) "1.0.0" "Returns the expiration time in seconds of a key.";
-    "PTTL" 2 READ_FAST, "keyspace" ONE Keys(pttl) "2.6.0" "Returns the expiration time in milliseconds of a key.";
-    "EXPIRETIME" 2 READ_FAST, "keyspace" ONE Keys(expiretime) "7.0.0" "Returns the expiration time of a key as a Unix timestamp.";
-    "PEXPIRETIME" 2 READ_FAST, "keyspace" ONE Keys(pexpiretime) "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
+    "TTL" 2 READ_SHORT, "keyspace" ONE Keys(ttl) "1.0.0" "Returns the expiration time in seconds of a key.";
+    "PTTL" 2 READ_SHORT, "keyspace" ONE Keys(pttl) "2.6.0" "Returns the expiration time in milliseconds of a key.";
+    "EXPIRETIME" 2 READ_SHORT, "keyspace" ONE Keys(expiretime) "7.0.0" "Returns the expiration time of a key as a Unix timestamp.";
+    "PEXPIRETIME" 2 READ_SHORT, "keyspace" ONE Keys(pexpiretime) "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
     "RENAME" 3 WRITE, "keyspace" TWO Keys(rename) "1.0.0" "Renames a key and overwrites the destination.";
     "RENAMENX" 3 WRITE_FAST, "keyspace" TWO Keys(renamenx) "1.0.0" "Renames a key only when the target key name doesn't exist.";
     "COPY" -3 GROW, "keyspace" TWO Keys(copy) "6.2.0" "Copies the value of a key to a new key.";
-    "TYPE" 2 READ_FAST, "keyspace" ONE Keys(kind) "1.0.0" "Determines the type of value stored at a key.";
+    "TYPE" 2 READ_SHORT, "keyspace" ONE Keys(kind) "1.0.0" "Determines the type of value stored at a key.";
     "OBJECT" -2 READ, "keyspace" SECOND Keys(object) "2.2.3" "A container for object introspection commands.";
     "MEMORY" -2 READ, "keyspace" SECOND Keys(memory) "4.0.0" "A container for memory diagnostics commands.";
     "SCAN" -2 READ.and(Flags::WHOLE_KEYSPACE), "keyspace" NONE Keys(scan) "2.8.0" "Iterates over the key names in the database.";

@@ -7,7 +7,7 @@ use crate::{
         generic::{ScanOptions, cursor},
         parse::{integer, is_word, strict_integer},
         random::{Sample, sample_size},
-        table::{Flags, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
+        table::{Flags, GROW_FAST, READ, READ_SHORT, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Hash, HashRef, Keys},
     protocol::{Args, DecimalBuffer, Protocol, Reply},
@@ -18,15 +18,15 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "HSET" -4 GROW_FAST, "hash" ONE Keys(hset) "2.0.0" "Creates or modifies the value of a field in a hash.";
     "HMSET" -4 GROW_FAST, "hash" ONE Keys(hmset) "2.0.0" "Sets the values of multiple fields.";
     "HSETNX" 4 GROW_FAST, "hash" ONE Keys(hsetnx) "2.0.0" "Sets the value of a field in a hash only when the field doesn't exist.";
-    "HGET" 3 READ_FAST, "hash" ONE Keys(hget) "2.0.0" "Returns the value of a field in a hash.";
-    "HMGET" -3 READ_FAST, "hash" ONE Keys(hmget) "2.0.0" "Returns the values of all fields in a hash.";
+    "HGET" 3 READ_SHORT, "hash" ONE Keys(hget) "2.0.0" "Returns the value of a field in a hash.";
+    "HMGET" -3 READ_SHORT, "hash" ONE Keys(hmget) "2.0.0" "Returns the values of all fields in a hash.";
     "HGETALL" 2 READ.and(Flags::SHORT), "hash" ONE Keys(hgetall) "2.0.0" "Returns all fields and values in a hash.";
     "HDEL" -3 WRITE_FAST, "hash" ONE Keys(hdel) "2.0.0" "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.";
-    "HLEN" 2 READ_FAST, "hash" ONE Keys(hlen) "2.0.0" "Returns the number of fields in a hash.";
-    "HEXISTS" 3 READ_FAST, "hash" ONE Keys(hexists) "2.0.0" "Determines whether a field exists in a hash.";
+    "HLEN" 2 READ_SHORT, "hash" ONE Keys(hlen) "2.0.0" "Returns the number of fields in a hash.";
+    "HEXISTS" 3 READ_SHORT, "hash" ONE Keys(hexists) "2.0.0" "Determines whether a field exists in a hash.";
     "HKEYS" 2 READ, "hash" ONE Keys(hkeys) "2.0.0" "Returns all fields in a hash.";
     "HVALS" 2 READ, "hash" ONE Keys(hvals) "2.0.0" "Returns all values in a hash.";
-    "HSTRLEN" 3 READ_FAST, "hash" ONE Keys(hstrlen) "3.2.0" "Returns the length of the value of a field.";
+    "HSTRLEN" 3 READ_SHORT, "hash" ONE Keys(hstrlen) "3.2.0" "Returns the length of the value of a field.";
     "HINCRBY" 4 GROW_FAST, "hash" ONE Keys(hincrby) "2.0.0" "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field doesn't exist.";
     "HINCRBYFLOAT" 4 GROW_FAST, "hash" ONE Keys(hincrbyfloat) "2.6.0" "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't exist.";
     "HSCAN" -3 READ, "hash" ONE Keys(hscan) "2.8.0" "Iterates over fields and values of a hash.";

@@ -6,7 +6,7 @@ use crate::{
     command::{
         CommandError, Outcome, Spec,
         parse::{count, integer, is_word},
-        table::{GROW, GROW_FAST, READ, READ_FAST, WRITE, WRITE_FAST, rows},
+        table::{GROW, GROW_FAST, READ, READ_SHORT, WRITE, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, End, Keys, Kind, List},
     protocol::{Args, Reply},
@@ -21,7 +21,7 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "LPOP" -2 WRITE_FAST, "list" ONE Keys(lpop) "1.0.0" "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.";
     "RPOP" -2 WRITE_FAST, "list" ONE Keys(rpop) "1.0.0" "Returns and removes the last elements of a list. Deletes the list if the last element was popped.";
     "LRANGE" 4 READ, "list" ONE Keys(lrange) "1.0.0" "Returns a range of elements from a list.";
-    "LLEN" 2 READ_FAST, "list" ONE Keys(llen) "1.0.0" "Returns the length of a list.";
+    "LLEN" 2 READ_SHORT, "list" ONE Keys(llen) "1.0.0" "Returns the length of a list.";
     "LTRIM" 4 WRITE, "list" ONE Keys(ltrim) "1.0.0" "Removes elements from both ends a list. Deletes the list if all elements were trimmed.";
     "LINDEX" 3 READ, "list" ONE Keys(lindex) "1.0.0" "Returns an element from a list by its index.";
     "LSET" 4 GROW, "list" ONE Keys(lset) "1.0.0" "Sets the value of an element in a list by its index.";

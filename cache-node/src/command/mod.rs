@@ -161,11 +161,15 @@ fn run_plain(
         finish(ctx, *index, outcome, before, reply);
         done += 1;
         let is_full = reply.len() >= REPLY_BYTES_MAX;
-        let goes_on = stopwatch.goes_on(spec, args, reply.len() - before) && plain.get(done) == Some(index) && !is_full;
+        let bytes = [args.spanned_bytes(), reply.len() - before, keys.take_resized_bytes()];
+        let goes_on = stopwatch.goes_on(spec, args.len(), bytes) && plain.get(done) == Some(index) && !is_full;
         if !goes_on {
             let stretch = stopwatch.read();
             ctx.stats.called_often(*index, stretch.before, stretch.before_ns_each);
-            count(ctx, *index, args, stretch.last_ns);
+            ctx.stats.called(*index, stretch.last_ns);
+            if let Some(told_ns) = stretch.told_ns {
+                slowlog::note(ctx, *index, args, told_ns);
+            }
         }
         if is_full {
             break;

@@ -6,7 +6,7 @@ use crate::{
         generic::{ScanOptions, cursor},
         parse::count,
         random::{Sample, sample_size},
-        table::{GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
+        table::{GROW, GROW_FAST, READ, READ_SHORT, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Collection, Keys, Kind, Set, ValueRef, WrongType},
     protocol::{Args, Reply},
@@ -17,9 +17,9 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "SADD" -3 GROW_FAST, "set" ONE Keys(sadd) "1.0.0" "Adds one or more members to a set. Creates the key if it doesn't exist.";
     "SREM" -3 WRITE_FAST, "set" ONE Keys(srem) "1.0.0" "Removes one or more members from a set. Deletes the set if the last member was removed.";
     "SMEMBERS" 2 READ, "set" ONE Keys(smembers) "1.0.0" "Returns all members of a set.";
-    "SISMEMBER" 3 READ_FAST, "set" ONE Keys(sismember) "1.0.0" "Determines whether a member belongs to a set.";
-    "SMISMEMBER" -3 READ_FAST, "set" ONE Keys(smismember) "6.2.0" "Determines whether multiple members belong to a set.";
-    "SCARD" 2 READ_FAST, "set" ONE Keys(scard) "1.0.0" "Returns the number of members in a set.";
+    "SISMEMBER" 3 READ_SHORT, "set" ONE Keys(sismember) "1.0.0" "Determines whether a member belongs to a set.";
+    "SMISMEMBER" -3 READ_SHORT, "set" ONE Keys(smismember) "6.2.0" "Determines whether multiple members belong to a set.";
+    "SCARD" 2 READ_SHORT, "set" ONE Keys(scard) "1.0.0" "Returns the number of members in a set.";
     "SPOP" -2 WRITE_FAST, "set" ONE Keys(spop) "1.0.0" "Returns one or more random members from a set after removing them. Deletes the set if the last member was popped.";
     "SRANDMEMBER" -2 READ, "set" ONE Keys(srandmember) "1.0.0" "Get one or multiple random members from a set";
     "SSCAN" -3 READ, "set" ONE Keys(sscan) "2.8.0" "Iterates over members of a set.";

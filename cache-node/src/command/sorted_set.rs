@@ -10,7 +10,7 @@ use crate::{
             zcount, zlexcount, zrange, zrangebylex, zrangebyscore, zremrangebylex, zremrangebyrank, zremrangebyscore, zrevrange,
             zrevrangebylex, zrevrangebyscore,
         },
-        table::{GROW_FAST, READ, READ_FAST, WRITE, WRITE_FAST, rows},
+        table::{GROW_FAST, READ, READ_FAST, READ_SHORT, WRITE, WRITE_FAST, rows},
     },
     keyspace::{Class, Keys, Member, SortedSet},
     protocol::{Args, Protocol, Reply, format_double},
@@ -21,9 +21,9 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "ZADD" -4 GROW_FAST, "sorted-set" ONE Keys(zadd) "1.2.0" "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't exist.";
     "ZINCRBY" 4 GROW_FAST, "sorted-set" ONE Keys(zincrby) "1.2.0" "Increments the score of a member in a sorted set.";
     "ZREM" -3 WRITE_FAST, "sorted-set" ONE Keys(zrem) "1.2.0" "Removes one or more members from a sorted set. Deletes the sorted set if all members were removed.";
-    "ZSCORE" 3 READ_FAST, "sorted-set" ONE Keys(zscore) "1.2.0" "Returns the score of a member in a sorted set.";
-    "ZMSCORE" -3 READ_FAST, "sorted-set" ONE Keys(zmscore) "6.2.0" "Returns the score of one or more members in a sorted set.";
-    "ZCARD" 2 READ_FAST, "sorted-set" ONE Keys(zcard) "1.2.0" "Returns the number of members in a sorted set.";
+    "ZSCORE" 3 READ_SHORT, "sorted-set" ONE Keys(zscore) "1.2.0" "Returns the score of a member in a sorted set.";
+    "ZMSCORE" -3 READ_SHORT, "sorted-set" ONE Keys(zmscore) "6.2.0" "Returns the score of one or more members in a sorted set.";
+    "ZCARD" 2 READ_SHORT, "sorted-set" ONE Keys(zcard) "1.2.0" "Returns the number of members in a sorted set.";
     "ZRANK" -3 READ_FAST, "sorted-set" ONE Keys(zrank) "2.0.0" "Returns the index of a member in a sorted set ordered by ascending scores.";
     "ZREVRANK" -3 READ_FAST, "sorted-set" ONE Keys(zrevrank) "2.0.0" "Returns the index of a member in a sorted set ordered by descending scores.";
     "ZPOPMIN" -2 WRITE_FAST, "sorted-set" ONE Keys(zpopmin) "5.0.0" "Returns the lowest-scoring members from a sorted set after removing them. Deletes the sorted set if the last member was popped.";

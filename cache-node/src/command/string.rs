@@ -6,7 +6,7 @@ use crate::{
         decimal::Decimal,
         generic::set_expiry,
         parse::{Base, Unit, integer, is_word, positive_time_ms, strict_integer},
-        table::{Flags, GROW, GROW_FAST, READ, READ_FAST, WRITE_FAST, rows},
+        table::{Flags, GROW, GROW_FAST, READ, READ_SHORT, WRITE_FAST, rows},
     },
     keyspace::{Changed, Class, Keys, Str, ValueRef},
     protocol::{Args, DecimalBuffer, Reply},
@@ -17,7 +17,7 @@ pub(crate) const STRING_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
-    "GET" 2 READ_FAST, "string" ONE Keys(get) "1.0.0" "Returns the string value of a key.";
+    "GET" 2 READ_SHORT, "string" ONE Keys(get) "1.0.0" "Returns the string value of a key.";
     "SET" -3 GROW.and(Flags::SHORT), "string" ONE Keys(set) "1.0.0" "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.";
     "SETEX" 4 GROW.and(Flags::SHORT), "string" ONE Keys(setex) "2.0.0" "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.";
     "PSETEX" 4 GROW, "string" ONE Keys(psetex) "2.6.0" "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.";
@@ -26,10 +26,10 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "GETEX" -2 WRITE_FAST, "string" ONE Keys(getex) "6.2.0" "Returns the string value of a key after setting its expiration time.";
     "GETDEL" 2 WRITE_FAST, "string" ONE Keys(getdel) "6.2.0" "Returns the string value of a key after deleting the key.";
     "APPEND" 3 GROW_FAST, "string" ONE Keys(append) "2.0.0" "Appends a string to the value of a key. Creates the key if it doesn't exist.";
-    "STRLEN" 2 READ_FAST, "string" ONE Keys(strlen) "2.2.0" "Returns the length of a string value.";
+    "STRLEN" 2 READ_SHORT, "string" ONE Keys(strlen) "2.2.0" "Returns the length of a string value.";
     "GETRANGE" 4 READ, "string" ONE Keys(getrange) "2.4.0" "Returns a substring of the string stored at a key.";
     "SETRANGE" 4 GROW, "string" ONE Keys(setrange) "2.2.0" "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.";
-    "MGET" -2 READ_FAST, "string" ALL Keys(mget) "1.0.0" "Atomically returns the string values of one or more keys.";
+    "MGET" -2 READ_SHORT, "string" ALL Keys(mget) "1.0.0" "Atomically returns the string values of one or more keys.";
     "MSET" -3 GROW, "string" PAIRS Keys(mset) "1.0.1" "Atomically creates or modifies the string values of one or more keys.";
     "MSETNX" -3 GROW, "string" PAIRS Keys(msetnx) "1.0.1" "Atomically modifies the string values of one or more keys only when all keys don't exist.";
     "INCR" 2 GROW_FAST, "string" ONE Keys(incr) "1.0.0" "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";

@@ -60,7 +60,8 @@ impl Flags {
     pub(crate) const MAY_REPLICATE: Flags = Flags(1 << 16);
     /// Runs a script, whose commands may need memory.
     pub(crate) const RUNS_SCRIPT: Flags = Flags(1 << 17);
-    /// Takes as long as those that Redis calls fast, unless its arguments or its reply tell otherwise.
+    /// Takes long only where its arguments, its reply or the memory that it took or gave back tell so, whatever the key holds. Not each that
+    /// Redis calls fast is such: APPEND may copy the value, an HSET may rebuild the table of a large hash.
     pub(crate) const SHORT: Flags = Flags(1 << 18);
 
     const NAMES: [(Flags, &'static str); 13] = [
@@ -155,6 +156,7 @@ impl Spec {
 /// Sets of flags that many rows share.
 pub(crate) const READ: Flags = Flags::READONLY;
 pub(crate) const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
+pub(crate) const READ_SHORT: Flags = READ_FAST.and(Flags::SHORT);
 pub(crate) const WRITE: Flags = Flags::WRITE;
 pub(crate) const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 pub(crate) const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);

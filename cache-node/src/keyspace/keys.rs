@@ -110,6 +110,8 @@ pub(crate) struct Keys<'a> {
     expiry: Expiry,
     /// Changes by commands through this view: Redis's `server.dirty`.
     changes: u64,
+    /// Bytes by which shards grew or shrank with that, until somebody asks.
+    resized_bytes: usize,
     /// Requests that do again what was written; `None` when nobody wants them.
     record: Option<Record>,
     /// Whether the command that runs said itself what is to be recorded for it.
@@ -171,6 +173,7 @@ impl<'a> Keys<'a> {
             sink,
             expiry,
             changes: 0,
+            resized_bytes: 0,
             record,
             has_recorded: false,
             has_written: false,
@@ -192,6 +195,12 @@ impl<'a> Keys<'a> {
     /// Changes by commands through this view so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Bytes by which shards grew or shrank since this was last asked: a large value that came or went, by expiry too, or an index that
+    /// was rebuilt.
+    pub(crate) fn take_resized_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.resized_bytes)
     }
 
     /// Whether what is written is recorded: before something is computed only for that.
@@ -787,9 +796,9 @@ impl<'a> Keys<'a> {
     }
 
     /// Makes the shard's size readable without its lock.
-    fn account(&self, guard: usize) {
+    fn account(&mut self, guard: usize) {
         let (index, shard) = &self.guards[guard];
-        self.keyspace.cells[*index].account(shard);
+        self.resized_bytes += self.keyspace.cells[*index].account(shard);
     }
 
     fn value(&self, place: Place) -> ValueRef<'_> {

@@ -94,9 +94,11 @@ struct Cell {
 }
 
 impl Cell {
-    /// Makes the shard's size readable without its lock.
-    fn account(&self, shard: &Shard) {
-        self.used_bytes.store(shard.used_bytes(), Ordering::Relaxed);
+    /// Makes the shard's size readable without its lock. Gives the bytes by which it differs from what was there to be read.
+    fn account(&self, shard: &Shard) -> usize {
+        let (before, used) = (self.used_bytes.load(Ordering::Relaxed), shard.used_bytes());
+        self.used_bytes.store(used, Ordering::Relaxed);
+        used.abs_diff(before)
     }
 }
 

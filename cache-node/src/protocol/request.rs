@@ -109,6 +109,12 @@ impl<'a> Args<'a> {
         self.spans.iter().map(move |span| &bytes[span.start as usize..span.end as usize])
     }
 
+    /// Bytes from the first argument to the last.
+    pub(crate) fn spanned_bytes(self) -> usize {
+        let (first, last) = (self.spans.first(), self.spans.last());
+        first.zip(last).map_or(0, |(first, last)| (last.end - first.start) as usize)
+    }
+
     pub(crate) fn to_owned(self) -> OwnedRequest {
         self.iter().collect()
     }
