@@ -230,7 +230,7 @@ impl CacheStore {
             return Ok(None);
         }
         let binding = if cart == session { stored.binding.as_ref().unwrap_or(session) } else { cart };
-        match CartSnapshot::parse(reply, self.vault().lines(binding)) {
+        match CartSnapshot::parse(reply, self.vault().lines(binding).silently()) {
             Err(StoreError::UnreadableCart { .. }) => Ok(None),
             cart => cart.map(Some),
         }

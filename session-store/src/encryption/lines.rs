@@ -40,11 +40,13 @@ pub(crate) struct Lines<'a> {
     keys: Option<&'a EncryptionKeys>,
     /// What the lines are bound to.
     binding: &'a Tag,
+    /// Whether one that cannot be read is counted, and told in the log.
+    is_told: bool,
 }
 
 impl Vault {
     pub(crate) fn lines<'a>(&'a self, binding: &'a Tag) -> Lines<'a> {
-        Lines { keys: self.0.as_ref(), binding }
+        Lines { keys: self.0.as_ref(), binding, is_told: true }
     }
 
     /// Names of a line; `None`: there are no keys, and a line stands under its SKU alone.
@@ -64,6 +66,11 @@ impl EncryptionKeys {
 }
 
 impl Lines<'_> {
+    /// For a read that is repeated when a line cannot be read: that is counted and told once, by the other one.
+    pub(crate) fn silently(self) -> Self {
+        Self { is_told: false, ..self }
+    }
+
     /// Adds a line to the arguments of a script: as `standing.lua` has it, or as it is when there are no keys.
     pub(crate) fn give(&self, call: &mut Call, sku: &str, quantity: u32) -> Result<(), StoreError> {
         let Some(line) = self.seal(sku)? else {
@@ -111,12 +118,14 @@ impl Lines<'_> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::UnreadableCart`], which is counted and told here.
+    /// [`StoreError::UnreadableCart`], which is counted and told here unless [`silently`](Self::silently) opened.
     pub(crate) fn open(&self, name: &[u8], value: &[u8]) -> Result<(String, u32), StoreError> {
         self.opened(name, value).map_err(|error| {
             let error = unreadable_cart(error);
-            metrics::cart_line_unreadable();
-            tracing::warn!(%error, "a line of a cart cannot be read, and stays as it is");
+            if self.is_told {
+                metrics::cart_line_unreadable();
+                tracing::warn!(%error, "a line of a cart cannot be read, and stays as it is");
+            }
             error
         })
     }
