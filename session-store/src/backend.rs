@@ -14,7 +14,7 @@ use crate::{
     encryption::{BIND_FIELD, damaged_line},
     expiry::ExpiryPolicy,
     keys::Tag,
-    record::{Delta, RawField, StoredSession, Text, VERSION, bytes, integer, next, unreadable},
+    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{
         CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED, TOUCH, reply,
     },
@@ -226,7 +226,7 @@ impl CacheStore {
     ) -> Result<Option<CartSnapshot>, StoreError> {
         let is_its_own = stored.owner.as_ref().unwrap_or(session) == cart;
         if !is_its_own {
-            skip_hash(reply)?;
+            CartSnapshot::skip(reply)?;
             return Ok(None);
         }
         let binding = if cart == session { stored.binding.as_ref().unwrap_or(session) } else { cart };
@@ -714,19 +714,6 @@ pub(crate) fn changes(call: &mut Call, write: &Write, set: &[&RawField], removed
     for name in removed {
         call.arg(name);
     }
-}
-
-/// What is of nobody's interest.
-fn skip_hash(reply: &mut Reply) -> Result<(), StoreError> {
-    let parts = match next(reply)? {
-        Item::List(length) => length,
-        Item::Map(pairs) => 2 * pairs,
-        _ => return Err(unreadable("a cart is not a hash")),
-    };
-    for _ in 0..parts {
-        Text::next(reply)?;
-    }
-    Ok(())
 }
 
 fn revision(answer: &[Value]) -> Result<u64, StoreError> {

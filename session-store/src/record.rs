@@ -107,11 +107,7 @@ impl StoredSession {
     ///
     /// [`StoreError::Corrupt`] for what nobody will ever be able to read.
     pub(crate) fn parse(reply: &mut Reply) -> Result<Self, StoreError> {
-        let pairs = match next(reply)? {
-            Item::List(length) => length / 2,
-            Item::Map(pairs) => pairs,
-            _ => return Err(unreadable("a session is not a hash")),
-        };
+        let pairs = pairs(reply, "a session is not a hash")?;
         let (mut session, mut fields) = (Self::default(), Vec::with_capacity(pairs));
         let (mut version, mut corrupt) = (Ok(()), Ok(()));
         for _ in 0..pairs {
@@ -189,6 +185,15 @@ pub(crate) fn next(reply: &mut Reply) -> Result<Item, StoreError> {
     match reply.next().map_err(malformed)? {
         Item::Error(line) => Err(unreadable(&format!("the store answered {}", String::from_utf8_lossy(&line).trim()))),
         item => Ok(item),
+    }
+}
+
+/// How many fields and values the hash has that is the next value of an answer; they follow it. `otherwise`: the error where it is none.
+pub(crate) fn pairs(reply: &mut Reply, otherwise: &str) -> Result<usize, StoreError> {
+    match next(reply)? {
+        Item::List(length) => Ok(length / 2),
+        Item::Map(pairs) => Ok(pairs),
+        _ => Err(unreadable(otherwise)),
     }
 }
 
