@@ -466,6 +466,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_request_at_a_time_leaves_at_once_and_several_wait_a_turn_for_each_other() {
+        let (here, mut there) = duplex(1 << 20);
+        let (wire, driver) = Wire::new(here, 100, None);
+        let mut driver = Box::pin(driver);
+        let ping = cmd("PING");
+        let mut arrived = [0; 100];
+        for _ in 0..3 {
+            let mut alone = Box::pin(wire.ask(&ping));
+            assert!(alone.as_mut().now_or_never().is_none());
+            assert!(driver.as_mut().now_or_never().is_none());
+            assert_eq!(there.read(&mut arrived).now_or_never().unwrap().unwrap(), 14, "within one look at the driver");
+            there.write_all(b"+PONG\r\n").await.unwrap();
+            assert!(driver.as_mut().now_or_never().is_none());
+            assert!(alone.now_or_never().unwrap().is_ok());
+        }
+        let mut several: Vec<_> = (0..3).map(|_| Box::pin(wire.ask(&ping))).collect();
+        assert!(several[0].as_mut().now_or_never().is_none());
+        assert!(driver.as_mut().now_or_never().is_none());
+        assert_eq!(there.read(&mut arrived).now_or_never().unwrap().unwrap(), 14);
+        // While one is under way the next waits for those behind it.
+        assert!(several[1].as_mut().now_or_never().is_none());
+        assert!(driver.as_mut().now_or_never().is_none());
+        assert!(there.read(&mut arrived).now_or_never().is_none());
+        assert!(several[2].as_mut().now_or_never().is_none());
+        assert!(driver.as_mut().now_or_never().is_none());
+        assert_eq!(there.read(&mut arrived).now_or_never().unwrap().unwrap(), 28);
+    }
+
+    #[tokio::test]
     async fn on_a_runtime_of_one_thread_a_request_has_its_own_timer() {
         let (here, _there) = duplex(1 << 20);
         let (wire, driver) = Wire::new(here, 100, None);
