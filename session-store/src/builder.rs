@@ -433,7 +433,7 @@ impl CacheStoreBuilder {
             &self.former_keys,
             self.user_key.as_deref().unwrap_or(key),
         );
-        Ok(CacheStore::new(Arc::new(Inner {
+        Ok(CacheStore::new(Inner {
             pool,
             topology,
             keys,
@@ -449,7 +449,7 @@ impl CacheStoreBuilder {
             is_followed: false.into(),
             #[cfg(feature = "testing")]
             faults: self.faults,
-        })))
+        }))
     }
 
     fn topology(&self, url: &StoreUrl) -> Result<Topology, StoreError> {

@@ -13,6 +13,7 @@ use crate::{
     cookie::CookieSettings,
     cookie_keys::{CookieKeys, Protection},
     settings::{ClientAddress, Settings, milliseconds},
+    shared::Shared,
 };
 
 /// Gives every request a [`Session`](crate::Session) and a [`Cart`](crate::Cart), and commits what changed in one step.
@@ -35,8 +36,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing until it is added to a router"]
 pub struct SessionLayer {
-    store: CacheStore,
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
 }
 
 impl SessionLayer {
@@ -53,7 +53,7 @@ impl SessionLayer {
     /// # }
     /// ```
     pub fn new(store: CacheStore) -> Self {
-        Self { store, settings: Arc::default() }
+        Self { shared: Arc::new(Shared::new(store, Settings::default())) }
     }
 
     /// The name of the cookie, without the prefix. Default: `id`.
@@ -393,9 +393,10 @@ impl SessionLayer {
         })
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
-        self
+    fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.shared.settings.clone();
+        change(&mut settings);
+        Self { shared: Arc::new(Shared::new(self.shared.store.clone(), settings)) }
     }
 }
 
@@ -403,7 +404,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, self.store.clone(), Arc::clone(&self.settings))
+        SessionService::new(inner, Arc::clone(&self.shared))
     }
 }
 

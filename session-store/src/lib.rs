@@ -38,6 +38,7 @@ mod seen;
 mod service;
 mod session_ext;
 mod settings;
+mod shared;
 mod store;
 mod streaming;
 mod take_over;

@@ -16,7 +16,7 @@ use tower_service::Service;
 use tower_sessions::Session;
 
 use crate::{
-    CacheStore, StoreError, answer,
+    StoreError, answer,
     cookie::{self, Sent},
     cookie_keys::Found,
     device::Client,
@@ -24,6 +24,7 @@ use crate::{
     expiry::not_chosen,
     scope::{Detached, RequestScope},
     settings::Settings,
+    shared::Shared,
     streaming::follow,
     unit_of_work::{Arrival, CookieChange, Outcome, SeenChange, UnitOfWork},
 };
@@ -54,13 +55,12 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 #[derive(Debug, Clone)]
 pub struct SessionService<S> {
     inner: S,
-    store: CacheStore,
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
 }
 
 impl<S> SessionService<S> {
-    pub(crate) fn new(inner: S, store: CacheStore, settings: Arc<Settings>) -> Self {
-        Self { inner, store, settings }
+    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
     }
 }
 
@@ -78,9 +78,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let settings = &self.settings;
+        let own = self.shared.of_thread();
+        let settings = &own.settings;
         if let Some(outer) = enclosing::of_name(request.extensions_mut(), &settings.cookie_name) {
-            if !outer.store.is_same(&self.store) {
+            if !outer.store.is_same(&own.store) {
                 tracing::error!(cookie = %settings.cookie_name, "two session layers with different stores share one cookie name");
                 return ResponseFuture { inner: None, stage: Stage::Refused, is_safe: true };
             }
@@ -100,7 +101,7 @@ where
         };
         let is_safe = request.method().is_safe();
         let arrival = Arrival { sent, cookie_outdated: found.is_some_and(|found| found.is_outdated), seen, client, is_safe };
-        let unit = UnitOfWork::new(self.store.clone(), Arc::clone(settings), arrival);
+        let unit = UnitOfWork::new(own.store.clone(), Arc::clone(settings), arrival);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(settings.expiry));
         let scope = RequestScope::new(session, unit);
         scope.give(request.extensions_mut());

@@ -2,8 +2,9 @@
 
 use std::{
     fmt,
+    ops::Deref,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -34,9 +35,20 @@ use crate::{
 /// # }
 /// ```
 pub struct CacheStore {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Counted>,
     /// Of one request; a clone has its own.
     pub(crate) patience: Patience,
+}
+
+/// The store with a count of the clones of one handle: there may be several, each around the same store.
+pub(crate) struct Counted(Arc<Inner>);
+
+impl Deref for Counted {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 pub(crate) struct Inner {
@@ -76,7 +88,7 @@ impl Drop for Changes<'_> {
 
 impl Clone for CacheStore {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.inner))
+        Self::counted_by(Arc::clone(&self.inner))
     }
 }
 
@@ -265,7 +277,7 @@ impl CacheStore {
     pub(crate) fn near(&self) -> Option<&Arc<Entries>> {
         let near = self.inner.near.as_ref()?;
         if !self.inner.is_followed.load(Ordering::Relaxed) && !self.inner.is_followed.swap(true, Ordering::Relaxed) {
-            tokio::spawn(near_cache::follow(Arc::downgrade(&self.inner), Arc::clone(near)));
+            tokio::spawn(near_cache::follow(self.weak(), Arc::clone(near)));
         }
         Some(near)
     }
@@ -279,7 +291,16 @@ impl CacheStore {
         Changes { near, tag: *tag }
     }
 
-    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self::counted_by(Counted(Arc::new(inner)).into())
+    }
+
+    /// A clone whose own clones are counted apart from all others.
+    pub(crate) fn counted_apart(&self) -> Self {
+        Self::counted_by(Counted(Arc::clone(&self.inner.0)).into())
+    }
+
+    fn counted_by(inner: Arc<Counted>) -> Self {
         Self { inner, patience: Patience::default() }
     }
 
@@ -327,9 +348,14 @@ impl CacheStore {
         &self.inner.touches
     }
 
+    /// Ends with the last handle.
+    pub(crate) fn weak(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner.0)
+    }
+
     /// Whether the other one is a clone of this one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
+        Arc::ptr_eq(&self.inner.0, &other.inner.0)
     }
 
     /// Whether one script may use keys of different slots.
