@@ -16,7 +16,7 @@ use crate::{
     near_cache::Entries,
     nodes::{Address, Node, Transport},
     owners::Owners,
-    pool::{Places, Pool},
+    pool::Pool,
     replica_reads::replica_deadline,
     store::Inner,
     topology::{Cluster, Replicas, Sentinel, Topology},
@@ -422,10 +422,8 @@ impl CacheStoreBuilder {
         }
         let near = self.near_cache.map(|near| Arc::new(Entries::new(near, topology.switches())));
         let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
-        let pool = Pool::builder(Places::default())
-            .max_size(pool_size)
-            .build()
-            .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
+        let pool =
+            Pool::new(pool_size, self.waiting_max).map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
         let key = self.key.as_deref().unwrap_or(PUBLIC_KEY);
         let keys = Keys::new(
             self.prefix.as_deref().unwrap_or(PREFIX_DEFAULT),
@@ -444,7 +442,6 @@ impl CacheStoreBuilder {
             bindings: Bindings::default(),
             quarantined: 0.into(),
             deadline: self.deadline,
-            waiting_max: self.waiting_max,
             near,
             is_followed: false.into(),
             #[cfg(feature = "testing")]

@@ -1,9 +1,7 @@
 //! One operation: its deadline, its attempts, and how long a request waits through an outage.
 
 use std::{
-    convert::Infallible,
     fmt,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{Object, PoolError};
 use futures_util::{FutureExt as _, future::try_join_all};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,9 +18,8 @@ use crate::{
     CacheStore, Stage, StoreError,
     deadline::Deadline,
     error::NOT_SERVING,
-    metrics::{InFlight, Waiting},
+    metrics::InFlight,
     nodes::{Address, Failure, Node, Origin, is_broken},
-    pool::Places,
     record::malformed,
     scripts::Call,
     topology::{Asking, Slot, split},
@@ -212,28 +208,6 @@ impl CacheStore {
         Problem::Store(StoreError::Timeout { deadline, stage })
     }
 
-    /// A place in the pool, now or when one becomes free. The caller bounds the wait.
-    pub(crate) async fn place(&self) -> Result<Object<Places>, Problem> {
-        let pool = &self.inner.pool;
-        let closed = |error: PoolError<Infallible>| Problem::Store(StoreError::Disconnected { reason: error.to_string() });
-        // Most find one, and have no wait to be bounded or measured.
-        if let Some(found) = pin!(pool.get()).now_or_never() {
-            let mut place = found.map_err(closed)?;
-            place.waited_until = None;
-            return Ok(place);
-        }
-        let status = pool.status();
-        // A task that has had its share of the runtime's time is made to wait although there are places.
-        let is_full = status.available == 0 && status.size == status.max_size;
-        if is_full && status.waiting >= self.inner.waiting_max {
-            return Err(Problem::Store(StoreError::PoolFull { waiting_max: self.inner.waiting_max }));
-        }
-        let _waiting = is_full.then(Waiting::begin);
-        let mut place = Box::pin(pool.get()).await.map_err(closed)?;
-        place.waited_until = Some(Instant::now());
-        Ok(place)
-    }
-
     async fn attempts(
         &self,
         request: &dyn Packed,
@@ -243,7 +217,7 @@ impl CacheStore {
         origin: &mut Option<Origin>,
     ) -> Result<Reply, Problem> {
         let topology = &self.inner.topology;
-        let mut place = self.place().await?;
+        let mut place = self.inner.pool.take().await.map_err(Problem::Store)?;
         let _in_flight = InFlight::begin();
         let mut broken: Option<RedisError> = None;
         let mut redirected: Option<Arc<Node>> = None;

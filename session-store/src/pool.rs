@@ -3,24 +3,153 @@
 //! The pool bounds and measures how many operations are in flight; the connections are shared, so that operations in
 //! flight travel in one write. Getting a place costs no command: whether a connection still works is learnt from the
 //! operations themselves.
+//!
+//! deadpool makes the places, counts them, and queues those who wait for one. What it does for each that is given out and
+//! comes back (a semaphore, hooks, a look at the clock, a weak reference to itself) is worth it where a connection is
+//! checked, and was a thirtieth of a read where there is none: so a place that comes back while nobody waits stays at hand,
+//! for the next who wants one. To deadpool it is in use.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
+    ops::{Deref, DerefMut},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use deadpool::managed::{Manager, Metrics, RecycleResult};
+use deadpool::managed::{BuildError, Manager, Metrics, Object, PoolError, RecycleResult};
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
     StoreError,
+    metrics::Waiting,
     nodes::{Handle, Node},
 };
 
-pub(crate) type Pool = deadpool::managed::Pool<Places>;
+#[derive(Debug)]
+pub(crate) struct Pool {
+    places: deadpool::managed::Pool<Places>,
+    // Held for a few instructions only.
+    at_hand: Mutex<AtHand>,
+    waiting_max: usize,
+}
+
+#[derive(Debug)]
+struct AtHand {
+    /// No more than there are places. In turns, so that all connections are used.
+    free: VecDeque<Object<Places>>,
+    /// Those who ask deadpool, because none was at hand: as long as there is one, places go back there.
+    asking: usize,
+}
+
+impl Pool {
+    /// `size_max`: operations that can be in flight at once. `waiting_max`: those that may wait for a place.
+    pub(crate) fn new(size_max: usize, waiting_max: usize) -> Result<Self, BuildError> {
+        let places = deadpool::managed::Pool::builder(Places::default()).max_size(size_max).build()?;
+        let at_hand = Mutex::new(AtHand { free: VecDeque::new(), asking: 0 });
+        Ok(Self { places, at_hand, waiting_max })
+    }
+
+    /// A place, now or when one becomes free. The caller bounds the wait.
+    pub(crate) async fn take(&self) -> Result<Taken<'_>, StoreError> {
+        let asker = {
+            let mut at_hand = self.at_hand.lock();
+            if let Some(place) = at_hand.free.pop_front() {
+                // Most find one, and have no wait to be bounded or measured.
+                drop(at_hand);
+                return Ok(self.taken(place, None));
+            }
+            at_hand.asking += 1;
+            Asker(self)
+        };
+        // Boxed: each operation would be larger.
+        Box::pin(self.ask(asker)).await
+    }
+
+    async fn ask(&self, _asker: Asker<'_>) -> Result<Taken<'_>, StoreError> {
+        let closed = |error: PoolError<Infallible>| StoreError::Disconnected { reason: error.to_string() };
+        if let Some(found) = pin!(self.places.get()).now_or_never() {
+            return Ok(self.taken(found.map_err(closed)?, None));
+        }
+        let status = self.places.status();
+        // A task that has had its share of the runtime's time is made to wait although there are places.
+        let is_full = status.available == 0 && status.size == status.max_size;
+        if is_full && status.waiting >= self.waiting_max {
+            return Err(StoreError::PoolFull { waiting_max: self.waiting_max });
+        }
+        let _waiting = is_full.then(Waiting::begin);
+        let place = self.places.get().await.map_err(closed)?;
+        Ok(self.taken(place, Some(Instant::now())))
+    }
+
+    fn taken(&self, mut place: Object<Places>, waited_until: Option<Instant>) -> Taken<'_> {
+        place.waited_until = waited_until;
+        Taken { pool: self, place: Some(place) }
+    }
+
+    pub(crate) fn status(&self) -> PoolStatus {
+        // Meanwhile none is taken from there, or put there.
+        let at_hand = self.at_hand.lock();
+        let status = self.places.status();
+        PoolStatus {
+            size_max: status.max_size,
+            size: status.size,
+            in_use: (status.size - status.available).saturating_sub(at_hand.free.len()),
+            waiting: status.waiting,
+            waiting_max: self.waiting_max,
+        }
+    }
+}
+
+/// Counts somebody as asking deadpool, until that has come to an end.
+struct Asker<'a>(&'a Pool);
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        self.0.at_hand.lock().asking -= 1;
+    }
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken<'a> {
+    pool: &'a Pool,
+    // `None` only while it is dropped.
+    place: Option<Object<Places>>,
+}
+
+impl Deref for Taken<'_> {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        self.place.as_ref().expect("it is there until this is dropped")
+    }
+}
+
+impl DerefMut for Taken<'_> {
+    fn deref_mut(&mut self) -> &mut Place {
+        self.place.as_mut().expect("it is there until this is dropped")
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else { return };
+        let mut at_hand = self.pool.at_hand.lock();
+        if at_hand.asking == 0 {
+            at_hand.free.push_back(place);
+        } else {
+            drop(at_hand);
+            // By its drop to whoever waits for the longest.
+            drop(place);
+        }
+    }
+}
 
 /// Makes places.
 #[derive(Debug, Default)]
@@ -29,14 +158,16 @@ pub(crate) struct Places {
 }
 
 impl Manager for Places {
-    type Type = Place;
+    // Boxed, since a place is handed from one owner to the next with each operation.
+    type Type = Box<Place>;
     type Error = Infallible;
 
-    async fn create(&self) -> Result<Place, Infallible> {
-        Ok(Place { turn: self.next.fetch_add(1, Ordering::Relaxed), handle: None, waited_until: None })
+    async fn create(&self) -> Result<Box<Place>, Infallible> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Place { turn, handle: None, waited_until: None }))
     }
 
-    async fn recycle(&self, _: &mut Place, _: &Metrics) -> RecycleResult<Infallible> {
+    async fn recycle(&self, _: &mut Box<Place>, _: &Metrics) -> RecycleResult<Infallible> {
         Ok(())
     }
 }
@@ -48,7 +179,7 @@ pub(crate) struct Place {
     turn: usize,
     handle: Option<Handle>,
     /// When whoever has the place now was ready to ask, if it had to wait for the place or for a connection.
-    pub(crate) waited_until: Option<Instant>,
+    waited_until: Option<Instant>,
 }
 
 impl Place {
@@ -88,4 +219,85 @@ pub struct PoolStatus {
     pub waiting: usize,
     /// Operations that may wait for a place; further ones are refused.
     pub waiting_max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
+    use futures_util::{FutureExt as _, future::join_all};
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::{Pool, PoolStatus};
+    use crate::StoreError;
+
+    fn status(size: usize, in_use: usize, waiting: usize) -> PoolStatus {
+        PoolStatus { size_max: 2, size, in_use, waiting, waiting_max: 1 }
+    }
+
+    #[tokio::test]
+    async fn what_is_at_hand_is_free_and_who_waits_comes_first() {
+        let pool = Pool::new(2, 1).unwrap();
+        assert_eq!(pool.status(), status(0, 0, 0));
+        let first = pool.take().await.unwrap();
+        assert_eq!(pool.status(), status(1, 1, 0));
+        drop(first);
+        assert_eq!(pool.status(), status(1, 0, 0));
+        let (first, second) = (pool.take().await.unwrap(), pool.take().await.unwrap());
+        assert_eq!(pool.status(), status(2, 2, 0));
+        assert!(second.waited_until.is_none());
+        let mut waits = Box::pin(pool.take());
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert_eq!(pool.status(), status(2, 2, 1));
+        assert!(matches!(pool.take().now_or_never(), Some(Err(StoreError::PoolFull { waiting_max: 1 }))));
+        drop(first);
+        // It is for the one who waits, although nobody has told him yet.
+        assert!(pool.take().now_or_never().is_none_or(|taken| taken.is_err()));
+        let third = waits.await.unwrap();
+        assert!(third.waited_until.is_some());
+        assert_eq!(pool.status(), status(2, 2, 0));
+        // Who gives up leaves nothing behind.
+        let mut waits = Box::pin(pool.take());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop((waits, second, third));
+        assert_eq!(pool.status(), status(2, 0, 0));
+        assert_eq!(pool.at_hand.lock().free.len(), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn there_are_never_more_in_flight_and_everybody_has_a_turn() {
+        let pool = Arc::new(Pool::new(2, 1_000).unwrap());
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let tasks = (0..16).map(|task| {
+            let (pool, in_flight) = (Arc::clone(&pool), Arc::clone(&in_flight));
+            tokio::spawn(async move {
+                for turn in 0..500 {
+                    if (task + turn) % 7 == 0 {
+                        // Asks, and gives up.
+                        pool.take().now_or_never();
+                        continue;
+                    }
+                    let taken = pool.take().await.unwrap();
+                    assert!(in_flight.fetch_add(1, Ordering::SeqCst) < 2);
+                    if turn % 3 == 0 {
+                        yield_now().await;
+                    }
+                    in_flight.fetch_sub(1, Ordering::SeqCst);
+                    drop(taken);
+                }
+            })
+        });
+        let all = timeout(Duration::from_secs(60), join_all(tasks)).await;
+        all.expect("nobody is forgotten").into_iter().for_each(Result::unwrap);
+        let status = pool.status();
+        assert_eq!((status.in_use, status.waiting), (0, 0));
+    }
 }

@@ -62,7 +62,7 @@ impl CacheStore {
         let mut origin = None;
         let deadline = Deadline::at(began + within);
         let asked = deadline.bound(async {
-            let mut place = self.place().await.ok()?;
+            let mut place = self.inner.pool.take().await.ok()?;
             let _in_flight = InFlight::begin();
             let handle = place.handle(&node, began).await.ok()?;
             let origin = origin.insert(handle.origin());

@@ -62,7 +62,6 @@ pub(crate) struct Inner {
     pub(crate) turns: Arc<Turns>,
     pub(crate) quarantined: AtomicU64,
     pub(crate) deadline: Duration,
-    pub(crate) waiting_max: usize,
     pub(crate) near: Option<Arc<Entries>>,
     /// Whether somebody follows the store for the near cache.
     pub(crate) is_followed: AtomicBool,
@@ -218,14 +217,7 @@ impl CacheStore {
     /// ```
     #[must_use]
     pub fn pool_status(&self) -> PoolStatus {
-        let status = self.inner.pool.status();
-        PoolStatus {
-            size_max: status.max_size,
-            size: status.size,
-            in_use: status.size - status.available,
-            waiting: status.waiting,
-            waiting_max: self.inner.waiting_max,
-        }
+        self.inner.pool.status()
     }
 
     /// How the store is, as far as this process knows: nothing is sent. For metrics and a status page;
