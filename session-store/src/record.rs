@@ -21,7 +21,7 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
-use std::{borrow::Cow, cell::OnceCell, collections::HashMap, io, ops::Range, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell, collections::HashMap, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -31,7 +31,7 @@ use crate::{
     StoreError,
     expiry::ExpiryPolicy,
     keys::Tag,
-    wire::{self, Item, Malformed, Reply},
+    wire::{self, Item, Malformed, Place, Reply},
 };
 
 /// The layout that this version writes. One that it does not know is refused, not guessed at.
@@ -112,13 +112,12 @@ impl StoredSession {
         let (mut version, mut corrupt) = (Ok(()), Ok(()));
         for _ in 0..pairs {
             // What is of the layer is read in place: to keep a part of an answer costs more than to look at it.
-            let (name, value) = (Text::next(reply)?, Text::next(reply)?);
-            if name.bytes(reply) == b"@v" {
-                version = check_version(value.bytes(reply));
-            } else if !is_reserved(name.bytes(reply)) {
-                fields.push(RawField::new(name.kept(reply), value.kept(reply)));
-            } else if corrupt.is_ok() {
-                corrupt = session.take_field(reply, &name, value);
+            let (name, value) = (text(reply)?, text(reply)?);
+            match reply.at(&name) {
+                b"@v" => version = check_version(reply.at(&value)),
+                field if !is_reserved(field) => fields.push(RawField::new(reply.kept(&name), reply.kept(&value))),
+                field if corrupt.is_ok() => corrupt = session.take_field(reply, field, &value),
+                _ => {}
             }
         }
         let Item::Integer(remaining_ms) = next(reply)? else { return Err(unreadable("an answer is not an integer")) };
@@ -153,16 +152,16 @@ impl StoredSession {
         self.fields.iter().map(bytes).sum()
     }
 
-    fn take_field(&mut self, reply: &Reply, name: &Text, value: Text) -> Result<(), StoreError> {
-        let bytes = value.bytes(reply);
-        match name.bytes(reply) {
+    fn take_field(&mut self, reply: &Reply, name: &[u8], value: &Place) -> Result<(), StoreError> {
+        let bytes = reply.at(value);
+        match name {
             b"@rev" => self.revision = Some(number(bytes)?),
             b"@expiry" => self.expiry = Some(ExpiryPolicy::parse(bytes)?),
             b"@created" => self.created_ms = Some(number(bytes)?),
             b"@until" => self.until_ms = Some(number(bytes)?),
             b"@capped" => self.capped = true,
             b"@owner" => self.owner = Tag::from_bytes(bytes),
-            b"@bind" => self.bind_field = Some(value.kept(reply)),
+            b"@bind" => self.bind_field = Some(reply.kept(value)),
             b"@d" => self.data_version = Some(number(bytes)?),
             b"@ended" => {
                 self.ended = true;
@@ -183,9 +182,13 @@ fn is_reserved(name: &[u8]) -> bool {
 /// The next value of an answer; an error of the server is one.
 pub(crate) fn next(reply: &mut Reply) -> Result<Item, StoreError> {
     match reply.next().map_err(malformed)? {
-        Item::Error(line) => Err(unreadable(&format!("the store answered {}", String::from_utf8_lossy(&line).trim()))),
+        Item::Error(line) => Err(refused(&line)),
         item => Ok(item),
     }
+}
+
+fn refused(line: &[u8]) -> StoreError {
+    unreadable(&format!("the store answered {}", String::from_utf8_lossy(line).trim()))
 }
 
 /// How many fields and values the hash has that is the next value of an answer; they follow it. `otherwise`: the error where it is none.
@@ -197,40 +200,16 @@ pub(crate) fn pairs(reply: &mut Reply, otherwise: &str) -> Result<usize, StoreEr
     }
 }
 
-/// A string of an answer.
-#[derive(Debug)]
-pub(crate) enum Text {
-    /// Where it is.
-    Placed(Range<usize>),
-    /// It came in another form than usual.
-    Kept(Bytes),
-}
-
-impl Text {
-    /// The next value of an answer.
-    pub(crate) fn next(reply: &mut Reply) -> Result<Self, StoreError> {
-        if let Some(place) = reply.next_string() {
-            return Ok(Self::Placed(place));
-        }
-        match next(reply)? {
-            Item::String(bytes) => Ok(Self::Kept(bytes)),
-            _ => Err(unreadable("a field is not a string")),
-        }
+/// Where the string is that is the next value of an answer.
+#[inline]
+pub(crate) fn text(reply: &mut Reply) -> Result<Place, StoreError> {
+    if let Some(place) = reply.next_string() {
+        return Ok(place);
     }
-
-    /// What it says. `reply`: the answer that it was taken from.
-    pub(crate) fn bytes<'a>(&'a self, reply: &'a Reply) -> &'a [u8] {
-        match self {
-            Self::Placed(place) => reply.at(place),
-            Self::Kept(bytes) => bytes,
-        }
-    }
-
-    fn kept(self, reply: &Reply) -> Bytes {
-        match self {
-            Self::Placed(place) => reply.kept(&place),
-            Self::Kept(bytes) => bytes,
-        }
+    match reply.next_placed().map_err(malformed)? {
+        Item::String(place) => Ok(place),
+        Item::Error(place) => Err(refused(reply.at(&place))),
+        _ => Err(unreadable("a field is not a string")),
     }
 }
 

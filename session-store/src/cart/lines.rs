@@ -3,7 +3,7 @@
 use crate::{
     StoreError,
     encryption::Lines,
-    record::{Text, number, pairs},
+    record::{number, pairs, text},
     wire::Reply,
 };
 
@@ -55,7 +55,7 @@ impl CartSnapshot {
     /// Takes the answer to HGETALL of a cart that is of nobody's interest.
     pub(crate) fn skip(reply: &mut Reply) -> Result<(), StoreError> {
         for _ in 0..2 * pairs(reply, NOT_A_HASH)? {
-            Text::next(reply)?;
+            text(reply)?;
         }
         Ok(())
     }
@@ -66,8 +66,8 @@ impl CartSnapshot {
         let mut cart = Self { revision: 0, lines: Vec::with_capacity(pairs.saturating_sub(1)) };
         let mut read = Ok(());
         for _ in 0..pairs {
-            let (name, value) = (Text::next(reply)?, Text::next(reply)?);
-            let (name, value) = (name.bytes(reply), value.bytes(reply));
+            let (name, value) = (text(reply)?, text(reply)?);
+            let (name, value) = (reply.at(&name), reply.at(&value));
             if name.first() == Some(&b'@') {
                 if name == b"@" {
                     let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();

@@ -40,9 +40,16 @@ impl Scan {
             self.missing = u64::from(values);
         }
         while self.missing > 0 {
-            if let Some(text) = string(buffer, self.position) {
-                (self.position, self.missing) = (text.end + 2, self.missing - 1);
-                if self.position > REPLY_BYTES_MAX {
+            // The usual forms first: what is left over is looked at line by line.
+            let usual = match buffer.get(self.position) {
+                Some(b'$') => string(buffer, self.position).map(|text| (text.end + 2, 0)),
+                Some(b':') => short_number(buffer, self.position + 1).map(|(_, after)| (after, 0)),
+                Some(b'*') => short_length(buffer, self.position + 1).map(|(length, after)| (after, length as u64)),
+                _ => None,
+            };
+            if let Some((next, more)) = usual {
+                (self.position, self.missing) = (next, self.missing - 1 + more);
+                if next > REPLY_BYTES_MAX {
                     return Err(Malformed("it is too long"));
                 }
                 continue;
@@ -101,34 +108,48 @@ fn line(buffer: &[u8], position: usize) -> Result<Option<Line<'_>>, Malformed> {
 
 /// Where the string at `position` is, when it is whole and of the usual form, with up to three digits. Nearly all of an answer is
 /// strings: to look for the end of each line was a fifth of what it took to read a session, and a loop over the digits a
-/// twentieth.
+/// twentieth. The shortest string has as many bytes as the longest head, so that one look at the bounds is enough for both.
+#[inline]
 fn string(buffer: &[u8], position: usize) -> Option<Range<usize>> {
-    let digit = |byte: u8| byte.is_ascii_digit().then(|| usize::from(byte - b'0'));
-    let (length, digits) = match *buffer.get(position..)? {
-        [b'$', a, b'\r', b'\n', ..] => (digit(a)?, 1),
-        [b'$', a, b, b'\r', b'\n', ..] => (10 * digit(a)? + digit(b)?, 2),
-        [b'$', a, b, c, b'\r', b'\n', ..] => (100 * digit(a)? + 10 * digit(b)? + digit(c)?, 3),
+    let digit = |byte: u8| usize::from(byte.wrapping_sub(b'0'));
+    let (length, is_usual, head) = match *buffer.get(position..)?.first_chunk()? {
+        [b'$', a, b'\r', b'\n', _, _] => (digit(a), digit(a) < 10, 4),
+        [b'$', a, b, b'\r', b'\n', _] => (10 * digit(a) + digit(b), digit(a) < 10 && digit(b) < 10, 5),
+        [b'$', a, b, c, b'\r', b'\n'] => {
+            (100 * digit(a) + 10 * digit(b) + digit(c), digit(a) < 10 && digit(b) < 10 && digit(c) < 10, 6)
+        }
         _ => return None,
     };
-    let start = position + digits + 3;
+    let start = position + head;
     let end = start + length;
-    (end + 2 <= buffer.len()).then_some(start..end)
+    (is_usual && end + 2 <= buffer.len()).then_some(start..end)
 }
 
 /// The number at `position` and where the next line begins, when its line is whole and of the usual form.
 fn short_number(buffer: &[u8], position: usize) -> Option<(i64, usize)> {
-    let is_negative = *buffer.get(position)? == b'-';
-    let (first, mut number) = (position + usize::from(is_negative), 0);
-    for (digits, &byte) in buffer.get(first..)?.iter().take(DIGITS_MAX + 1).enumerate() {
-        match byte {
-            b'0'..=b'9' if digits < DIGITS_MAX => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if digits > 0 && buffer.get(first + digits + 1) == Some(&b'\n') => {
-                return Some((if is_negative { -number } else { number }, first + digits + 2));
-            }
-            _ => return None,
+    let rest = buffer.get(position..)?;
+    let (is_negative, rest) = match rest {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let mut number = 0;
+    for (digits, &byte) in rest.iter().enumerate().take(DIGITS_MAX + 1) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let is_whole = byte == b'\r' && digits > 0 && rest.get(digits + 1) == Some(&b'\n');
+            let after = position + usize::from(is_negative) + digits + 2;
+            return is_whole.then_some((if is_negative { -number } else { number }, after));
         }
+        // Wraps where there are too many digits, for which there is no number in the end.
+        number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
     }
     None
+}
+
+/// The same of a length.
+fn short_length(buffer: &[u8], position: usize) -> Option<(usize, usize)> {
+    let (length, after) = short_number(buffer, position)?;
+    (0..=REPLY_BYTES_MAX as i64).contains(&length).then_some((length as usize, after))
 }
 
 /// `None` for the null of RESP2.
@@ -142,15 +163,46 @@ fn length(line: &[u8]) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// Every string and list begins with one: so many that the way over `str` was a fifteenth of a read.
+/// A session has five of them, so long that the way over `str` was a fifteenth of a read.
 pub(crate) fn number(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
-        // None, one with a plus, or one that may be too large.
-        return std::str::from_utf8(text).ok()?.parse().ok();
+    if digits.is_empty() || digits.len() > DIGITS_MAX {
+        return unusual_number(text);
     }
-    let number = digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    let (eights, rest) = digits.as_chunks();
+    let mut number = 0;
+    for eight in eights {
+        let Some(eight) = eight_digits(*eight) else { return unusual_number(text) };
+        number = number * 100_000_000 + eight;
+    }
+    for byte in rest {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return unusual_number(text);
+        }
+        number = number * 10 + i64::from(digit);
+    }
     Some(if digits.len() == text.len() { number } else { -number })
+}
+
+/// None, one with a plus, or one that may be too large.
+#[cold]
+fn unusual_number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The number that eight digits are, all at once: neighbours are joined to pairs, pairs to fours, and those.
+fn eight_digits(text: [u8; 8]) -> Option<i64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_le_bytes(text);
+    // Those of digits begin with a 3, and do so when 6 is added.
+    let begins = |text: u64| text & (0xF0 * EACH);
+    let is_digits = begins(text) == 0x30 * EACH && begins(text.wrapping_add(6 * EACH)) == 0x30 * EACH;
+    let ones = text & (0x0F * EACH);
+    let twos = (10 * ones + (ones >> 8)) & 0x00FF_00FF_00FF_00FF;
+    let fours = (100 * twos + (twos >> 16)) & 0x0000_FFFF_0000_FFFF;
+    let all = (10_000 * fours + (fours >> 32)) & 0xFFFF_FFFF;
+    is_digits.then_some(all as i64)
 }
 
 /// The values of one request, in place.
@@ -160,10 +212,10 @@ pub(crate) struct Reply {
     position: usize,
 }
 
-/// One value; the elements of a list follow it.
+/// One value; the elements of a list follow it. `T`: what there is of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
-    String(Bytes),
+pub(crate) enum Item<T = Bytes> {
+    String(T),
     Integer(i64),
     Null,
     /// A list, a set or a push of so many values.
@@ -171,8 +223,11 @@ pub(crate) enum Item {
     /// A map of so many pairs.
     Map(usize),
     /// The whole line, with the `-` in front.
-    Error(Bytes),
+    Error(T),
 }
+
+/// A place in a reply.
+pub(crate) type Place = Range<usize>;
 
 impl Reply {
     pub(crate) fn new(bytes: Bytes) -> Self {
@@ -203,53 +258,72 @@ impl Reply {
 
     /// The next value. After the last one it is malformed.
     pub(crate) fn next(&mut self) -> Result<Item, Malformed> {
-        if let Some(b':') = self.bytes.get(self.position)
-            && let Some((number, after)) = short_number(&self.bytes, self.position + 1)
-        {
-            self.position = after;
-            return Ok(Item::Integer(number));
-        }
-        if let Some(place) = self.next_string() {
-            return Ok(Item::String(self.kept(&place)));
-        }
-        let Some(Line { kind, text, after }) = line(&self.bytes, self.position)? else {
-            return Err(Malformed("a value is missing"));
+        Ok(match self.next_placed()? {
+            Item::String(place) => Item::String(self.kept(&place)),
+            Item::Integer(number) => Item::Integer(number),
+            Item::Null => Item::Null,
+            Item::List(length) => Item::List(length),
+            Item::Map(pairs) => Item::Map(pairs),
+            Item::Error(place) => Item::Error(self.kept(&place)),
+        })
+    }
+
+    /// The same, a text only by its place: to keep a part of an answer costs more than to look at it.
+    pub(crate) fn next_placed(&mut self) -> Result<Item<Place>, Malformed> {
+        let usual = match self.bytes.get(self.position) {
+            Some(b'$') => string(&self.bytes, self.position).map(|place| (place.end + 2, Item::String(place))),
+            Some(b':') => short_number(&self.bytes, self.position + 1).map(|(number, after)| (after, Item::Integer(number))),
+            Some(b'*') => short_length(&self.bytes, self.position + 1).map(|(length, after)| (after, Item::List(length))),
+            _ => None,
         };
-        let begin = self.position + 1;
-        let (item, next) = match kind {
-            b'+' | b',' | b'(' => (Item::String(self.bytes.slice(begin..begin + text.len())), after),
-            b'#' => (Item::Integer(i64::from(text == b"t")), after),
-            b':' => (Item::Integer(number(text).ok_or(Malformed("a number is no number"))?), after),
-            b'_' => (Item::Null, after),
-            b'-' => (Item::Error(self.bytes.slice(self.position..after)), after),
-            b'$' | b'=' | b'!' => match length(text)? {
-                None => (Item::Null, after),
-                Some(length) if after + length + 2 > self.bytes.len() => return Err(Malformed("a string is cut off")),
-                Some(length) => (Item::String(self.bytes.slice(after..after + length)), after + length + 2),
-            },
-            b'*' | b'~' | b'>' => (length(text)?.map_or(Item::Null, Item::List), after),
-            b'%' => (length(text)?.map_or(Item::Null, Item::Map), after),
-            b'|' => return Err(Malformed("an attribute was not asked for")),
-            _ => return Err(Malformed("a value has no known type")),
+        let (next, item) = match usual {
+            Some(usual) => usual,
+            None => self.unusual()?,
         };
         self.position = next;
         Ok(item)
     }
 
+    /// The next value, of whatever form, and where the one after it begins.
+    fn unusual(&self) -> Result<(usize, Item<Place>), Malformed> {
+        let Some(Line { kind, text, after }) = line(&self.bytes, self.position)? else {
+            return Err(Malformed("a value is missing"));
+        };
+        let begin = self.position + 1;
+        Ok(match kind {
+            b'+' | b',' | b'(' => (after, Item::String(begin..begin + text.len())),
+            b'#' => (after, Item::Integer(i64::from(text == b"t"))),
+            b':' => (after, Item::Integer(number(text).ok_or(Malformed("a number is no number"))?)),
+            b'_' => (after, Item::Null),
+            b'-' => (after, Item::Error(self.position..after)),
+            b'$' | b'=' | b'!' => match length(text)? {
+                None => (after, Item::Null),
+                Some(length) if after + length + 2 > self.bytes.len() => return Err(Malformed("a string is cut off")),
+                Some(length) => (after + length + 2, Item::String(after..after + length)),
+            },
+            b'*' | b'~' | b'>' => (after, length(text)?.map_or(Item::Null, Item::List)),
+            b'%' => (after, length(text)?.map_or(Item::Null, Item::Map)),
+            b'|' => return Err(Malformed("an attribute was not asked for")),
+            _ => return Err(Malformed("a value has no known type")),
+        })
+    }
+
     /// Where the next value is, when it is a string of the usual form; otherwise nothing is taken.
-    pub(crate) fn next_string(&mut self) -> Option<Range<usize>> {
+    #[inline]
+    pub(crate) fn next_string(&mut self) -> Option<Place> {
         let place = string(&self.bytes, self.position)?;
         self.position = place.end + 2;
         Some(place)
     }
 
-    /// What is at a place that [`Reply::next_string`] told.
-    pub(crate) fn at(&self, place: &Range<usize>) -> &[u8] {
+    /// What is at a place that this reply told.
+    #[inline]
+    pub(crate) fn at(&self, place: &Place) -> &[u8] {
         self.bytes.get(place.clone()).unwrap_or_default()
     }
 
     /// The same, to be kept: it keeps all that was received with it.
-    pub(crate) fn kept(&self, place: &Range<usize>) -> Bytes {
+    pub(crate) fn kept(&self, place: &Place) -> Bytes {
         self.bytes.slice_ref(self.at(place))
     }
 
@@ -288,7 +362,7 @@ mod tests {
     use bytes::Bytes;
     use redis::Value;
 
-    use super::{Item, Malformed, Reply, Scan, number, short_number, string};
+    use super::{Item, Malformed, Reply, Scan, eight_digits, number, short_number, string};
 
     const REPLIES: [&str; 9] = [
         "+OK\r\n",
@@ -324,6 +398,17 @@ mod tests {
             "9223372036854775808",
             "-9223372036854775808",
             "-9223372036854775809",
+            "12345678",
+            "-9876543210987654",
+            "1234567890123",
+            "12345678901234567",
+            "1234567/",
+            "1234567:",
+            "/2345678",
+            ":2345678",
+            "12345678901234/",
+            "1234\u{b0}78",
+            "-12345678-",
         ];
         for text in texts {
             assert_eq!(number(text.as_bytes()), text.parse().ok(), "{text:?}");
@@ -333,6 +418,19 @@ mod tests {
             }
             for end in 0..line.len() {
                 assert_eq!(short_number(&line.as_bytes()[..end], 1), None, "{text:?} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn eight_digits_are_a_number_and_no_other_byte_is_among_them() {
+        for place in 0..8 {
+            for byte in 0..=u8::MAX {
+                let mut text = *b"90817263";
+                text[place] = byte;
+                let expected =
+                    std::str::from_utf8(&text).ok().filter(|_| byte.is_ascii_digit()).map(|text| text.parse().unwrap());
+                assert_eq!(eight_digits(text), expected, "{byte} at {place}");
             }
         }
     }

@@ -25,7 +25,7 @@ use tokio::{
 use self::{alarm::Alarm, driver::Driver};
 pub(crate) use self::{
     ask::{Ask, Unanswered},
-    frame::{Item, Malformed, Reply, number},
+    frame::{Item, Malformed, Place, Reply, number},
 };
 use crate::{deadline::Deadline, metrics::Operation};
 

@@ -435,7 +435,7 @@ async fn the_scripts_and_their_twins_do_the_same() {
     }
     let of_carts = [scripts::reply::BOUND, scripts::reply::UNREADABLE_LINE];
     for outcome in (scripts::reply::GONE..=scripts::reply::CHANGED).chain(of_carts) {
-        let answer = format!("{:?}", Some(Item::Integer(outcome)));
+        let answer = format!("{:?}", Some(Item::<bytes::Bytes>::Integer(outcome)));
         assert!(answers.contains_key(&answer), "no call was answered {outcome}: {answers:?}");
     }
 }
