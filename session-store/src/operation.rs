@@ -1,5 +1,7 @@
 //! One operation: its deadline, its attempts, and how long a request waits through an outage.
 
+mod problem;
+
 use std::{
     fmt,
     sync::{
@@ -14,12 +16,13 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
 
+use self::problem::{Problem, Verdict};
 use crate::{
     CacheStore, Stage, StoreError,
     deadline::Deadline,
-    error::NOT_SERVING,
     metrics::InFlight,
-    nodes::{Address, Failure, Node, Origin, is_broken},
+    nodes::{Address, Failure, Node, Origin},
+    pool::Taken,
     record::malformed,
     scripts::Call,
     topology::{Asking, Slot, split},
@@ -70,6 +73,14 @@ impl fmt::Debug for Patience {
     }
 }
 
+/// An operation whose first attempt has come to an end, and did not bring what was asked for.
+struct Begun<'a> {
+    place: Taken<'a>,
+    in_flight: InFlight,
+    origin: Origin,
+    asked: Result<Reply, Unanswered>,
+}
+
 impl CacheStore {
     /// One script call in one round trip; in two when the store does not know the script yet.
     pub(crate) async fn script(&self, call: &Call) -> Result<Vec<Value>, StoreError> {
@@ -105,21 +116,66 @@ impl CacheStore {
     }
 
     async fn send(&self, request: &dyn Packed) -> Result<Reply, Problem> {
-        let operation = request.operation();
-        let began = Instant::now();
-        let span = tracing::debug_span!("store operation", db.system.name = "redis", operation = operation.name());
+        let name = request.operation().name();
+        let span = tracing::debug_span!("store operation", db.system.name = "redis", operation = name);
+        if span.is_disabled() {
+            return self.measured(request).await;
+        }
+        Box::pin(self.measured(request).instrument(span)).await
+    }
+
+    async fn measured(&self, request: &dyn Packed) -> Result<Reply, Problem> {
+        let (operation, began) = (request.operation(), Instant::now());
+        let begun = match self.at_once(request, began).await {
+            Ok((reply, ended)) => {
+                operation.ended(ended - began, None);
+                return Ok(reply);
+            }
+            Err(begun) => begun,
+        };
         // Boxed, so that the future of each handler has a pointer to it and not a kilobyte for each place where it may ask. Boxes up to that
         // size are what an allocator is fast with.
-        let sent = Box::pin(self.send_patiently(request, began));
-        let outcome = if span.is_disabled() { sent.await } else { sent.instrument(span).await };
+        let outcome = Box::pin(self.send_patiently(request, began, begun)).await;
         operation.ended(began.elapsed(), outcome.as_ref().err().map(Problem::name));
         outcome
     }
 
+    /// The answer, and when it was there, as nearly all operations go: a place is free, the node is known and connected, and it answers in
+    /// time. Layers and a box for what else may happen were a fortieth of a read. Otherwise there is what has come of it so far.
+    async fn at_once(&self, request: &dyn Packed, began: Instant) -> Result<(Reply, Instant), Option<Box<Begun<'_>>>> {
+        #[cfg(feature = "testing")]
+        if self.inner.faults.is_some() {
+            return Err(None);
+        }
+        let Some(node) = self.inner.topology.known_node() else { return Err(None) };
+        let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
+        let Some(handle) = place.handle_at_hand(&node, began) else { return Err(None) };
+        drop(node);
+        let in_flight = InFlight::begin();
+        let deadline = Deadline::at(began + self.inner.deadline);
+        let asked = deadline.bound(handle.connection.wire.ask_until(request, &deadline)).await;
+        match asked.unwrap_or(Err(Unanswered::Late)) {
+            Ok(reply) if reply.error().is_none() => {
+                let ended = Instant::now();
+                handle.answered(ended);
+                Ok((reply, ended))
+            }
+            asked => {
+                let origin = handle.origin(None);
+                Err(Some(Box::new(Begun { place, in_flight, origin, asked })))
+            }
+        }
+    }
+
     /// In a cluster, commands that go together find their own ways, at the same time.
-    async fn send_patiently(&self, request: &dyn Packed, began: Instant) -> Result<Reply, Problem> {
+    async fn send_patiently(
+        &self,
+        request: &dyn Packed,
+        began: Instant,
+        begun: Option<Box<Begun<'_>>>,
+    ) -> Result<Reply, Problem> {
         if self.inner.topology.is_one_node() {
-            return self.send_to(request, None, began).await;
+            return self.send_to(request, None, began, begun).await;
         }
         Box::pin(self.send_by_slot(request, began)).await
     }
@@ -127,14 +183,20 @@ impl CacheStore {
     async fn send_by_slot(&self, request: &dyn Packed, began: Instant) -> Result<Reply, Problem> {
         let mut commands = split(request);
         if let [command] = &commands[..] {
-            return self.send_to(command, command.slot(), began).await;
+            return self.send_to(command, command.slot(), began, None).await;
         }
-        let replies = commands.drain(..).map(|command| async move { self.send_to(&command, command.slot(), began).await });
+        let replies = commands.drain(..).map(|command| async move { self.send_to(&command, command.slot(), began, None).await });
         Ok(Reply::concat(&try_join_all(replies).await?))
     }
 
-    async fn send_to(&self, request: &dyn Packed, slot: Option<Slot>, began: Instant) -> Result<Reply, Problem> {
-        match self.within(request, slot, began, began + self.inner.deadline).await {
+    async fn send_to(
+        &self,
+        request: &dyn Packed,
+        slot: Option<Slot>,
+        began: Instant,
+        begun: Option<Box<Begun<'_>>>,
+    ) -> Result<Reply, Problem> {
+        match self.within(request, slot, began, began + self.inner.deadline, begun).await {
             Err(problem) if problem.is_outage() => {
                 let left = self.patience.left();
                 let outcome =
@@ -170,7 +232,7 @@ impl CacheStore {
                 break Err(problem);
             }
             let again = Instant::now();
-            match self.within(request, slot, again, until.min(again + self.inner.deadline)).await {
+            match self.within(request, slot, again, until.min(again + self.inner.deadline), None).await {
                 Err(again) if again.is_outage() => problem = again,
                 outcome => break outcome,
             }
@@ -185,11 +247,12 @@ impl CacheStore {
         slot: Option<Slot>,
         began: Instant,
         deadline: Instant,
+        begun: Option<Box<Begun<'_>>>,
     ) -> Result<Reply, Problem> {
         let deadline = Deadline::at(deadline);
         // Outside of the attempt, so that it is still known when the attempt is dropped at the deadline.
         let mut origin = None;
-        if let Some(answer) = deadline.bound(self.attempts(request, slot, began, &deadline, &mut origin)).await {
+        if let Some(answer) = deadline.bound(self.attempts(request, slot, began, &deadline, begun, &mut origin)).await {
             return answer;
         }
         Err(self.too_late(began, origin.as_ref()))
@@ -214,48 +277,67 @@ impl CacheStore {
         slot: Option<Slot>,
         began: Instant,
         deadline: &Deadline,
+        begun: Option<Box<Begun<'_>>>,
         origin: &mut Option<Origin>,
     ) -> Result<Reply, Problem> {
         let topology = &self.inner.topology;
-        let mut place = self.inner.pool.take().await.map_err(Problem::Store)?;
-        let _in_flight = InFlight::begin();
+        let (mut place, _in_flight, mut first) = match begun {
+            Some(begun) => {
+                let Begun { place, in_flight, origin, asked } = *begun;
+                (place, in_flight, Some((origin, asked)))
+            }
+            None => (self.inner.pool.take().await.map_err(Problem::Store)?, InFlight::begin(), None),
+        };
         let mut broken: Option<RedisError> = None;
         let mut redirected: Option<Arc<Node>> = None;
         let mut asking = false;
         let (mut attempt, mut redirections) = (1, 0);
         loop {
-            let node = match redirected.take() {
-                Some(node) => node,
-                None => match topology.node(slot).now_or_never() {
-                    Some(node) => node,
-                    None => Box::pin(topology.node(slot)).await,
+            let (node, asked) = match first.take() {
+                Some((from, asked)) => {
+                    let node = from.node();
+                    *origin = Some(from);
+                    (node, asked)
                 }
-                .map_err(Problem::Store)?,
-            };
-            let handle = match (place.handle(&node, began).await, &broken) {
-                (Ok(handle), _) => handle,
-                (Err(error), broken) => {
-                    topology.refresh();
-                    return Err(Problem::Store(match broken {
-                        None => error,
-                        // What broke may have been carried out, whatever the new connection fails at.
-                        Some(broken) => StoreError::Disconnected { reason: format!("{broken}; then: {error}") },
-                    }));
+                None => {
+                    let node = match redirected.take() {
+                        Some(node) => node,
+                        None => match topology.node(slot).now_or_never() {
+                            Some(node) => node,
+                            None => Box::pin(topology.node(slot)).await,
+                        }
+                        .map_err(Problem::Store)?,
+                    };
+                    let handle = match (place.handle(&node, began).await, &broken) {
+                        (Ok((handle, from)), _) => {
+                            *origin = Some(from);
+                            handle
+                        }
+                        (Err(error), broken) => {
+                            topology.refresh();
+                            return Err(Problem::Store(match broken {
+                                None => error,
+                                // What broke may have been carried out, whatever the new connection fails at.
+                                Some(broken) => StoreError::Disconnected { reason: format!("{broken}; then: {error}") },
+                            }));
+                        }
+                    };
+                    let wire = &handle.connection.wire;
+                    let ask = || async {
+                        if asking { Asking(request).send(wire, deadline).await } else { wire.ask_until(request, deadline).await }
+                    };
+                    #[cfg(not(feature = "testing"))]
+                    let asked = ask().await;
+                    #[cfg(feature = "testing")]
+                    let asked = match &self.inner.faults {
+                        // Apart, so that an operation without faults is no larger than it is in production.
+                        Some(faults) => Box::pin(faults.around(ask, broken_on_purpose)).await,
+                        None => ask().await,
+                    };
+                    (node, asked)
                 }
             };
-            let origin = origin.insert(handle.origin());
-            let wire = &handle.connection.wire;
-            let ask = || async {
-                if asking { Asking(request).send(wire, deadline).await } else { wire.ask_until(request, deadline).await }
-            };
-            #[cfg(not(feature = "testing"))]
-            let asked = ask().await;
-            #[cfg(feature = "testing")]
-            let asked = match &self.inner.faults {
-                // Apart, so that an operation without faults is no larger than it is in production.
-                Some(faults) => Box::pin(faults.around(ask, broken_on_purpose)).await,
-                None => ask().await,
-            };
+            let origin = origin.as_ref().expect("it was set above");
             let error = match asked {
                 Ok(reply) => match reply.error() {
                     None => {
@@ -318,70 +400,4 @@ impl CacheStore {
 #[cfg(feature = "testing")]
 fn broken_on_purpose(reason: &'static str) -> Unanswered {
     Unanswered::Closed(std::io::Error::new(std::io::ErrorKind::ConnectionReset, reason).into())
-}
-
-/// What an error says about the next attempt.
-enum Verdict {
-    /// The connection cannot be used any more.
-    Broken,
-    /// Another node has the slot, for good or while it is on its way.
-    Elsewhere { for_good: bool },
-    /// The keys of the request are on two nodes for a moment.
-    Later,
-    /// The node is not, or not yet, the one to ask.
-    WrongNode,
-    /// Another attempt would end as this one.
-    Refused,
-}
-
-impl Verdict {
-    fn of(error: &RedisError) -> Self {
-        match error.code() {
-            _ if is_broken(error) => Self::Broken,
-            Some("MOVED") => Self::Elsewhere { for_good: true },
-            Some("ASK") => Self::Elsewhere { for_good: false },
-            Some("TRYAGAIN") => Self::Later,
-            Some(code) if NOT_SERVING.contains(&code) => Self::WrongNode,
-            _ => Self::Refused,
-        }
-    }
-}
-
-pub(crate) enum Problem {
-    Store(StoreError),
-    Refused(RedisError),
-}
-
-impl Problem {
-    /// Whether it may pass by itself.
-    fn is_outage(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_outage(),
-            Self::Refused(error) => error.code().is_some_and(|code| NOT_SERVING.contains(&code)),
-        }
-    }
-
-    /// The label of a failure.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Store(error) => error.label(),
-            Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => "unknown_script",
-            Self::Refused(_) => "refused",
-        }
-    }
-
-    fn into_error(self) -> StoreError {
-        match self {
-            Self::Store(error) => error,
-            Self::Refused(error) => {
-                let code = error.code().unwrap_or("ERR").to_owned();
-                let message = match (&*code, error.detail()) {
-                    ("NOAUTH", _) => "NOAUTH it asks for a password; put it into the URL: redis://:password@host:port".to_owned(),
-                    (_, Some(detail)) => format!("{code} {detail}"),
-                    (_, None) => error.to_string(),
-                };
-                StoreError::Refused { code, message }
-            }
-        }
-    }
 }

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::{
     StoreError,
     metrics::Waiting,
-    nodes::{Handle, Node},
+    nodes::{Handle, Node, Origin},
 };
 
 #[derive(Debug)]
@@ -55,12 +55,17 @@ impl Pool {
         Ok(Self { places, at_hand, waiting_max })
     }
 
+    /// A place at hand, as there nearly always is.
+    pub(crate) fn take_at_hand(&self) -> Option<Taken<'_>> {
+        let place = self.at_hand.lock().free.pop_front()?;
+        Some(self.taken(place, None))
+    }
+
     /// A place, now or when one becomes free. The caller bounds the wait.
     pub(crate) async fn take(&self) -> Result<Taken<'_>, StoreError> {
         let asker = {
             let mut at_hand = self.at_hand.lock();
             if let Some(place) = at_hand.free.pop_front() {
-                // Most find one, and have no wait to be bounded or measured.
                 drop(at_hand);
                 return Ok(self.taken(place, None));
             }
@@ -183,18 +188,23 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A handle on a connection of this node: the one of last time, unless it is another node or the connection was
-    /// replaced. `now`: as of a moment ago, since to look at the clock is dearer than all this.
-    pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<&mut Handle, StoreError> {
+    /// The handle of last time, if it leads to this node, which takes requests, and its connection is still the one to use. `now`: as of a
+    /// moment ago, since to look at the clock is dearer than all this.
+    pub(crate) fn handle_at_hand(&self, node: &Arc<Node>, now: Instant) -> Option<&Handle> {
+        self.handle.as_ref().filter(|handle| node.is_closed() && handle.is_current(node, now))
+    }
+
+    /// A handle on a connection of this node, and what is told of it in the end: the one of last time, unless it is another node or the connection was
+    /// replaced. `now`: as of a moment ago.
+    pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<(&Handle, Origin), StoreError> {
         node.admit()?;
         if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node, now)) {
             self.handle = None;
             self.handle = Some(Box::pin(node.handle(self.turn)).await?);
             self.waited_until = Some(Instant::now());
         }
-        let handle = self.handle.as_mut().expect("it was set above");
-        handle.waited_until = self.waited_until;
-        Ok(handle)
+        let handle = self.handle.as_ref().expect("it was set above");
+        Ok((handle, handle.origin(self.waited_until)))
     }
 }
 

@@ -64,8 +64,8 @@ impl CacheStore {
         let asked = deadline.bound(async {
             let mut place = self.inner.pool.take().await.ok()?;
             let _in_flight = InFlight::begin();
-            let handle = place.handle(&node, began).await.ok()?;
-            let origin = origin.insert(handle.origin());
+            let (handle, from) = place.handle(&node, began).await.ok()?;
+            let origin = origin.insert(from);
             let read = SessionRead { session: key, cart: None, extension: None };
             let asked = handle.connection.wire.ask_until(&read, &deadline).await;
             let error = match asked {

@@ -122,11 +122,14 @@ impl Node {
         }
     }
 
-    pub(super) fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+    /// Since there is this node.
+    pub(super) fn us_until(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started).as_micros() as u64
     }
 
-    pub(super) fn answered(&self) {
+    /// Over this socket, at this moment: as of the request, whose end is looked at the clock for in any case.
+    pub(super) fn answered(&self, socket: usize, at: Instant) {
+        self.sockets[socket].answered(self.us_until(at));
         self.breaker.answered();
     }
 

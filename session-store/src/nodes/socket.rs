@@ -26,8 +26,6 @@ type Connected = Result<(Connection, u64), StoreError>;
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     pub(crate) connection: Connection,
-    /// When the operation that has it was ready to ask, if it had to wait for that.
-    pub(crate) waited_until: Option<Instant>,
     node: Arc<Node>,
     socket: usize,
     generation: u64,
@@ -41,8 +39,13 @@ impl Handle {
             && self.node.sockets[self.socket].generation.load(Ordering::Acquire) == self.generation
     }
 
-    pub(crate) fn origin(&self) -> Origin {
-        let Self { waited_until, socket, generation, .. } = *self;
+    pub(crate) fn answered(&self, at: Instant) {
+        self.node.answered(self.socket, at.into_std());
+    }
+
+    /// `waited_until`: when the operation was ready to ask, if it had to wait for that.
+    pub(crate) fn origin(&self, waited_until: Option<Instant>) -> Origin {
+        let Self { socket, generation, .. } = *self;
         Origin { node: Arc::clone(&self.node), socket, generation, waited_until }
     }
 }
@@ -57,9 +60,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    pub(crate) fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
     pub(crate) fn answered(&self) {
-        self.socket().answered_at_us.store(self.node.now_us(), Ordering::Relaxed);
-        self.node.answered();
+        self.node.answered(self.socket, Instant::now().into_std());
     }
 
     pub(crate) fn broke(&self) {
@@ -70,7 +76,7 @@ impl Origin {
     /// replaced: its peer may be gone without a word. One that answered others meanwhile is only slow, and replacing it would
     /// add to the load.
     pub(crate) fn unanswered(&self, began: Instant, deadline: Duration) {
-        let asked_at_us = self.node.now_us().saturating_sub(deadline.as_micros() as u64);
+        let asked_at_us = self.node.us_until(Instant::now().into_std()).saturating_sub(deadline.as_micros() as u64);
         let is_silent = self.socket().answered_at_us.load(Ordering::Relaxed) < asked_at_us;
         let is_replaced = is_silent && self.socket().replace(self.generation);
         if !is_replaced && self.waited_until.unwrap_or(began).elapsed() < deadline / BLAMED_FROM_PARTS {
@@ -112,6 +118,10 @@ impl Socket {
         Self { generation: AtomicU64::new(0), answered_at_us: AtomicU64::new(0), state: Mutex::new(State::Down) }
     }
 
+    pub(super) fn answered(&self, at_us: u64) {
+        self.answered_at_us.store(at_us, Ordering::Relaxed);
+    }
+
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.state.lock(), State::Up(_) | State::Renewing(_))
     }
@@ -141,8 +151,7 @@ impl Socket {
 /// The connection, or one attempt to make it for everybody who asks at the same time.
 pub(super) async fn handle(node: &Arc<Node>, index: usize) -> Result<Handle, StoreError> {
     let socket = &node.sockets[index];
-    let handle =
-        |connection, generation| Handle { connection, waited_until: None, node: Arc::clone(node), socket: index, generation };
+    let handle = |connection, generation| Handle { connection, node: Arc::clone(node), socket: index, generation };
     let attempt = {
         let mut state = socket.state.lock();
         match &*state {

@@ -48,6 +48,15 @@ impl Topology {
         }
     }
 
+    /// The one node that has all keys, when it is known.
+    pub(crate) fn known_node(&self) -> Option<Arc<Node>> {
+        match self {
+            Self::Standalone(node, _) => Some(Arc::clone(node)),
+            Self::Sentinel(sentinel) => sentinel.known_node(),
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Every node that has keys. Of a cluster with the epoch of the map that says so; `None` where there is one node.
     pub(crate) async fn primaries(&self) -> Result<(Vec<Arc<Node>>, Option<u64>), StoreError> {
         // Of a cluster that nobody has asked for anything yet, this brings the first map.

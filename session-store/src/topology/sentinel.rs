@@ -123,6 +123,10 @@ impl Sentinel {
         })
     }
 
+    pub(super) fn known_node(&self) -> Option<Arc<Node>> {
+        self.shared.node()
+    }
+
     pub(super) async fn recovered(&self) {
         recovered(&self.shared.changed, || self.shared.node()).await;
     }
