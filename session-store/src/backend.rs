@@ -13,13 +13,13 @@ use crate::{
     device::Device,
     encryption::{BIND_FIELD, damaged_line},
     expiry::ExpiryPolicy,
-    keys::Tag,
+    keys::{Name, Tag},
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{
         CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED, TOUCH, reply,
     },
     settings::Settings,
-    wire::{self, Item, Packed, Reply},
+    wire::{Argument as _, Item, Packed, Reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -191,9 +191,8 @@ impl CommitToken {
 
 impl CacheStore {
     pub(crate) async fn read_session(&self, tag: &Tag) -> Result<StoredSession, StoreError> {
-        let session = self.keys().session(tag);
         let near = self.near().map(|near| (near, near.ask(tag)));
-        let read = SessionRead { session: &session, cart: None, extension: None };
+        let read = SessionRead { session: self.keys().session(tag), cart: None, extension: None };
         let mut stored = StoredSession::parse(&mut self.ask(&read).await?)?;
         self.open(tag, &mut stored)?;
         if let Some((near, ticket)) = near {
@@ -208,8 +207,8 @@ impl CacheStore {
         session: &Tag,
         cart: &Tag,
     ) -> Result<(StoredSession, Option<CartSnapshot>), StoreError> {
-        let (key, cart_key) = (self.keys().session(session), self.keys().cart(cart));
-        let mut reply = self.ask(&SessionRead { session: &key, cart: Some(&cart_key), extension: None }).await?;
+        let read = SessionRead { session: self.keys().session(session), cart: Some(self.keys().cart(cart)), extension: None };
+        let mut reply = self.ask(&read).await?;
         let mut stored = StoredSession::parse(&mut reply)?;
         self.open(session, &mut stored)?;
         let cart = self.cart_along(session, &stored, cart, &mut reply)?;
@@ -248,7 +247,7 @@ impl CacheStore {
         let (key, cart_key) = (self.keys().session(session), cart.map(|cart| self.keys().cart(cart)));
         let owner = touch.along.user.as_ref().map_or("", Tag::as_str);
         let extension = self.touch_call(session, touch, "due", owner);
-        let read = SessionRead { session: &key, cart: cart_key.as_deref(), extension: Some(&extension) };
+        let read = SessionRead { session: key, cart: cart_key, extension: Some(&extension) };
         let mut reply = match self.ask(&read).await {
             // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not TRYAGAIN, which
             // would be repeated for the whole deadline: that is for several keys, and there the extension has one.
@@ -327,7 +326,7 @@ impl CacheStore {
         let mut pipeline = Pipeline::with_capacity(2);
         // On one node in this order: what is a session still was one when its time was asked for. A cluster's two are asked at once and may be
         // carried out in the other; what ended in between has the time of the grace, and its cookie goes with the next read.
-        pipeline.cmd("PTTL").arg(&key).cmd("HGET").arg(&key).arg("@rev");
+        pipeline.cmd("PTTL").arg(key).cmd("HGET").arg(key).arg("@rev");
         let answers = self.pipeline(&pipeline).await?;
         let kept_ms = number_at(&answers, 0)?;
         Ok((kept_ms > 0 && answers.get(1).is_some_and(|revision| *revision != Value::Nil)).then_some(kept_ms))
@@ -451,7 +450,7 @@ impl CacheStore {
 
     pub(crate) async fn replace_session(&self, tag: &Tag, write: &Write, fields: &[RawField]) -> Result<Committed, StoreError> {
         let _changes = self.changes(tag);
-        let mut call = COMMIT.call(&[&self.keys().session(tag)]);
+        let mut call = COMMIT.call(&[self.keys().session(tag)]);
         head(&mut call, write);
         call.arg("replace").arg(GRACE_MS).arg("");
         compare(&mut call, None);
@@ -553,7 +552,7 @@ impl CacheStore {
     ///
     /// [`list_elsewhere`]: Self::list_elsewhere
     /// [`keep_cart_behind`]: Self::keep_cart_behind
-    pub(crate) fn along(&self, along: &Along, session: &Tag, named: &mut Vec<String>) -> String {
+    pub(crate) fn along<'a>(&'a self, along: &Along, session: &Tag, named: &mut Vec<Name<'a>>) -> String {
         let mut how = String::new();
         if along.logs_in {
             how.push('l');
@@ -652,18 +651,22 @@ impl CacheStore {
 
 /// HGETALL and PTTL of a session, and HGETALL of a cart: written straight into the buffer that is sent.
 pub(crate) struct SessionRead<'a> {
-    pub(crate) session: &'a str,
-    pub(crate) cart: Option<&'a str>,
+    pub(crate) session: Name<'a>,
+    pub(crate) cart: Option<Name<'a>>,
     /// What goes along behind it.
     pub(crate) extension: Option<&'a Call>,
 }
 
 impl Packed for SessionRead<'_> {
     fn pack(&self, out: &mut Vec<u8>) {
-        wire::pack(out, &[b"HGETALL", self.session.as_bytes()]);
-        wire::pack(out, &[b"PTTL", self.session.as_bytes()]);
-        if let Some(cart) = self.cart {
-            wire::pack(out, &[b"HGETALL", cart.as_bytes()]);
+        const HGETALL: &[u8] = b"*2\r\n$7\r\nHGETALL\r\n";
+        out.extend_from_slice(HGETALL);
+        self.session.pack(out);
+        out.extend_from_slice(b"*2\r\n$4\r\nPTTL\r\n");
+        self.session.pack(out);
+        if let Some(cart) = &self.cart {
+            out.extend_from_slice(HGETALL);
+            cart.pack(out);
         }
         if let Some(extension) = self.extension {
             extension.pack(out);
@@ -729,9 +732,26 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use bytes::Bytes;
+    use redis::Pipeline;
     use tower_sessions::session::Id;
 
-    use crate::{CacheStore, EncryptionKeys, record::StoredSession, wire::Reply};
+    use super::SessionRead;
+    use crate::{
+        CacheStore, EncryptionKeys,
+        record::StoredSession,
+        wire::{Packed as _, Reply},
+    };
+
+    #[tokio::test]
+    async fn a_read_is_packed_as_the_client_library_does() {
+        let store = CacheStore::builder("redis://127.0.0.1:1").connect_lazy().unwrap();
+        let tag = store.keys().session_tag(&Id(1));
+        let (session, cart) = (store.keys().session(&tag), store.keys().cart(&tag));
+        let (mut ours, mut theirs) = (Vec::new(), Pipeline::new());
+        SessionRead { session, cart: Some(cart), extension: None }.pack(&mut ours);
+        theirs.cmd("HGETALL").arg(session.to_string()).cmd("PTTL").arg(session).cmd("HGETALL").arg(cart);
+        assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(theirs.get_packed_pipeline()).unwrap());
+    }
 
     #[tokio::test]
     async fn what_is_kept_of_a_session_keeps_no_answer() {

@@ -1,5 +1,7 @@
 //! Names of keys in the store: a prefix, a kind, and a keyed hash in place of the secret.
 
+mod name;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use sha2::Sha256;
 use tower_sessions::session::Id;
 
+pub(crate) use self::name::Name;
 use crate::generations::Generations;
 
 /// Bytes of the hash that are kept: 128 bits, as many as the id has.
@@ -78,6 +81,10 @@ impl Tag {
 
     fn first(&self) -> u64 {
         self.0[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -157,8 +164,8 @@ impl Keys {
         hash
     }
 
-    pub(crate) fn session(&self, tag: &Tag) -> String {
-        self.name("session", tag)
+    pub(crate) fn session(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":session:{", tag)
     }
 
     /// What the name of every session begins with.
@@ -178,37 +185,37 @@ impl Keys {
     }
 
     /// Where a record is that cannot be read.
-    pub(crate) fn quarantine(&self, tag: &Tag) -> String {
-        self.name("quarantine", tag)
+    pub(crate) fn quarantine(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":quarantine:{", tag)
     }
 
-    pub(crate) fn cart(&self, tag: &Tag) -> String {
-        self.name("cart", tag)
+    pub(crate) fn cart(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":cart:{", tag)
     }
 
     /// Tokens that users gave: as long-lived as the cart.
-    pub(crate) fn cart_tokens(&self, tag: &Tag) -> String {
-        self.name("cart-tokens", tag)
+    pub(crate) fn cart_tokens(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":cart-tokens:{", tag)
     }
 
     /// Tokens that only guard an automatic retry: gone after seconds.
-    pub(crate) fn cart_guards(&self, tag: &Tag) -> String {
-        self.name("cart-guards", tag)
+    pub(crate) fn cart_guards(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":cart-guards:{", tag)
     }
 
     /// Those that were there before them.
-    pub(crate) fn cart_guards_before(&self, tag: &Tag) -> String {
-        self.name("cart-guards-before", tag)
+    pub(crate) fn cart_guards_before(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":cart-guards-before:{", tag)
     }
 
     /// Which anonymous lines were merged into a user's cart already.
-    pub(crate) fn cart_merged(&self, tag: &Tag) -> String {
-        self.name("cart-merged", tag)
+    pub(crate) fn cart_merged(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":cart-merged:{", tag)
     }
 
     /// The sessions of a user.
-    pub(crate) fn user_sessions(&self, tag: &Tag) -> String {
-        self.name("user-sessions", tag)
+    pub(crate) fn user_sessions(&self, tag: &Tag) -> Name<'_> {
+        Name::new(&self.prefix, ":user-sessions:{", tag)
     }
 
     /// What a session is called where people can see it: from it neither the id nor the key can be told.
@@ -216,14 +223,6 @@ impl Keys {
         let mut hash = self.hash(b"handle:", session.as_str().as_bytes());
         hash.truncate(HANDLE_CHARS);
         hash
-    }
-
-    fn name(&self, kind: &str, tag: &Tag) -> String {
-        let mut key = String::with_capacity(self.prefix.len() + kind.len() + TAG_CHARS + 4);
-        for part in [&self.prefix, ":", kind, ":{", tag.as_str(), "}"] {
-            key.push_str(part);
-        }
-        key
     }
 
     fn hash(&self, domain: &[u8], secret: &[u8]) -> String {
@@ -253,17 +252,21 @@ mod tests {
     use std::hash::{BuildHasher as _, BuildHasherDefault};
 
     use super::{Keys, TAG_CHARS, TOKEN_CHARS, TagHasher};
+    use crate::wire::Argument as _;
 
     #[test]
     fn keys_hide_the_id_and_share_a_slot() {
         let keys = Keys::new("shop", b"secret", &[], b"secret");
         let id = Id(42);
         let tag = keys.session_tag(&id);
-        let session = keys.session(&tag);
+        let session = keys.session(&tag).to_string();
         assert!(session.starts_with("shop:session:{") && session.ends_with('}'));
         assert!(!session.contains(&id.to_string()));
-        assert_eq!(session.replace("session", "cart"), keys.cart(&tag));
+        assert_eq!(session.replace("session", "cart"), keys.cart(&tag).to_string());
         assert_eq!(tag.as_str().len(), TAG_CHARS);
+        let mut packed = Vec::new();
+        keys.session(&tag).pack(&mut packed);
+        assert_eq!(String::from_utf8(packed).unwrap(), format!("${}\r\n{session}\r\n", session.len()));
         assert_eq!(keys.token("x").len(), TOKEN_CHARS);
     }
 

@@ -12,7 +12,7 @@ use crate::{
     backend::SessionRead,
     deadline::Deadline,
     error::NOT_SERVING,
-    keys::Tag,
+    keys::{Name, Tag},
     metrics::{self, InFlight, Operation, ReplicaRead},
     nodes::{Failure, is_broken},
     record::StoredSession,
@@ -37,7 +37,7 @@ impl CacheStore {
     pub(crate) async fn read_session_from_replica(&self, tag: &Tag, revision_min: u64) -> Option<StoredSession> {
         let key = self.keys().session(tag);
         let read = async {
-            let mut reply = self.ask_replica(&key).await?;
+            let mut reply = self.ask_replica(key).await?;
             let mut stored = StoredSession::parse(&mut reply).ok()?;
             self.open(tag, &mut stored).ok()?;
             Some(stored)
@@ -54,9 +54,9 @@ impl CacheStore {
         stored
     }
 
-    async fn ask_replica(&self, key: &str) -> Option<Reply> {
+    async fn ask_replica(&self, key: Name<'_>) -> Option<Reply> {
         let topology = &self.inner.topology;
-        let node = topology.replica(Slot::of_key(key.as_bytes()))?;
+        let node = topology.replica(Slot::of_key(key.to_string().as_bytes()))?;
         let (began, within) = (Instant::now(), replica_deadline(self.inner.deadline));
         // Outside of the attempt, so that it is still known when the attempt is dropped.
         let mut origin = None;

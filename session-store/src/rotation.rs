@@ -102,8 +102,8 @@ impl CacheStore {
         let keys = self.keys();
         let (session, cart, tokens) = (keys.session(tag), keys.cart(tag), keys.cart_tokens(tag));
         let mut pipeline = Pipeline::with_capacity(5);
-        pipeline.cmd("HGETALL").arg(session).cmd("HGETALL").arg(&cart).cmd("PTTL").arg(&cart);
-        pipeline.cmd("GET").arg(&tokens).cmd("PTTL").arg(&tokens);
+        pipeline.cmd("HGETALL").arg(session).cmd("HGETALL").arg(cart).cmd("PTTL").arg(cart);
+        pipeline.cmd("GET").arg(tokens).cmd("PTTL").arg(tokens);
         let Ok([session, cart, cart_ttl, tokens, tokens_ttl]) = <[Value; 5]>::try_from(self.pipeline(&pipeline).await?) else {
             return Err(unreadable("an answer has another length"));
         };

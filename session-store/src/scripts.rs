@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 pub(crate) use self::call::Call;
-use crate::metrics::Operation;
+use crate::{metrics::Operation, wire::Argument};
 
 /// The script of this name behind the functions that it shares with others.
 macro_rules! keep {
@@ -140,7 +140,7 @@ impl Source {
     }
 
     /// A call of it; the caller adds the arguments.
-    pub(crate) fn call(&'static self, keys: &[impl AsRef<str>]) -> Call {
+    pub(crate) fn call(&'static self, keys: &[impl Argument]) -> Call {
         Call::new(self, keys)
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     keys::Tag,
     record::{VERSION, bytes, corrupt, encode, integer, unreadable},
     scripts::{Call, DROP_RECORD, TAKE_OVER, TAKE_OVER_STEPS, reply},
+    wire::Argument,
 };
 
 /// How long others wait for one who takes the steps before they take him for dead. One who was only slow does no harm: he learns of it
@@ -71,7 +72,7 @@ impl CacheStore {
         }
         let there = bytes(there)?;
         let Some(record) = record_of(id, &there) else { return Ok(false) };
-        let mut call = TAKE_OVER.call(&[&self.keys().session(tag), &theirs]);
+        let mut call = TAKE_OVER.call(&[&self.keys().session(tag) as &dyn Argument, &theirs]);
         call.arg(there).arg(write.policy.encode().as_bytes());
         absolute(&mut call, write.absolute_ms);
         self.fields_of(tag, &record, &mut call)?;
@@ -125,7 +126,7 @@ impl CacheStore {
                     if kept_ms <= 0 {
                         return Ok(false);
                     }
-                    let mut call = DROP_RECORD.call(&[theirs, &taken_over]);
+                    let mut call = DROP_RECORD.call(&[theirs, &*taken_over]);
                     call.arg(there).arg(kept_ms);
                     if integer(&self.script(&call).await?[0])? != reply::OK {
                         // It was written once more, or the answer to an earlier attempt of this very step was lost.

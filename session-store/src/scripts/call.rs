@@ -7,7 +7,7 @@ use redis::RedisWrite;
 use super::Source;
 use crate::{
     metrics::Operation,
-    wire::{Packed, argument, length},
+    wire::{Argument, Packed, argument, length},
 };
 
 /// Bytes that most calls fit into.
@@ -23,12 +23,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(script: &'static Source, keys: &[impl AsRef<str>]) -> Self {
+    pub(crate) fn new(script: &'static Source, keys: &[impl Argument]) -> Self {
         let mut call = Self { script, arguments: Vec::with_capacity(USUAL_BYTES), count: 0 };
         call.arg(keys.len());
         for key in keys {
-            call.write_arg(key.as_ref().as_bytes());
+            key.pack(&mut call.arguments);
         }
+        call.count += keys.len();
         call
     }
 

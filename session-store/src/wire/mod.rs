@@ -76,6 +76,30 @@ impl Packed for Pipeline {
     }
 }
 
+/// One argument of a command.
+pub(crate) trait Argument {
+    /// Appends it as it is sent.
+    fn pack(&self, out: &mut Vec<u8>);
+}
+
+impl<A: Argument + ?Sized> Argument for &A {
+    fn pack(&self, out: &mut Vec<u8>) {
+        (**self).pack(out);
+    }
+}
+
+impl Argument for str {
+    fn pack(&self, out: &mut Vec<u8>) {
+        argument(out, self.as_bytes());
+    }
+}
+
+impl Argument for String {
+    fn pack(&self, out: &mut Vec<u8>) {
+        argument(out, self.as_bytes());
+    }
+}
+
 /// Appends a command as it is sent.
 pub(crate) fn pack(out: &mut Vec<u8>, arguments: &[&[u8]]) {
     length(out, b'*', arguments.len());
