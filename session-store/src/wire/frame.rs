@@ -133,15 +133,15 @@ fn short_number(buffer: &[u8], position: usize) -> Option<(i64, usize)> {
         rest => (false, rest),
     };
     let mut number = 0;
-    for (digits, &byte) in rest.iter().enumerate().take(DIGITS_MAX + 1) {
+    for (digits, byte) in rest[..rest.len().min(DIGITS_MAX + 1)].iter().enumerate() {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
-            let is_whole = byte == b'\r' && digits > 0 && rest.get(digits + 1) == Some(&b'\n');
+            let is_whole = digits > 0 && rest[digits..].starts_with(b"\r\n");
             let after = position + usize::from(is_negative) + digits + 2;
             return is_whole.then_some((if is_negative { -number } else { number }, after));
         }
         // Wraps where there are too many digits, for which there is no number in the end.
-        number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
+        number = i64::wrapping_add(10_i64.wrapping_mul(number), i64::from(digit));
     }
     None
 }
