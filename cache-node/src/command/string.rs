@@ -224,10 +224,8 @@ fn append(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         if length > STRING_BYTES_MAX {
             return (Changed::No, Err(CommandError::STRING_TOO_LARGE));
         }
-        let mut bytes = std::mem::take(&mut string.0).into_vec();
-        bytes.reserve_exact(tail.len());
-        bytes.extend_from_slice(tail);
-        string.0 = bytes.into_boxed_slice();
+        string.reserve(tail.len());
+        string.0.extend_from_slice(tail);
         // `APPEND key ""` makes the key: Spring's session index relies on it.
         (Changed::Yes, Ok(length))
     })??;
@@ -271,13 +269,12 @@ fn setrange(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         return Err(CommandError::STRING_TOO_LARGE);
     }
     let length = keys.edit_or_create::<Str, _>(key, (Class::String, "setrange"), |string| {
-        let mut bytes = std::mem::take(&mut string.0).into_vec();
         let end = offset + patch.len();
-        if bytes.len() < end {
-            bytes.resize(end, 0);
+        if string.0.len() < end {
+            string.reserve(end - string.0.len());
+            string.0.resize(end, 0);
         }
-        bytes[offset..end].copy_from_slice(patch);
-        string.0 = bytes.into_boxed_slice();
+        string.0[offset..end].copy_from_slice(patch);
         (Changed::Yes, string.0.len())
     })?;
     reply.count(length);

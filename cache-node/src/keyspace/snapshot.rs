@@ -376,7 +376,7 @@ mod tests {
     use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
     use super::{Encode, EntryRef, Snapshot, UsageKind};
-    use crate::keyspace::{Change, ChangeSink, Changed, Class, Collection as _, Hash, Keys, Keyspace, Now, Set, ValueRef};
+    use crate::keyspace::{Change, ChangeSink, Changed, Class, Collection as _, Hash, Keys, Keyspace, Now, Set, Str, ValueRef};
 
     struct Nobody;
 
@@ -434,7 +434,7 @@ mod tests {
         let key = format!("key-{}", random.random_range(0..1_000));
         let key = key.as_bytes();
         let text = vec![b'v'; random.random_range(0..200)];
-        match random.random_range(0..9) {
+        match random.random_range(0..10) {
             0 | 1 => keys.set_string(key, &text, None),
             2 => drop(keys.delete(key)),
             3 => drop(keys.set_expiry(key, Some(NOW.unix_ms + random.random_range(1..100_000)))),
@@ -448,6 +448,14 @@ mod tests {
                 });
             }
             7 => drop(keys.take(key)),
+            8 => {
+                let piece = vec![b'a'; random.random_range(1..3_000)];
+                let _ = keys.edit_or_create::<Str, _>(key, (Class::String, "append"), |string| {
+                    string.reserve(piece.len());
+                    string.0.extend_from_slice(&piece);
+                    (Changed::Yes, ())
+                });
+            }
             _ => {
                 let mut hash = Hash::default();
                 for number in 0..random.random_range(110..150_u32) {

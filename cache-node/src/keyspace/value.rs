@@ -26,9 +26,24 @@ impl Kind {
     }
 }
 
-/// A string value: any bytes.
+/// A string that grows to this length gets room for more.
+const ROOM_FROM_BYTES: usize = 4 * 1024;
+
+/// A string value: any bytes. While there is room behind them it stands beside the arena, whose slots have none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Str(pub(crate) Box<[u8]>);
+pub(crate) struct Str(pub(crate) Vec<u8>);
+
+impl Str {
+    /// Makes room for `more` bytes behind those that are there. A long string gets a quarter of its length as well, so that one that is built
+    /// piece by piece is not copied for each piece; one that is written whole has no spare room.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let Str(bytes) = self;
+        if bytes.capacity() - bytes.len() < more {
+            let is_growing = !bytes.is_empty() && bytes.len() + more >= ROOM_FROM_BYTES;
+            bytes.reserve_exact(if is_growing { more + bytes.len() / 4 } else { more });
+        }
+    }
+}
 
 /// A value of any type.
 #[derive(Clone, Debug)]
@@ -105,12 +120,12 @@ collection!(
     Str,
     std::convert::identity,
     |_: &Str| false,
-    |string: &Str| string.0.len(),
+    |string: &Str| string.0.capacity(),
     fn from_inline(form: Form, bytes: &[u8]) -> Result<Str, WrongType> {
         if form == Form::String { Ok(Str(bytes.into())) } else { Err(WrongType) }
     },
     fn as_inline(&self) -> Option<(Form, &[u8])> {
-        Some((Form::String, &self.0))
+        (self.0.len() == self.0.capacity()).then_some((Form::String, &*self.0))
     }
 );
 collection!(
@@ -162,5 +177,66 @@ impl Value {
             Value::SortedSet(set) => Collection::heap_bytes(&**set),
             Value::List(list) => Collection::heap_bytes(&**list),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROOM_FROM_BYTES, Str};
+    use crate::keyspace::{Change, ChangeSink, Changed, Class, Keys, Keyspace, Now};
+
+    struct Nobody;
+
+    impl ChangeSink for Nobody {
+        fn take(&self, _: Change<'_>) {}
+    }
+
+    const KEY: &[u8] = b"log";
+
+    fn append(keys: &mut Keys<'_>, piece: &[u8]) {
+        let appended = keys.edit_or_create::<Str, _>(KEY, (Class::String, "append"), |string| {
+            string.reserve(piece.len());
+            string.0.extend_from_slice(piece);
+            (Changed::Yes, ())
+        });
+        appended.expect("it is a string");
+    }
+
+    /// A value is copied only where it moves, and then it takes another amount of memory.
+    #[test]
+    fn a_string_that_is_built_piece_by_piece_is_copied_a_few_times_and_its_room_is_counted() {
+        const PIECES: usize = 40_000;
+        let piece = [b'x'; 50];
+        let keyspace = Keyspace::new(1);
+        let mut keys = keyspace.lock_all(0, Now { unix_ms: 1_795_000_000_000 }, &Nobody);
+        let (mut used, mut moves) = (0, 0);
+        for number in 1..=PIECES {
+            append(&mut keys, &piece);
+            let now = keys.used_bytes(KEY).expect("it is there");
+            moves += usize::from(now != used && number * piece.len() > ROOM_FROM_BYTES);
+            used = now;
+        }
+        let length = PIECES * piece.len();
+        assert_eq!(keys.string(KEY), Ok(Some(&*piece.repeat(PIECES))));
+        assert!(moves < 40, "{moves} moves");
+        assert!((length..length * 5 / 4 + ROOM_FROM_BYTES).contains(&used), "{used} bytes for {length}");
+        drop(keys);
+        assert!(keyspace.used_bytes() > used, "{} bytes in all, {used} for the string", keyspace.used_bytes());
+    }
+
+    /// Whatever it was, what is written whole takes no more than its bytes.
+    #[test]
+    fn a_string_that_is_written_whole_has_no_spare_room() {
+        let keyspace = Keyspace::new(1);
+        let mut keys = keyspace.lock_all(0, Now { unix_ms: 1_795_000_000_000 }, &Nobody);
+        let whole = vec![b'w'; 3 * ROOM_FROM_BYTES];
+        append(&mut keys, &whole);
+        let exact = keys.used_bytes(KEY);
+        append(&mut keys, b"more");
+        assert!(keys.used_bytes(KEY) > exact.map(|exact| exact + ROOM_FROM_BYTES / 2));
+        let copy = keys.get(KEY).expect("it is there").to_value();
+        keys.set_string(KEY, &whole, None);
+        assert_eq!(keys.used_bytes(KEY), exact);
+        assert_eq!(copy.heap_bytes(), whole.len() + b"more".len());
     }
 }
