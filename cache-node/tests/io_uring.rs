@@ -162,3 +162,96 @@ fn a_replica_follows_and_confirms() {
     let mut copy = replica.wire();
     assert_eq!((copy.run("GET before"), copy.run("GET after")), (Value::bulk("1"), Value::bulk("2")));
 }
+
+/// Whatever its socket is doing, and whether it is of those that the kernel holds something of.
+#[test]
+fn a_killed_connection_ends_whatever_it_is_doing() {
+    let node = node(&[]);
+    let mut admin = Wire::connect(node.address);
+    let value = vec![b'v'; MB];
+    assert_eq!(admin.call(&[b"SET".as_slice(), b"large", &value]), Value::ok());
+    let before = node.open_files();
+    let named = |name: &str| {
+        let mut wire = Wire::connect(node.address);
+        assert_eq!(wire.run(&format!("CLIENT SETNAME {name}")), Value::ok());
+        wire
+    };
+    let idle = named("idle");
+    let mut deaf = named("deaf");
+    deaf.send_raw(&encode(&["GET", "large"]).repeat(50));
+    let mut half = named("half");
+    half.send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000\r\nbegun");
+    let mut listening = named("listening");
+    listening.run("SUBSCRIBE news");
+    let mut waiting = named("waiting");
+    waiting.send(&["WAIT", "3", "0"]);
+    let mut blocked = named("postponed");
+    assert_eq!(admin.run("CLIENT PAUSE 60000 WRITE"), Value::ok());
+    blocked.send(&["SET", "a", "b"]);
+    // Until each of them has begun what it is to be killed in.
+    for (name, sign) in [("deaf", "cmd=get"), ("waiting", "cmd=wait"), ("listening", "cmd=subscribe")] {
+        wait_until(name, || admin.run("CLIENT LIST").text().lines().any(|line| line.contains(name) && line.contains(sign)));
+    }
+    thread::sleep(Duration::from_millis(50));
+    let list = admin.run("CLIENT LIST").text();
+    let ids: Vec<&str> =
+        list.lines().filter(|line| !line.contains(" name= ")).map(|line| line.split([' ', '=']).nth(1).unwrap()).collect();
+    assert_eq!(ids.len(), 6, "{list}");
+    for id in ids {
+        assert_eq!(admin.run(&format!("CLIENT KILL ID {id}")), Value::Integer(1));
+    }
+    for (name, mut wire) in
+        [("idle", idle), ("half", half), ("listening", listening), ("waiting", waiting), ("postponed", blocked)]
+    {
+        assert!(wire.is_closed(), "{name}");
+    }
+    wait_until("the sockets are closed, also of the one that reads nothing", || node.open_files() == before);
+    assert_eq!((admin.run("CLIENT UNPAUSE"), admin.run("EXISTS a")), (Value::ok(), Value::Integer(0)));
+    assert_eq!(admin.run("CLIENT LIST").text().lines().count(), 1);
+}
+
+/// Messages come from other threads, while the subscriber's own replies are under way.
+#[test]
+fn messages_and_replies_of_a_subscriber_are_whole_and_in_their_order() {
+    const MESSAGES: usize = 2_000;
+    const PUBLISHERS: usize = 3;
+    let node = Binary::start(&["--port", "0", "--io-threads", "2"]);
+    let mut subscriber = Wire::connect(node.address);
+    assert!(matches!(subscriber.run("HELLO 3"), Value::Map(_)));
+    subscriber.send(&["SUBSCRIBE", "news"]);
+    subscriber.read();
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            scope.spawn(move || {
+                let mut wire = Wire::connect(node.address);
+                for number in 0..MESSAGES {
+                    // Some that are more than the socket takes at once.
+                    let length = if number % 100 == 0 { 40_000 } else { 10 };
+                    let message = format!("{publisher} {number} {}", "m".repeat(length));
+                    assert_eq!(wire.call(&["PUBLISH", "news", &message]), Value::Integer(1));
+                }
+            });
+        }
+        let (mut next, mut asked, mut answered) = ([0; PUBLISHERS], 0, 0);
+        while next != [MESSAGES; PUBLISHERS] || answered < asked {
+            if asked < MESSAGES && asked - answered < 10 {
+                subscriber.send(&["ECHO", &asked.to_string()]);
+                asked += 1;
+            }
+            match subscriber.read() {
+                Value::Bulk(echo) => {
+                    assert_eq!(echo, answered.to_string().into_bytes());
+                    answered += 1;
+                }
+                push => {
+                    let text = push.elements()[2].text();
+                    let [publisher, number, rest] = text.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
+                    let publisher: usize = publisher.parse().unwrap();
+                    assert_eq!(number.parse(), Ok(next[publisher]));
+                    assert!(rest.bytes().all(|byte| byte == b'm') && [10, 40_000].contains(&rest.len()));
+                    next[publisher] += 1;
+                }
+            }
+        }
+    });
+}
