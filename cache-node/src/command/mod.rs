@@ -149,7 +149,7 @@ fn run_plain(
     if keys.is_follower() {
         return 0;
     }
-    keys.warm();
+    keys.read_ahead();
     let mut stopwatch = Stopwatch::start(ctx.config.slowlog_slower_than_ns);
     let mut done = 0_usize;
     for (offset, index) in plain.iter().enumerate() {

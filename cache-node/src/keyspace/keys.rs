@@ -1,11 +1,6 @@
 //! What a command may touch: one database's keys in the shards that it locked.
 
-use std::{
-    hint::black_box,
-    sync::{Arc, atomic::Ordering},
-};
-
-use smallvec::SmallVec;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::keyspace::{
     Change, ChangeSink, Class, Clock, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set,
@@ -15,6 +10,7 @@ use crate::keyspace::{
     garbage::Garbage,
     index::Index,
     index_hash,
+    read_ahead::{READ_AHEAD_MAX, read_ahead},
     shard::{NewEntry, NewValue, Shard, ShardCounters},
 };
 
@@ -262,34 +258,10 @@ impl<'a> Keys<'a> {
         exists
     }
 
-    /// Brings what the hashed keys will need into the processor's cache. The loads do not wait for each other, whereas one command
-    /// after the other would wait for each: with 100,000 sessions this halves the time of a batch. Asking by prefetch instructions, for all
-    /// entries at once or for a few ahead of the command that runs, was no faster.
-    pub(crate) fn warm(&self) {
-        const KEYS_MAX: usize = 64;
-        const CACHE_LINE_BYTES: usize = 64;
-        /// Of a large entry only the beginning and the end: in between the processor fetches ahead by itself. So many of 64 requests fit the
-        /// second level's cache many times.
-        const WARMED_BYTES: usize = 1024;
-        let places = || {
-            let keys = self.hashed.iter().take(KEYS_MAX);
-            keys.map(|key| (&self.guards[self.guard_of(key.hash)].1, index_hash(key.hash)))
-        };
-        for (shard, hash) in places() {
-            black_box(shard.tables[self.db].touch(hash));
-        }
-        let mut slots: SmallVec<[&[u8]; KEYS_MAX]> = SmallVec::new();
-        for (shard, hash) in places() {
-            if let Some(slot) = shard.slot_by_hash(self.db, hash) {
-                slots.push(slot);
-            }
-        }
-        // Their ends before what lies in between: the processor looks only so many instructions ahead, and so meets more entries at once.
-        let mut all = slots.iter().fold(0, |all, slot| all ^ slot[0] ^ slot[slot.len() - 1]);
-        for slot in &slots {
-            all = slot.iter().take(WARMED_BYTES).step_by(CACHE_LINE_BYTES).skip(1).fold(all, |all, byte| all ^ byte);
-        }
-        black_box(all);
+    /// Reads ahead what the hashed keys will need.
+    pub(crate) fn read_ahead(&self) {
+        let keys = self.hashed.iter().take(READ_AHEAD_MAX);
+        read_ahead(keys.map(|key| (&*self.guards[self.guard_of(key.hash)].1, index_hash(key.hash))), self.db);
     }
 
     /// The value, counted as a hit or a miss and as a use.

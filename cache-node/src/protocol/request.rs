@@ -454,6 +454,14 @@ struct Line<'a> {
     consumed: usize,
 }
 
+/// The argument behind the name of the request that `bytes` begin with, when all of it is there: of nearly all commands it is the key.
+pub(crate) fn key_at_front(bytes: &[u8]) -> Option<&[u8]> {
+    let (_, position) = short_length(bytes, 0, b'*')?;
+    let (length, name) = short_length(bytes, position, b'$')?;
+    let (length, key) = short_length(bytes, name + length + 2, b'$')?;
+    bytes.get(key..key + length)
+}
+
 /// A line of a mark and a few digits: the number, and where the next line begins. `None` when it is anything else.
 #[inline]
 fn short_length(bytes: &[u8], start: usize, mark: u8) -> Option<(usize, usize)> {
@@ -631,7 +639,7 @@ fn hex_value(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::{Limits, ProtocolError, RequestParser, Requests};
+    use super::{Limits, ProtocolError, RequestParser, Requests, key_at_front};
 
     const LIMITS: Limits = Limits { bulk_bytes_max: 512 * 1024 * 1024, arguments_max: 1024 * 1024 };
 
@@ -721,6 +729,18 @@ mod tests {
         assert_eq!(requests.push_plain(&bytes, length, narrow), None);
         assert_eq!(requests.push_plain(&bytes, length, Limits { arguments_max: 1, ..wide }), None);
         assert_eq!(requests.push_plain(&bytes, length, wide), Some(length));
+    }
+
+    #[test]
+    fn the_key_at_the_front_is_the_first_argument_or_none() {
+        let whole = b"*3\r\n$3\r\nSET\r\n$12\r\nsession:0123\r\n$2\r\nok\r\n";
+        for end in 0..=whole.len() {
+            let expected = (end >= whole.len() - b"\r\n$2\r\nok\r\n".len()).then_some(b"session:0123".as_slice());
+            assert_eq!(key_at_front(&whole[..end]), expected, "{end} bytes");
+        }
+        for other in ["*1\r\n$4\r\nPING\r\n", "GET a\r\n", "*2\r\n$99999999\r\nGET\r\n$1\r\na\r\n", "*2\r\n$-1\r\n$1\r\na\r\n"] {
+            assert_eq!(key_at_front(other.as_bytes()), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use smallvec::SmallVec;
 use tokio::{
     runtime,
     sync::mpsc,
@@ -27,9 +28,9 @@ use tokio::{
 
 use crate::{
     config::Config,
-    keyspace::Now,
+    keyspace::{HashedKey, Keyspace, Now, READ_AHEAD_MAX},
     node::{Client, ClientEntry, Shared},
-    protocol::{Reply, RequestParser, Requests},
+    protocol::{Reply, RequestParser, Requests, key_at_front},
     script::Interpreter,
     server::{
         connection, now,
@@ -334,7 +335,10 @@ async fn serve_all(worker: Rc<Worker>, mut receiver: mpsc::Receiver<Accepted>) {
         }
         let ring = worker.ring.get();
         for _ in 0..RING_TURNS_MAX {
-            ring.iter().for_each(|ring| ring.turn(cx));
+            if let Some(ring) = ring {
+                ring.turn(cx);
+                ring.look_at_arrived(READ_AHEAD_MAX, |arrived| read_ahead(&worker.shared.keyspace, arrived));
+            }
             while let Poll::Ready(Some(ended)) = connections.poll_next_unpin(cx) {
                 if ended.is_err() {
                     tracing::error!("a connection ended by a panic");
@@ -355,6 +359,12 @@ async fn serve_all(worker: Rc<Worker>, mut receiver: mpsc::Receiver<Accepted>) {
     });
     // tokio's budget is for one connection: many of them would run out of it together and be polled in vain.
     unconstrained(serving).await;
+}
+
+/// Reads ahead what single requests of several connections ask for, as those of a pipeline do for themselves. It is a guess, of database 0.
+fn read_ahead(keyspace: &Keyspace, arrived: &mut dyn Iterator<Item = &[u8]>) {
+    let keys = arrived.filter_map(key_at_front).map(|key| keyspace.hashed(key));
+    keyspace.read_ahead(&keys.collect::<SmallVec<[HashedKey<'_>; READ_AHEAD_MAX]>>(), 0);
 }
 
 /// A connection that was accepted, as what serves it. `None`: it is gone already.

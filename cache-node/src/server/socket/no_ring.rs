@@ -29,6 +29,10 @@ impl Ring {
         match self.0 {}
     }
 
+    pub(crate) fn look_at_arrived(&self, _: usize, _: impl FnOnce(&mut dyn Iterator<Item = &[u8]>)) {
+        match self.0 {}
+    }
+
     pub(crate) fn has_more(&self) -> bool {
         match self.0 {}
     }

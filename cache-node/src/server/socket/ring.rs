@@ -67,6 +67,8 @@ pub(super) struct Inner {
     starved: Vec<usize>,
     /// Sockets that received much.
     ahead: Vec<usize>,
+    /// Sockets that received something in this turn.
+    arrived: Vec<usize>,
     kept: Vec<Vec<u8>>,
 }
 
@@ -107,11 +109,21 @@ impl Ring {
             guard.clear_ready();
         }
         let mut inner = self.inner.borrow_mut();
+        inner.arrived.clear();
         inner.settle();
         if inner.has_more() {
             inner.enter_in_silence();
         }
         inner.reap();
+    }
+
+    /// Shows what has arrived in the last turn, for `count_max` sockets at the most: that of each whose bytes lie in one piece.
+    pub(crate) fn look_at_arrived(&self, count_max: usize, look: impl FnOnce(&mut dyn Iterator<Item = &[u8]>)) {
+        let Inner { arrived, slots, buffers, .. } = &*self.inner.borrow();
+        let Some(buffers) = buffers else { return };
+        if arrived.len() > 1 {
+            look(&mut arrived.iter().take(count_max).filter_map(|id| slots.get(*id)?.piece(buffers)));
+        }
     }
 
     /// Whether another [`turn`](Ring::turn) is due now.
@@ -137,6 +149,7 @@ impl Inner {
             waiting: VecDeque::new(),
             starved: Vec::new(),
             ahead: Vec::new(),
+            arrived: Vec::new(),
             kept: Vec::new(),
         })
     }
@@ -219,6 +232,7 @@ impl Inner {
                 buffers.give_back(filled);
             } else {
                 slot.keep(filled, buffers);
+                self.arrived.push(id);
                 if slot.is_ahead() {
                     self.ahead.push(id);
                 }

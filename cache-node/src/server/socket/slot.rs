@@ -83,6 +83,12 @@ impl Slot {
         self.end = Some(how);
     }
 
+    /// What was received, if it lies in one piece.
+    pub(super) fn piece<'a>(&self, buffers: &'a Buffers) -> Option<&'a [u8]> {
+        let [filled] = &self.received[..] else { return None };
+        self.copied.is_empty().then(|| buffers.bytes(filled))
+    }
+
     /// Moves what was received to `buffer`, as much as fits. `None`: nothing was. No bytes: nothing will be.
     pub(super) fn read(&mut self, buffer: &mut ReadBuf<'_>, buffers: &mut Buffers) -> Option<io::Result<()>> {
         let before = buffer.filled().len();
