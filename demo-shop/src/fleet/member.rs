@@ -16,12 +16,13 @@ use crate::fleet::child::{ChildCommand, RunningChild};
 use crate::fleet::cluster;
 use crate::fleet::limits::{CLUSTER_STOP_TIMEOUT, NODE_STOP_TIMEOUT, PORT_TRIES_MAX, REPLICA_STOP_TIMEOUT};
 use crate::fleet::output::{Log, Output};
+use crate::shop::EncryptionArgs;
 
 /// What a process is, and who is told of its lives.
 #[derive(Debug, Clone)]
 pub(crate) enum Role {
     /// A replica of the shop, with what its command line needs.
-    Replica { replica: Arc<Replica>, cache: String, database: String, session_key: String },
+    Replica { replica: Arc<Replica>, cache: String, database: String, session_key: String, encryption: EncryptionArgs },
     /// The cache node of that name, and the folder of its log.
     Node { name: String, board: Arc<NodeBoard>, folder: String },
     /// The controller of a cluster of cache nodes, with the cluster's folder.
@@ -63,9 +64,10 @@ impl Role {
     fn command(&self, program: PathBuf, listen: SocketAddr) -> ChildCommand {
         let mut environment = Vec::new();
         let arguments: Vec<String> = match self {
-            Self::Replica { replica, cache, database, session_key } => {
+            Self::Replica { replica, cache, database, session_key, encryption } => {
                 // In the environment and not among the arguments, which every user of the machine can list.
                 environment.push((crate::fleet::data::SESSION_KEY_VARIABLE, session_key.clone()));
+                environment.extend(encryption.variables());
                 let listen = listen.to_string();
                 [
                     "serve",

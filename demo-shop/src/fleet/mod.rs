@@ -30,6 +30,8 @@ pub(crate) use limits::REPLICAS_MAX;
 pub(crate) use output::Output;
 pub(crate) use running::{Cache, Fleet, FleetConfig, Watcher};
 
+use crate::shop::EncryptionArgs;
+
 /// What `demo-shop up` takes.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -51,6 +53,8 @@ pub(crate) struct UpArgs {
     /// The folder for database, secret and logs [default: demo-shop in the user's data folder]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    encryption: EncryptionArgs,
     /// Show the output of every process here, instead of in files in the data folder
     #[arg(long)]
     verbose: bool,
@@ -59,6 +63,7 @@ pub(crate) struct UpArgs {
 /// Runs a whole shop until SIGTERM or SIGINT; a second one ends it at once.
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    args.encryption.keys()?;
     // Before anything is started: a port that is taken is the most likely fault, and then nothing has to be undone.
     let listener = crate::balancer::listen(args.listen).await?;
     let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
@@ -69,7 +74,14 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     };
     let output = if args.verbose { Output::Terminal } else { Output::Files(data.logs()) };
     let cache = Cache::of(args.cache, args.cluster);
-    let config = FleetConfig { replicas: args.replicas, cache, database: args.database, output, announces: true };
+    let config = FleetConfig {
+        replicas: args.replicas,
+        cache,
+        database: args.database,
+        encryption: args.encryption,
+        output,
+        announces: true,
+    };
     let fleet = tokio::select! {
         fleet = Fleet::start(config, data, listener) => fleet?,
         // What was started so far is dropped with the future, and so killed; a cluster's controller ends by its pipe.

@@ -15,6 +15,7 @@ use crate::fleet::data::DataDir;
 use crate::fleet::member::{Member, Role};
 use crate::fleet::node_probe;
 use crate::fleet::output::Output;
+use crate::shop::EncryptionArgs;
 
 /// What a fleet is made of.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct FleetConfig {
     pub(crate) cache: Cache,
     /// The database; `None` takes a SQLite file in the data folder.
     pub(crate) database: Option<String>,
+    /// Passed on to each replica.
+    pub(crate) encryption: EncryptionArgs,
     pub(crate) output: Output,
     /// Whether deaths and returns of processes are told in the log.
     pub(crate) announces: bool,
@@ -113,6 +116,7 @@ impl Fleet {
                 cache: cache.clone(),
                 database: database.clone(),
                 session_key: session_key.clone(),
+                encryption: config.encryption.clone(),
             };
             let output = config.output.clone();
             async move { Member::start(role, &output, config.announces).await }

@@ -36,6 +36,7 @@ use crate::load_test::recorder::Failure;
 use crate::load_test::report::{Report, Verdict};
 use crate::load_test::runner::RunConfig;
 use crate::load_test::target::Target;
+use crate::shop::EncryptionArgs;
 
 /// The exit code when a loss was found.
 const EXIT_LOSS: u8 = 1;
@@ -83,6 +84,8 @@ pub(crate) struct LoadTestArgs {
     /// A database for our own shop, instead of a file that is thrown away
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    #[command(flatten)]
+    encryption: EncryptionArgs,
     /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -107,6 +110,7 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
     if args.replicas.len() > RUNS_MAX {
         bail!("--replicas has {} numbers; at most {RUNS_MAX} runs make one test", args.replicas.len());
     }
+    args.encryption.keys()?;
     for file in args.json.iter().chain(&args.html) {
         // Found now and not after minutes of testing.
         write(file, "")?;
@@ -135,7 +139,8 @@ async fn test(args: LoadTestArgs) -> anyhow::Result<Verdict> {
         }
         for replicas in &args.replicas {
             eprintln!("starting a shop on {replicas} replica{}", if *replicas == 1 { "" } else { "s" });
-            let target = Target::start(*replicas, Cache::of(args.cache.clone(), args.cluster), args.database.clone()).await?;
+            let cache = Cache::of(args.cache.clone(), args.cluster);
+            let target = Target::start(*replicas, cache, args.database.clone(), args.encryption.clone()).await?;
             let run = runner::run(&config, &target, Some(*replicas), &ending).await;
             target.stop().await;
             runs.push(run?);

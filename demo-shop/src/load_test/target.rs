@@ -13,6 +13,7 @@ use crate::balancer::{FleetStatus, State};
 use crate::fleet::{Cache, DataDir, Fleet, FleetConfig, Output, signal_process};
 use crate::load_test::browser::{Ask, Browser};
 use crate::load_test::recorder::{Failure, Recorder};
+use crate::shop::EncryptionArgs;
 
 /// The shop under test.
 pub(crate) enum Target {
@@ -28,13 +29,18 @@ pub(crate) enum Target {
 
 impl Target {
     /// Starts a fleet with a data folder that is thrown away afterwards.
-    pub(crate) async fn start(replicas: u8, cache: Cache, database: Option<String>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        replicas: u8,
+        cache: Cache,
+        database: Option<String>,
+        encryption: EncryptionArgs,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("demo-shop-load-test-").tempdir().context("cannot make a folder")?;
         let data = DataDir::open(folder.path())?;
         let listener = crate::balancer::listen(([127, 0, 0, 1], 0).into()).await?;
         let output = Output::Files(data.logs());
         // The report tells of deaths; lines about them would only break the progress bar.
-        let config = FleetConfig { replicas, cache, database, output, announces: false };
+        let config = FleetConfig { replicas, cache, database, encryption, output, announces: false };
         let fleet = Fleet::start(config, data, listener).await?;
         Ok(Self::Own { fleet, _folder: folder })
     }

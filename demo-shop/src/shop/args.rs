@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+use crate::shop::encryption::EncryptionArgs;
+
 /// The options of one replica.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
@@ -32,6 +34,8 @@ pub(crate) struct ServeArgs {
     /// The secret that turns session ids into keys of the store; the same on every replica, at least 16 characters
     #[arg(long, env = "DEMO_SHOP_SESSION_KEY", hide_env_values = true, value_name = "SECRET")]
     pub(crate) session_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) encryption: EncryptionArgs,
     /// Offer the routes that only tests need
     #[arg(long, hide = true)]
     pub(crate) test_hooks: bool,

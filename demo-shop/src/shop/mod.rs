@@ -10,6 +10,7 @@ mod args;
 mod assets;
 mod catalogue;
 mod database;
+mod encryption;
 mod failure;
 mod filters;
 mod headers;
@@ -39,6 +40,7 @@ use crate::process;
 use crate::shop::app::App;
 pub(crate) use crate::shop::args::ServeArgs;
 use crate::shop::database::Database;
+pub(crate) use crate::shop::encryption::EncryptionArgs;
 
 /// A visitor who does nothing for this long is forgotten. A guest's cart is lost with the session, so it is long.
 const IDLE_TIMEOUT: time::Duration = time::Duration::days(14);
@@ -129,7 +131,11 @@ fn open_store(args: &ServeArgs) -> anyhow::Result<CacheStore> {
         }
     };
     // Lazily: a replica starts without its store, says so on /readyz, and serves once the store is there.
-    CacheStore::builder(&args.cache).prefix("shop").key(key).connect_lazy().context("--cache")
+    let mut builder = CacheStore::builder(&args.cache).prefix("shop").key(key);
+    if let Some(keys) = args.encryption.keys()? {
+        builder = builder.encryption(keys);
+    }
+    builder.connect_lazy().context("--cache")
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {

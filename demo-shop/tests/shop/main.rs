@@ -4,6 +4,7 @@
 mod account;
 mod api;
 mod cart;
+mod encryption;
 mod orders;
 mod outage;
 mod pages;

@@ -56,6 +56,8 @@ async fn what_cannot_work_is_said_at_the_start() {
         (["--cache", "http://127.0.0.1:6379"], "redis://"),
         (["--name", "a name"], "letters, digits"),
         (["--session-key", "short"], "at least 16"),
+        (["--encryption-keys", "a5a5"], "key 1: it has 4 hexadecimal digits, and needs 64"),
+        (["--encryption", "required"], "there is no key"),
     ] {
         let folder = TempDir::new().unwrap();
         let database = format!("sqlite:{}", folder.path().join("shop.db").display());
@@ -66,6 +68,7 @@ async fn what_cannot_work_is_said_at_the_start() {
         let (code, log) = last_words(&all).await;
         assert_eq!(code, Some(1), "{arguments:?}: {log}");
         assert!(log.contains(words), "{arguments:?}: {log}");
+        assert!(!log.contains("a5a5"), "a key is shown: {log}");
     }
 }
 
