@@ -24,6 +24,20 @@ macro_rules! in_parts_and_keep {
         concat!(include_str!("scripts/in_parts.lua"), keep!($name))
     };
 }
+macro_rules! line {
+    ($beginning:literal) => {
+        concat!(
+            include_str!(concat!("scripts/", $beginning, ".lua")),
+            include_str!("scripts/line_look.lua"),
+            "if due then\n",
+            include_str!("scripts/keep.lua"),
+            include_str!("scripts/along.lua"),
+            include_str!("scripts/line_extend.lua"),
+            "end\n",
+            include_str!("scripts/line.lua"),
+        )
+    };
+}
 macro_rules! all {
     ($name:literal) => {
         concat!(include_str!("scripts/merging.lua"), in_parts_and_keep!($name))
@@ -55,19 +69,9 @@ pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operati
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));
 /// What [`CART`] does for one line that is added to or set, without creating a session. What sets a session's time is in a branch that few
 /// take, with its functions.
-pub(crate) static LINE: LazyLock<Source> = LazyLock::new(|| {
-    let code = concat!(
-        include_str!("scripts/line_look.lua"),
-        "if due then\n",
-        include_str!("scripts/keep.lua"),
-        include_str!("scripts/along.lua"),
-        include_str!("scripts/line_extend.lua"),
-        "end\n",
-        include_str!("scripts/line.lua"),
-    );
-    Source::new(Operation::Cart, code)
-});
-/// The same for encrypted carts.
+pub(crate) static LINE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, line!("line_clear")));
+/// Those two for encrypted carts.
+pub(crate) static LINE_SEALED: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, line!("line_sealed")));
 pub(crate) static CART_SEALED: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::Cart, concat!(include_str!("scripts/standing.lua"), keep!("cart"))));
 pub(crate) static LIST: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::List, keep!("list")));

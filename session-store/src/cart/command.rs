@@ -11,7 +11,7 @@ use crate::{
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
-    scripts::{CART, CART_SEALED, Call, LINE, reply},
+    scripts::{CART, CART_SEALED, Call, LINE, LINE_SEALED, reply},
     unit_of_work::{CartTarget, UnitOfWork},
 };
 
@@ -194,10 +194,11 @@ fn script_call(
     let vault = unit.store.vault();
     let names = vault.names_of_a_line();
     let is_plain = matches!(operation, Operation::Add | Operation::Set) && target.create.is_none();
-    let script = match names {
-        Some(_) => &CART_SEALED,
-        None if is_plain => &LINE,
-        None => &CART,
+    let script = match (names.is_some(), is_plain) {
+        (true, true) => &LINE_SEALED,
+        (true, false) => &CART_SEALED,
+        (false, true) => &LINE,
+        (false, false) => &CART,
     };
     let mut call = script.call(&named);
     call.arg(operation.name())

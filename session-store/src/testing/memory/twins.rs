@@ -258,12 +258,16 @@ impl Questions {
                 args.push(self.one(&["", "", user]).to_owned());
                 args.push(if creates { self.policy() } else { String::new() });
                 args.extend([self.token(), self.absolute(), along]);
-                if is_plain {
-                    args.push("0".to_owned());
-                    self.line(None, &mut args);
-                    return Self::script(&scripts::LINE, &keys, args);
-                }
                 let names = self.names();
+                if is_plain {
+                    args.push(names.map_or_else(|| "0".to_owned(), |names| format!("0 {names}")));
+                    if names.is_some() {
+                        args.push(self.one(&["*", "", "bound", "bound"]).to_owned());
+                    }
+                    self.line(names, &mut args);
+                    let script = if names.is_some() { &scripts::LINE_SEALED } else { &scripts::LINE };
+                    return Self::script(script, &keys, args);
+                }
                 if names.is_some() && self.chance(0.1) {
                     args[0] = "move".to_owned();
                 }
@@ -449,12 +453,14 @@ async fn a_change_is_remembered_through_so_many_others_and_no_more_than_twice_as
     let names = ["cart", "cart-guards", "cart-guards-before"].map(|kind| key(kind, "a"));
     let users = [key("cart", "a"), key("cart-tokens", "a")];
     // Without and with changes in between that have a token of the user: those are in no set, and count for the revision.
-    for (script, is_mixed) in [&*scripts::LINE, &*scripts::CART].into_iter().flat_map(|script| [(script, false), (script, true)])
-    {
+    let line = &["0", "TEA-1", "1"][..];
+    let scripts =
+        [(&*scripts::LINE, line), (&*scripts::CART, line), (&*scripts::LINE_SEALED, &["0 1", "*", "\u{1}TEA", "1", ":x"])];
+    for ((script, line), is_mixed) in scripts.into_iter().flat_map(|script| [(script, false), (script, true)]) {
         let call = async |keys: &[String], token: i64| {
             let mut call = script.call(keys);
             call.arg("add").arg(token).arg(keys.len() - 1).arg(REMEMBERED).arg(HOUR_MS).arg(HOUR_MS).arg(9).arg(1_000);
-            call.arg(&["", "", "", "", ""]).arg(0).arg("TEA-1").arg(1);
+            call.arg(&["", "", "", "", ""]).arg(line);
             // Behind the head of the list, and 1: whether it was applied.
             at_the_node(&wire, &Question::Script(call)).await[2] == Item::Integer(1)
         };

@@ -31,7 +31,7 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 13] = [
+    let scripts: [(&scripts::Source, Script); 14] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
         (&scripts::COMMIT, commit::commit),
@@ -40,6 +40,7 @@ static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
         (&scripts::TOUCH, session::touch),
         (&scripts::CART, cart::cart),
         (&scripts::LINE, cart::cart),
+        (&scripts::LINE_SEALED, cart::cart),
         (&scripts::CART_SEALED, cart::cart),
         (&scripts::COMMIT_SEALED, commit::commit),
         (&scripts::ROTATE_SEALED, rotate::rotate),
