@@ -1,18 +1,20 @@
 //! One change of a cart: finding the cart, and the script call.
 
+use std::sync::Arc;
+
 use rand::RngExt as _;
 use redis::Value;
 
-use super::{CartChange, CartError, IdempotencyToken};
+use super::{CartChange, CartError, CartLimits, IdempotencyToken};
 use crate::{
-    StoreError,
+    CacheStore, StoreError,
     backend::{Along, absolute},
     encryption::damaged_line,
     expiry::ExpiryPolicy,
     keys::Tag,
     record::{VERSION, bytes, integer, unreadable},
     scripts::{CART, CART_SEALED, Call, LINE, LINE_SEALED, reply},
-    unit_of_work::{CartTarget, UnitOfWork},
+    unit_of_work::{CartTarget, CreateSession, UnitOfWork},
 };
 
 /// Tokens given with [`Cart::with_token`](super::Cart::with_token) that a cart remembers, the oldest forgotten first.
@@ -201,63 +203,125 @@ fn script_call(
         (false, false) => &CART,
     };
     let mut call = script.call(&named);
-    call.arg(operation.name())
-        .arg(token)
-        .arg(keys_of_tokens)
-        .arg(remembered)
-        .arg(tokens_ttl_ms)
-        .arg(cart_ttl_ms)
-        .arg(settings.limits.lines_max)
-        .arg(settings.limits.quantity_max)
-        .arg(target.owner.as_ref().map_or("", Tag::as_str));
-    match &target.create {
-        Some(create) => {
-            call.arg(create.policy.encode().as_bytes()).arg(create.token.as_bytes());
-            absolute(&mut call, settings.absolute_ms);
-            let version = settings.data_version();
-            let created_with = if version.is_some() { 4 } else { 2 };
-            count(call.arg(along), created_with, names).arg("@v").arg(VERSION);
-            if let Some(version) = version {
-                call.arg("@d").arg(version);
-            }
+    let (binding, bind) = match names {
+        Some(_) if !lines.is_empty() && target.session == Some(target.cart) => {
+            let (binding, stored) = bound(unit, &target.cart);
+            (binding, Some(stored))
         }
-        None => {
-            call.arg("").arg("");
-            absolute(&mut call, settings.absolute_ms);
-            count(call.arg(along), 0, names);
-        }
-    }
-    let binding = if names.is_some() { bound(unit, target, lines.is_empty(), &mut call) } else { target.cart };
+        _ => (target.cart, None),
+    };
+    let terms = Terms {
+        operation,
+        token,
+        keys_of_tokens,
+        remembered,
+        tokens_ttl_ms,
+        cart_ttl_ms,
+        limits: settings.limits,
+        owner: target.owner.as_ref(),
+        create: target.create.as_ref(),
+        absolute_ms: settings.absolute_ms,
+        along: &along,
+        data_version: settings.data_version(),
+        sealed: names.map(|names| (names, bind.as_deref().unwrap_or(ELSEWHERE))),
+    };
+    terms.give(&mut call);
     for (sku, quantity) in lines {
         vault.lines(&binding).give(&mut call, sku, *quantity)?;
     }
     Ok(call)
 }
 
-/// The number of arguments that create, and that of the names of a line.
-fn count(call: &mut Call, created_with: u32, names: Option<usize>) -> &mut Call {
-    match names {
-        Some(names) => call.arg(format!("{created_with} {names}")),
-        None => call.arg(created_with),
+/// What a session must say that lines are bound to which are not in a cart of its own: nothing.
+const ELSEWHERE: &[u8] = b"*";
+
+/// What the lines of a session's cart are bound to, and what the session must say of it.
+fn bound(unit: &UnitOfWork, session: &Tag) -> (Tag, Arc<[u8]>) {
+    match unit.store.bindings().hint(session) {
+        Some(hint) => (hint.to, hint.stored),
+        None => (*session, Arc::default()),
     }
 }
 
-/// What the lines of the cart are bound to, and, as an argument, what its session must say of it.
-fn bound(unit: &UnitOfWork, target: &CartTarget, names_nothing: bool, call: &mut Call) -> Tag {
-    if names_nothing || target.session != Some(target.cart) {
-        call.arg("*");
-        return target.cart;
-    }
-    match unit.store.bindings().hint(&target.cart) {
-        Some(hint) => {
-            call.arg(&hint.stored[..]);
-            hint.to
+/// What `cart.lua` is told before the lines.
+struct Terms<'a> {
+    operation: Operation,
+    token: &'a str,
+    keys_of_tokens: usize,
+    remembered: usize,
+    tokens_ttl_ms: i64,
+    cart_ttl_ms: i64,
+    limits: CartLimits,
+    owner: Option<&'a Tag>,
+    create: Option<&'a CreateSession>,
+    absolute_ms: Option<i64>,
+    along: &'a str,
+    /// Of the session that is created.
+    data_version: Option<u32>,
+    /// Where carts are encrypted, the number of names that a line may stand under, and what the session must say that they are bound to.
+    sealed: Option<(usize, &'a [u8])>,
+}
+
+impl Terms<'_> {
+    fn give(&self, call: &mut Call) {
+        call.arg(self.operation.name())
+            .arg(self.token)
+            .arg(self.keys_of_tokens)
+            .arg(self.remembered)
+            .arg(self.tokens_ttl_ms)
+            .arg(self.cart_ttl_ms)
+            .arg(self.limits.lines_max)
+            .arg(self.limits.quantity_max)
+            .arg(self.owner.map_or("", Tag::as_str));
+        match self.create {
+            Some(create) => call.arg(create.policy.encode().as_bytes()).arg(create.token.as_bytes()),
+            None => call.arg("").arg(""),
+        };
+        absolute(call, self.absolute_ms);
+        call.arg(self.along);
+        let version = self.data_version.filter(|_| self.create.is_some());
+        let created_with = if version.is_some() { 4 } else { 2 * u32::from(self.create.is_some()) };
+        match self.sealed {
+            Some((names, _)) => call.arg(format!("{created_with} {names}")),
+            None => call.arg(created_with),
+        };
+        if self.create.is_some() {
+            call.arg("@v").arg(VERSION);
         }
-        None => {
-            call.arg("");
-            target.cart
+        if let Some(version) = version {
+            call.arg("@d").arg(version);
+        }
+        if let Some((_, bind)) = self.sealed {
+            call.arg(bind);
         }
     }
+}
+
+/// A call that puts these lines of a user's cart into the fields that they would be given now, and changes nothing else of it.
+pub(super) fn move_call(store: &CacheStore, user: &Tag, names: usize, skus: &[String]) -> Result<Call, StoreError> {
+    let keys = store.keys();
+    let mut call = CART_SEALED.call(&[keys.cart(user), keys.cart_tokens(user)]);
+    let terms = Terms {
+        operation: Operation::Move,
+        // It may be repeated, and needs no session and no limits.
+        token: "",
+        keys_of_tokens: 1,
+        remembered: 0,
+        tokens_ttl_ms: 0,
+        cart_ttl_ms: 0,
+        limits: CartLimits::default(),
+        owner: None,
+        create: None,
+        absolute_ms: None,
+        along: "",
+        data_version: None,
+        sealed: Some((names, ELSEWHERE)),
+    };
+    terms.give(&mut call);
+    for sku in skus {
+        store.vault().lines(user).give(&mut call, sku, 0)?;
+    }
+    Ok(call)
 }
 
 struct Change {

@@ -1,13 +1,8 @@
 //! Carts of users, apart from any request.
 
-use super::{CartSnapshot, command::Operation};
+use super::{CartSnapshot, command::move_call};
 use crate::{
-    CacheStore, StoreError,
-    backend::number_at,
-    encryption::damaged_line,
-    record::unreadable,
-    rotation::flat,
-    scripts::{CART_SEALED, reply},
+    CacheStore, StoreError, backend::number_at, encryption::damaged_line, record::unreadable, rotation::flat, scripts::reply,
 };
 
 /// The carts of users, for what runs without their sessions: reminders, exports, the deletion of an account.
@@ -103,17 +98,7 @@ impl Carts {
         if skus.is_empty() {
             return Ok(0);
         }
-        let mut call = CART_SEALED.call(&[keys.cart(&user), keys.cart_tokens(&user)]);
-        // What concerns sessions, tokens and limits is empty.
-        call.arg(Operation::Move.name()).arg("").arg(1);
-        for _ in 4..=13 {
-            call.arg("");
-        }
-        call.arg(format!("0 {names}")).arg("*");
-        for sku in skus {
-            lines.give(&mut call, &sku, 0)?;
-        }
-        let answer = self.store.script(&call).await?;
+        let answer = self.store.script(&move_call(&self.store, &user, names, &skus)?).await?;
         match number_at(&answer, 0)? {
             reply::OK => usize::try_from(number_at(&answer, 3)?).map_err(|_| unreadable("a number of a cart is out of range")),
             reply::UNREADABLE_LINE => Err(damaged_line()),

@@ -122,11 +122,7 @@ impl Lines<'_> {
     pub(crate) fn open(&self, name: &[u8], value: &[u8]) -> Result<(String, u32), StoreError> {
         self.opened(name, value).map_err(|error| {
             let error = unreadable_cart(error);
-            if self.is_told {
-                metrics::cart_line_unreadable();
-                tracing::warn!(%error, "a line of a cart cannot be read, and stays as it is");
-            }
-            error
+            if self.is_told { told(error, "read") } else { error }
         })
     }
 
@@ -175,10 +171,14 @@ impl Lines<'_> {
 
 /// A script has met a line whose quantity it cannot read, or that is encrypted where it was told of no keys; counted and told here.
 pub(crate) fn damaged_line() -> StoreError {
-    metrics::cart_line_unreadable();
     let reason = "its quantity is damaged, or it is encrypted and this process has no keys; see CacheStoreBuilder::encryption";
-    let error = StoreError::UnreadableCart { reason: reason.to_owned() };
-    tracing::warn!(%error, "a line of a cart cannot be changed, and stays as it is");
+    told(StoreError::UnreadableCart { reason: reason.to_owned() }, "changed")
+}
+
+/// Counts a line that cannot be read, or not be changed, and tells of it.
+fn told(error: StoreError, done: &str) -> StoreError {
+    metrics::cart_line_unreadable();
+    tracing::warn!(%error, "a line of a cart cannot be {done}, and stays as it is");
     error
 }
 

@@ -34,7 +34,7 @@ use tower_sessions::{
 use self::state::{Base, Intent, State};
 pub(crate) use self::{
     at_hand::AtHand,
-    cart::{CartSource, CartTarget, LoginView},
+    cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, SeenChange},
     swap::{Basis, Swap, Swapped},
 };
