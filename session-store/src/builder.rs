@@ -415,11 +415,6 @@ impl CacheStoreBuilder {
             let reason = "a near cache follows a server, and a node in memory is none: take away one of the two";
             return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
         }
-        if self.near_cache.is_some() && topology.has_replicas() {
-            // What a replica says may be older than a change that has been told.
-            let reason = "a near cache keeps what the primary says, and reads may go to replicas: take away one of the two";
-            return Err(StoreError::InvalidSettings { reason: reason.to_owned() });
-        }
         let near = self.near_cache.map(|near| Arc::new(Entries::new(near, topology.switches())));
         let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
         let pool =
@@ -542,21 +537,17 @@ impl CacheStoreBuilder {
 
 #[cfg(test)]
 mod tests {
-    use crate::{CacheStore, NearCache, StoreError};
+    use crate::{CacheStore, NearCache};
 
     #[test]
-    fn a_near_cache_is_refused_where_it_cannot_be_coherent() {
-        for (url, part) in [
-            ("redis+cluster://127.0.0.1:7000?read_from=replicas", "reads may go to replicas"),
-            ("redis+sentinel://127.0.0.1:26379/shop?read_from=replicas", "reads may go to replicas"),
-            ("redis://127.0.0.1:6379?reader=127.0.0.1:6380", "reads may go to replicas"),
+    fn a_near_cache_goes_with_every_topology() {
+        for url in [
+            "redis+sentinel://127.0.0.1:26379/shop",
+            "redis+sentinel://127.0.0.1:26379/shop?read_from=replicas",
+            "redis+cluster://127.0.0.1:7000",
+            "redis+cluster://127.0.0.1:7000?read_from=replicas",
+            "redis://127.0.0.1:6379?reader=127.0.0.1:6380",
         ] {
-            match CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy() {
-                Err(StoreError::InvalidSettings { reason }) => assert!(reason.contains(part), "{url}: {reason}"),
-                other => panic!("{url}: {other:?}"),
-            }
-        }
-        for url in ["redis+sentinel://127.0.0.1:26379/shop", "redis+cluster://127.0.0.1:7000"] {
             assert!(CacheStore::builder(url).near_cache(NearCache::default()).connect_lazy().is_ok(), "{url}");
         }
     }

@@ -14,7 +14,7 @@ use axum::{
 use cache_node::{Config, Node};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
-use session_store::{BreakerState, CacheStore, Expiry, NearCache, Session, SessionLayer, fresh_session};
+use session_store::{BreakerState, CacheStore, CacheStoreBuilder, Expiry, NearCache, Session, SessionLayer, fresh_session};
 use support::{
     Engine, app,
     fleet::{Cluster, Process, Security, Sentinels, until},
@@ -68,7 +68,11 @@ impl Browser {
 }
 
 async fn replica_of_app(url: &str) -> (Router, CacheStore) {
-    let store = support::connected(CacheStore::builder(url).deadline(Duration::from_secs(8))).await;
+    replica_of_app_on(CacheStore::builder(url)).await
+}
+
+async fn replica_of_app_on(builder: CacheStoreBuilder) -> (Router, CacheStore) {
+    let store = support::connected(builder.deadline(Duration::from_secs(8))).await;
     let fresh = async |session: Session| session.get::<String>("name").await.unwrap().unwrap_or_default();
     let reloaded = async |session: Session| {
         session.insert("name", "reloaded").await.unwrap();
@@ -132,6 +136,65 @@ async fn a_visitor_sees_his_own_changes_while_the_replica_is_behind() {
     let before = (reads(&pair.primary).await, reads(&pair.replica).await);
     assert_eq!(browser.aged().get(&b, "/get/name").await, "reloaded");
     assert_eq!((reads(&pair.primary).await, reads(&pair.replica).await), (before.0, before.1 + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_keeps_what_the_primary_says_and_never_what_a_replica_does() {
+    let pair = Pair::start().await;
+    // A busy machine must not make everything a miss.
+    let near = NearCache { staleness_max: Duration::from_secs(20), age_max: Duration::from_secs(600), ..NearCache::default() };
+    let app = async || replica_of_app_on(CacheStore::builder(pair.url()).near_cache(near)).await;
+    let ((a, _), (b, store)) = (app().await, app().await);
+    let near = || store.near_cache_status().unwrap();
+    let mut browser = Browser::default();
+    browser.post(&a, "/set/name/0").await;
+    pair.until_in_step().await;
+    let asked = async || (reads(&pair.primary).await, reads(&pair.replica).await);
+
+    // What the replica answers is not kept, also when everything else is ready to.
+    until(PATIENCE, "the store is followed", async || {
+        assert_eq!(browser.aged().get(&b, "/get/name").await, "0");
+        near().proven_ago.is_some()
+    })
+    .await;
+    let before = asked().await;
+    assert_eq!(browser.aged().get(&b, "/get/name").await, "0");
+    assert_eq!((asked().await, near().entries), ((before.0, before.1 + 1), 0));
+
+    // What the primary answers is: right after a change, which is read there. From then on nobody is asked.
+    pair.shut();
+    for turn in 1..=20 {
+        browser.post(&a, &format!("/set/name/{turn}")).await;
+        // Whether this replica has been told of the change or not, the visitor sees it.
+        assert_eq!(browser.aged().get(&b, "/get/name").await, turn.to_string());
+        let hits = near().hits;
+        assert_eq!(browser.get(&b, "/get/name").await, turn.to_string());
+        assert_eq!(near().hits, hits, "a change of a moment ago is looked for on the primary");
+        until(PATIENCE, "it is kept", async || {
+            let before = asked().await;
+            assert_eq!(browser.aged().get(&b, "/get/name").await, turn.to_string());
+            asked().await == before
+        })
+        .await;
+    }
+    assert!(near().hits >= 20 && near().entries == 1, "{:?}", near());
+
+    // Where the revision is not enough, neither has it: the primary does.
+    let ahead = Browser { seen: browser.seen.replace(".", "9."), ..browser.clone() };
+    let before = asked().await;
+    assert_eq!(ahead.aged().get(&b, "/get/name").await, "20");
+    assert_eq!(asked().await, (before.0 + 1, before.1 + 1));
+    // Nor has it for whom the primary is to be asked.
+    let before = asked().await;
+    assert_eq!(browser.aged().get(&b, "/fresh").await, "20");
+    assert_eq!(browser.without_seen().get(&b, "/get/name").await, "20");
+    assert_eq!(asked().await, (before.0 + 2, before.1));
+    // A logout on the other one ends what is kept here, and the replica has not heard of it.
+    let other_tab = browser.clone();
+    browser.post(&a, "/logout").await;
+    assert_eq!(other_tab.aged().get(&b, "/fresh").await, "");
+    until(PATIENCE, "it is told", async || near().entries == 0).await;
+    pair.open().await;
 }
 
 /// A session whose time is to be extended is read where that can be done; and where its cookie says nothing of the time, none is given.
@@ -436,10 +499,9 @@ async fn a_replica_of_our_own_node_is_read() {
 
 #[tokio::test]
 async fn what_cannot_be_is_said() {
-    let refused = |builder: session_store::CacheStoreBuilder| builder.connect_lazy().unwrap_err().to_string();
+    let refused = |builder: CacheStoreBuilder| builder.connect_lazy().unwrap_err().to_string();
     let one = || CacheStore::builder("redis://127.0.0.1:6379");
     assert!(refused(one().read_from_replicas()).contains("`reader`"));
     assert!(refused(one().reader("a b")).contains("cannot be one"));
-    assert!(refused(one().reader("h:1").near_cache(NearCache::default())).contains("near cache"));
     assert!(refused(CacheStore::builder("redis+cluster://h").reader("h:1")).contains("read_from_replicas"));
 }

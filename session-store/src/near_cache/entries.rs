@@ -115,9 +115,11 @@ impl Entries {
     }
 
     /// The session as the store had it no longer ago than is allowed.
-    pub(crate) fn get(&self, tag: &Tag) -> Option<StoredSession> {
+    /// The session, if it is there at this revision or a later one.
+    pub(crate) fn get(&self, tag: &Tag, revision_min: u64) -> Option<StoredSession> {
         let now_us = self.now_us();
         let found = if self.is_proven(now_us) { self.find(tag, now_us) } else { None };
+        let found = found.filter(|session| session.revision >= Some(revision_min));
         let count = if found.is_some() { &self.hits } else { &self.misses };
         count.fetch_add(1, Ordering::Relaxed);
         metrics::near_cache_read(found.is_some());
@@ -291,11 +293,11 @@ mod tests {
         let ticket = entries.ask(&tag(1));
         entries.invalidate(&tag(1));
         entries.keep(&tag(1), ticket, &session("old"));
-        assert!(entries.get(&tag(1)).is_none());
+        assert!(entries.get(&tag(1), 0).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("new"));
-        assert_eq!(entries.get(&tag(1)).map(|found| found.fields), Some(session("new").fields));
+        assert_eq!(entries.get(&tag(1), 0).map(|found| found.fields), Some(session("new").fields));
         entries.drop_all();
-        assert!(entries.get(&tag(1)).is_none());
+        assert!(entries.get(&tag(1), 0).is_none());
         assert_eq!(entries.status().bytes, 0);
     }
 
@@ -307,12 +309,12 @@ mod tests {
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
         entries.prove(entries.now_us());
         std::thread::sleep(Duration::from_millis(25));
-        assert!(entries.get(&tag(1)).is_none() && entries.status().proven_ago.is_none());
+        assert!(entries.get(&tag(1), 0).is_none() && entries.status().proven_ago.is_none());
         entries.prove(entries.now_us() + 10_000_000);
-        assert!(entries.get(&tag(1)).is_some(), "it was kept, and is proven again");
+        assert!(entries.get(&tag(1), 0).is_some(), "it was kept, and is proven again");
         entries.lose();
         entries.prove(entries.now_us());
-        assert!(entries.get(&tag(1)).is_none(), "what was there before the loss is gone");
+        assert!(entries.get(&tag(1), 0).is_none(), "what was there before the loss is gone");
     }
 
     #[test]
@@ -322,29 +324,29 @@ mod tests {
         let (entries, (_, tag)) = (Entries::new(settings, Arc::clone(&switches)), entries(settings));
         entries.follow(entries.switches(), entries.now_us());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
-        assert!(entries.get(&tag(1)).is_some());
+        assert!(entries.get(&tag(1), 0).is_some());
         let (before, late) = (entries.switches(), entries.ask(&tag(2)));
         switches.fetch_add(1, Ordering::AcqRel);
         // Its sign of life is worth nothing any more.
         entries.prove(entries.now_us());
-        assert!(entries.get(&tag(1)).is_none() && entries.status().proven_ago.is_none());
+        assert!(entries.get(&tag(1), 0).is_none() && entries.status().proven_ago.is_none());
         entries.follow(before, entries.now_us());
         assert!(!entries.follows_the_right_one(), "it was chosen before the switch");
         entries.follow(entries.switches(), entries.now_us());
         entries.keep(&tag(2), late, &session("of the former"));
-        assert!(entries.get(&tag(1)).is_none() && entries.get(&tag(2)).is_none());
+        assert!(entries.get(&tag(1), 0).is_none() && entries.get(&tag(2), 0).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("b"));
-        assert!(entries.get(&tag(1)).is_some());
+        assert!(entries.get(&tag(1), 0).is_some());
     }
 
     #[test]
     fn an_ended_session_and_one_past_its_time_are_not_served() {
         let (entries, tag) = entries(NearCache { age_max: Duration::from_millis(10), ..NearCache::default() });
         entries.keep(&tag(1), entries.ask(&tag(1)), &StoredSession { revision: None, ended: true, ..session("a") });
-        assert!(entries.get(&tag(1)).is_none());
+        assert!(entries.get(&tag(1), 0).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
         std::thread::sleep(Duration::from_millis(12));
-        assert!(entries.get(&tag(1)).is_none());
+        assert!(entries.get(&tag(1), 0).is_none());
     }
 
     #[test]
@@ -360,7 +362,7 @@ mod tests {
                 let status = entries.status();
                 assert!(status.entries <= settings.entries_max && status.bytes <= settings.bytes_max, "{status:?}");
                 entries.keep(&tag(0), entries.ask(&tag(0)), &session("used"));
-                assert!(entries.get(&tag(0)).is_some());
+                assert!(entries.get(&tag(0), 0).is_some());
             }
             assert!(entries.status().entries >= 100);
         }

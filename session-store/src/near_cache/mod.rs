@@ -37,8 +37,11 @@ pub use self::route::{FreshSessionLayer, FreshSessionService, fresh_session};
 /// With a URL of Sentinels it follows the primary. As soon as requests of this process go to another one, everything that the former has told is
 /// dropped, and nothing is served until the new one is followed; until then this process reads from the former in any case, with a near
 /// cache or without. Of a cluster each primary is followed; when one of them is out of reach or has another in its place, or slots have
-/// moved, everything is dropped, and nothing is served until all are followed again. The builder refuses it together with reads from replicas,
-/// which may be older than what has been told.
+/// moved, everything is dropped, and nothing is served until all are followed again.
+///
+/// Together with reads from replicas it keeps what the primary has answered, and never what a replica has, which may be older than a change
+/// that has been told. A request that a replica might serve is served from here where there is the session at the revision that the visitor
+/// has seen or a later one, and by the replica else; after a change of the visitor's own, the primary is read for a while, and what it says is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearCache {
     /// Sessions at most. Default: 10,000.

@@ -262,7 +262,7 @@ impl UnitOfWork {
             }
             (state.may_read_near, state.replica_from)
         };
-        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag)) {
+        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag, replica_from.unwrap_or(0))) {
             return Some(stored);
         }
         // Boxed is what most requests do not do: it would make the future of each of them larger.

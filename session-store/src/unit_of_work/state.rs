@@ -90,6 +90,10 @@ impl State {
     #[inline]
     pub(super) fn new(arrival: Arrival, store: &CacheStore, outage: OutagePolicy) -> Self {
         let Arrival { sent, cookie_outdated, seen, client, is_safe } = arrival;
+        // A client that says nothing may have made changes while replicas were not read, or while it could not be told: the
+        // primary is read.
+        let reads_replicas = store.reads_replicas();
+        let replica_from = seen.filter(|_| is_safe && reads_replicas).and_then(Seen::revision_min);
         Self {
             sent,
             client,
@@ -100,10 +104,9 @@ impl State {
             planned: None,
             cart: None,
             cart_expected: false,
-            may_read_near: is_safe && store.has_near(),
-            // A client that says nothing may have made changes while replicas were not read, or while it could not be told: the
-            // primary is read.
-            replica_from: seen.filter(|_| is_safe && store.reads_replicas()).and_then(Seen::revision_min),
+            // Who is promised what he has changed himself, on all replicas of the application, is not shown what this one has from before.
+            may_read_near: is_safe && store.has_near() && (replica_from.is_some() || !reads_replicas),
+            replica_from,
             sent_seen: seen.is_some(),
             read_revision: None,
             wrote: None,
