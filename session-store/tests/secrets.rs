@@ -1,6 +1,8 @@
 //! What the store and the cookie reveal, and keys that change while the shop is open.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+#[path = "secrets/cart_keys.rs"]
+mod cart_keys;
 #[path = "secrets/carts.rs"]
 mod carts;
 mod support;
