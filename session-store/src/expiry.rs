@@ -85,10 +85,10 @@ impl ExpiryPolicy {
         }
     }
 
-    /// In how many ms a touch is due of a session that the store keeps for so many; `None` for one that no use extends.
+    /// In how many ms a touch is due of a session that the store keeps for so many: 0 when it is due now. `None` for one that no use extends.
     pub(crate) fn touch_due_in_ms(self, remaining_ms: i64) -> Option<u64> {
-        let due_below = self.idle_ms()?.saturating_sub(self.touch_interval_ms()?);
-        Some(u64::try_from(remaining_ms.saturating_sub(due_below)).unwrap_or(0))
+        let due_from = self.idle_ms()?.saturating_sub(self.touch_interval_ms()?).saturating_sub(1);
+        Some(u64::try_from(remaining_ms.saturating_sub(due_from)).unwrap_or(0))
     }
 
     /// Whether the cookie says when the session ends, and is given anew when that is extended.
@@ -98,7 +98,7 @@ impl ExpiryPolicy {
 
     /// Whether a request should extend the time that the store still keeps the session.
     pub(crate) fn is_touch_due(self, remaining_ms: i64) -> bool {
-        self.idle_ms().zip(self.touch_interval_ms()).is_some_and(|(idle, interval)| remaining_ms < idle - interval)
+        self.touch_due_in_ms(remaining_ms) == Some(0)
     }
 
     pub(crate) fn encode(self) -> Encoded {
@@ -166,6 +166,8 @@ mod tests {
         assert!(ExpiryPolicy::Idle(1_600).is_touch_due(1_499));
         assert!(!ExpiryPolicy::Idle(1_600).is_touch_due(1_500));
         assert!(!ExpiryPolicy::At(1_600).is_touch_due(1));
+        assert_eq!(ExpiryPolicy::Idle(1_600).touch_due_in_ms(1_500), Some(1));
+        assert_eq!(ExpiryPolicy::Idle(1_600).touch_due_in_ms(1_600), Some(101));
         let days = 24 * 3_600_000;
         assert!(ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_001));
         assert!(!ExpiryPolicy::Idle(14 * days).is_touch_due(14 * days - 3_600_000));

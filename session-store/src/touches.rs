@@ -11,6 +11,8 @@ use crate::{expiry::ExpiryPolicy, generations::Generations, keys::Tag};
 
 /// Sessions that are remembered at least; twice as many at most, about 6 MiB.
 const SESSIONS_REMEMBERED: usize = 32_768;
+/// What is left of the time between two touches when it is worth remembering that a change has put the next one off.
+const RENEWED_BELOW: (i64, i64) = (7, 8);
 
 #[derive(Debug, Default)]
 pub(crate) struct Touches(Mutex<Generations<Due>>);
@@ -26,17 +28,26 @@ struct Due {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NextTouch {
     Unknown,
+    /// It is far off, and a change would put it off by little.
     Later,
+    /// It is not due yet; a change puts it off.
+    Soon,
     /// By now, as the policy was when the session was last seen.
     Due(ExpiryPolicy),
 }
 
 impl Touches {
     pub(crate) fn next(&self, session: &Tag) -> NextTouch {
-        match self.0.lock().get(session) {
-            None => NextTouch::Unknown,
-            Some(due) if due.at > Instant::now() => NextTouch::Later,
-            Some(due) => NextTouch::Due(due.policy),
+        let Some(due) = self.0.lock().get(session) else {
+            return NextTouch::Unknown;
+        };
+        let left = due.at.saturating_duration_since(Instant::now());
+        let (parts, of) = RENEWED_BELOW;
+        let renewed_below_ms = due.policy.touch_interval_ms().map_or(0, |interval| interval / of * parts);
+        match i64::try_from(left.as_millis()) {
+            _ if left.is_zero() => NextTouch::Due(due.policy),
+            Ok(left_ms) if left_ms < renewed_below_ms => NextTouch::Soon,
+            _ => NextTouch::Later,
         }
     }
 
@@ -69,7 +80,9 @@ mod tests {
         assert_eq!(touches.next(&session), NextTouch::Unknown);
         touches.learn(&session, idle, Some(1_600_000));
         assert_eq!(touches.next(&session), NextTouch::Later);
-        touches.learn(&session, idle, Some(1_500_000));
+        touches.learn(&session, idle, Some(1_580_000));
+        assert_eq!(touches.next(&session), NextTouch::Soon);
+        touches.learn(&session, idle, Some(1_499_999));
         assert_eq!(touches.next(&session), NextTouch::Due(idle));
         touches.learn(&session, idle, Some(-1));
         assert_eq!(touches.next(&session), NextTouch::Due(idle), "whatever the store says");

@@ -230,7 +230,21 @@ async fn a_touch_that_is_known_to_be_due_costs_nothing_extra() {
             }
             prepared.push((login, path, visitor, key, cart));
         }
+        // A change of another one puts off the touch that would be due by then.
+        let known = server.keys("*:session:*").await;
+        let mut writer = Visitor::default();
+        writer.post(&replicas[0], "/set/name/ada").await.ok();
+        let key = new_session(&server, &known).await;
+        let soon = IDLE_MS - IDLE_MS / 16 + 2_500;
+        redis::cmd("PEXPIRE").arg(&key).arg(soon).exec_async(&mut connection).await.unwrap();
+        assert!(writer.get(&replicas[0], "/get/name").await.ok().set_cookie().is_none(), "it was due already");
+        writer.post(&replicas[0], "/set/name/bob").await.ok();
         tokio::time::sleep(std::time::Duration::from_millis(2_600)).await;
+        let before = server.commands().await;
+        assert_eq!(writer.get(&replicas[0], "/get/name").await.ok().body, "bob");
+        let after = server.commands().await;
+        let of_writer = sent(&before, &after);
+        assert!(!of_writer.contains(&"evalsha"), "{of_writer:?}");
         for (login, path, mut visitor, key, cart) in prepared {
             // Who comes first extends; the other finds that done, and writes nothing; then both know.
             for (number, extensions, scripts) in [(0, 1, 1), (1, 0, 1), (0, 0, 0), (1, 0, 0)] {

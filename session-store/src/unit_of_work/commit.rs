@@ -321,8 +321,9 @@ impl UnitOfWork {
         if owner.is_some() {
             self.store.owners().learn(&tag, owner);
         }
-        if state.extended.is_some() || mem::take(&mut state.due_behind) {
-            // When this was read the touch was due.
+        // When this was read the touch was due, or is to be put off now.
+        let is_known = mem::take(&mut state.due_behind) | mem::take(&mut state.puts_off_touch);
+        if is_known || state.extended.is_some() {
             self.store.touches().learn(&tag, write.policy, Some(kept_ms));
         }
         let data_version = self.settings.data_version();

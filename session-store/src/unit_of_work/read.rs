@@ -156,6 +156,7 @@ impl UnitOfWork {
             state.base_is_copy = is_copy;
             self.loaded(&mut state, id, tag, stored, touched);
             match state.base {
+                Base::Live(_) if next_touch == NextTouch::Soon => state.puts_off_touch = true,
                 Base::Live(_) if next_touch != NextTouch::Later => self.remember_touch(&state, is_capped),
                 Base::Live(_) => {}
                 // Whoever still sends its cookie would have the store look each time.

@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) extended: Option<ExpiryPolicy>,
     /// A touch is due of which no cookie tells: the answer does not wait for it.
     pub(super) due_behind: bool,
+    /// What is remembered of the next touch is old enough that a commit, which extends the session's time too, says when the next one is due.
+    pub(super) puts_off_touch: bool,
     /// It has done so along with the read.
     pub(super) extended_by_read: bool,
     /// Ms for which the store keeps the session, when it last told.
@@ -115,6 +117,7 @@ impl State {
             alive_in: None,
             extended: None,
             due_behind: false,
+            puts_off_touch: false,
             extended_by_read: false,
             kept_ms: 0,
             kept_since: None,
