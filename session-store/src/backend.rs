@@ -266,8 +266,7 @@ impl CacheStore {
             _ => None,
         };
         if let Some(touched) = touched.filter(|touched| touched.is_extended) {
-            self.list_behind(touch.along, *session, touched.kept_ms);
-            self.keep_cart_behind(&touch.along, session);
+            self.extend_behind(touch.along, *session, Some(touched.kept_ms));
         }
         Ok((stored, cart, touched))
     }
@@ -315,8 +314,7 @@ impl CacheStore {
         let Some(Touched { kept_ms, .. }) = Touched::parse(&self.script(&call).await?)? else {
             return Ok(None);
         };
-        self.list_behind(touch.along, *tag, kept_ms);
-        self.keep_cart_behind(&touch.along, tag);
+        self.extend_behind(touch.along, *tag, Some(kept_ms));
         Ok(Some(kept_ms))
     }
 
@@ -548,10 +546,10 @@ impl CacheStore {
 
     /// What goes along in the same script, and its keys. A cluster has none of them there: what is in another slot is out of reach, and with
     /// the cart's key, which is in the session's and may be of nothing, no node would serve the script while their slot moves. They are left to
-    /// [`list_elsewhere`] and [`keep_cart_behind`].
+    /// [`list_elsewhere`] and [`extend_behind`].
     ///
     /// [`list_elsewhere`]: Self::list_elsewhere
-    /// [`keep_cart_behind`]: Self::keep_cart_behind
+    /// [`extend_behind`]: Self::extend_behind
     pub(crate) fn along<'a>(&'a self, along: &Along, session: &Tag, named: &mut Vec<Name<'a>>) -> String {
         let mut how = String::new();
         if along.logs_in {
@@ -582,33 +580,32 @@ impl CacheStore {
         }
     }
 
-    /// As [`list_elsewhere`](Self::list_elsewhere), for a list that is on another node and nobody need wait for: it is a hint.
-    fn list_behind(&self, along: Along, tag: Tag, kept_ms: i64) {
-        if along.user.is_none() || self.scripts_cross_slots() {
+    /// What goes along with the session's time where a script cannot reach it, and nobody need wait for: the cart's time, and the place on the
+    /// list of its user's, which is a hint, of a session that is kept for `listed_ms`.
+    fn extend_behind(&self, along: Along, tag: Tag, listed_ms: Option<i64>) {
+        if self.scripts_cross_slots() || along.cart_ttl_ms.is_none() && (along.user.is_none() || listed_ms.is_none()) {
             return;
         }
         let store = self.clone();
-        // At most one for each touch that is due, and of those in all as many as the pool lets wait, for the deadline at most.
+        // At most one for each touch or commit, and of those in all as many as the pool lets wait, for the deadline at most.
         tokio::spawn(async move {
-            if let Err(error) = store.list_elsewhere(&along, &tag, None, kept_ms).await {
-                tracing::debug!(%error, "the list of a user's sessions was not told of a touch");
-            }
-        });
-    }
-
-    /// The same for the cart.
-    fn keep_cart_behind(&self, along: &Along, tag: &Tag) {
-        let Some(cart_ttl_ms) = along.cart_ttl_ms.filter(|_| !self.scripts_cross_slots()) else {
-            return;
-        };
-        let mut command = redis::cmd("PEXPIRE");
-        command.arg(self.keys().cart(along.user.as_ref().unwrap_or(tag))).arg(cart_ttl_ms);
-        let store = self.clone();
-        // Bounded as in `list_behind`.
-        tokio::spawn(async move {
-            if let Err(error) = store.command(&command).await {
-                tracing::debug!(%error, "a cart is not kept as long as its session");
-            }
+            let cart = async {
+                if let Some(cart_ttl_ms) = along.cart_ttl_ms {
+                    let mut command = redis::cmd("PEXPIRE");
+                    command.arg(store.keys().cart(along.user.as_ref().unwrap_or(&tag))).arg(cart_ttl_ms);
+                    if let Err(error) = store.command(&command).await {
+                        tracing::debug!(%error, "a cart is not kept as long as its session");
+                    }
+                }
+            };
+            let list = async {
+                if let Some(listed_ms) = listed_ms
+                    && let Err(error) = store.list_elsewhere(&along, &tag, None, listed_ms).await
+                {
+                    tracing::debug!(%error, "the list of a user's sessions was not told of a touch");
+                }
+            };
+            tokio::join!(cart, list);
         });
     }
 
@@ -633,7 +630,7 @@ impl CacheStore {
                 let over = answer.get(4).map_or(Ok(0), integer)?;
                 let over = over.max(self.list_elsewhere(&write.along, tag, former, kept_ms).await?);
                 if kept_ms > 0 {
-                    self.keep_cart_behind(&write.along, tag);
+                    self.extend_behind(write.along, *tag, None);
                 }
                 Ok(Committed::Done { revision: revision(answer)?, kept_ms, dropped, too_many: over > 0 })
             }
