@@ -371,12 +371,12 @@ impl CacheStore {
                     asking = !for_good;
                     redirections += 1;
                     if redirections > REDIRECTIONS_AT_ONCE {
-                        sleep(RETRY_PAUSE).await;
+                        pause(error, broken.as_ref(), deadline).await?;
                     }
                 }
                 Verdict::Later => {
                     origin.answered();
-                    sleep(RETRY_PAUSE).await;
+                    pause(error, broken.as_ref(), deadline).await?;
                 }
                 Verdict::WrongNode => {
                     // After a failover the name may lead elsewhere: the next attempt connects anew.
@@ -395,6 +395,19 @@ impl CacheStore {
             }
         }
     }
+}
+
+/// Until a node is asked again that has answered with this, in time. When none is left for another answer it is what the operation ends with, and
+/// not the deadline: nothing was done, unless it was by an attempt whose connection broke.
+async fn pause(error: RedisError, broken: Option<&RedisError>, deadline: &Deadline) -> Result<(), Problem> {
+    if Instant::now() + 2 * RETRY_PAUSE < deadline.at {
+        sleep(RETRY_PAUSE).await;
+        return Ok(());
+    }
+    Err(match broken {
+        None => Problem::Refused(error),
+        Some(broken) => Problem::Store(StoreError::Disconnected { reason: format!("{broken}; then: {error}") }),
+    })
 }
 
 #[cfg(feature = "testing")]
