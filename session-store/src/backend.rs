@@ -517,29 +517,40 @@ impl CacheStore {
 
     /// Ends a session, whoever it belongs to. The list of its user's sessions is told when it is known who that is.
     pub(crate) async fn end_session(&self, tag: &Tag, user: Option<&Tag>) -> Result<(), StoreError> {
-        let _changes = self.changes(tag);
-        let keys = self.keys();
-        let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
-        // On another slot the list finds out by itself.
-        named.extend(user.filter(|_| self.scripts_cross_slots()).map(|user| keys.user_sessions(user)));
-        let mut call = END.call(&named);
-        call.arg(GRACE_MS).arg("");
-        self.script(&call).await.map(drop)
+        self.end(tag, user, "").await.map(drop)
     }
 
     /// Ends a session if it is this user's, and tells whether it was.
     pub(crate) async fn end_session_of(&self, user: &Tag, tag: &Tag) -> Result<bool, StoreError> {
-        let _changes = self.changes(tag);
-        let keys = self.keys();
-        let mut named = vec![keys.session(tag), keys.cart(tag), keys.cart_tokens(tag)];
-        named.extend(self.scripts_cross_slots().then(|| keys.user_sessions(user)));
-        let mut call = END.call(&named);
-        call.arg(GRACE_MS).arg(user.as_str());
-        let ended = integer(&self.script(&call).await?[0])? == reply::OK;
+        let ended = self.end(tag, Some(user), user.as_str()).await?;
         if !self.scripts_cross_slots() {
             let mut command = redis::cmd("ZREM");
-            command.arg(keys.user_sessions(user)).arg(tag.as_str());
+            command.arg(self.keys().user_sessions(user)).arg(tag.as_str());
             self.command(&command).await?;
+        }
+        Ok(ended)
+    }
+
+    async fn end(&self, tag: &Tag, user: Option<&Tag>, owner: &str) -> Result<bool, StoreError> {
+        let _changes = self.changes(tag);
+        let keys = self.keys();
+        let mut named = vec![keys.session(tag)];
+        // In a cluster the session alone: with keys that may be of nothing, nobody could log out while their slot moves. What is on another
+        // slot, the list, finds out by itself.
+        if self.scripts_cross_slots() {
+            named.extend([keys.cart(tag), keys.cart_tokens(tag)]);
+            named.extend(user.map(|user| keys.user_sessions(user)));
+        }
+        let mut call = END.call(&named);
+        call.arg(GRACE_MS).arg(owner);
+        let ended = integer(&self.script(&call).await?[0])? == reply::OK;
+        if !self.scripts_cross_slots() && (ended || owner.is_empty()) {
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline.cmd("DEL").arg(keys.cart(tag)).cmd("DEL").arg(keys.cart_tokens(tag));
+            if let Err(error) = self.pipeline(&pipeline).await {
+                // Nobody is shown it, and nobody can change it any more.
+                tracing::debug!(%error, "the cart of an ended session is there until its time is over");
+            }
         }
         Ok(ended)
     }

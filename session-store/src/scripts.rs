@@ -64,7 +64,8 @@ pub(crate) static ROTATE_SEALED: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::Rotate, concat!(include_str!("scripts/standing.lua"), all!("rotate"))));
 pub(crate) static PLACE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, in_parts_and_keep!("place")));
 pub(crate) static RETIRE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, include_str!("scripts/retire.lua")));
-pub(crate) static END: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::End, include_str!("scripts/end.lua")));
+pub(crate) static END: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::End, concat!(include_str!("scripts/in_parts.lua"), include_str!("scripts/end.lua"))));
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Touch, keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));
 /// What [`CART`] does for one line that is added to or set, without creating a session. What sets a session's time is in a branch that few

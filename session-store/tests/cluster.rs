@@ -119,14 +119,6 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
         other => panic!("{key}: {other:?}"),
     };
     let expire = async |key: &str, ms: i64| drop(at.send(redis::cmd("PEXPIRE").arg(key).arg(ms)).await);
-    // From now on the slot of this key is on its way to another node.
-    let move_slot = async |from: usize, key: &str| {
-        let to = cluster.primaries().await.into_iter().find(|node| *node != from).unwrap();
-        let slot = cluster.nodes[from].ask::<i64>(&["CLUSTER", "KEYSLOT", key]).await.to_string();
-        let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
-        cluster.nodes[to].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
-        cluster.nodes[from].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
-    };
     for user in ["", "ada"] {
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/name/ada").await.ok();
@@ -193,7 +185,7 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
     let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     assert!(visitor.get(&app, "/get/name").await.ok().set_cookie().is_none(), "it was due already");
-    move_slot(from, &key).await;
+    cluster.begin_move(from, &key).await;
     tokio::time::sleep(Duration::from_millis(1_600)).await;
     let answer = visitor.get(&app, "/get/name").await.ok();
     assert!(answer.body == "ada" && answer.set_cookie().is_some(), "{answer:?}");
@@ -221,13 +213,89 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
             from = Some(node);
         }
     }
-    move_slot(from.unwrap(), &list).await;
+    cluster.begin_move(from.unwrap(), &list).await;
     expire(&list, 60_000).await;
     expire(&key, IDLE_MS / 2).await;
     let store = support::connected(CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8))).await;
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     assert!(visitor.get(&app, "/get/user").await.ok().set_cookie().is_some());
     until(PATIENCE, "the list to be told", async || left(&list).await > IDLE_MS).await;
+}
+
+/// What has several keys, of which some are of nothing, no node serves while their slot moves. It waits for the end of the move, within its
+/// deadline; past that it is an outage of this one visitor, of whom nothing was changed, and the node goes on to serve the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_several_keys_waits_for_the_end_of_its_slots_move() {
+    let cluster = Cluster::start(Security::Plain).await;
+    let app = async |deadline| {
+        let store = support::connected(CacheStore::builder(&cluster.url).deadline(deadline)).await;
+        (support::app::router().layer(SessionLayer::new(store.clone())), store)
+    };
+    // The only session that is none of the past, and where it is.
+    let find = async || {
+        for node in cluster.primaries().await {
+            for key in cluster.nodes[node].ask::<Vec<String>>(&["KEYS", "*:session:*"]).await {
+                if cluster.nodes[node].ask::<i64>(&["HEXISTS", &key, "@rev"]).await == 1 {
+                    return (node, key);
+                }
+            }
+        }
+        panic!("there is no session");
+    };
+    let refusals = async |node: usize| -> u64 {
+        let told: String = cluster.nodes[node].ask(&["INFO", "errorstats"]).await;
+        let count = told.lines().find_map(|line| line.strip_prefix("errorstat_TRYAGAIN:count="));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    };
+    let (patient, _) = app(support::LONG_DEADLINE).await;
+    let mut visitor = Visitor::default();
+    visitor.post(&patient, "/set/name/ada").await.ok();
+    visitor.post(&patient, "/cart/add/TEA/1").await.ok();
+    for (path, cart) in [("/cart/add/TEA/1", "TEA=2"), ("/cycle", "TEA=2"), ("/login/ada", "TEA=2"), ("/cycle", "TEA=2")] {
+        let (from, key) = find().await;
+        let before = refusals(from).await;
+        let moving = cluster.begin_move(from, &key).await;
+        let change = tokio::spawn({
+            let (app, cookie) = (patient.clone(), visitor.cookie.clone());
+            async move { send(&app, http::Method::POST, path, cookie.as_deref()).await }
+        });
+        until(PATIENCE, "the node refuses it for now", async || refusals(from).await > before).await;
+        assert!(!change.is_finished(), "{path}");
+        cluster.end_move(&moving).await;
+        let answer = change.await.unwrap().ok();
+        visitor.cookie = answer.cookie().or(visitor.cookie);
+        assert_eq!(visitor.get(&patient, "/cart").await.ok().body, cart, "{path}");
+        assert_eq!(visitor.get(&patient, "/get/name").await.ok().body, "ada", "{path}");
+    }
+
+    // Whoever wants to log out need not wait for it.
+    let former = visitor.clone();
+    let (from, key) = find().await;
+    let moving = cluster.begin_move(from, &key).await;
+    visitor.post(&patient, "/logout").await.ok();
+    assert_eq!(former.clone().get(&patient, "/get/name").await.ok().body, "-");
+    cluster.end_move(&moving).await;
+    assert_eq!(former.clone().get(&patient, "/get/name").await.ok().body, "-");
+
+    let mut guest = Visitor::default();
+    guest.post(&patient, "/cart/add/CUP/1").await.ok();
+    let (from, key) = find().await;
+    let moving = cluster.begin_move(from, &key).await;
+    let (hasty, store) = app(Duration::from_millis(250)).await;
+    let changes = (0..32).map(|_| {
+        let mut guest = guest.clone();
+        let hasty = hasty.clone();
+        async move { guest.post(&hasty, "/cart/add/CUP/1").await }
+    });
+    let answers = futures_util::future::join_all(changes).await;
+    assert!(answers.iter().all(|answer| answer.status == http::StatusCode::SERVICE_UNAVAILABLE), "{answers:?}");
+    assert!(answers.iter().any(|answer| answer.body.contains("TRYAGAIN")), "it is said why: {answers:?}");
+    let status = store.status();
+    assert!(status.nodes.iter().all(|node| node.breaker == BreakerState::Closed), "{status:?}");
+    cluster.end_move(&moving).await;
+    assert_eq!(guest.get(&patient, "/cart").await.ok().body, "CUP=1", "nothing was changed");
+    guest.post(&patient, "/cart/add/CUP/1").await.ok();
+    assert_eq!(guest.get(&patient, "/cart").await.ok().body, "CUP=2");
 }
 
 /// An application on a cluster with a near cache.

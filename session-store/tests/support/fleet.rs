@@ -319,6 +319,13 @@ pub struct Cluster {
     folder: PathBuf,
 }
 
+/// A slot on its way from one of a cluster's nodes to another.
+pub struct MovingSlot {
+    slot: String,
+    from: usize,
+    to: usize,
+}
+
 impl Cluster {
     pub async fn start(security: Security) -> Self {
         Self::start_of(Engine::usual(), security).await
@@ -386,6 +393,29 @@ impl Cluster {
         until(PATIENCE, "the nodes agree", async || self.try_cli(&["check", &address]).await.status.success()).await;
         let (from, to, slots) = (self.id(from).await, self.id(to).await, slots.to_string());
         self.cli(&["reshard", &address, "--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", &slots]).await;
+    }
+
+    /// From now on the slot of this key is on its way from one node to another.
+    pub async fn begin_move(&self, from: usize, key: &str) -> MovingSlot {
+        let to = self.primaries().await.into_iter().find(|node| *node != from).unwrap();
+        let slot = self.nodes[from].ask::<i64>(&["CLUSTER", "KEYSLOT", key]).await.to_string();
+        let (from_id, to_id) = (self.id(from).await, self.id(to).await);
+        self.nodes[to].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        self.nodes[from].ask::<String>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        MovingSlot { slot, from, to }
+    }
+
+    /// It has arrived, with its keys.
+    pub async fn end_move(&self, MovingSlot { slot, from, to }: &MovingSlot) {
+        let keys = self.nodes[*from].ask::<Vec<String>>(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]).await;
+        let port = self.nodes[*to].store_port.to_string();
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys.iter().map(String::as_str));
+        assert_eq!(self.nodes[*from].ask::<String>(&migrate).await, "OK");
+        let to_id = self.id(*to).await;
+        for node in [*to, *from] {
+            self.nodes[node].ask::<String>(&["CLUSTER", "SETSLOT", slot, "NODE", &to_id]).await;
+        }
     }
 
     pub async fn until_ok(&self) {
