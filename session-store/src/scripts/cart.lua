@@ -122,7 +122,10 @@ if create then
 end
 
 if operation == 'clear' then
-  redis.call('DEL', KEYS[1])
+  -- Not deleted and made again: while a slot moves, a key that is not there is another node's.
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if field ~= '@' then redis.call('HDEL', KEYS[1], field) end
+  end
   lines, count, quantity = 0, 0, 0
 elseif operation == 'subtract' then
   for i = first, #ARGV, names and names + 2 or 2 do

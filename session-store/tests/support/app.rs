@@ -45,6 +45,7 @@ pub fn router() -> Router {
         .route("/cart/set/{sku}/{quantity}", post(set))
         .route("/cart/remove/{sku}", post(remove_line))
         .route("/cart/clear", post(clear))
+        .route("/cart/clear-once/{token}", post(clear_once))
         .route("/cart/subtract/{sku}/{quantity}", post(subtract))
         .route("/cart/slow-add/{ms}/{sku}", post(slow_add))
         .route("/cart/add-slowly/{ms}/{sku}", post(add_slowly))
@@ -286,6 +287,10 @@ async fn remove_line(cart: Cart, Path(sku): Path<String>) -> Changed {
 
 async fn clear(cart: Cart) -> Changed {
     Ok(change(cart.clear().await?))
+}
+
+async fn clear_once(cart: Cart, Path(token): Path<String>) -> Changed {
+    Ok(change(cart.with_token(IdempotencyToken::parse(&token).unwrap()).clear().await?))
 }
 
 async fn subtract(cart: Cart, Path((sku, quantity)): Path<(String, u32)>) -> Changed {
