@@ -544,15 +544,27 @@ impl CacheStore {
         let mut call = END.call(&named);
         call.arg(GRACE_MS).arg(owner);
         let ended = integer(&self.script(&call).await?[0])? == reply::OK;
-        if !self.scripts_cross_slots() && (ended || owner.is_empty()) {
-            let mut pipeline = Pipeline::with_capacity(2);
-            pipeline.cmd("DEL").arg(keys.cart(tag)).cmd("DEL").arg(keys.cart_tokens(tag));
-            if let Err(error) = self.pipeline(&pipeline).await {
-                // Nobody is shown it, and nobody can change it any more.
-                tracing::debug!(%error, "the cart of an ended session is there until its time is over");
-            }
+        if !self.scripts_cross_slots()
+            && (ended || owner.is_empty())
+            && let Err(error) = self.delete(&[keys.cart(tag), keys.cart_tokens(tag)]).await
+        {
+            // Nobody is shown it, and nobody can change it any more.
+            tracing::debug!(%error, "the cart of an ended session is there until its time is over");
         }
         Ok(ended)
+    }
+
+    /// Deletes keys of one tag: in a cluster each by itself, since together nobody would while their slot moves and one of them is of nothing.
+    pub(crate) async fn delete(&self, keys: &[Name<'_>]) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        if self.scripts_cross_slots() {
+            pipeline.cmd("DEL").arg(keys);
+        } else {
+            for key in keys {
+                pipeline.cmd("DEL").arg(key);
+            }
+        }
+        self.pipeline(&pipeline).await.map(drop)
     }
 
     /// What goes along in the same script, and its keys. A cluster has none of them there: what is in another slot is out of reach, and with

@@ -169,9 +169,7 @@ impl CacheStore {
     /// A record that nobody knows of. When it cannot be removed, it ends at its time.
     async fn discard(&self, new: &Tag) {
         let keys = self.keys();
-        let mut command = redis::cmd("DEL");
-        command.arg(keys.session(new)).arg(keys.cart(new)).arg(keys.cart_tokens(new));
-        if let Err(error) = self.command(&command).await {
+        if let Err(error) = self.delete(&[keys.session(new), keys.cart(new), keys.cart_tokens(new)]).await {
             tracing::debug!(%error, "a record that a lost rotation left was not removed");
         }
     }

@@ -247,7 +247,7 @@ async fn what_has_several_keys_waits_for_the_end_of_its_slots_move() {
         let count = told.lines().find_map(|line| line.strip_prefix("errorstat_TRYAGAIN:count="));
         count.map_or(0, |count| count.trim().parse().unwrap())
     };
-    let (patient, _) = app(support::LONG_DEADLINE).await;
+    let (patient, store) = app(support::LONG_DEADLINE).await;
     let mut visitor = Visitor::default();
     visitor.post(&patient, "/set/name/ada").await.ok();
     visitor.post(&patient, "/cart/add/TEA/1").await.ok();
@@ -267,6 +267,20 @@ async fn what_has_several_keys_waits_for_the_end_of_its_slots_move() {
         assert_eq!(visitor.get(&patient, "/cart").await.ok().body, cart, "{path}");
         assert_eq!(visitor.get(&patient, "/get/name").await.ok().body, "ada", "{path}");
     }
+
+    // The cart of a user whose account is deleted does not wait.
+    let mut of_user = None;
+    for node in cluster.primaries().await {
+        for key in cluster.nodes[node].ask::<Vec<String>>(&["KEYS", "*:cart-merged:*"]).await {
+            of_user = Some((node, key));
+        }
+    }
+    let (from, key) = of_user.unwrap();
+    let moving = cluster.begin_move(from, &key).await;
+    assert_eq!(store.carts().of_user("ada").await.unwrap().count(), 2);
+    store.carts().forget_user("ada").await.unwrap();
+    cluster.end_move(&moving).await;
+    assert_eq!(store.carts().of_user("ada").await.unwrap().revision, 0);
 
     // What has keys that are all there is served, and whole: a key that is made anew within a script would be the other node's.
     visitor.post(&patient, "/logout").await.ok();

@@ -121,9 +121,7 @@ impl Carts {
     /// ```
     pub async fn forget_user(&self, user_id: &str) -> Result<(), StoreError> {
         let (keys, user) = (self.store.keys(), self.store.keys().user_tag(user_id));
-        let mut command = redis::cmd("DEL");
-        command.arg(keys.cart(&user)).arg(keys.cart_merged(&user));
-        command.arg(keys.cart_tokens(&user)).arg(keys.cart_guards(&user)).arg(keys.cart_guards_before(&user));
-        self.store.command(&command).await.map(drop)
+        let tokens = [keys.cart_tokens(&user), keys.cart_guards(&user), keys.cart_guards_before(&user)];
+        self.store.delete(&[&[keys.cart(&user), keys.cart_merged(&user)], &tokens[..]].concat()).await
     }
 }

@@ -409,9 +409,11 @@ impl Cluster {
     pub async fn end_move(&self, MovingSlot { slot, from, to }: &MovingSlot) {
         let keys = self.nodes[*from].ask::<Vec<String>>(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]).await;
         let port = self.nodes[*to].store_port.to_string();
-        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-        migrate.extend(keys.iter().map(String::as_str));
-        assert_eq!(self.nodes[*from].ask::<String>(&migrate).await, "OK");
+        if !keys.is_empty() {
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            assert_eq!(self.nodes[*from].ask::<String>(&migrate).await, "OK");
+        }
         let to_id = self.id(*to).await;
         for node in [*to, *from] {
             self.nodes[node].ask::<String>(&["CLUSTER", "SETSLOT", slot, "NODE", &to_id]).await;
