@@ -147,10 +147,9 @@ impl CacheStore {
         if self.inner.faults.is_some() {
             return Err(None);
         }
-        let Some(node) = self.inner.topology.known_node() else { return Err(None) };
         let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
-        let Some(handle) = place.handle_at_hand(&node, began) else { return Err(None) };
-        drop(node);
+        let handle = place.handle_at_hand(began).filter(|handle| self.inner.topology.is_all_at(handle.node()));
+        let Some(handle) = handle else { return Err(None) };
         let in_flight = InFlight::begin();
         let deadline = Deadline::at(began + self.inner.deadline);
         let asked = deadline.bound(handle.connection.wire.ask_until(request, &deadline)).await;

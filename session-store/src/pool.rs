@@ -7,7 +7,8 @@
 //! deadpool makes the places, counts them, and queues those who wait for one. What it does for each that is given out and
 //! comes back (a semaphore, hooks, a look at the clock, a weak reference to itself) is worth it where a connection is
 //! checked, and was a thirtieth of a read where there is none: so a place that comes back while nobody waits stays at hand,
-//! for the next who wants one. To deadpool it is in use.
+//! for the next who wants one. To deadpool it is in use. Each thread has its own at hand, so that busy cores do not take the
+//! cache lines of a list and of the places in it from each other; those of others it takes before it asks for a new one.
 
 use std::{
     collections::VecDeque,
@@ -29,49 +30,67 @@ use crate::{
     StoreError,
     metrics::Waiting,
     nodes::{Handle, Node, Origin},
+    shared,
 };
+
+/// Lists of places at hand. More threads than these share them in turn.
+const SHARDS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Pool {
     places: deadpool::managed::Pool<Places>,
-    // Held for a few instructions only.
-    at_hand: Mutex<AtHand>,
+    at_hand: [AtHand; SHARDS],
+    /// Those who ask deadpool, because none was at hand: as long as there is one, places go back there.
+    asking: AtomicUsize,
     waiting_max: usize,
 }
 
-#[derive(Debug)]
-struct AtHand {
-    /// No more than there are places. In turns, so that all connections are used.
-    free: VecDeque<Object<Places>>,
-    /// Those who ask deadpool, because none was at hand: as long as there is one, places go back there.
-    asking: usize,
+/// Free places, in turns, so that all connections are used. In all no more than there are places.
+// On cache lines of its own. Held for a few instructions only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct AtHand(Mutex<VecDeque<Object<Places>>>);
+
+impl AtHand {
+    fn take(&self) -> Option<Object<Places>> {
+        self.0.lock().pop_front()
+    }
 }
 
 impl Pool {
     /// `size_max`: operations that can be in flight at once. `waiting_max`: those that may wait for a place.
     pub(crate) fn new(size_max: usize, waiting_max: usize) -> Result<Self, BuildError> {
         let places = deadpool::managed::Pool::builder(Places::default()).max_size(size_max).build()?;
-        let at_hand = Mutex::new(AtHand { free: VecDeque::new(), asking: 0 });
-        Ok(Self { places, at_hand, waiting_max })
+        Ok(Self { places, at_hand: Default::default(), asking: AtomicUsize::new(0), waiting_max })
     }
 
     /// A place at hand, as there nearly always is.
     pub(crate) fn take_at_hand(&self) -> Option<Taken<'_>> {
-        let place = self.at_hand.lock().free.pop_front()?;
+        let own = self.own();
+        let place = self.at_hand[own].take().or_else(|| self.take_of_others(own))?;
         Some(self.taken(place, None))
+    }
+
+    #[cold]
+    fn take_of_others(&self, own: usize) -> Option<Object<Places>> {
+        (1..SHARDS).find_map(|next| self.at_hand[(own + next) % SHARDS].take())
+    }
+
+    /// Where this thread has its places at hand.
+    fn own(&self) -> usize {
+        shared::thread() % self.at_hand.len()
     }
 
     /// A place, now or when one becomes free. The caller bounds the wait.
     pub(crate) async fn take(&self) -> Result<Taken<'_>, StoreError> {
-        let asker = {
-            let mut at_hand = self.at_hand.lock();
-            if let Some(place) = at_hand.free.pop_front() {
-                drop(at_hand);
-                return Ok(self.taken(place, None));
-            }
-            at_hand.asking += 1;
-            Asker(self)
-        };
+        if let Some(taken) = self.take_at_hand() {
+            return Ok(taken);
+        }
+        let asker = Asker::new(&self.asking);
+        // What came back before others knew of this one; what comes later goes to deadpool.
+        if let Some(taken) = self.take_at_hand() {
+            return Ok(taken);
+        }
         // Boxed: each operation would be larger.
         Box::pin(self.ask(asker)).await
     }
@@ -98,13 +117,14 @@ impl Pool {
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
-        // Meanwhile none is taken from there, or put there.
-        let at_hand = self.at_hand.lock();
+        // Held together: meanwhile none is taken from there, or put there.
+        let at_hand = self.at_hand.each_ref().map(|at_hand| at_hand.0.lock());
+        let at_hand: usize = at_hand.iter().map(|free| free.len()).sum();
         let status = self.places.status();
         PoolStatus {
             size_max: status.max_size,
             size: status.size,
-            in_use: (status.size - status.available).saturating_sub(at_hand.free.len()),
+            in_use: (status.size - status.available).saturating_sub(at_hand),
             waiting: status.waiting,
             waiting_max: self.waiting_max,
         }
@@ -112,11 +132,18 @@ impl Pool {
 }
 
 /// Counts somebody as asking deadpool, until that has come to an end.
-struct Asker<'a>(&'a Pool);
+struct Asker<'a>(&'a AtomicUsize);
+
+impl<'a> Asker<'a> {
+    fn new(asking: &'a AtomicUsize) -> Self {
+        asking.fetch_add(1, Ordering::SeqCst);
+        Self(asking)
+    }
+}
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        self.0.at_hand.lock().asking -= 1;
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -145,13 +172,12 @@ impl DerefMut for Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let Some(place) = self.place.take() else { return };
-        let mut at_hand = self.pool.at_hand.lock();
-        if at_hand.asking == 0 {
-            at_hand.free.push_back(place);
-        } else {
-            drop(at_hand);
+        let at_hand = &self.pool.at_hand[self.pool.own()];
+        at_hand.0.lock().push_back(place);
+        // Looked at behind the lock: whoever has begun to ask has either found this place under it, or is seen here.
+        if self.pool.asking.load(Ordering::SeqCst) > 0 {
             // By its drop to whoever waits for the longest.
-            drop(place);
+            drop(at_hand.take());
         }
     }
 }
@@ -188,17 +214,17 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The handle of last time, if it leads to this node, which takes requests, and its connection is still the one to use. `now`: as of a
-    /// moment ago, since to look at the clock is dearer than all this.
-    pub(crate) fn handle_at_hand(&self, node: &Arc<Node>, now: Instant) -> Option<&Handle> {
-        self.handle.as_ref().filter(|handle| node.is_closed() && handle.is_current(node, now))
+    /// The handle of last time, if its node takes requests and its connection is still the one to use. `now`: as of a moment ago, since to
+    /// look at the clock is dearer than all this.
+    pub(crate) fn handle_at_hand(&self, now: Instant) -> Option<&Handle> {
+        self.handle.as_ref().filter(|handle| handle.node().is_closed() && handle.is_current(now))
     }
 
     /// A handle on a connection of this node, and what is told of it in the end: the one of last time, unless it is another node or the connection was
     /// replaced. `now`: as of a moment ago.
     pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<(&Handle, Origin), StoreError> {
         node.admit()?;
-        if !self.handle.as_ref().is_some_and(|handle| handle.is_current(node, now)) {
+        if !self.handle.as_ref().is_some_and(|handle| Arc::ptr_eq(handle.node(), node) && handle.is_current(now)) {
             self.handle = None;
             self.handle = Some(Box::pin(node.handle(self.turn)).await?);
             self.waited_until = Some(Instant::now());
@@ -279,7 +305,10 @@ mod tests {
         assert!(waits.as_mut().now_or_never().is_none());
         drop((waits, second, third));
         assert_eq!(pool.status(), status(2, 0, 0));
-        assert_eq!(pool.at_hand.lock().free.len(), 2);
+        assert_eq!(pool.at_hand.iter().map(|at_hand| at_hand.0.lock().len()).sum::<usize>(), 2);
+        // From another thread, none is made for it.
+        std::thread::scope(|scope| scope.spawn(|| assert!(pool.take_at_hand().is_some())).join().unwrap());
+        assert_eq!(pool.status(), status(2, 0, 0));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

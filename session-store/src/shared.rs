@@ -48,7 +48,7 @@ impl fmt::Debug for Shared {
 }
 
 /// The number of this thread, in the order in which they first came here.
-fn thread() -> usize {
+pub(crate) fn thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     thread_local! {
         /// 0: it has none yet.

@@ -19,6 +19,10 @@ use crate::StoreError;
 /// request waited for its turn.
 const BLAMED_FROM_PARTS: u32 = 2;
 
+/// A socket is known to have answered within this time before it did last: by so much less than a deadline one may have been silent that is
+/// replaced.
+const ANSWERED_EVERY_US: u64 = 250;
+
 /// What a finished attempt to connect leaves for all who waited for it.
 type Connected = Result<(Connection, u64), StoreError>;
 
@@ -32,10 +36,13 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Whether it leads to this node, over the present connection, and that one is not too old.
-    pub(crate) fn is_current(&self, node: &Arc<Node>, now: Instant) -> bool {
-        Arc::ptr_eq(&self.node, node)
-            && now.into_std().saturating_duration_since(self.connection.made) <= node.transport.age_max
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Whether it leads over the present connection, and that one is not too old.
+    pub(crate) fn is_current(&self, now: Instant) -> bool {
+        now.into_std().saturating_duration_since(self.connection.made) <= self.node.transport.age_max
             && self.node.sockets[self.socket].generation.load(Ordering::Acquire) == self.generation
     }
 
@@ -119,7 +126,10 @@ impl Socket {
     }
 
     pub(super) fn answered(&self, at_us: u64) {
-        self.answered_at_us.store(at_us, Ordering::Relaxed);
+        // Not each time: two busy cores would take its cache line from each other.
+        if at_us.saturating_sub(self.answered_at_us.load(Ordering::Relaxed)) >= ANSWERED_EVERY_US {
+            self.answered_at_us.store(at_us, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -48,12 +48,12 @@ impl Topology {
         }
     }
 
-    /// The one node that has all keys, when it is known.
-    pub(crate) fn known_node(&self) -> Option<Arc<Node>> {
+    /// Whether this one node has all keys, as far as is known. Asked without a clone, whose count the cores would take from each other.
+    pub(crate) fn is_all_at(&self, node: &Arc<Node>) -> bool {
         match self {
-            Self::Standalone(node, _) => Some(Arc::clone(node)),
-            Self::Sentinel(sentinel) => sentinel.known_node(),
-            Self::Cluster(_) => None,
+            Self::Standalone(here, _) => Arc::ptr_eq(here, node),
+            Self::Sentinel(sentinel) => sentinel.is_primary(node),
+            Self::Cluster(_) => false,
         }
     }
 

@@ -123,8 +123,8 @@ impl Sentinel {
         })
     }
 
-    pub(super) fn known_node(&self) -> Option<Arc<Node>> {
-        self.shared.node()
+    pub(super) fn is_primary(&self, node: &Arc<Node>) -> bool {
+        self.shared.primary.read().as_ref().is_some_and(|primary| Arc::ptr_eq(&primary.node, node))
     }
 
     pub(super) async fn recovered(&self) {
