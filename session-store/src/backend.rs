@@ -361,7 +361,7 @@ impl CacheStore {
             }
             write.version_field(&mut call);
             for field in &*fields {
-                call.arg(&field.name[..]).arg(field.stored());
+                call.arg(field.name()).arg(field.stored());
             }
             let answer = self.script(&call).await?;
             if integer(&answer[0])? == reply::OK {
@@ -732,7 +732,7 @@ pub(crate) fn changes(call: &mut Call, write: &Write, set: &[&RawField], removed
     call.arg(write.count_reserved() + 2 * set.len());
     write.reserved_fields(call);
     for field in set {
-        call.arg(&field.name[..]).arg(field.stored());
+        call.arg(field.name()).arg(field.stored());
     }
     for name in removed {
         call.arg(name);

@@ -21,12 +21,15 @@
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 
+mod field;
+
 use std::{borrow::Cow, cell::OnceCell, collections::HashMap, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
 use serde_json::Value as Json;
 
+pub(crate) use self::field::RawField;
 use crate::{
     StoreError,
     expiry::ExpiryPolicy,
@@ -74,32 +77,6 @@ pub(crate) struct StoredSession {
     pub(crate) remaining_ms: i64,
 }
 
-/// A field of the application, its name escaped and its value as JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RawField {
-    // Slices of the answer that they came in, so that reading a session copies nothing.
-    pub(crate) name: Bytes,
-    pub(crate) value: Bytes,
-    /// What the store holds, when that is not the value itself, since it is encrypted.
-    pub(crate) stored: Option<Bytes>,
-}
-
-impl RawField {
-    pub(crate) fn new(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Self { name: name.into(), value: value.into(), stored: None }
-    }
-
-    /// What is stored for a key of the application.
-    fn of(key: &str, value: &Json) -> Result<Self, StoreError> {
-        let value = serde_json::to_vec(value).map_err(|error| StoreError::Unwritable { reason: error.to_string() })?;
-        Ok(Self::new(field_name(key).into_owned(), value))
-    }
-
-    pub(crate) fn stored(&self) -> &[u8] {
-        self.stored.as_deref().unwrap_or(&self.value)
-    }
-}
-
 impl StoredSession {
     /// The answers to HGETALL and PTTL.
     ///
@@ -115,7 +92,7 @@ impl StoredSession {
             let (name, value) = (text(reply)?, text(reply)?);
             match reply.at(&name) {
                 b"@v" => version = check_version(reply.at(&value)),
-                field if !is_reserved(field) => fields.push(RawField::new(reply.kept(&name), reply.kept(&value))),
+                field if !is_reserved(field) => fields.push(RawField::placed(reply, &name, &value)),
                 field if corrupt.is_ok() => corrupt = session.take_field(reply, field, &value),
                 _ => {}
             }
@@ -134,21 +111,21 @@ impl StoredSession {
     pub(crate) fn compact(&self) -> Self {
         let mut all = BytesMut::with_capacity(self.bytes());
         for field in self.fields.iter() {
-            all.extend_from_slice(&field.name);
-            all.extend_from_slice(&field.value);
+            all.extend_from_slice(field.name());
+            all.extend_from_slice(field.value());
         }
         let mut all = all.freeze();
-        let fields = self.fields.iter().map(|field| RawField {
-            name: all.split_to(field.name.len()),
-            value: all.split_to(field.value.len()),
-            stored: field.stored.as_deref().map(Bytes::copy_from_slice),
+        let fields = self.fields.iter().map(|field| {
+            let mut kept = RawField::joined(all.split_to(field.name().len() + field.value().len()), field.name().len());
+            kept.stored = field.stored.as_deref().map(Bytes::copy_from_slice);
+            kept
         });
         Self { fields: Arc::new(fields.collect()), ..self.clone() }
     }
 
     /// Bytes of the names and values.
     pub(crate) fn bytes(&self) -> usize {
-        let bytes = |field: &RawField| field.name.len() + field.value.len() + field.stored.as_ref().map_or(0, Bytes::len);
+        let bytes = |field: &RawField| field.name().len() + field.value().len() + field.stored.as_ref().map_or(0, Bytes::len);
         self.fields.iter().map(bytes).sum()
     }
 
@@ -227,9 +204,9 @@ fn check_version(value: &[u8]) -> Result<(), StoreError> {
 pub(crate) fn decode(fields: &[RawField]) -> Result<HashMap<String, Json>, StoreError> {
     let mut data = HashMap::with_capacity(fields.len());
     for field in fields {
-        let name = app_key(&field.name)?;
+        let name = app_key(field.name())?;
         // Once for the value, and not for each string in it.
-        let value = std::str::from_utf8(&field.value).map_err(|_| corrupt("a field of a session is not UTF-8"))?;
+        let value = std::str::from_utf8(field.value()).map_err(|_| corrupt("a field of a session is not UTF-8"))?;
         let value =
             serde_json::from_str(value).map_err(|error| corrupt(&format!("a field of a session is not JSON: {error}")))?;
         data.insert(name.to_owned(), value);
@@ -259,8 +236,8 @@ pub(crate) fn encode_beside(data: &HashMap<String, Json>, before: &[RawField]) -
     let mut fields = Vec::with_capacity(data.len());
     for field in before {
         // What is no key of the application is not in its data either.
-        if let Some((key, value)) = app_key(&field.name).ok().and_then(|key| data.get_key_value(key)) {
-            fields.push(if is_written_so(value, &field.value) { field.clone() } else { RawField::of(key, value)? });
+        if let Some((key, value)) = app_key(field.name()).ok().and_then(|key| data.get_key_value(key)) {
+            fields.push(if is_written_so(value, field.value()) { field.clone() } else { RawField::of(key, value)? });
         }
     }
     if fields.len() < data.len() {
@@ -282,7 +259,7 @@ impl<'a> ByName<'a> {
     pub(crate) fn of(fields: &'a [RawField]) -> Self {
         match fields.len() {
             ..=LOOKED_THROUGH_MAX => Self::Few(fields),
-            _ => Self::Many(fields.iter().map(|field| (&*field.name, field)).collect()),
+            _ => Self::Many(fields.iter().map(|field| (field.name(), field)).collect()),
         }
     }
 
@@ -296,11 +273,11 @@ impl<'a> ByName<'a> {
 
 /// The field of this name, looked for among all: for one of them, where [`ByName`] is for many.
 pub(crate) fn find_field<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a RawField> {
-    fields.iter().find(|field| field.name == name)
+    fields.iter().find(|field| field.name() == name)
 }
 
 pub(crate) fn value_of<'a>(fields: &'a [RawField], name: &[u8]) -> Option<&'a [u8]> {
-    find_field(fields, name).map(|field| &*field.value)
+    find_field(fields, name).map(RawField::value)
 }
 
 /// Whether the value is these bytes when it is written as JSON.
@@ -333,24 +310,25 @@ impl<'a> Delta<'a> {
         // Most are in the same place: what is in another is looked for by its name.
         let (old, new) = (OnceCell::new(), OnceCell::new());
         let before_of = |place: usize, name: &[u8]| match before.get(place) {
-            Some(field) if field.name == name => Some(field),
+            Some(field) if field.name() == name => Some(field),
             _ => old.get_or_init(|| ByName::of(before)).find(name),
         };
         let is_there = |place: usize, name: &[u8]| {
-            after.get(place).is_some_and(|field| field.name == name) || new.get_or_init(|| ByName::of(after)).find(name).is_some()
+            after.get(place).is_some_and(|field| field.name() == name)
+                || new.get_or_init(|| ByName::of(after)).find(name).is_some()
         };
         let is_news =
-            |(place, field): &(usize, &RawField)| before_of(*place, &field.name).is_none_or(|old| old.value != field.value);
+            |(place, field): &(usize, &RawField)| before_of(*place, field.name()).is_none_or(|old| old.value() != field.value());
         let is_gone = |(place, name): &(usize, &[u8])| !is_there(*place, name);
         Self {
             set: after.iter().enumerate().filter(is_news).map(|(_, field)| field).collect(),
-            removed: before.iter().map(|field| &*field.name).enumerate().filter(is_gone).map(|(_, name)| name).collect(),
+            removed: before.iter().map(RawField::name).enumerate().filter(is_gone).map(|(_, name)| name).collect(),
         }
     }
 
     /// Removes what the store may have by now under this name, unless it is set.
     pub(crate) fn remove(&mut self, name: &'a [u8]) {
-        if !self.set.iter().any(|field| field.name == name) && !self.removed.contains(&name) {
+        if !self.set.iter().any(|field| field.name() == name) && !self.removed.contains(&name) {
             self.removed.push(name);
         }
     }
@@ -413,7 +391,7 @@ mod tests {
     fn keys_of_the_application_cannot_reach_a_reserved_field() {
         let data = HashMap::from([("@owner".to_owned(), json!("eve")), ("@@".to_owned(), json!(1))]);
         let fields = encode(&data).unwrap();
-        assert!(fields.iter().all(|field| field.name.starts_with(b"@@")));
+        assert!(fields.iter().all(|field| field.name().starts_with(b"@@")));
         assert_eq!(decode(&fields).unwrap(), data);
     }
 
@@ -429,7 +407,7 @@ mod tests {
         let after = encode(&HashMap::from([("a".into(), json!(1)), ("c".into(), json!(3))])).unwrap();
         let delta = Delta::between(&before, &after);
         assert_eq!(delta.set.len(), 1);
-        assert_eq!(delta.set[0].name, b"c"[..]);
+        assert_eq!(delta.set[0].name(), b"c");
         assert_eq!(delta.removed, [b"b"]);
         assert!(Delta::between(&after, &after).is_empty());
     }
@@ -446,7 +424,7 @@ mod tests {
             let after = encode_beside(&data, &before).unwrap();
             assert_eq!(decode(&after).unwrap(), data);
             let delta = Delta::between(&before, &after);
-            let mut set: Vec<_> = delta.set.iter().map(|field| &*field.name).collect();
+            let mut set: Vec<_> = delta.set.iter().map(|field| field.name()).collect();
             set.sort_unstable();
             assert_eq!(set, [&b"key 4"[..], b"new"]);
             assert_eq!(delta.removed, [b"key 3"]);
@@ -473,7 +451,7 @@ mod tests {
         let after = encode_beside(&now, &before).unwrap();
         assert_eq!(decode(&after).unwrap(), now);
         let is_taken_over = |name: &[u8]| {
-            let find = |fields: &[RawField]| fields.iter().find(|field| field.name == name).unwrap().value.as_ptr();
+            let find = |fields: &[RawField]| fields.iter().find(|field| field.name() == name).unwrap().value().as_ptr();
             find(&before) == find(&after)
         };
         assert!(is_taken_over(b"same") && is_taken_over(b"@@escaped") && !is_taken_over(b"longer"));

@@ -206,7 +206,7 @@ impl CacheStore {
     fn fields_of(&self, tag: &Tag, record: &Record, call: &mut Call) -> Result<(), StoreError> {
         call.arg("@v").arg(VERSION);
         for field in &*self.vault().seal(tag, &[], encode(&record.data)?.into())? {
-            call.arg(&field.name[..]).arg(field.stored());
+            call.arg(field.name()).arg(field.stored());
         }
         Ok(())
     }

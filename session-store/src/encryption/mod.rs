@@ -228,15 +228,17 @@ impl Vault {
     }
 
     pub(crate) fn open(&self, binding: &Tag, field: &mut RawField) -> Result<(), StoreError> {
-        let is_sealed = is_sealed(&field.value);
+        let is_sealed = is_sealed(field.value());
         match &self.0 {
             None if is_sealed => Err(no_keys("a value")),
             None => Ok(()),
             Some(keys) if !is_sealed && keys.only_sealed && !keys.only_reads => Err(corrupt("a value is not encrypted")),
             Some(_) if !is_sealed => Ok(()),
             Some(keys) => {
-                let value = keys.open(&associated(binding.as_str().as_bytes(), &field.name), &field.value)?;
-                field.stored = Some(std::mem::replace(&mut field.value, value.into()));
+                let value = keys.open(&associated(binding.as_str().as_bytes(), field.name()), field.value())?;
+                let sealed = field.kept_value();
+                *field = field.with_value(&value);
+                field.stored = Some(sealed);
                 Ok(())
             }
         }
@@ -254,12 +256,12 @@ impl Vault {
         };
         let before = ByName::of(before);
         for field in Arc::make_mut(&mut fields) {
-            field.stored = match before.find(&field.name).filter(|old| old.value == field.value) {
+            field.stored = match before.find(field.name()).filter(|old| old.value() == field.value()) {
                 Some(old) => old.stored.clone(),
                 None if keys.only_reads => None,
                 None => {
-                    let aad = associated(binding.as_str().as_bytes(), &field.name);
-                    Some(keys.seal(&aad, &field.value)?.into())
+                    let aad = associated(binding.as_str().as_bytes(), field.name());
+                    Some(keys.seal(&aad, field.value())?.into())
                 }
             };
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    record::{field_name, find_field},
+    record::{RawField, field_name, find_field},
 };
 
 thread_local! {
@@ -61,7 +61,7 @@ impl AtHand {
         self.unit.ensure_read().await?;
         let state = self.unit.state.lock();
         let name = field_name(key);
-        Ok(self.live(&state).map(|live| find_field(&live.fields, name.as_bytes()).map(|field| field.value.clone())))
+        Ok(self.live(&state).map(|live| find_field(&live.fields, name.as_bytes()).map(RawField::kept_value)))
     }
 
     /// Whether the handle has not been given the session yet, so that it will be given what the unit knows by then.

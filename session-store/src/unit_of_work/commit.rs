@@ -219,8 +219,8 @@ impl UnitOfWork {
             return Arc::clone(shown);
         }
         let is_echo = |field: &[u8]| echoes.is_some_and(|(updates, _)| updates.is_echo(field, value_of(shown, field)));
-        let kept = shown.iter().filter(|field| !state.has_left(field) && !is_echo(&field.name));
-        let swapped = live.into_iter().flat_map(|live| live.iter()).filter(|field| is_echo(&field.name));
+        let kept = shown.iter().filter(|field| !state.has_left(field) && !is_echo(field.name()));
+        let swapped = live.into_iter().flat_map(|live| live.iter()).filter(|field| is_echo(field.name()));
         Arc::new(kept.chain(swapped).cloned().collect())
     }
 
@@ -366,7 +366,7 @@ fn settled(swap: Option<&Swap>, result: Result<Option<Id>, StoreError>) -> Resul
 fn drop_former_secret(fields: &mut Arc<Vec<RawField>>, known: &[RawField]) {
     let name = CSRF_KEY.as_bytes();
     if value_of(fields, name).is_some_and(|secret| value_of(known, name) == Some(secret)) {
-        Arc::make_mut(fields).retain(|field| field.name != name);
+        Arc::make_mut(fields).retain(|field| field.name() != name);
     }
 }
 

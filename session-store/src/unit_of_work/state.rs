@@ -160,7 +160,7 @@ impl State {
 
     /// Whether it was left behind under the former id.
     pub(super) fn has_left(&self, field: &RawField) -> bool {
-        self.left_secret.as_ref().is_some_and(|left| left.name == field.name && left.value == field.value)
+        self.left_secret.as_ref().is_some_and(|left| left.name() == field.name() && left.value() == field.value())
     }
 
     /// From now on only the primary of the store will do.
@@ -280,7 +280,7 @@ impl Base {
             return;
         };
         let fields = Arc::make_mut(&mut live.fields);
-        fields.retain(|field| field.name != name);
+        fields.retain(|field| field.name() != name);
         fields.extend(now);
     }
 

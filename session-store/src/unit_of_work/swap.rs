@@ -219,9 +219,9 @@ impl Swap {
         let mut all = Vec::with_capacity(fields.len() + 1);
         all.extend_from_slice(fields);
         // In its place, where the difference finds it.
-        match all.iter_mut().find(|field| field.name == self.field) {
-            Some(field) => (field.value, field.stored) = (value.into(), None),
-            None => all.push(RawField::new(self.field.clone(), value)),
+        match all.iter_mut().find(|field| field.name() == self.field) {
+            Some(field) => *field = field.with_value(&value),
+            None => all.push(RawField::new(&self.field, value)),
         }
         all
     }
@@ -257,11 +257,11 @@ impl UnitOfWork {
             }
         }
         let now = now.map(|stored| {
-            let mut field = RawField::new(swap.field.clone(), stored);
+            let mut field = RawField::new(&swap.field, stored);
             self.store.vault().open(binding, &mut field).map(|()| field)
         });
         let now = now.transpose()?;
-        let value = now.as_ref().map(|field| field.value.to_vec());
+        let value = now.as_ref().map(|field| field.value().to_vec());
         let mut state = self.state.lock();
         if !matches!(&state.base, Base::Live(live) if live.fresh) {
             // Until the next attempt has done it, or for good: no commit may take what the handle shows for a change.
