@@ -149,7 +149,10 @@ impl CacheStore {
         }
         let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
         let handle = place.handle_at_hand(began).filter(|handle| self.inner.topology.is_all_at(handle.node()));
-        let Some(handle) = handle else { return Err(None) };
+        let Some(handle) = handle else {
+            place.put_back_first();
+            return Err(None);
+        };
         let in_flight = InFlight::begin();
         let deadline = Deadline::at(began + self.inner.deadline);
         let asked = deadline.bound(handle.connection.wire.ask_until(request, &deadline)).await;

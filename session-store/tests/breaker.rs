@@ -405,3 +405,36 @@ async fn an_old_connection_is_replaced_and_nobody_notices() {
     })
     .await;
 }
+#[tokio::test]
+async fn an_old_connection_goes_also_where_several_places_have_it() {
+    each_process(async |server| {
+        let store = patient(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
+        let mut admin = server.connection().await;
+        let mut of_the_store = async || {
+            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
+            let clients = clients.lines().filter(|line| line.contains("cmd=ping"));
+            clients.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        // Two operations at once, which have a place each, then one at a time.
+        let (one, other) = tokio::join!(store.ping(), store.ping());
+        one.unwrap();
+        other.unwrap();
+        assert_eq!(store.pool_status().size, 2);
+        let first = of_the_store().await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let began = Instant::now();
+        loop {
+            for _ in 0..10 {
+                store.ping().await.unwrap();
+            }
+            let clients = of_the_store().await;
+            // Another than the one that both places had.
+            if clients.len() == 1 && !first.contains(&clients[0]) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{clients:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
