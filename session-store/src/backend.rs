@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
 pub(crate) const GRACE_MS: i64 = 10_000;
+/// What a node of a cluster says that is not, or not yet, the one to ask.
+const ELSEWHERE: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
 pub(crate) const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
@@ -249,9 +251,11 @@ impl CacheStore {
         let extension = self.touch_call(session, touch, "due", owner);
         let read = SessionRead { session: key, cart: cart_key, extension: Some(&extension) };
         let mut reply = match self.ask(&read).await {
-            // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not TRYAGAIN, which
-            // would be repeated for the whole deadline: that is for several keys, and there the extension has one.
-            Err(StoreError::Refused { .. }) => self.ask(&SessionRead { extension: None, ..read }).await?,
+            // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not by one that sent
+            // the operation elsewhere until its deadline (MOVED, ASK): it would have another.
+            Err(StoreError::Refused { code, .. }) if !ELSEWHERE.contains(&&*code) => {
+                self.ask(&SessionRead { extension: None, ..read }).await?
+            }
             reply => reply?,
         };
         let mut stored = StoredSession::parse(&mut reply)?;
