@@ -1,5 +1,7 @@
 //! The setting that encrypts what the store holds of visitors.
 
+use std::fmt;
+
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use session_store::EncryptionKeys;
@@ -14,7 +16,7 @@ const KEY_DIGITS: usize = 2 * KEY_BYTES;
 const KEYS_MAX: usize = 4;
 
 /// The options of encryption, the same for every replica.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 pub(crate) struct EncryptionArgs {
     /// Encrypt the values of sessions and the SKUs in carts with this key, 64 hexadecimal digits (openssl rand -hex 32). More keys behind
     /// it, each after a comma, are read too: that is how a key is changed. Processes of other users can read a command line, and not
@@ -38,6 +40,13 @@ pub(crate) enum Mode {
     Required,
 }
 
+impl fmt::Debug for EncryptionArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No key: this is part of the debug output of all options.
+        f.debug_struct("EncryptionArgs").field("encryption", &self.encryption).finish_non_exhaustive()
+    }
+}
+
 impl EncryptionArgs {
     /// The keys for the store; `None` when nothing is to be encrypted.
     ///
@@ -51,6 +60,10 @@ impl EncryptionArgs {
                     "encryption is to be {:?}, and there is no key: give {KEYS_VARIABLE} one (openssl rand -hex 32)",
                     mode.name()
                 );
+            }
+            if self.encryption_keys.is_some() {
+                // A secret that was not mounted looks like this.
+                tracing::warn!("{KEYS_VARIABLE} is there and empty: nothing is encrypted");
             }
             return Ok(None);
         };
