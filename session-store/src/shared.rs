@@ -1,6 +1,6 @@
 //! What all requests of a layer share: its store and its settings, with references that each thread counts for itself.
 //!
-//! A request holds both for as long as it lives. OfThread in one place, the cores take that cache line from each other each time: on two
+//! A request holds both for as long as it lives. Counted in one place, the cores take that cache line from each other each time: on two
 //! busy ones that was two fifths of what an untouched session costs.
 
 use std::{
