@@ -90,7 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// When a buffer is full, some of the latest replies in it are still looked at, and most of the time none of those in the one before:
     /// to take turns costs less than to allocate and give back 32 KiB for each 50 sessions, and the memory is warm.
     fn make_room(&mut self) {
-        if self.read.try_reclaim(READ_BYTES - READ_BYTES_MIN) {
+        // What grew for a long reply is not kept for the short ones behind it.
+        if !self.is_grown && self.read.try_reclaim(READ_BYTES - READ_BYTES_MIN) {
             return;
         }
         if self.read.len() > READ_BYTES_MIN {
@@ -98,8 +99,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.is_grown = true;
             return self.read.reserve(READ_BYTES);
         }
-        let spare = self.spares.front_mut().is_some_and(|spare| spare.try_reclaim(READ_BYTES)).then(|| self.spares.pop_front());
-        let mut room = spare.flatten().unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES));
+        // One reply that is looked at for long holds up its own buffer only.
+        let spare = self.spares.iter_mut().position(|spare| spare.try_reclaim(READ_BYTES));
+        let spare = spare.and_then(|spare| self.spares.remove(spare));
+        let mut room = spare.unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES));
         room.extend_from_slice(&self.read);
         let mut full = std::mem::replace(&mut self.read, room);
         full.clear();
