@@ -2,37 +2,52 @@
 
 use std::mem;
 
+use parking_lot::Mutex;
+
 use crate::keys::{Tag, TagMap};
 
+/// Parts with a lock of their own: each read of a session looks into some of these maps, and its thread would wait for others.
+const PARTS: usize = 16;
+
 #[derive(Debug)]
-pub(crate) struct Generations<V> {
+pub(crate) struct Generations<V>([Mutex<Part<V>>; PARTS]);
+
+#[derive(Debug)]
+struct Part<V> {
     young: TagMap<V>,
     old: TagMap<V>,
 }
 
 impl<V> Default for Generations<V> {
     fn default() -> Self {
-        Self { young: TagMap::default(), old: TagMap::default() }
+        Self([(); PARTS].map(|()| Mutex::new(Part { young: TagMap::default(), old: TagMap::default() })))
     }
 }
 
 impl<V: Clone> Generations<V> {
-    pub(crate) fn get(&self, key: &Tag) -> Option<V> {
-        self.young.get(key).or_else(|| self.old.get(key)).cloned()
+    fn part(&self, key: &Tag) -> &Mutex<Part<V>> {
+        &self.0[key.spread() % PARTS]
     }
 
-    /// `remembered`: how many are kept at least; twice as many at most.
-    pub(crate) fn insert(&mut self, key: Tag, value: V, remembered: usize) {
-        if self.young.insert(key, value).is_none() && self.young.len() >= remembered {
-            self.old = mem::take(&mut self.young);
+    pub(crate) fn get(&self, key: &Tag) -> Option<V> {
+        let part = self.part(key).lock();
+        part.young.get(key).or_else(|| part.old.get(key)).cloned()
+    }
+
+    /// `remembered`: how many are kept at least, as evenly as keys are spread; twice as many at most.
+    pub(crate) fn insert(&self, key: Tag, value: V, remembered: usize) {
+        let mut part = self.part(&key).lock();
+        if part.young.insert(key, value).is_none() && part.young.len() >= remembered / PARTS {
+            part.old = mem::take(&mut part.young);
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &Tag) {
+    pub(crate) fn remove(&self, key: &Tag) {
+        let mut part = self.part(key).lock();
         // Most of the time there is nothing at all.
-        if !(self.young.is_empty() && self.old.is_empty()) {
-            self.young.remove(key);
-            self.old.remove(key);
+        if !(part.young.is_empty() && part.old.is_empty()) {
+            part.young.remove(key);
+            part.old.remove(key);
         }
     }
 }

@@ -10,7 +10,6 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use parking_lot::Mutex;
 use sha2::Sha256;
 use tower_sessions::session::Id;
 
@@ -111,7 +110,7 @@ pub(crate) struct Keys {
     ids: Vec<Hmac<Sha256>>,
     /// Of names of users and of tokens, which must be found for much longer.
     names: Hmac<Sha256>,
-    found: Mutex<Generations<Tag>>,
+    found: Generations<Tag>,
 }
 
 impl fmt::Debug for Keys {
@@ -124,7 +123,7 @@ impl Keys {
     pub(crate) fn new(prefix: &str, secret: &[u8], former: &[Vec<u8>], user_secret: &[u8]) -> Self {
         let mac = |secret: &[u8]| Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
         let ids = std::iter::once(secret).chain(former.iter().map(Vec::as_slice)).map(mac).collect();
-        Self { prefix: prefix.into(), ids, names: mac(user_secret), found: Mutex::default() }
+        Self { prefix: prefix.into(), ids, names: mac(user_secret), found: Generations::default() }
     }
 
     /// Where the session of this id is: under the current key, unless it was found under a former one.
@@ -133,7 +132,7 @@ impl Keys {
         if !self.has_former() {
             return tag;
         }
-        self.found.lock().get(&tag).unwrap_or(tag)
+        self.found.get(&tag).unwrap_or(tag)
     }
 
     pub(crate) fn has_former(&self) -> bool {
@@ -149,8 +148,7 @@ impl Keys {
     /// The session of this id was found under this tag.
     pub(crate) fn found(&self, id: &Id, at: Tag) {
         let current = tag(&self.ids[0], b"session:", &id.0.to_le_bytes());
-        let mut found = self.found.lock();
-        if at == current { found.remove(&current) } else { found.insert(current, at, FOUND_REMEMBERED) }
+        if at == current { self.found.remove(&current) } else { self.found.insert(current, at, FOUND_REMEMBERED) }
     }
 
     pub(crate) fn user_tag(&self, user_id: &str) -> Tag {

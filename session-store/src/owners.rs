@@ -4,26 +4,23 @@
 //! A hint is only ever used in a step that also tells whose session it is, and what it led to is dropped when it was
 //! wrong.
 
-use parking_lot::Mutex;
-
 use crate::{generations::Generations, keys::Tag};
 
 /// Sessions that are remembered at least; twice as many at most, about 6 MiB.
 const SESSIONS_REMEMBERED: usize = 32_768;
 
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Mutex<Generations<Tag>>);
+pub(crate) struct Owners(Generations<Tag>);
 
 impl Owners {
     pub(crate) fn hint(&self, session: &Tag) -> Option<Tag> {
-        self.0.lock().get(session)
+        self.0.get(session)
     }
 
     pub(crate) fn learn(&self, session: &Tag, owner: Option<Tag>) {
-        let mut sessions = self.0.lock();
         match owner {
-            Some(owner) => sessions.insert(*session, owner, SESSIONS_REMEMBERED),
-            None => sessions.remove(session),
+            Some(owner) => self.0.insert(*session, owner, SESSIONS_REMEMBERED),
+            None => self.0.remove(session),
         }
     }
 }

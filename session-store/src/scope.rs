@@ -14,38 +14,36 @@ use tower_sessions::Session;
 use crate::tower_sessions_014::Beside;
 use crate::{
     Cart, StoreError,
-    unit_of_work::{Outcome, UnitOfWork},
+    unit_of_work::{Outcome, Rest, UnitOfWork},
 };
 
-/// References to a unit of work that the scope itself holds: its own, its handle's, and that of the handle which the unit holds.
-const OWN_REFERENCES: usize = 3;
+/// References to a unit of work that the scope itself holds: its own, and that of the handle which the unit holds.
+const OWN_REFERENCES: usize = 2;
 
 /// The handles and the unit of a request. They hold each other; the end of the scope takes them apart.
 pub(crate) struct RequestScope {
-    session: Session,
     pub(crate) unit: Arc<UnitOfWork>,
     #[cfg(feature = "tower-sessions-014")]
     beside: Option<Beside>,
 }
 
 impl RequestScope {
-    pub(crate) fn new(session: Session, unit: Arc<UnitOfWork>) -> Self {
-        unit.attach(&session);
-        Self {
-            #[cfg(feature = "tower-sessions-014")]
-            beside: unit.settings.gives_014.then(|| Beside::new(&session)),
-            session,
-            unit,
-        }
-    }
-
     /// Gives the request what its handlers take.
-    pub(crate) fn give(&self, extensions: &mut Extensions) {
-        extensions.insert(self.session.clone());
-        extensions.insert(Cart::new(Arc::clone(&self.unit)));
+    // Each clone of a handle, and each lock, takes some ns of every request: the handle is cloned once, and lies where the unit's state does.
+    pub(crate) fn begin(session: Session, unit: Arc<UnitOfWork>, extensions: &mut Extensions) -> Self {
         #[cfg(feature = "tower-sessions-014")]
-        if let Some(beside) = &self.beside {
+        let beside = unit.settings.gives_014.then(|| Beside::new(&session));
+        extensions.insert(session.clone());
+        extensions.insert(Cart::new(Arc::clone(&unit)));
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(beside) = &beside {
             beside.give(extensions);
+        }
+        unit.attach(session);
+        Self {
+            unit,
+            #[cfg(feature = "tower-sessions-014")]
+            beside,
         }
     }
 
@@ -59,14 +57,9 @@ impl RequestScope {
         Arc::strong_count(&self.unit) > OWN_REFERENCES
     }
 
-    /// Whether neither the session nor the cart was asked for anything.
-    pub(crate) fn is_untouched(&self) -> bool {
-        !self.has_news() && self.unit.is_untouched(&self.session)
-    }
-
-    /// Whether there is nothing to commit, so that the answer can leave at once.
-    pub(crate) fn is_settled(&self) -> bool {
-        !self.has_news() && self.unit.is_settled(&self.session)
+    /// What is left to do when the handler has answered.
+    pub(crate) fn rest(&self) -> Rest {
+        if self.has_news() { Rest::Commit } else { self.unit.rest() }
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
@@ -74,14 +67,14 @@ impl RequestScope {
         if !server_error && let Err(error) = self.merge().await {
             return self.unit.outcome(Some(error));
         }
-        Arc::clone(&self.unit).finish(self.session.clone(), server_error).await
+        Arc::clone(&self.unit).finish(server_error).await
     }
 
     /// Commits what was changed after the head of the answer was sent; an error if the client must not believe that it was
     /// done.
     pub(crate) async fn finish_late(&self, is_safe: bool) -> Option<StoreError> {
         match self.merge().await {
-            Ok(()) => Arc::clone(&self.unit).finish_late(&self.session, is_safe).await,
+            Ok(()) => Arc::clone(&self.unit).finish_late(is_safe).await,
             Err(error) => Some(error),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     settings::Settings,
     shared::Shared,
     streaming::follow,
-    unit_of_work::{Arrival, CookieChange, Outcome, SeenChange, UnitOfWork},
+    unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork},
 };
 
 /// Body of the answer when the commit failed.
@@ -103,8 +103,7 @@ where
         let arrival = Arrival { sent, cookie_outdated: found.is_some_and(|found| found.is_outdated), seen, client, is_safe };
         let unit = UnitOfWork::new(own.store.clone(), Arc::clone(settings), arrival);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(settings.expiry));
-        let scope = RequestScope::new(session, unit);
-        scope.give(request.extensions_mut());
+        let scope = RequestScope::begin(session, unit, request.extensions_mut());
         ResponseFuture { inner: Some(self.inner.call(request)), stage: Stage::Handler(scope), is_safe }
     }
 }
@@ -144,8 +143,8 @@ enum Stage<B> {
     Handler(RequestScope),
     Commit {
         commit: Detached<(Outcome, RequestScope)>,
-        response: Response<B>,
-        settings: Arc<Settings>,
+        // Boxed is what most requests do not have: the future of each is moved from hand to hand.
+        response: Box<Response<B>>,
     },
     /// An outer layer does everything.
     Within,
@@ -168,22 +167,21 @@ where
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
             };
-            if scope.is_untouched() {
-                return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
-            }
-            let settings = Arc::clone(&scope.unit.settings);
-            if scope.is_settled() {
-                let outcome = scope.unit.outcome(None);
-                let response = apply(outcome, response, *this.is_safe, &settings);
-                return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
-            }
+            let response = match scope.rest() {
+                Rest::Nothing => return Poll::Ready(Ok(followed(response, scope, *this.is_safe))),
+                Rest::Cookie => {
+                    let response = apply(scope.unit.outcome(None), response, *this.is_safe, &scope.unit.settings);
+                    return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
+                }
+                Rest::Commit => Box::new(response),
+            };
             let server_error = response.status().is_server_error();
             let commit = Detached::new(async move {
                 let outcome = scope.finish(server_error).await;
                 // The scope lives as long as the commit, which needs the handle's expiry.
                 (outcome, scope)
             });
-            *this.stage = Stage::Commit { commit, response, settings };
+            *this.stage = Stage::Commit { commit, response };
         }
         match (&*this.stage, this.inner.as_mut().as_pin_mut()) {
             (Stage::Within, Some(handler)) => return handler.poll(cx),
@@ -197,10 +195,10 @@ where
             panic!("the future of an answer was polled after it was ready");
         };
         let (outcome, scope) = ready!(commit.poll(cx));
-        let Stage::Commit { response, settings, .. } = std::mem::replace(this.stage, Stage::Done) else {
+        let Stage::Commit { response, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
-        let response = apply(outcome, response, *this.is_safe, &settings);
+        let response = apply(outcome, *response, *this.is_safe, &scope.unit.settings);
         Poll::Ready(Ok(followed(response, scope, *this.is_safe)))
     }
 }

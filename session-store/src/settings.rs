@@ -52,7 +52,9 @@ impl fmt::Debug for ClientAddress {
 }
 
 /// What a request needs to know, shared by all of them.
+// Its count of references is on a cache line of its own, as that of the store is.
 #[derive(Debug, Clone)]
+#[repr(align(128))]
 pub(crate) struct Settings {
     pub(crate) cookie: CookieSettings,
     pub(crate) cookie_name: String,

@@ -41,6 +41,8 @@ pub struct CacheStore {
 }
 
 /// The store with a count of the clones of one handle: there may be several, each around the same store.
+// On a cache line of its own, and on one that is not fetched along with another.
+#[repr(align(128))]
 pub(crate) struct Counted(Arc<Inner>);
 
 impl Deref for Counted {

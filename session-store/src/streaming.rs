@@ -18,6 +18,7 @@ use pin_project_lite::pin_project;
 use crate::{
     StoreError,
     scope::{Detached, RequestScope},
+    unit_of_work::Rest,
 };
 
 /// Commits once more at the end of the body. Only a body of axum's type is followed: of another one the layer does not know
@@ -56,7 +57,7 @@ struct Open {
 impl Open {
     fn commit(&mut self) -> Option<Detached<Option<StoreError>>> {
         let (scope, is_safe) = (self.scope.take()?, self.is_safe);
-        if scope.is_settled() {
+        if scope.rest() != Rest::Commit {
             return None;
         }
         Some(Detached::new(async move { scope.finish_late(is_safe).await }))

@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::{expiry::ExpiryPolicy, generations::Generations, keys::Tag};
 
 /// Sessions that are remembered at least; twice as many at most, about 6 MiB.
@@ -15,7 +13,7 @@ const SESSIONS_REMEMBERED: usize = 32_768;
 const RENEWED_BELOW: (i64, i64) = (7, 8);
 
 #[derive(Debug, Default)]
-pub(crate) struct Touches(Mutex<Generations<Due>>);
+pub(crate) struct Touches(Generations<Due>);
 
 /// When the next touch of a session is due, by the policy that it had then.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +35,11 @@ pub(crate) enum NextTouch {
 }
 
 impl Touches {
-    pub(crate) fn next(&self, session: &Tag) -> NextTouch {
-        let Some(due) = self.0.lock().get(session) else {
+    pub(crate) fn next(&self, session: &Tag, now: Instant) -> NextTouch {
+        let Some(due) = self.0.get(session) else {
             return NextTouch::Unknown;
         };
-        let left = due.at.saturating_duration_since(Instant::now());
+        let left = due.at.saturating_duration_since(now);
         let (parts, of) = RENEWED_BELOW;
         let renewed_below_ms = due.policy.touch_interval_ms().map_or(0, |interval| interval / of * parts);
         match i64::try_from(left.as_millis()) {
@@ -57,17 +55,19 @@ impl Touches {
             return self.forget(session);
         };
         let Some(at) = Instant::now().checked_add(Duration::from_millis(in_ms)) else { return };
-        self.0.lock().insert(*session, Due { at, policy }, SESSIONS_REMEMBERED);
+        self.0.insert(*session, Due { at, policy }, SESSIONS_REMEMBERED);
     }
 
     /// Nothing is due of one that is over.
     pub(crate) fn forget(&self, session: &Tag) {
-        self.0.lock().remove(session);
+        self.0.remove(session);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use tower_sessions::session::Id;
 
     use super::{NextTouch, Touches};
@@ -77,19 +77,20 @@ mod tests {
     fn a_touch_is_due_when_a_part_of_the_time_has_passed() {
         let (keys, touches) = (Keys::new("shop", b"0123456789abcdef", &[], b"0123456789abcdef"), Touches::default());
         let (session, idle) = (keys.session_tag(&Id(1)), ExpiryPolicy::Idle(1_600_000));
-        assert_eq!(touches.next(&session), NextTouch::Unknown);
+        let next = |touches: &Touches| touches.next(&session, Instant::now());
+        assert_eq!(next(&touches), NextTouch::Unknown);
         touches.learn(&session, idle, Some(1_600_000));
-        assert_eq!(touches.next(&session), NextTouch::Later);
+        assert_eq!(next(&touches), NextTouch::Later);
         touches.learn(&session, idle, Some(1_580_000));
-        assert_eq!(touches.next(&session), NextTouch::Soon);
+        assert_eq!(next(&touches), NextTouch::Soon);
         touches.learn(&session, idle, Some(1_499_999));
-        assert_eq!(touches.next(&session), NextTouch::Due(idle));
+        assert_eq!(next(&touches), NextTouch::Due(idle));
         touches.learn(&session, idle, Some(-1));
-        assert_eq!(touches.next(&session), NextTouch::Due(idle), "whatever the store says");
+        assert_eq!(next(&touches), NextTouch::Due(idle), "whatever the store says");
         touches.learn(&session, ExpiryPolicy::At(1), Some(1));
-        assert_eq!(touches.next(&session), NextTouch::Unknown, "no use extends it");
+        assert_eq!(next(&touches), NextTouch::Unknown, "no use extends it");
         touches.learn(&session, idle, Some(1));
         touches.learn(&session, idle, None);
-        assert_eq!(touches.next(&session), NextTouch::Unknown, "it has come to its absolute end");
+        assert_eq!(next(&touches), NextTouch::Unknown, "it has come to its absolute end");
     }
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::{generations::Generations, keys::Tag};
 
 /// Sessions that are remembered at least; twice as many at most, about 8 MiB.
@@ -18,21 +16,20 @@ pub(crate) struct Binding {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Bindings(Mutex<Generations<Binding>>);
+pub(crate) struct Bindings(Generations<Binding>);
 
 impl Bindings {
     pub(crate) fn hint(&self, session: &Tag) -> Option<Binding> {
-        self.0.lock().get(session)
+        self.0.get(session)
     }
 
     pub(crate) fn learn(&self, session: &Tag, to: Tag, stored: &[u8]) {
-        let mut sessions = self.0.lock();
-        if sessions.get(session).is_none_or(|known| *known.stored != *stored) {
-            sessions.insert(*session, Binding { to, stored: stored.into() }, SESSIONS_REMEMBERED);
+        if self.0.get(session).is_none_or(|known| *known.stored != *stored) {
+            self.0.insert(*session, Binding { to, stored: stored.into() }, SESSIONS_REMEMBERED);
         }
     }
 
     pub(crate) fn forget(&self, session: &Tag) {
-        self.0.lock().remove(session);
+        self.0.remove(session);
     }
 }

@@ -34,8 +34,6 @@ pub(crate) struct Entries {
     /// Until when all changes are known to have been told; 0: nothing is known.
     proven_us: AtomicU64,
     delay_us: AtomicU64,
-    hits: AtomicU64,
-    misses: AtomicU64,
     invalidations: AtomicU64,
     drops: AtomicU64,
 }
@@ -49,6 +47,9 @@ struct Shard {
     old_bytes: usize,
     /// Counts what was named as changed: an answer that was asked for before that is not kept.
     sequence: u64,
+    // Counted where the lock is held in any case: threads would take one count from each other.
+    hits: u64,
+    misses: u64,
 }
 
 struct Entry {
@@ -77,8 +78,6 @@ impl Entries {
             started: Instant::now(),
             proven_us: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
             invalidations: AtomicU64::new(0),
             drops: AtomicU64::new(0),
         }
@@ -90,7 +89,11 @@ impl Entries {
 
     /// Never 0.
     pub(super) fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64 + 1
+        self.us_at(Instant::now())
+    }
+
+    fn us_at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_micros() as u64 + 1
     }
 
     fn shard(&self, tag: &Tag) -> &Mutex<Shard> {
@@ -114,23 +117,25 @@ impl Entries {
             && now_us.saturating_sub(proven_us) <= self.settings.staleness_max.as_micros() as u64
     }
 
-    /// The session as the store had it no longer ago than is allowed.
-    /// The session, if it is there at this revision or a later one.
-    pub(crate) fn get(&self, tag: &Tag, revision_min: u64) -> Option<StoredSession> {
-        let now_us = self.now_us();
-        let found = if self.is_proven(now_us) { self.find(tag, now_us) } else { None };
-        let found = found.filter(|session| session.revision >= Some(revision_min));
-        let count = if found.is_some() { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
+    /// The session as the store had it no longer ago than is allowed, if it is there at this revision or a later one.
+    pub(crate) fn get(&self, tag: &Tag, revision_min: u64, now: Instant) -> Option<StoredSession> {
+        let now_us = self.us_at(now);
+        let found = {
+            let mut shard = self.shard(tag).lock();
+            let found = if self.is_proven(now_us) { self.find(&mut shard, tag, now_us) } else { None };
+            let found = found.filter(|session| session.revision >= Some(revision_min));
+            *(if found.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
+            found
+        };
         metrics::near_cache_read(found.is_some());
         found
     }
 
-    fn find(&self, tag: &Tag, now_us: u64) -> Option<StoredSession> {
-        let mut shard = self.shard(tag).lock();
-        if let Some(entry) = shard.old.remove(tag) {
+    fn find(&self, shard: &mut Shard, tag: &Tag, now_us: u64) -> Option<StoredSession> {
+        if !shard.young.contains_key(tag) {
+            let entry = shard.old.remove(tag)?;
             shard.old_bytes -= entry.bytes;
-            self.insert(&mut shard, *tag, entry);
+            self.insert(shard, *tag, entry);
         }
         let entry = shard.young.get(tag).filter(|entry| now_us < entry.until_us)?;
         let mut session = entry.session.clone();
@@ -190,8 +195,8 @@ impl Entries {
         metrics::near_cache_dropped();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let sequence = shard.sequence + 1;
-            *shard = Shard { sequence, ..Shard::default() };
+            let (sequence, hits, misses) = (shard.sequence + 1, shard.hits, shard.misses);
+            *shard = Shard { sequence, hits, misses, ..Shard::default() };
         }
         metrics::near_cache_holds(0, 0);
     }
@@ -228,15 +233,22 @@ impl Entries {
         size
     }
 
+    fn reads(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(hits, misses), shard| {
+            let shard = shard.lock();
+            (hits + shard.hits, misses + shard.misses)
+        })
+    }
+
     pub(crate) fn status(&self) -> NearCacheStatus {
-        let (entries, bytes) = self.size();
+        let ((entries, bytes), (hits, misses)) = (self.size(), self.reads());
         let now_us = self.now_us();
         let proven_us = self.proven_us.load(Ordering::Acquire);
         NearCacheStatus {
             entries,
             bytes,
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
+            hits,
+            misses,
             invalidations: self.invalidations.load(Ordering::Relaxed),
             drops: self.drops.load(Ordering::Relaxed),
             proven_ago: self.is_proven(now_us).then(|| Duration::from_micros(now_us.saturating_sub(proven_us))),
@@ -263,7 +275,7 @@ mod tests {
             Arc,
             atomic::{AtomicU64, Ordering},
         },
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use tower_sessions::session::Id;
@@ -293,11 +305,11 @@ mod tests {
         let ticket = entries.ask(&tag(1));
         entries.invalidate(&tag(1));
         entries.keep(&tag(1), ticket, &session("old"));
-        assert!(entries.get(&tag(1), 0).is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("new"));
-        assert_eq!(entries.get(&tag(1), 0).map(|found| found.fields), Some(session("new").fields));
+        assert_eq!(entries.get(&tag(1), 0, Instant::now()).map(|found| found.fields), Some(session("new").fields));
         entries.drop_all();
-        assert!(entries.get(&tag(1), 0).is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none());
         assert_eq!(entries.status().bytes, 0);
     }
 
@@ -309,12 +321,12 @@ mod tests {
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
         entries.prove(entries.now_us());
         std::thread::sleep(Duration::from_millis(25));
-        assert!(entries.get(&tag(1), 0).is_none() && entries.status().proven_ago.is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none() && entries.status().proven_ago.is_none());
         entries.prove(entries.now_us() + 10_000_000);
-        assert!(entries.get(&tag(1), 0).is_some(), "it was kept, and is proven again");
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_some(), "it was kept, and is proven again");
         entries.lose();
         entries.prove(entries.now_us());
-        assert!(entries.get(&tag(1), 0).is_none(), "what was there before the loss is gone");
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none(), "what was there before the loss is gone");
     }
 
     #[test]
@@ -324,29 +336,29 @@ mod tests {
         let (entries, (_, tag)) = (Entries::new(settings, Arc::clone(&switches)), entries(settings));
         entries.follow(entries.switches(), entries.now_us());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
-        assert!(entries.get(&tag(1), 0).is_some());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_some());
         let (before, late) = (entries.switches(), entries.ask(&tag(2)));
         switches.fetch_add(1, Ordering::AcqRel);
         // Its sign of life is worth nothing any more.
         entries.prove(entries.now_us());
-        assert!(entries.get(&tag(1), 0).is_none() && entries.status().proven_ago.is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none() && entries.status().proven_ago.is_none());
         entries.follow(before, entries.now_us());
         assert!(!entries.follows_the_right_one(), "it was chosen before the switch");
         entries.follow(entries.switches(), entries.now_us());
         entries.keep(&tag(2), late, &session("of the former"));
-        assert!(entries.get(&tag(1), 0).is_none() && entries.get(&tag(2), 0).is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none() && entries.get(&tag(2), 0, Instant::now()).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("b"));
-        assert!(entries.get(&tag(1), 0).is_some());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_some());
     }
 
     #[test]
     fn an_ended_session_and_one_past_its_time_are_not_served() {
         let (entries, tag) = entries(NearCache { age_max: Duration::from_millis(10), ..NearCache::default() });
         entries.keep(&tag(1), entries.ask(&tag(1)), &StoredSession { revision: None, ended: true, ..session("a") });
-        assert!(entries.get(&tag(1), 0).is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none());
         entries.keep(&tag(1), entries.ask(&tag(1)), &session("a"));
         std::thread::sleep(Duration::from_millis(12));
-        assert!(entries.get(&tag(1), 0).is_none());
+        assert!(entries.get(&tag(1), 0, Instant::now()).is_none());
     }
 
     #[test]
@@ -362,7 +374,7 @@ mod tests {
                 let status = entries.status();
                 assert!(status.entries <= settings.entries_max && status.bytes <= settings.bytes_max, "{status:?}");
                 entries.keep(&tag(0), entries.ask(&tag(0)), &session("used"));
-                assert!(entries.get(&tag(0), 0).is_some());
+                assert!(entries.get(&tag(0), 0, Instant::now()).is_some());
             }
             assert!(entries.status().entries >= 100);
         }

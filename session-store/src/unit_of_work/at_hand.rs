@@ -39,16 +39,15 @@ pub(crate) struct AtHand {
 }
 
 impl AtHand {
-    /// That of this handle, where it shows nothing else than what was read. An id is drawn from 128 bits: it tells a session from all
-    /// others.
+    /// That of this handle, where it shows nothing else than what was read, and if it is one of the unit at hand: who asks it looks.
+    /// An id is drawn from 128 bits: it tells a session from all others.
     pub(crate) fn of(session: &Session) -> Option<Self> {
         if session.is_modified() {
             return None;
         }
         let id = session.id()?;
         let unit = CURRENT.with_borrow(Option::clone)?;
-        let is_its_own = unit.state.lock().base.id() == Some(id);
-        is_its_own.then_some(Self { unit, id })
+        Some(Self { unit, id })
     }
 
     /// The value of this key as JSON; `None`: the handle is to be asked, which shows a session that has ended as well, and puts one
@@ -58,15 +57,17 @@ impl AtHand {
     ///
     /// When the store could not be asked.
     pub(crate) async fn value(&self, key: &str) -> Result<Option<Option<Bytes>>, StoreError> {
-        self.unit.ensure_read().await?;
-        let state = self.unit.state.lock();
+        if !self.unit.ensure_read_of(&self.id).await? {
+            return Ok(None);
+        }
+        let state = self.unit.state();
         let name = field_name(key);
         Ok(self.live(&state).map(|live| find_field(&live.fields, name.as_bytes()).map(RawField::kept_value)))
     }
 
     /// Whether the handle has not been given the session yet, so that it will be given what the unit knows by then.
     pub(crate) fn is_unseen(&self) -> bool {
-        self.live(&self.unit.state.lock()).is_some_and(|live| live.fresh)
+        self.live(&self.unit.state()).is_some_and(|live| live.fresh)
     }
 
     /// Commits what the [`Swap`](super::Swap) beside this task wants, and nothing else; `None` when the handle has been given the

@@ -61,14 +61,14 @@ impl CartSource {
 impl UnitOfWork {
     /// The handler of a safe request takes the cart: it will be shown.
     pub(crate) fn expect_cart(&self) {
-        self.state.lock().cart_expected = true;
+        self.state().cart_expected = true;
     }
 
     pub(crate) fn cart_source(&self) -> CartSource {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.touch(self.store.keys());
         if let Some(pending) = &state.pending_owner {
-            return match self.attached() {
+            return match state.session.clone() {
                 Some(session) if pending.merge.is_due() => CartSource::AfterCommit(session),
                 _ => CartSource::of_user(pending.user),
             };
@@ -95,7 +95,7 @@ impl UnitOfWork {
     /// `None`: there is no cart, and this change would put nothing into one.
     pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget>, StoreError> {
         let to_end = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.touch(self.store.keys());
             (state.intent == Intent::End).then(|| state.base.session()).flatten()
         };
@@ -104,12 +104,12 @@ impl UnitOfWork {
             Box::pin(self.end_alone(&tag)).await?;
         }
         let session = self.attached();
-        let merge_is_due = self.state.lock().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
+        let merge_is_due = self.state().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
         if let (true, Some(session)) = (merge_is_due, &session) {
             Box::pin(self.save(session)).await?;
         }
         let policy = ExpiryPolicy::of(session.map_or(Some(self.settings.expiry), |session| session.expiry()));
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.cart = None;
         if let Some(pending) = &state.pending_owner {
             return Ok(Some(CartTarget { cart: pending.user, session: None, owner: None, create: None }));
@@ -133,7 +133,7 @@ impl UnitOfWork {
     }
 
     pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>, kept_ms: i64) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.cart = None;
         if let (Some(create), Base::None { .. }) = (&target.create, &state.base) {
             metrics::session_created();
@@ -163,7 +163,7 @@ impl UnitOfWork {
         if let Some(session) = &target.session {
             self.store.owners().learn(session, by);
         }
-        match &mut self.state.lock().base {
+        match &mut self.state().base {
             Base::Unread { tag, owner, .. } if Some(*tag) == target.session => *owner = by,
             Base::Live(live) if Some(live.tag) == target.session => live.owner = by,
             _ => {}
@@ -186,7 +186,7 @@ impl UnitOfWork {
         if Box::pin(self.find_elsewhere()).await? {
             return Ok(());
         }
-        let mut state = self.state.lock();
+        let mut state = self.state();
         match &state.base {
             Base::Unread { tag, .. } if Some(*tag) == target.session => {
                 state.base = Base::stale();
@@ -198,11 +198,11 @@ impl UnitOfWork {
     }
 
     pub(crate) fn session_ended(&self) -> CartError {
-        self.state.lock().base.lose().into()
+        self.state().base.lose().into()
     }
 
     pub(crate) fn planned_id_taken(&self, target: &CartTarget) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let taken = target.create.as_ref().map(|create| create.id);
         if state.planned.as_ref().map(|planned| planned.id) == taken {
             state.planned = None;
@@ -211,7 +211,7 @@ impl UnitOfWork {
 
     pub(crate) async fn login_view(&self) -> Result<LoginView, StoreError> {
         let unread = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.touch(self.store.keys());
             matches!(&state.base, Base::Unread { .. }) && state.pending_owner.is_none() && state.intent != Intent::End
         };
@@ -219,7 +219,7 @@ impl UnitOfWork {
             // An encrypted cart is read before it is merged.
             Box::pin(self.read_once(self.store.vault().is_on())).await?;
         }
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {
             return Ok(LoginView::Owned(pending.user));
         }
@@ -234,12 +234,12 @@ impl UnitOfWork {
 
     /// The cart that came along with the session, once.
     pub(crate) fn take_cart(&self) -> Option<CartSnapshot> {
-        self.state.lock().cart.take()
+        self.state().cart.take()
     }
 
     pub(crate) fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.cart = None;
-        state.pending_owner = Some(PendingOwner { user, policy, merge });
+        state.pending_owner = Some(PendingOwner { user, policy, merge }.into());
     }
 }

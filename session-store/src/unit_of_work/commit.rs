@@ -57,7 +57,7 @@ impl UnitOfWork {
             Some(busy) => busy,
             None => {
                 let _alone = self.committing.acquire().await;
-                self.state.lock().base.mark_seen();
+                self.state().base.mark_seen();
                 match self.encoded(data) {
                     Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
                     Err(error) => Err(error),
@@ -76,7 +76,7 @@ impl UnitOfWork {
         }
         let _alone = self.committing.acquire().await;
         // What others of the request have made of it is seen only now.
-        let shown = match &self.state.lock().base {
+        let shown = match &self.state().base {
             Base::Live(live) if live.id == *id && live.fresh => Arc::clone(&live.fields),
             _ => return None,
         };
@@ -87,12 +87,12 @@ impl UnitOfWork {
     /// What comes of a commit that has to wait, since another update of the same handle is under way.
     fn busy(&self, swap: Option<&Swap>, creating: bool) -> Option<Result<Option<Id>, StoreError>> {
         let swap = swap?;
-        let updates = Arc::clone(self.state.lock().updates.get_or_insert_default());
+        let updates = Arc::clone(self.state().updates.get_or_insert_default());
         if swap.is_alone(updates) {
             return None;
         }
         swap.settle(Swapped::Busy);
-        let id = self.state.lock().base.session().map(|(id, _)| id);
+        let id = self.state().base.session().map(|(id, _)| id);
         // Without an id the handle would take one that nobody has given out.
         Some(if creating { Err(StoreError::Contended { attempts: 1 }) } else { Ok(id) })
     }
@@ -100,7 +100,7 @@ impl UnitOfWork {
     /// The steps to the state `shown` and what the swap wants.
     async fn steps(&self, shown: &Arc<Vec<RawField>>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
         if creating {
-            self.state.lock().begin_anew();
+            self.state().begin_anew();
         }
         let wanted = || {
             let before_swap = self.with_swapped(shown);
@@ -111,7 +111,7 @@ impl UnitOfWork {
         for _ in 0..STEPS_MAX {
             let policy = self.policy();
             let step = {
-                let mut state = self.state.lock();
+                let mut state = self.state();
                 state.touch(self.store.keys());
                 let write = Write::new(policy, &self.settings);
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
@@ -124,7 +124,7 @@ impl UnitOfWork {
                     }
                     return Ok(*id);
                 }
-                Step::Conflict => return Err(self.state.lock().base.lose()),
+                Step::Conflict => return Err(self.state().base.lose()),
                 Step::Read => Box::pin(self.read_once(false)).await?,
                 Step::End(tag) => {
                     Box::pin(self.end(tag)).await?;
@@ -147,17 +147,17 @@ impl UnitOfWork {
                         && let Some(now) = swap.overtaken(value_of(shown, &swap.field), value_of(&known.fields, &swap.field))
                     {
                         swap.settle(Swapped::Changed(now));
-                        return Ok(self.state.lock().base.session().map(|(id, _)| id));
+                        return Ok(self.state().base.session().map(|(id, _)| id));
                     }
                     let expected = swap.map(|swap| expected(swap, &known.fields));
                     let call = self.store.commit_call(&known.tag, write, &Delta::between(&known.fields, &fields), expected);
                     let answer = self.store.commit_session(&known.tag, write, &call).await?;
                     if let (Committed::FieldChanged(now), Some(swap)) = (&answer, swap) {
                         self.lost_swap(swap, known, shown, now.clone())?;
-                        return Ok(self.state.lock().base.session().map(|(id, _)| id));
+                        return Ok(self.state().base.session().map(|(id, _)| id));
                     }
                     if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
-                        let id = self.state.lock().base.session().map(|(id, _)| id);
+                        let id = self.state().base.session().map(|(id, _)| id);
                         let id = id.map(|id| self.committed(id, write, &fields, kept_ms));
                         if let Some(swap) = swap {
                             self.swapped(swap, shown);
@@ -177,7 +177,7 @@ impl UnitOfWork {
                     let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, write, &delta)).await?;
                     if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
                         metrics::session_ended(metrics::End::Rotated);
-                        self.state.lock().leave_secret(&known.fields);
+                        self.state().leave_secret(&known.fields);
                         let id = self.committed(id, write, &fields, kept_ms);
                         if swap.is_none() {
                             return Ok(Some(id));
@@ -191,12 +191,12 @@ impl UnitOfWork {
 
     /// Whether a session that was just committed is without this key.
     pub(super) fn is_committed_without(&self, key: &str) -> bool {
-        let state = self.state.lock();
+        let state = self.state();
         matches!(&state.base, Base::Live(live) if value_of(&live.fields, key.as_bytes()).is_none())
     }
 
     fn encoded(&self, data: &HashMap<String, Json>) -> Result<Vec<RawField>, StoreError> {
-        let before = match &self.state.lock().base {
+        let before = match &self.state().base {
             Base::Live(live) => Arc::clone(&live.fields),
             _ => Arc::default(),
         };
@@ -206,7 +206,7 @@ impl UnitOfWork {
     /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet, and without
     /// what it still shows of a former one.
     fn with_swapped(&self, shown: &Arc<Vec<RawField>>) -> Arc<Vec<RawField>> {
-        let state = self.state.lock();
+        let state = self.state();
         let live = match &state.base {
             Base::Live(live) => Some(&live.fields),
             _ => None,
@@ -234,11 +234,11 @@ impl UnitOfWork {
     async fn end(&self, tag: &Tag) -> Result<(), StoreError> {
         // What was never read may still be elsewhere, and would be found there by the next request.
         let tag = match self.find_elsewhere().await? {
-            true => self.state.lock().base.session().map_or(*tag, |(_, tag)| tag),
+            true => self.state().base.session().map_or(*tag, |(_, tag)| tag),
             false => *tag,
         };
         let tag = &tag;
-        let user = match &self.state.lock().base {
+        let user = match &self.state().base {
             Base::Live(live) => live.owner,
             Base::Unread { owner, .. } => owner.or_else(|| self.store.owners().hint(tag)),
             _ => None,
@@ -246,7 +246,7 @@ impl UnitOfWork {
         self.store.end_session(tag, user.as_ref()).await?;
         metrics::session_ended(metrics::End::Logout);
         let handle = self.attached().and_then(|session| session.id());
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let id = state.base.id();
         if state.intent == Intent::End {
             // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
@@ -263,7 +263,7 @@ impl UnitOfWork {
     }
 
     fn policy(&self) -> ExpiryPolicy {
-        match (self.attached(), &self.state.lock().base) {
+        match (self.attached(), &self.state().base) {
             (Some(session), _) => ExpiryPolicy::of(session.expiry()),
             (None, Base::Live(live)) => live.policy,
             (None, _) => ExpiryPolicy::of(Some(self.settings.expiry)),
@@ -275,7 +275,7 @@ impl UnitOfWork {
         match answer {
             Committed::Done { revision, kept_ms, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
-                self.state.lock().wrote(revision);
+                self.state().wrote(revision);
                 if !matches!(write.merge, Merge::Nothing) {
                     metrics::cart_merged(dropped);
                 }
@@ -284,15 +284,15 @@ impl UnitOfWork {
                 }
                 Ok(Some(kept_ms))
             }
-            Committed::Gone | Committed::Ended => Err(self.state.lock().base.lose()),
+            Committed::Gone | Committed::Ended => Err(self.state().base.lose()),
             Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
             Committed::CartChanged => {
                 metrics::conflict(metrics::Conflict::CartChanged);
-                let pending = self.state.lock().pending_owner.clone();
+                let pending = self.state().pending_owner.as_deref().cloned();
                 if let (Some(PendingOwner { user, policy, .. }), Some(known)) = (pending, known) {
                     // Something was put into the anonymous cart since: it is to come along.
                     let merge = Box::pin(merge::merge(self, &known.tag, &known.binding, &user, policy)).await?;
-                    self.state.lock().pending_owner = Some(PendingOwner { user, policy, merge });
+                    self.state().pending_owner = Some(PendingOwner { user, policy, merge }.into());
                 }
                 Ok(None)
             }
@@ -300,7 +300,7 @@ impl UnitOfWork {
     }
 
     fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>, kept_ms: i64) -> Id {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let (known, owner, place) = match &state.base {
             Base::Live(live) => (Some(live.policy), live.owner, Some((live.id, live.tag, live.binding))),
             _ => (None, None, None),

@@ -6,7 +6,7 @@ use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
-    state::{Base, Intent},
+    state::{Base, Intent, Live, State},
 };
 use crate::{
     OutagePolicy, StoreError,
@@ -42,30 +42,45 @@ pub(crate) enum SeenChange {
     Remove,
 }
 
-impl UnitOfWork {
-    /// Whether neither the session nor the cart was asked for anything.
-    pub(crate) fn is_untouched(&self, session: &Session) -> bool {
-        !session.is_modified() && !self.state.lock().touched
-    }
+/// What is left to do when the handler has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Neither the session nor the cart was asked for anything.
+    Nothing,
+    /// There is nothing to commit: the answer can leave at once, with what its outcome says.
+    Cookie,
+    Commit,
+}
 
-    /// Whether there is nothing to commit, so that the answer can leave at once.
-    pub(crate) fn is_settled(&self, session: &Session) -> bool {
-        let state = self.state.lock();
-        !session.is_modified()
+impl UnitOfWork {
+    pub(crate) fn rest(&self) -> Rest {
+        let begun = self.begun.lock();
+        let Some(state) = &begun.state else {
+            return if begun.session.as_ref().is_some_and(Session::is_modified) { Rest::Commit } else { Rest::Nothing };
+        };
+        let is_settled = !state.session.as_ref().is_some_and(Session::is_modified)
             && state.intent == Intent::Keep
             && state.pending_owner.is_none()
-            && state.due_touch(self.turn()).is_none()
+            && state.due_touch(self.turn()).is_none();
+        match is_settled {
+            true if !state.touched => Rest::Nothing,
+            true => Rest::Cookie,
+            false => Rest::Commit,
+        }
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
-    pub(crate) async fn finish(self: Arc<Self>, session: Session, server_error: bool) -> Outcome {
+    pub(crate) async fn finish(self: Arc<Self>, server_error: bool) -> Outcome {
+        let Some(session) = self.attached() else {
+            return self.outcome(None);
+        };
         // `Session` writes every error that it gets to the log, a lost race too; the layer looks at each itself.
-        self.state.lock().keeps_failures = true;
+        self.state().keeps_failures = true;
         let failure = self.write(&session, server_error).await.err();
-        self.state.lock().keeps_failures = false;
+        self.state().keeps_failures = false;
         // Before the touch: that one is not what the handler's answer is about.
         let met_outage = self.met_outage();
-        if self.state.lock().due_touch(self.turn()).is_some() {
+        if self.state().due_touch(self.turn()).is_some() {
             Box::pin(self.touch(failure.is_none())).await;
         }
         Outcome { met_outage, ..self.outcome(failure) }
@@ -73,13 +88,14 @@ impl UnitOfWork {
 
     /// The head of the answer leaves, and somebody still has the session.
     pub(crate) fn answered(&self) {
-        self.state.lock().answered = true;
+        self.state().answered = true;
     }
 
     /// Commits what was changed after the head of the answer was sent; an error if the client must not believe that it was
     /// done.
-    pub(crate) async fn finish_late(self: Arc<Self>, session: &Session, is_safe: bool) -> Option<StoreError> {
-        let error = self.write(session, false).await.err()?;
+    pub(crate) async fn finish_late(self: Arc<Self>, is_safe: bool) -> Option<StoreError> {
+        let session = self.attached()?;
+        let error = self.write(&session, false).await.err()?;
         if error.is_outage() || error.is_conflict() {
             tracing::debug!(%error, "what was changed while the body was sent is not committed");
         } else {
@@ -92,7 +108,7 @@ impl UnitOfWork {
     /// Extends the session of an upgraded connection that saves it now and then, where that is due. An error when it has ended.
     pub(super) fn keep_alive(&self) -> Option<Pin<Box<impl Future<Output = Result<(), StoreError>>>>> {
         let (due, along) = {
-            let state = self.state.lock();
+            let state = self.state();
             let cart_ttl_ms = Some(self.settings.cart_ttl_ms);
             (state.due_long_after(), Along { cart_ttl_ms, ..state.along(&self.settings) })
         };
@@ -102,7 +118,7 @@ impl UnitOfWork {
 
     async fn extend(&self, tag: Tag, policy: ExpiryPolicy, along: Along) -> Result<(), StoreError> {
         let kept = self.store.touch_session(&tag, &Touch { policy, settings: &self.settings, along }).await?;
-        let mut state = self.state.lock();
+        let mut state = self.state();
         match kept {
             Some(kept_ms) => {
                 state.keeps(kept_ms);
@@ -114,22 +130,23 @@ impl UnitOfWork {
 
     /// What becomes of the cookie, after everything was written.
     pub(crate) fn outcome(&self, failure: Option<StoreError>) -> Outcome {
-        self.touch_behind();
+        let mut state = self.state();
+        self.touch_behind(&mut state);
         let conflict = failure.as_ref().is_some_and(StoreError::is_conflict);
-        let cookie = if conflict { CookieChange::Keep } else { self.cookie() };
-        let seen = self.seen(cookie);
-        Outcome { cookie, seen, failure, met_outage: self.met_outage(), policy: self.outage_policy() }
+        let cookie = if conflict { CookieChange::Keep } else { state.cookie() };
+        let seen = self.seen(&state, cookie);
+        Outcome { cookie, seen, failure, met_outage: self.met_outage(), policy: state.outage }
     }
 
     async fn write(&self, session: &Session, server_error: bool) -> Result<(), StoreError> {
         let (intent, base, owner_pending, had_fields) = {
-            let state = self.state.lock();
+            let state = self.state();
             let had_fields = matches!(&state.base, Base::Live(live) if !live.fields.is_empty());
             (state.intent, state.base.session(), state.pending_owner.is_some(), had_fields)
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
-            let begins_anew = session.id().is_none() && !self.state.lock().is_deserting && !session.is_empty().await;
+            let begins_anew = session.id().is_none() && !self.state().is_deserting && !session.is_empty().await;
             if !server_error && (begins_anew || owner_pending) {
                 return self.save(session).await;
             }
@@ -157,10 +174,10 @@ impl UnitOfWork {
 
     /// Saves through the handle, so that it learns of a new id, and keeps the typed error.
     pub(crate) async fn save(&self, session: &Session) -> Result<(), StoreError> {
-        self.state.lock().failure = None;
+        self.state().failure = None;
         let saved = session.save().await;
         // The typed error, which `Session` has turned into text, or has not been told of.
-        match (self.state.lock().failure.take(), saved) {
+        match (self.state().failure.take(), saved) {
             (Some(failure), _) => Err(failure),
             (None, Err(error)) => Err(StoreError::Unreadable { reason: error.to_string() }),
             (None, Ok(())) => Ok(()),
@@ -172,7 +189,7 @@ impl UnitOfWork {
     /// while the handler ran, that would be the cookie of a dead id, and it could land after the new one's.
     async fn touch(&self, store_answers: bool) {
         let (due, along, is_extended) = {
-            let state = self.state.lock();
+            let state = self.state();
             (state.due_touch(self.turn()), state.along(&self.settings), state.extended_by_read)
         };
         let Some((tag, policy)) = due else {
@@ -184,7 +201,7 @@ impl UnitOfWork {
             true => self.store.touch_session(&tag, &Touch { policy, settings: &self.settings, along }).await,
             false => Ok(None),
         };
-        let mut state = self.state.lock();
+        let mut state = self.state();
         match touched {
             Ok(Some(kept_ms)) => {
                 state.keeps(kept_ms);
@@ -201,18 +218,14 @@ impl UnitOfWork {
     }
 
     /// Extends the session's time behind the answer, where that is due and the answer says nothing of it.
-    fn touch_behind(&self) {
-        let (tag, policy, along) = {
-            let mut state = self.state.lock();
-            if !state.due_behind {
-                return;
-            }
-            let along = state.along(&self.settings);
-            state.due_behind = false;
-            match &state.base {
-                Base::Live(live) => (live.tag, live.policy, along),
-                _ => return,
-            }
+    fn touch_behind(&self, state: &mut State) {
+        if !state.due_behind {
+            return;
+        }
+        let along = state.along(&self.settings);
+        state.due_behind = false;
+        let Base::Live(Live { tag, policy, .. }) = state.base else {
+            return;
         };
         let (store, settings) = (self.store.clone(), Arc::clone(&self.settings));
         // As many of them as the pool lets wait, and each for the deadline at most.
@@ -225,8 +238,7 @@ impl UnitOfWork {
         });
     }
 
-    fn seen(&self, cookie: CookieChange) -> SeenChange {
-        let state = self.state.lock();
+    fn seen(&self, state: &State, cookie: CookieChange) -> SeenChange {
         if matches!(cookie, CookieChange::Remove) {
             return if state.sent_seen { SeenChange::Remove } else { SeenChange::Keep };
         }
@@ -242,19 +254,20 @@ impl UnitOfWork {
             _ => SeenChange::Keep,
         }
     }
+}
 
+impl State {
     fn cookie(&self) -> CookieChange {
-        let state = self.state.lock();
-        let kept_ms = state.kept_ms;
-        match &state.base {
-            Base::Live(live) if state.sent != Some(live.id) || state.extended.is_some() => {
+        let kept_ms = self.kept_ms;
+        match &self.base {
+            Base::Live(live) if self.sent != Some(live.id) || self.extended.is_some() => {
                 CookieChange::Set { id: live.id, policy: live.policy, kept_ms }
             }
-            Base::Unread { id, .. } => match state.extended {
+            Base::Unread { id, .. } => match self.extended {
                 Some(policy) => CookieChange::Set { id: *id, policy, kept_ms },
                 None => CookieChange::Keep,
             },
-            Base::None { stale } if state.sent.is_some() && (*stale || state.ended_here) => CookieChange::Remove,
+            Base::None { stale } if self.sent.is_some() && (*stale || self.ended_here) => CookieChange::Remove,
             _ => CookieChange::Keep,
         }
     }

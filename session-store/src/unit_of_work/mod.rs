@@ -13,7 +13,7 @@ mod state;
 mod swap;
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -21,8 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tower_sessions::{
@@ -35,7 +34,7 @@ use self::state::{Base, Intent, State};
 pub(crate) use self::{
     at_hand::AtHand,
     cart::{CartSource, CartTarget, CreateSession, LoginView},
-    finish::{CookieChange, Outcome, SeenChange},
+    finish::{CookieChange, Outcome, Rest, SeenChange},
     swap::{Basis, Swap, Swapped},
 };
 use crate::{
@@ -52,7 +51,7 @@ use crate::{
 type Placed = (Result<Option<Record>, StoreError>, Option<Tag>, bool);
 
 /// With what a request comes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Arrival {
     /// The id that the client sent.
     pub(crate) sent: Option<Id>,
@@ -71,16 +70,21 @@ pub(crate) struct UnitOfWork {
     pub(crate) store: CacheStore,
     pub(crate) settings: Arc<Settings>,
     // Never held across an await.
-    state: Mutex<State>,
-    /// Whoever reads a session that nobody has read yet.
-    reading: Semaphore,
+    begun: Mutex<Begun>,
     /// Whoever brings the store to another state. The handle holds its own lock while it is saved, but not while it is deleted, and an update
     /// may go past it: what two of them take for the state of the store would be wrong for the later one.
     committing: Semaphore,
-    /// The handle that the application has, for its expiry; taken out when the request is done, since it holds this unit.
-    session: Mutex<Option<Session>>,
     /// Counts how often the handler was polled: what the store has said in this turn is as fresh as what it would say at the end.
     turn: AtomicU32,
+}
+
+/// What is known of the request, and all that comes of it once somebody has asked for something.
+// Most requests ask for nothing: to make a state for each, and to move it to its place, was more than all else that the layer does.
+struct Begun {
+    arrival: Arrival,
+    /// The handle, until the state has it.
+    session: Option<Session>,
+    state: Option<Box<State>>,
 }
 
 impl fmt::Debug for UnitOfWork {
@@ -90,37 +94,44 @@ impl fmt::Debug for UnitOfWork {
     }
 }
 
+impl Begun {
+    fn session(&mut self) -> &mut Option<Session> {
+        match &mut self.state {
+            Some(state) => &mut state.session,
+            None => &mut self.session,
+        }
+    }
+}
+
 impl UnitOfWork {
     pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, arrival: Arrival) -> Arc<Self> {
         store.patience.set(settings.outage.patience());
-        // In one expression: a state in a variable of its own would be copied once more.
         Arc::new(Self {
-            state: Mutex::new(State::new(arrival, &store, settings.outage)),
+            begun: Mutex::new(Begun { arrival, session: None, state: None }),
             store,
             settings,
-            reading: Semaphore::new(1),
             committing: Semaphore::new(1),
-            session: Mutex::new(None),
             turn: AtomicU32::new(0),
         })
     }
 
     /// The handler goes on, after whatever it waited for.
     pub(crate) fn next_turn(&self) {
-        self.turn.fetch_add(1, Ordering::Relaxed);
+        // Only whoever polls it counts: an addition that others could not interfere with would cost some ns more.
+        self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
     }
 
     fn turn(&self) -> u32 {
         self.turn.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn attach(&self, session: &Session) {
-        *self.session.lock() = Some(session.clone());
+    pub(crate) fn attach(&self, session: Session) {
+        self.begun.lock().session = Some(session);
     }
 
     /// Only the primary of the store will do. Whether the handle has been given a copy already, which is to be read again.
     pub(crate) fn read_fresh(&self) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.read_from_primary();
         state.base_is_copy && state.intent != Intent::End && matches!(state.base, Base::Live(_))
     }
@@ -128,13 +139,21 @@ impl UnitOfWork {
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
     pub(crate) fn release(&self) {
         // Dropped after the lock: it may be the last handle.
-        let session = self.session.lock().take();
+        let session = self.begun.lock().session().take();
         drop(session);
     }
 
     /// The handle of the application, until the request is done.
     pub(crate) fn attached(&self) -> Option<Session> {
-        self.session.lock().clone()
+        self.begun.lock().session().clone()
+    }
+
+    fn state(&self) -> MappedMutexGuard<'_, State> {
+        MutexGuard::map(self.begun.lock(), |Begun { arrival, session, state }| {
+            &mut **state.get_or_insert_with(|| {
+                Box::new(State::new(mem::take(arrival), session.take(), &self.store, self.settings.outage))
+            })
+        })
     }
 
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
@@ -158,7 +177,7 @@ impl UnitOfWork {
 
     /// What `Session` gets to see, as far as it is known already.
     fn known_record(&self, id: &Id) -> Option<Placed> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let record = Self::record(&mut state, id)?;
         Some((record, state.base.session().map(|(_, tag)| tag), state.base_is_copy))
     }
@@ -166,19 +185,14 @@ impl UnitOfWork {
     /// What `Session` gets to see of what was just read.
     fn loaded_record(&self, id: &Id) -> Placed {
         self.known_record(id).unwrap_or_else(|| {
-            let is_lost = matches!(self.state.lock().base, Base::Lost { .. });
+            let is_lost = matches!(self.state().base, Base::Lost { .. });
             (if is_lost { Err(StoreError::SessionEnded) } else { Ok(None) }, None, false)
         })
     }
 
-    /// Whether it is `Session::load` that calls, and not a handle that wants to show something and holds its lock meanwhile.
-    fn is_asked_explicitly(&self) -> bool {
-        self.attached().is_some_and(|session| session.is_empty().now_or_never().is_some())
-    }
-
     fn noted(&self, result: Result<(), StoreError>) -> session_store::Result<()> {
         result.or_else(|error| {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.failure = Some(error.clone());
             if state.keeps_failures { Ok(()) } else { Err(error.into()) }
         })
@@ -208,9 +222,9 @@ impl SessionStore for UnitOfWork {
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
         let with_cart = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.touch(self.store.keys());
-            if self.is_asked_explicitly() {
+            if state.is_asked_explicitly() {
                 // What was read for somebody else will not do.
                 state.base.mark_seen();
             }
@@ -240,7 +254,7 @@ impl SessionStore for UnitOfWork {
         };
         if is_copy && record.as_ref().is_err_and(StoreError::is_corrupt) {
             // The primary may have a record by now that can be read: only what it has itself is moved away.
-            self.state.lock().read_from_primary();
+            self.state().read_from_primary();
             Box::pin(self.read(id, false)).await?;
             (record, tag, _) = self.loaded_record(id);
         }
@@ -266,7 +280,7 @@ impl SessionStore for UnitOfWork {
             None => false,
         };
         let tag = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.touch(self.store.keys());
             let is_deserted = state.deserted == Some(*id);
             let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id || is_deserted) else {

@@ -5,12 +5,12 @@ use crate::OutagePolicy;
 
 impl UnitOfWork {
     pub(crate) fn set_outage_policy(&self, policy: OutagePolicy) {
-        self.state.lock().outage = policy;
+        self.state().outage = policy;
         self.store.patience.set(policy.patience());
     }
 
     pub(crate) fn outage_policy(&self) -> OutagePolicy {
-        self.state.lock().outage
+        self.begun.lock().state.as_ref().map_or(self.settings.outage, |state| state.outage)
     }
 
     /// Whether an operation of this request failed because the store was out of reach.

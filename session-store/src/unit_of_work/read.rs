@@ -1,11 +1,14 @@
 //! Reading the session, whatever state it is in.
 
+use std::{mem, sync::Arc, time::Instant};
+
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use tower_sessions::session::Id;
 
 use super::{
     UnitOfWork,
-    state::{Base, Intent, Live, State},
+    state::{Base, Intent, Live, Reading, State},
 };
 use crate::{
     StoreError,
@@ -29,50 +32,138 @@ struct Fetched {
     /// Read from a replica or the near cache: good enough to be shown, and no ground to change anything.
     is_copy: bool,
     touched: Option<Touched>,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+/// What becomes of a wish to read the session.
+enum Begun<'a> {
+    /// There is nothing to be read.
+    Known,
+    /// Whoever wished reads it.
+    Here { id: Id, tag: Option<Tag>, alone: ReadAlone<'a> },
+    /// Somebody does already.
+    Elsewhere(Arc<Notify>),
+}
+
+/// Until it is dropped, nobody else begins to read the session.
+// A flag of the state, which is locked in any case; a semaphore has a lock of its own for each release.
+struct ReadAlone<'a>(&'a UnitOfWork);
+
+impl Drop for ReadAlone<'_> {
+    fn drop(&mut self) {
+        let reading = mem::replace(&mut self.0.state().reading, Reading::Nobody);
+        if let Reading::Awaited(over) = reading {
+            over.notify_waiters();
+        }
+    }
+}
+
+impl Reading {
+    fn awaited(&mut self, over: Arc<Notify>) -> Arc<Notify> {
+        *self = Self::Awaited(Arc::clone(&over));
+        over
+    }
 }
 
 impl UnitOfWork {
     /// Reads the session unless that has happened already, and its cart with it where the handlers will want it.
     pub(crate) async fn ensure_read(&self) -> Result<(), StoreError> {
-        let with_cart = {
-            let mut state = self.state.lock();
+        let (begun, with_cart) = {
+            let mut state = self.state();
             state.touch(self.store.keys());
-            state.cart_expected
+            (self.begin_reading(&mut state), state.cart_expected)
         };
-        self.read_once(with_cart).await
+        self.read_begun(begun, with_cart).await
+    }
+
+    /// As [`ensure_read`](Self::ensure_read), when it is this one; whether it is.
+    pub(super) async fn ensure_read_of(&self, id: &Id) -> Result<bool, StoreError> {
+        let (begun, with_cart) = {
+            let mut state = self.state();
+            if state.base.id() != Some(*id) {
+                return Ok(false);
+            }
+            state.touch(self.store.keys());
+            (self.begin_reading(&mut state), state.cart_expected)
+        };
+        self.read_begun(begun, with_cart).await?;
+        Ok(true)
     }
 
     /// Reads the session unless somebody has. Tasks of one request may ask for it at the same time: an answer that comes after one of them
     /// has changed something must not take the place of what is known by then.
     pub(crate) async fn read_once(&self, with_cart: bool) -> Result<(), StoreError> {
-        if self.unread().is_none() {
-            return Ok(());
-        }
-        // Nobody holds it for longer than the operations of one read may take.
-        let _alone = self.reading.acquire().await;
-        match self.unread() {
-            Some(id) => self.read(&id, with_cart).await,
-            None => Ok(()),
+        let begun = self.begin_reading(&mut self.state());
+        self.read_begun(begun, with_cart).await
+    }
+
+    async fn read_begun(&self, begun: Begun<'_>, with_cart: bool) -> Result<(), StoreError> {
+        let (id, tag, _alone) = match begun {
+            Begun::Known => return Ok(()),
+            Begun::Here { id, tag, alone } => (id, tag, alone),
+            // Boxed is what most requests do not do: it would make the future of each of them larger.
+            Begun::Elsewhere(over) => match Box::pin(self.after(over)).await {
+                Some(turn) => turn,
+                None => return Ok(()),
+            },
+        };
+        self.read_from(id, tag, with_cart).await
+    }
+
+    /// Waits for whoever reads the session: no longer than the operations of one read may take, and so for each who was there before.
+    async fn after(&self, mut over: Arc<Notify>) -> Option<(Id, Option<Tag>, ReadAlone<'_>)> {
+        loop {
+            self.until_over(&over).await;
+            let begun = self.begin_reading(&mut self.state());
+            match begun {
+                Begun::Known => return None,
+                Begun::Here { id, tag, alone } => return Some((id, tag, alone)),
+                Begun::Elsewhere(next) => over = next,
+            }
         }
     }
 
-    fn unread(&self) -> Option<Id> {
-        match &self.state.lock().base {
-            Base::Unread { id, .. } | Base::Lost { id } => Some(*id),
-            _ => None,
+    async fn until_over(&self, over: &Arc<Notify>) {
+        // Made before the look, so that nothing comes in between.
+        let told = over.notified();
+        let is_on = matches!(&self.state().reading, Reading::Awaited(other) if Arc::ptr_eq(other, over));
+        if is_on {
+            told.await;
         }
+    }
+
+    fn begin_reading(&self, state: &mut State) -> Begun<'_> {
+        let (id, tag) = match state.base {
+            Base::Unread { id, tag, .. } => (id, Some(tag)),
+            Base::Lost { id } => (id, None),
+            _ => return Begun::Known,
+        };
+        match mem::replace(&mut state.reading, Reading::Somebody) {
+            Reading::Nobody => Begun::Here { id, tag, alone: ReadAlone(self) },
+            Reading::Somebody => Begun::Elsewhere(state.reading.awaited(Arc::default())),
+            Reading::Awaited(over) => Begun::Elsewhere(state.reading.awaited(over)),
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        matches!(self.state().base, Base::Unread { .. } | Base::Lost { .. })
     }
 
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(super) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
+        let known = self.state().base.session().filter(|(known, _)| known == id);
+        self.read_from(*id, known.map(|(_, tag)| tag), with_cart).await
+    }
+
+    async fn read_from(&self, id: Id, tag: Option<Tag>, with_cart: bool) -> Result<(), StoreError> {
         // Whoever asks has a tag already, as a rule: the hash is made once for each request.
-        let known = self.state.lock().base.session().filter(|(known, _)| known == id);
-        let tag = known.map_or_else(|| self.store.keys().session_tag(id), |(_, tag)| tag);
+        let tag = tag.unwrap_or_else(|| self.store.keys().session_tag(&id));
         // Boxed is what most requests do not do: it would make the future of each of them larger. So would what was fetched, if it lived
         // until that is done.
         let rest = match self.fetch_due(&tag, with_cart).await {
             (Ok(fetched), next_touch) if self.is_ordinary(&fetched.stored) => {
-                self.take(*id, tag, fetched, next_touch);
+                self.take(id, tag, fetched, next_touch);
                 return Ok(());
             }
             fetched => Box::pin(self.read_on(id, tag, with_cart, fetched)),
@@ -88,7 +179,7 @@ impl UnitOfWork {
     /// Goes on with what was fetched at first.
     async fn read_on(
         &self,
-        id: &Id,
+        id: Id,
         mut tag: Tag,
         with_cart: bool,
         fetched: (Result<Fetched, StoreError>, NextTouch),
@@ -97,7 +188,7 @@ impl UnitOfWork {
         for attempt in 0..READS_MAX {
             if attempt > 0 {
                 // What is repeated is repeated because of what the primary has.
-                self.state.lock().replica_from = None;
+                self.state().replica_from = None;
             }
             let (read, next_touch) = match fetched.take() {
                 Some(fetched) => fetched,
@@ -113,12 +204,12 @@ impl UnitOfWork {
             let stored = &mut fetched.stored;
             if stored.revision.is_none() && !stored.ended && !sought_elsewhere {
                 sought_elsewhere = true;
-                if let Some(found) = self.under_another_key(id, &tag).await? {
+                if let Some(found) = self.under_another_key(&id, &tag).await? {
                     tag = found;
                     continue;
                 }
-                tag = self.store.keys().session_tag(id);
-                if self.take_over(id, &tag).await? {
+                tag = self.store.keys().session_tag(&id);
+                if self.take_over(&id, &tag).await? {
                     continue;
                 }
             }
@@ -130,7 +221,7 @@ impl UnitOfWork {
             if self.is_outdated(stored) && !self.migrate(&tag, stored).await? {
                 continue;
             }
-            self.take(*id, tag, fetched, next_touch);
+            self.take(id, tag, fetched, next_touch);
             return Ok(());
         }
         Err(StoreError::Contended { attempts: READS_MAX })
@@ -138,11 +229,11 @@ impl UnitOfWork {
 
     /// From now on the request knows this of its session.
     fn take(&self, id: Id, tag: Tag, fetched: Fetched, next_touch: NextTouch) {
-        let Fetched { stored, cart, is_copy, touched } = fetched;
+        let Fetched { stored, cart, is_copy, touched, asked } = fetched;
         self.store.owners().learn(&tag, stored.owner);
         let (policy, is_capped) = (stored.expiry, stored.capped);
         {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let is_lost = matches!(state.base, Base::Lost { id: lost } if lost == id);
             if !is_lost && state.base.session().is_none_or(|(known, _)| known != id) {
                 // Another task of this request got a new id meanwhile.
@@ -154,7 +245,7 @@ impl UnitOfWork {
             }
             state.cart = cart.filter(|_| !stored.shut);
             state.base_is_copy = is_copy;
-            self.loaded(&mut state, id, tag, stored, touched);
+            self.loaded(&mut state, id, tag, stored, touched, asked);
             match state.base {
                 Base::Live(_) if next_touch == NextTouch::Soon => state.puts_off_touch = true,
                 Base::Live(_) if next_touch != NextTouch::Later => self.remember_touch(&state, is_capped),
@@ -172,14 +263,14 @@ impl UnitOfWork {
             return Ok(());
         };
         let is_due = {
-            let state = self.state.lock();
+            let state = self.state();
             state.intent == Intent::Rotate || state.pending_owner.is_some()
         };
         if is_due || session.is_modified() {
             self.save(&session).await?;
         }
         let policy = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let Base::Live(live) = &mut state.base else {
                 return Ok(());
             };
@@ -200,38 +291,46 @@ impl UnitOfWork {
 
     /// The session, its time extended along with it where that is due as far as this process knows.
     async fn fetch_due(&self, tag: &Tag, with_cart: bool) -> (Result<Fetched, StoreError>, NextTouch) {
-        let next_touch = self.store.touches().next(tag);
+        // Looked at once: a look at the clock takes as long as all that a near cache has to do.
+        let now = Instant::now();
+        let next_touch = self.store.touches().next(tag, now);
         let fetched = match next_touch {
             // Behind the head of the answer no cookie can tell of it, and what only reads there would keep the session for ever.
-            NextTouch::Due(policy) if !self.state.lock().answered => Box::pin(self.fetch_and_touch(tag, with_cart, policy)).await,
-            _ => self.fetch(tag, with_cart).await,
+            NextTouch::Due(policy) if !self.state().answered => Box::pin(self.fetch_and_touch(tag, with_cart, policy, now)).await,
+            _ => self.fetch(tag, with_cart, now).await,
         };
         (fetched, next_touch)
     }
 
-    async fn fetch(&self, tag: &Tag, with_cart: bool) -> Result<Fetched, StoreError> {
+    async fn fetch(&self, tag: &Tag, with_cart: bool, mut asked: Instant) -> Result<Fetched, StoreError> {
         if with_cart {
             let cart_tag = self.store.owners().hint(tag).unwrap_or(*tag);
             match self.store.read_session_and_cart(tag, &cart_tag).await {
                 // Which of the two it is shows when the session is read alone.
-                Err(error) if error.is_corrupt() => {}
+                Err(error) if error.is_corrupt() => asked = Instant::now(),
                 read => {
                     let (stored, cart) = read?;
-                    return Ok(Fetched { stored, cart, is_copy: false, touched: None });
+                    return Ok(Fetched { stored, cart, is_copy: false, touched: None, asked });
                 }
             }
         }
         // A migration begins with what the primary has: made of an older copy, it would undo what was changed since.
-        if let Some(stored) = self.copy(tag).await
+        if let Some(stored) = self.copy(tag, asked).await
             && !self.is_outdated(&stored)
         {
-            return Ok(Fetched { stored, cart: None, is_copy: true, touched: None });
+            return Ok(Fetched { stored, cart: None, is_copy: true, touched: None, asked });
         }
-        Ok(Fetched { stored: self.store.read_session(tag).await?, cart: None, is_copy: false, touched: None })
+        Ok(Fetched { stored: self.store.read_session(tag).await?, cart: None, is_copy: false, touched: None, asked })
     }
 
     /// From the primary, and with the extension of the session's time, which is due as far as this process knows.
-    async fn fetch_and_touch(&self, tag: &Tag, with_cart: bool, policy: ExpiryPolicy) -> Result<Fetched, StoreError> {
+    async fn fetch_and_touch(
+        &self,
+        tag: &Tag,
+        with_cart: bool,
+        policy: ExpiryPolicy,
+        asked: Instant,
+    ) -> Result<Fetched, StoreError> {
         let owner = self.store.owners().hint(tag);
         let (sessions_max, cart_ttl_ms) = (self.settings.user_sessions_max, Some(self.settings.cart_ttl_ms));
         let along = Along { user: owner, sessions_max, cart_ttl_ms, logs_in: false };
@@ -240,10 +339,10 @@ impl UnitOfWork {
         let read = self.store.read_and_touch(tag, with_cart.then_some(&cart_tag), &touch).await;
         // Which of the two it is shows when the session is read alone.
         if with_cart && read.as_ref().is_err_and(StoreError::is_corrupt) {
-            return self.fetch(tag, false).await;
+            return self.fetch(tag, false, Instant::now()).await;
         }
         let (stored, cart, touched) = read?;
-        Ok(Fetched { stored, cart, is_copy: false, touched })
+        Ok(Fetched { stored, cart, is_copy: false, touched, asked })
     }
 
     /// Remembers when the session's next touch is due; `is_capped`: no touch can extend it.
@@ -254,16 +353,16 @@ impl UnitOfWork {
     }
 
     /// The session as the near cache or a replica has it, where that will do.
-    async fn copy(&self, tag: &Tag) -> Option<StoredSession> {
+    async fn copy(&self, tag: &Tag, now: Instant) -> Option<StoredSession> {
         let (may_read_near, replica_from) = {
-            let state = self.state.lock();
+            let state = self.state();
             if matches!(state.base, Base::Lost { .. }) {
                 // It shows the session as if it had not ended.
                 return None;
             }
             (state.may_read_near, state.replica_from)
         };
-        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag, replica_from.unwrap_or(0))) {
+        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag, replica_from.unwrap_or(0), now)) {
             return Some(stored);
         }
         // Boxed is what most requests do not do: it would make the future of each of them larger.
@@ -283,7 +382,7 @@ impl UnitOfWork {
 
     pub(super) async fn quarantine(&self, tag: &Tag, why: &StoreError) -> Result<(), StoreError> {
         // A copy may still be of the record that is moved away.
-        self.state.lock().read_from_primary();
+        self.state().read_from_primary();
         self.store.quarantine(tag, Some(&self.unasked()), why).await
     }
 
@@ -312,11 +411,11 @@ impl UnitOfWork {
     /// whether there is one.
     pub(super) async fn find_elsewhere(&self) -> Result<bool, StoreError> {
         let may_be_elsewhere = self.settings.taken_over.is_some() || self.store.keys().has_former();
-        if !may_be_elsewhere || self.unread().is_none() {
+        if !may_be_elsewhere || !self.is_unread() {
             return Ok(false);
         }
         self.read_once(false).await?;
-        Ok(matches!(self.state.lock().base, Base::Live(_)))
+        Ok(matches!(self.state().base, Base::Live(_)))
     }
 
     /// Brings the application's data to the version of this process, once for all; `false`: others changed it meanwhile.
@@ -371,7 +470,7 @@ impl UnitOfWork {
         Ok(())
     }
 
-    fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession, touched: Option<Touched>) {
+    fn loaded(&self, state: &mut State, id: Id, tag: Tag, stored: StoredSession, touched: Option<Touched>, asked: Instant) {
         let fields = stored.fields;
         state.base = if stored.revision.is_some() {
             let binding = stored.binding.unwrap_or(tag);
@@ -399,7 +498,7 @@ impl UnitOfWork {
             }
             match touched {
                 Some(touched) => state.keeps(touched.kept_ms),
-                None => state.keeps_since(stored.remaining_ms, policy.idle_ms().filter(|_| !stored.capped)),
+                None => state.keeps_since(stored.remaining_ms, policy.idle_ms().filter(|_| !stored.capped), asked),
             }
             state.read_revision = stored.revision;
             Base::Live(Live {
@@ -422,10 +521,11 @@ impl UnitOfWork {
 
     /// Lets the handle know the policy of the session, unless the handler has set one already.
     fn adopt_policy(&self, stored: Option<ExpiryPolicy>) {
-        let not_chosen = not_chosen(self.settings.expiry);
-        if let (Some(stored), Some(session)) = (stored, self.attached())
-            && stored != ExpiryPolicy::of(not_chosen)
-            && session.expiry() == not_chosen
+        let Some(stored) = stored.filter(|stored| *stored != ExpiryPolicy::of(Some(self.settings.expiry))) else {
+            return;
+        };
+        if let Some(session) = self.attached()
+            && session.expiry() == not_chosen(self.settings.expiry)
         {
             session.set_expiry(Some(stored.expiry()));
         }

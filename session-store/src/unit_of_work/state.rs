@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tower_sessions::session::Id;
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+use tower_sessions::{Session, session::Id};
 
 use super::{Arrival, swap::Updates};
 use crate::{
@@ -23,6 +25,10 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct State {
+    /// The handle that the application has, for its expiry; taken out when the request is done, since it holds this unit.
+    pub(super) session: Option<Session>,
+    /// Somebody reads a session that nobody has read yet, and those who want it wait for him.
+    pub(super) reading: Reading,
     /// The id that the client sent.
     pub(super) sent: Option<Id>,
     pub(super) client: Client,
@@ -31,9 +37,10 @@ pub(super) struct State {
     pub(super) base_is_copy: bool,
     pub(super) intent: Intent,
     /// The user to whom the next commit gives the session.
-    pub(super) pending_owner: Option<PendingOwner>,
+    // Boxed, as what is rare is.
+    pub(super) pending_owner: Option<Box<PendingOwner>>,
     /// The session that the first change of a cart creates; drawn once, so that changes at the same time share it.
-    pub(super) planned: Option<Planned>,
+    pub(super) planned: Option<Box<Planned>>,
     /// A cart that came along with the session, for the first read.
     pub(super) cart: Option<CartSnapshot>,
     pub(super) cart_expected: bool,
@@ -75,7 +82,6 @@ pub(super) struct State {
     /// another session.
     pub(super) deserted: Option<Id>,
     /// The CSRF secret of the former id, which the handle shows until it has got the new one.
-    // Boxed, as what is rare is: each request has a state.
     left_secret: Option<Box<RawField>>,
     /// Nobody but the layer waits for the write, which finds its failure here.
     pub(super) keeps_failures: bool,
@@ -89,14 +95,15 @@ pub(super) struct State {
 }
 
 impl State {
-    #[inline]
-    pub(super) fn new(arrival: Arrival, store: &CacheStore, outage: OutagePolicy) -> Self {
+    pub(super) fn new(arrival: Arrival, session: Option<Session>, store: &CacheStore, outage: OutagePolicy) -> Self {
         let Arrival { sent, cookie_outdated, seen, client, is_safe } = arrival;
         // A client that says nothing may have made changes while replicas were not read, or while it could not be told: the
         // primary is read.
         let reads_replicas = store.reads_replicas();
         let replica_from = seen.filter(|_| is_safe && reads_replicas).and_then(Seen::revision_min);
         Self {
+            session,
+            reading: Reading::Nobody,
             sent,
             client,
             base: sent.map_or(Base::None { stale: false }, Base::Sent),
@@ -132,6 +139,11 @@ impl State {
             outage,
             cookie_outdated,
         }
+    }
+
+    /// Whether it is `Session::load` that calls, and not a handle that wants to show something and holds its lock meanwhile.
+    pub(super) fn is_asked_explicitly(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_empty().now_or_never().is_some())
     }
 
     /// Something is asked of the unit: only now the hash of the id is needed.
@@ -181,8 +193,7 @@ impl State {
     }
 
     /// As a read has told that extended nothing: of `idle_ms` the rest has passed. `None`: no touch can extend it.
-    pub(super) fn keeps_since(&mut self, remaining_ms: i64, idle_ms: Option<i64>) {
-        let now = Instant::now();
+    pub(super) fn keeps_since(&mut self, remaining_ms: i64, idle_ms: Option<i64>, now: Instant) {
         let passed_ms = idle_ms.and_then(|idle| u64::try_from(idle.saturating_sub(remaining_ms)).ok());
         let extended = passed_ms.and_then(|passed| now.checked_sub(Duration::from_millis(passed)));
         self.kept_ms = remaining_ms;
@@ -228,7 +239,7 @@ impl State {
     }
 
     pub(super) fn planned(&mut self) -> &Planned {
-        self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: CommitToken::random() })
+        self.planned.get_or_insert_with(|| Planned { id: Id::default(), token: CommitToken::random() }.into())
     }
 }
 
@@ -324,6 +335,15 @@ pub(super) struct Live {
     pub(super) fields: Arc<Vec<RawField>>,
     /// Read by somebody else than `Session`, which has not seen it yet.
     pub(super) fresh: bool,
+}
+
+/// Whether somebody reads the session.
+#[derive(Debug)]
+pub(super) enum Reading {
+    Nobody,
+    Somebody,
+    /// Others are to be told when that is over.
+    Awaited(Arc<Notify>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -235,7 +235,7 @@ impl UnitOfWork {
     /// It is done, and the unit knows it; `shown`: what the handle shows until it shows the new value.
     pub(super) fn swapped(&self, swap: &Swap, shown: &[RawField]) {
         // A handle that has not been given the session yet will be given what it is now.
-        if !matches!(&self.state.lock().base, Base::Live(live) if live.fresh) {
+        if !matches!(&self.state().base, Base::Live(live) if live.fresh) {
             swap.note_behind(value_of(shown, &swap.field));
         }
         swap.settle(Swapped::Done);
@@ -262,7 +262,7 @@ impl UnitOfWork {
         });
         let now = now.transpose()?;
         let value = now.as_ref().map(|field| field.value().to_vec());
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if !matches!(&state.base, Base::Live(live) if live.fresh) {
             // Until the next attempt has done it, or for good: no commit may take what the handle shows for a change.
             swap.note_behind(value_of(shown, &swap.field));
