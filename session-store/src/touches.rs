@@ -20,6 +20,8 @@ pub(crate) struct Touches(Generations<Due>);
 struct Due {
     at: Instant,
     policy: ExpiryPolicy,
+    /// When this process has told what goes along with the session's time: its user's list and its cart.
+    told: Option<Instant>,
 }
 
 /// What this process remembers of a session's next touch.
@@ -49,13 +51,25 @@ impl Touches {
         }
     }
 
-    /// The store keeps it for so many ms; `None`: no touch can extend it.
-    pub(crate) fn learn(&self, session: &Tag, policy: ExpiryPolicy, kept_ms: Option<i64>) {
+    /// Whether list and cart know of the session's time. A commit extends the session alone, so that no touch is due of one that is
+    /// changed without a pause, and they would be over before it. The list believes in a session for as long as it takes to be due again;
+    /// a commit asks only where it puts the touch off.
+    pub(crate) fn is_told(&self, session: &Tag, now: Instant) -> bool {
+        let Some(Due { policy, told: Some(told), .. }) = self.0.get(session) else { return false };
+        let passed_ms = i64::try_from(now.saturating_duration_since(told).as_millis()).unwrap_or(i64::MAX);
+        let (parts, of) = RENEWED_BELOW;
+        policy.touch_interval_ms().is_none_or(|interval| passed_ms < interval / of * parts)
+    }
+
+    /// The store keeps it for so many ms; `None`: no touch can extend it. `is_told`: what goes along with its time was told now.
+    pub(crate) fn learn(&self, session: &Tag, policy: ExpiryPolicy, kept_ms: Option<i64>, is_told: bool) {
         let Some(in_ms) = kept_ms.and_then(|kept_ms| policy.touch_due_in_ms(kept_ms)) else {
             return self.forget(session);
         };
-        let Some(at) = Instant::now().checked_add(Duration::from_millis(in_ms)) else { return };
-        self.0.insert(*session, Due { at, policy }, SESSIONS_REMEMBERED);
+        let now = Instant::now();
+        let Some(at) = now.checked_add(Duration::from_millis(in_ms)) else { return };
+        let told = if is_told { Some(now) } else { self.0.get(session).and_then(|known| known.told) };
+        self.0.insert(*session, Due { at, policy, told }, SESSIONS_REMEMBERED);
     }
 
     /// Nothing is due of one that is over.
@@ -66,7 +80,7 @@ impl Touches {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use tower_sessions::session::Id;
 
@@ -79,18 +93,25 @@ mod tests {
         let (session, idle) = (keys.session_tag(&Id(1)), ExpiryPolicy::Idle(1_600_000));
         let next = |touches: &Touches| touches.next(&session, Instant::now());
         assert_eq!(next(&touches), NextTouch::Unknown);
-        touches.learn(&session, idle, Some(1_600_000));
+        touches.learn(&session, idle, Some(1_600_000), false);
         assert_eq!(next(&touches), NextTouch::Later);
-        touches.learn(&session, idle, Some(1_580_000));
+        touches.learn(&session, idle, Some(1_580_000), false);
         assert_eq!(next(&touches), NextTouch::Soon);
-        touches.learn(&session, idle, Some(1_499_999));
+        touches.learn(&session, idle, Some(1_499_999), false);
         assert_eq!(next(&touches), NextTouch::Due(idle));
-        touches.learn(&session, idle, Some(-1));
+        touches.learn(&session, idle, Some(-1), false);
         assert_eq!(next(&touches), NextTouch::Due(idle), "whatever the store says");
-        touches.learn(&session, ExpiryPolicy::At(1), Some(1));
+        touches.learn(&session, ExpiryPolicy::At(1), Some(1), false);
         assert_eq!(next(&touches), NextTouch::Unknown, "no use extends it");
-        touches.learn(&session, idle, Some(1));
-        touches.learn(&session, idle, None);
+        touches.learn(&session, idle, Some(1), false);
+        touches.learn(&session, idle, None, false);
         assert_eq!(next(&touches), NextTouch::Unknown, "it has come to its absolute end");
+        let (now, told_at) = (Instant::now(), |ms| Instant::now() + Duration::from_millis(ms));
+        touches.learn(&session, idle, Some(1_600_000), false);
+        assert!(!touches.is_told(&session, now));
+        touches.learn(&session, idle, Some(1_600_000), true);
+        touches.learn(&session, idle, Some(1_600_000), false);
+        assert!(touches.is_told(&session, told_at(80_000)), "as long as a touch would not be due, and less");
+        assert!(!touches.is_told(&session, told_at(88_000)));
     }
 }

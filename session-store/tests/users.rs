@@ -227,6 +227,35 @@ async fn the_list_is_bounded_and_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_changed_without_a_pause_stays_on_the_list_and_keeps_its_cart() {
+    each_backend(async |server| {
+        // Each change extends the session, so that no touch is ever due.
+        let seconds = |layer: SessionLayer| {
+            layer
+                .with_expiry(session_store::Expiry::OnInactivity(time::Duration::seconds(3)))
+                .with_cart_ttl(time::Duration::seconds(3))
+        };
+        let app = two_replicas_with(&server, seconds).await;
+        let mut visitor = log_in(&app, "ada", FIREFOX, "203.0.113.1").await;
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        let began = std::time::Instant::now();
+        for turn in 0.. {
+            visitor.post(&app, &format!("/set/turn/{turn}")).await.ok();
+            if began.elapsed() > std::time::Duration::from_secs(5) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        let sessions = sessions(&server, "ada").await;
+        assert_eq!(sessions.list().await.unwrap().len(), 1);
+        assert!(visitor.get(&app, "/cart").await.ok().body.contains("TEA"));
+        sessions.end_all().await.unwrap();
+        assert_ne!(visitor.get(&app, "/get/user").await.ok().body, "ada");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_of_a_session_carries_its_cart_and_its_entry_along() {
     each_backend(async |server| {
         let minute = |layer: SessionLayer| {

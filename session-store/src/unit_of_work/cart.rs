@@ -155,7 +155,7 @@ impl UnitOfWork {
             state.due_behind = false;
             state.alive_in = Some(self.turn());
             state.keeps(kept_ms);
-            self.remember_touch(&state, false);
+            self.remember_touch(&state, false, true);
         }
     }
 

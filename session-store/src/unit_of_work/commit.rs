@@ -322,9 +322,10 @@ impl UnitOfWork {
             self.store.owners().learn(&tag, owner);
         }
         // When this was read the touch was due, or is to be put off now.
-        let is_known = mem::take(&mut state.due_behind) | mem::take(&mut state.puts_off_touch);
+        let (is_due, puts_off) = (mem::take(&mut state.due_behind), mem::take(&mut state.puts_off_touch));
+        let is_known = mem::take(&mut state.tells_along) || is_due || puts_off;
         if is_known || state.extended.is_some() {
-            self.store.touches().learn(&tag, write.policy, Some(kept_ms));
+            self.store.touches().learn(&tag, write.policy, Some(kept_ms), write.along.cart_ttl_ms.is_some());
         }
         let data_version = self.settings.data_version();
         // A handle that has not been given the session yet is given what it is now.

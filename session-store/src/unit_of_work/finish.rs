@@ -205,7 +205,7 @@ impl UnitOfWork {
         match touched {
             Ok(Some(kept_ms)) => {
                 state.keeps(kept_ms);
-                self.remember_touch(&state, false);
+                self.remember_touch(&state, false, !is_extended && along.cart_ttl_ms.is_some());
             }
             Ok(None) if store_answers => state.base.end(),
             // The next request finds it due again.
@@ -231,7 +231,7 @@ impl UnitOfWork {
         // As many of them as the pool lets wait, and each for the deadline at most.
         tokio::spawn(async move {
             match store.touch_session(&tag, &Touch { policy, settings: &settings, along }).await {
-                Ok(kept_ms) => store.touches().learn(&tag, policy, kept_ms),
+                Ok(kept_ms) => store.touches().learn(&tag, policy, kept_ms, along.cart_ttl_ms.is_some()),
                 // The next request finds it due again.
                 Err(error) => tracing::debug!(%error, "the session's time was not extended"),
             }

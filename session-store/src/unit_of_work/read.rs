@@ -247,9 +247,17 @@ impl UnitOfWork {
             state.base_is_copy = is_copy;
             self.loaded(&mut state, id, tag, stored, touched, asked);
             match state.base {
-                Base::Live(_) if next_touch == NextTouch::Soon => state.puts_off_touch = true,
-                Base::Live(_) if next_touch != NextTouch::Later => self.remember_touch(&state, is_capped),
-                Base::Live(_) => {}
+                Base::Live(_) if next_touch == NextTouch::Later => {}
+                Base::Live(_) => {
+                    let is_told = touched.is_some_and(|touched| touched.is_extended);
+                    state.tells_along =
+                        !is_told && next_touch != NextTouch::Unknown && !self.store.touches().is_told(&tag, asked);
+                    if next_touch == NextTouch::Soon {
+                        state.puts_off_touch = true;
+                    } else {
+                        self.remember_touch(&state, is_capped, is_told);
+                    }
+                }
                 // Whoever still sends its cookie would have the store look each time.
                 _ => self.store.touches().forget(&tag),
             }
@@ -345,10 +353,10 @@ impl UnitOfWork {
         Ok(Fetched { stored, cart, is_copy: false, touched, asked })
     }
 
-    /// Remembers when the session's next touch is due; `is_capped`: no touch can extend it.
-    pub(super) fn remember_touch(&self, state: &State, is_capped: bool) {
+    /// Remembers when the session's next touch is due; `is_capped`: no touch can extend it. `is_told`: what goes along was told now.
+    pub(super) fn remember_touch(&self, state: &State, is_capped: bool, is_told: bool) {
         if let Base::Live(live) = &state.base {
-            self.store.touches().learn(&live.tag, live.policy, if is_capped { None } else { Some(state.kept_ms) });
+            self.store.touches().learn(&live.tag, live.policy, if is_capped { None } else { Some(state.kept_ms) }, is_told);
         }
     }
 

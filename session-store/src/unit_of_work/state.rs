@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) due_behind: bool,
     /// What is remembered of the next touch is old enough that a commit, which extends the session's time too, says when the next one is due.
     pub(super) puts_off_touch: bool,
+    /// List and cart have not heard of the session's time for so long that a commit tells them.
+    pub(super) tells_along: bool,
     /// It has done so along with the read.
     pub(super) extended_by_read: bool,
     /// Ms for which the store keeps the session, when it last told.
@@ -125,6 +127,7 @@ impl State {
             extended: None,
             due_behind: false,
             puts_off_touch: false,
+            tells_along: false,
             extended_by_read: false,
             kept_ms: 0,
             kept_since: None,
@@ -219,7 +222,7 @@ impl State {
 
     /// Whether a write of this request is to extend what goes along with the session, too.
     pub(super) fn is_to_extend(&self) -> bool {
-        self.due_behind || self.extended.is_some() && !self.extended_by_read
+        self.due_behind || self.tells_along || self.extended.is_some() && !self.extended_by_read
     }
 
     /// What goes along when the time of the session is set by this request.
