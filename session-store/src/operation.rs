@@ -73,12 +73,12 @@ impl fmt::Debug for Patience {
     }
 }
 
-/// An operation whose first attempt has come to an end, and did not bring what was asked for.
+/// An operation that has a place, and did not get by the short way what was asked for.
 struct Begun<'a> {
     place: Taken<'a>,
     in_flight: InFlight,
-    origin: Origin,
-    asked: Result<Reply, Unanswered>,
+    /// What came of its first attempt; `None`: the place had no connection to use.
+    first: Option<(Origin, Result<Reply, Unanswered>)>,
 }
 
 impl CacheStore {
@@ -147,13 +147,16 @@ impl CacheStore {
         if self.inner.faults.is_some() {
             return Err(None);
         }
-        let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
-        let handle = place.handle_at_hand(began).filter(|handle| self.inner.topology.is_all_at(handle.node()));
-        let Some(handle) = handle else {
-            place.put_back_first();
+        let topology = &self.inner.topology;
+        if !topology.is_one_node() {
             return Err(None);
-        };
+        }
+        let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
         let in_flight = InFlight::begin();
+        let Some(handle) = place.handle_at_hand(began).filter(|handle| topology.is_all_at(handle.node())) else {
+            // With this place, whose connection is mended then: put back behind the others it might never have its turn.
+            return Err(Some(Box::new(Begun { place, in_flight, first: None })));
+        };
         let deadline = Deadline::at(began + self.inner.deadline);
         let asked = deadline.bound(handle.connection.wire.ask_until(request, &deadline)).await;
         match asked.unwrap_or(Err(Unanswered::Late)) {
@@ -164,7 +167,7 @@ impl CacheStore {
             }
             asked => {
                 let origin = handle.origin(None);
-                Err(Some(Box::new(Begun { place, in_flight, origin, asked })))
+                Err(Some(Box::new(Begun { place, in_flight, first: Some((origin, asked)) })))
             }
         }
     }
@@ -283,12 +286,12 @@ impl CacheStore {
         origin: &mut Option<Origin>,
     ) -> Result<Reply, Problem> {
         let topology = &self.inner.topology;
-        let (mut place, _in_flight, mut first) = match begun {
-            Some(begun) => {
-                let Begun { place, in_flight, origin, asked } = *begun;
-                (place, in_flight, Some((origin, asked)))
+        let Begun { mut place, in_flight: _in_flight, mut first } = match begun {
+            Some(begun) => *begun,
+            None => {
+                let place = self.inner.pool.take().await.map_err(Problem::Store)?;
+                Begun { place, in_flight: InFlight::begin(), first: None }
             }
-            None => (self.inner.pool.take().await.map_err(Problem::Store)?, InFlight::begin(), None),
         };
         let mut broken: Option<RedisError> = None;
         let mut redirected: Option<Arc<Node>> = None;

@@ -169,19 +169,6 @@ impl DerefMut for Taken<'_> {
     }
 }
 
-impl Taken<'_> {
-    /// Gives it back for the very next who asks: what is wrong with it is mended then.
-    pub(crate) fn put_back_first(mut self) {
-        if let Some(place) = self.place.take() {
-            let at_hand = &self.pool.at_hand[self.pool.own()];
-            at_hand.0.lock().push_front(place);
-            if self.pool.asking.load(Ordering::SeqCst) > 0 {
-                drop(at_hand.take());
-            }
-        }
-    }
-}
-
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let Some(place) = self.place.take() else { return };
