@@ -24,6 +24,11 @@ macro_rules! in_parts_and_keep {
         concat!(include_str!("scripts/in_parts.lua"), keep!($name))
     };
 }
+macro_rules! leave_only {
+    ($script:expr) => {
+        concat!(include_str!("scripts/in_parts.lua"), include_str!("scripts/leave_only.lua"), $script)
+    };
+}
 macro_rules! line {
     ($beginning:literal) => {
         concat!(
@@ -65,7 +70,7 @@ pub(crate) static ROTATE_SEALED: LazyLock<Source> =
 pub(crate) static PLACE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, in_parts_and_keep!("place")));
 pub(crate) static RETIRE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, include_str!("scripts/retire.lua")));
 pub(crate) static END: LazyLock<Source> =
-    LazyLock::new(|| Source::new(Operation::End, concat!(include_str!("scripts/in_parts.lua"), include_str!("scripts/end.lua"))));
+    LazyLock::new(|| Source::new(Operation::End, leave_only!(include_str!("scripts/end.lua"))));
 pub(crate) static TOUCH: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Touch, keep!("touch")));
 pub(crate) static CART: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Cart, keep!("cart")));
 /// What [`CART`] does for one line that is added to or set, without creating a session. What sets a session's time is in a branch that few
@@ -80,7 +85,7 @@ pub(crate) static QUARANTINE: LazyLock<Source> = LazyLock::new(|| Source::new(Op
 pub(crate) static TAKE_OVER: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::TakeOver, in_parts_and_keep!("take_over")));
 pub(crate) static TAKE_OVER_STEPS: LazyLock<Source> =
-    LazyLock::new(|| Source::new(Operation::TakeOver, in_parts_and_keep!("take_over_steps")));
+    LazyLock::new(|| Source::new(Operation::TakeOver, leave_only!(keep!("take_over_steps"))));
 pub(crate) static DROP_RECORD: LazyLock<Source> =
     LazyLock::new(|| Source::new(Operation::TakeOver, include_str!("scripts/drop_record.lua")));
 pub(crate) static MERGE: LazyLock<Source> = LazyLock::new(|| {

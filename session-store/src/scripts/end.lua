@@ -6,13 +6,8 @@ local s = redis.call('HMGET', KEYS[1], '@rev', '@owner')
 if not s[1] and redis.call('EXISTS', KEYS[1]) == 0 then return {0} end
 -- Somebody else has logged in with it since.
 if ARGV[2] ~= '' and s[2] ~= ARGV[2] then return {0} end
--- Never deleted and made again: while a slot moves, a key that is not there is another node's, also within a script.
 redis.call('HSET', KEYS[1], '@ended', 1)
-local former = {}
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if field ~= '@ended' then former[#former + 1] = field end
-end
-in_parts('HDEL', KEYS[1], former, 1, #former)
+leave_only(KEYS[1], '@ended')
 if KEYS[2] then redis.call('DEL', KEYS[2], KEYS[3]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return {s[1] and 1 or 0}

@@ -17,12 +17,7 @@ end
 -- Somebody else has thought this one dead, and holds it now.
 if token ~= ARGV[2] then return {9} end
 if ARGV[1] == 'place' then
-  -- As in end.lua.
-  local former = {}
-  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if field ~= '@taking' then former[#former + 1] = field end
-  end
-  in_parts('HDEL', KEYS[1], former, 1, #former)
+  leave_only(KEYS[1], '@taking')
   local created = digits(now_ms())
   in_parts('HSET', KEYS[1], ARGV, 5, #ARGV)
   redis.call('HSET', KEYS[1], '@created', created, '@expiry', ARGV[3], '@taking', s[3], '@placed', 1)
