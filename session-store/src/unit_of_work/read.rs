@@ -69,11 +69,7 @@ impl Reading {
 impl UnitOfWork {
     /// Reads the session unless that has happened already, and its cart with it where the handlers will want it.
     pub(crate) async fn ensure_read(&self) -> Result<(), StoreError> {
-        let (begun, with_cart) = {
-            let mut state = self.state();
-            state.touch(self.store.keys());
-            (self.begin_reading(&mut state), state.cart_expected)
-        };
+        let (begun, with_cart) = self.begin_wanted(&mut self.state());
         self.read_begun(begun, with_cart).await
     }
 
@@ -84,11 +80,16 @@ impl UnitOfWork {
             if state.base.id() != Some(*id) {
                 return Ok(false);
             }
-            state.touch(self.store.keys());
-            (self.begin_reading(&mut state), state.cart_expected)
+            self.begin_wanted(&mut state)
         };
         self.read_begun(begun, with_cart).await?;
         Ok(true)
+    }
+
+    /// Whether the cart is wanted as well.
+    fn begin_wanted(&self, state: &mut State) -> (Begun<'_>, bool) {
+        state.touch(self.store.keys());
+        (self.begin_reading(state), state.cart_expected)
     }
 
     /// Reads the session unless somebody has. Tasks of one request may ask for it at the same time: an answer that comes after one of them
