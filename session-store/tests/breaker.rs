@@ -370,22 +370,25 @@ async fn where_nobody_may_wait_free_places_are_still_used() {
     .await;
 }
 
+/// The ids of the connections whose last command was a ping: those of the store.
+async fn pinging(admin: &mut redis::aio::MultiplexedConnection) -> Vec<String> {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(admin).await.unwrap();
+    let clients = clients.lines().filter(|line| line.contains("cmd=ping"));
+    clients.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_is_replaced_and_nobody_notices() {
     each_process(async |server| {
         let store = patient(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
         let mut admin = server.connection().await;
-        let mut id_of_the_store = async || {
-            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
-            clients.lines().filter(|line| line.contains("cmd=ping")).map(|line| line[..8].to_owned()).collect::<Vec<_>>()
-        };
         // The connection with which the test saw the server start takes a moment to go.
-        let mut before = id_of_the_store().await;
+        let mut before = pinging(&mut admin).await;
         let began = Instant::now();
         while before.len() != 1 {
             assert!(began.elapsed() < PATIENCE, "{before:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
-            before = id_of_the_store().await;
+            before = pinging(&mut admin).await;
         }
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {
@@ -393,13 +396,13 @@ async fn an_old_connection_is_replaced_and_nobody_notices() {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
         // So does the former one.
-        let mut after = id_of_the_store().await;
+        let mut after = pinging(&mut admin).await;
         let began = Instant::now();
         while after.len() != 1 {
             assert!(began.elapsed() < PATIENCE, "{after:?}");
             store.ping().await.unwrap();
             tokio::time::sleep(Duration::from_millis(10)).await;
-            after = id_of_the_store().await;
+            after = pinging(&mut admin).await;
         }
         assert_ne!(before, after);
     })
@@ -410,24 +413,19 @@ async fn an_old_connection_goes_also_where_several_places_have_it() {
     each_process(async |server| {
         let store = patient(server.url()).sockets(1).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
         let mut admin = server.connection().await;
-        let mut of_the_store = async || {
-            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
-            let clients = clients.lines().filter(|line| line.contains("cmd=ping"));
-            clients.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
-        };
         // Two operations at once, which have a place each, then one at a time.
         let (one, other) = tokio::join!(store.ping(), store.ping());
         one.unwrap();
         other.unwrap();
         assert_eq!(store.pool_status().size, 2);
-        let first = of_the_store().await;
+        let first = pinging(&mut admin).await;
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         let began = Instant::now();
         loop {
             for _ in 0..10 {
                 store.ping().await.unwrap();
             }
-            let clients = of_the_store().await;
+            let clients = pinging(&mut admin).await;
             // Another than the one that both places had.
             if clients.len() == 1 && !first.contains(&clients[0]) {
                 break;
