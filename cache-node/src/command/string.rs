@@ -224,8 +224,7 @@ fn append(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         if length > STRING_BYTES_MAX {
             return (Changed::No, Err(CommandError::STRING_TOO_LARGE));
         }
-        string.reserve(tail.len());
-        string.0.extend_from_slice(tail);
+        string.append(tail);
         // `APPEND key ""` makes the key: Spring's session index relies on it.
         (Changed::Yes, Ok(length))
     })??;

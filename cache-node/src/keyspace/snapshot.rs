@@ -451,8 +451,7 @@ mod tests {
             8 => {
                 let piece = vec![b'a'; random.random_range(1..3_000)];
                 let _ = keys.edit_or_create::<Str, _>(key, (Class::String, "append"), |string| {
-                    string.reserve(piece.len());
-                    string.0.extend_from_slice(&piece);
+                    string.append(&piece);
                     (Changed::Yes, ())
                 });
             }

@@ -43,6 +43,12 @@ impl Str {
             bytes.reserve_exact(if is_growing { more + bytes.len() / 4 } else { more });
         }
     }
+
+    /// Adds `tail` at the end.
+    pub(crate) fn append(&mut self, tail: &[u8]) {
+        self.reserve(tail.len());
+        self.0.extend_from_slice(tail);
+    }
 }
 
 /// A value of any type.
@@ -195,8 +201,7 @@ mod tests {
 
     fn append(keys: &mut Keys<'_>, piece: &[u8]) {
         let appended = keys.edit_or_create::<Str, _>(KEY, (Class::String, "append"), |string| {
-            string.reserve(piece.len());
-            string.0.extend_from_slice(piece);
+            string.append(piece);
             (Changed::Yes, ())
         });
         appended.expect("it is a string");
