@@ -61,17 +61,23 @@ impl Sentinel {
         told(&self.run(&format!("SENTINEL get-master-addr-by-name {}", self.name))).unwrap()
     }
 
-    /// Whether it knows the primary to be well, `replicas` of it and as many other Sentinels.
+    /// Whether it knows the primary to be well, `replicas` of it and as many other Sentinels. Each replica must have told it that it is one:
+    /// of a former primary that came back a Sentinel has to hear so itself, and makes it a replica once more if it is promoted before.
     pub fn knows_all(&self, replicas: usize) -> bool {
-        let fields = self.run(&format!("SENTINEL master {}", self.name));
-        let field = |name: &str| {
-            let position = fields.elements().iter().position(|field| *field == Value::bulk(name)).unwrap();
-            fields.elements()[position + 1].text()
-        };
-        field("num-other-sentinels") == replicas.to_string()
-            && field("num-slaves") == replicas.to_string()
-            && field("flags") == "master"
+        let master = self.run(&format!("SENTINEL master {}", self.name));
+        let there = self.run(&format!("SENTINEL replicas {}", self.name));
+        let is_replica = |replica: &Value| field(replica, "role-reported") == "slave" && field(replica, "flags") == "slave";
+        field(&master, "num-other-sentinels") == replicas.to_string()
+            && field(&master, "flags") == "master"
+            && there.elements().len() == replicas
+            && there.elements().iter().all(is_replica)
     }
+}
+
+/// A field of what a Sentinel tells of an instance.
+fn field(instance: &Value, name: &str) -> String {
+    let position = instance.elements().iter().position(|field| *field == Value::bulk(name)).unwrap();
+    instance.elements()[position + 1].text()
 }
 
 impl Drop for Sentinel {
