@@ -16,7 +16,8 @@ use crate::{
     keys::{Name, Tag},
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{
-        CHANGE, CHANGE_ARGUMENTS_MAX, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED, TOUCH, reply,
+        CHANGE, CHANGE_ARGUMENTS_MAX, CHANGE_WITHIN, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED,
+        TOUCH, reply,
     },
     settings::Settings,
     wire::{Argument as _, Item, Packed, Reply},
@@ -28,8 +29,10 @@ pub(crate) const GRACE_MS: i64 = 10_000;
 const ELSEWHERE: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
 pub(crate) const ID_ATTEMPTS: u32 = 3;
-/// Characters of a token that makes a commit count once. 48 bits, against the four that a session remembers.
+/// Characters of a token that makes a commit count once. 48 bits, against the few that a session remembers.
 const COMMIT_TOKEN_CHARS: usize = 8;
+/// Commits whose tokens a session remembers, as the scripts have it.
+pub(crate) const COMMITS_REMEMBERED: usize = 8;
 
 /// What every write carries besides the fields.
 #[derive(Debug, Clone)]
@@ -49,6 +52,17 @@ pub(crate) struct Write {
     pub(crate) data_version: Option<u32>,
     /// What the values of a session are bound to that gets another tag.
     pub(crate) bind_field: Option<Vec<u8>>,
+    /// At which the session was read that is changed; `None`: the script looks at what it finds.
+    pub(crate) version: Option<Version>,
+    /// What is left of the session's time in ms, where that is left as it is; `None`: it is given all of it.
+    pub(crate) left_ms: Option<i64>,
+}
+
+/// A session as it was read. As long as its revision is the same, so are its fields and the tokens of its last commits.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) revision: u64,
+    pub(crate) tokens: Bytes,
 }
 
 impl Write {
@@ -70,7 +84,25 @@ impl Write {
             along: Along::default(),
             data_version: None,
             bind_field: None,
+            version: None,
+            left_ms: None,
         }
+    }
+
+    /// The time that the session has when the script has done the usual.
+    fn kept_ms(&self) -> Result<i64, StoreError> {
+        self.left_ms.or(self.policy.idle_ms()).ok_or_else(|| unreadable("a commit does not say how long the session is kept"))
+    }
+
+    /// At which revision the session is to be, and the tokens that it remembers then.
+    fn version_and_tokens(&self, call: &mut Call) {
+        let token = self.token.as_bytes();
+        let Some(Version { revision, tokens }) = &self.version else {
+            call.arg("").parts(&[token, b" "]);
+            return;
+        };
+        let remembered = (COMMITS_REMEMBERED - 1) * (COMMIT_TOKEN_CHARS + 1);
+        call.arg(*revision).parts(&[token, b" ", &tokens[..tokens.len().min(remembered)]]);
     }
 
     fn reserved_fields(&self, call: &mut Call) {
@@ -434,10 +466,14 @@ impl CacheStore {
         let how = self.along(&write.along, tag, &mut named);
         let count = write.count_reserved() + 2 * delta.set.len() + delta.removed.len();
         if how.is_empty() && matches!(write.merge, Merge::Nothing) && count <= CHANGE_ARGUMENTS_MAX {
-            let mut call = CHANGE.call(&named);
-            head(&mut call, write);
+            let mut call = if write.left_ms.is_some() { CHANGE_WITHIN.call(&named) } else { CHANGE.call(&named) };
+            write.version_and_tokens(&mut call);
             compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
+            if write.left_ms.is_none() {
+                call.arg(write.policy.encode().as_bytes());
+                absolute(&mut call, write.absolute_ms);
+            }
             return call;
         }
         let mut call = if self.merges_sealed(write) { COMMIT_SEALED.call(&named) } else { COMMIT.call(&named) };
@@ -651,7 +687,7 @@ impl CacheStore {
     ) -> Result<Committed, StoreError> {
         match integer(&answer[0])? {
             reply::OK => {
-                let kept_ms = number_at(answer, 2)?;
+                let kept_ms = answer.get(2).map_or_else(|| write.kept_ms(), integer)?;
                 let dropped = answer.get(3).map_or(Ok(0), integer)?;
                 let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
                 let over = answer.get(4).map_or(Ok(0), integer)?;

@@ -177,7 +177,7 @@ impl SessionLayer {
     /// When sessions end. Default: [`EXPIRY_DEFAULT`](crate::EXPIRY_DEFAULT). A session can have its own with `Session::set_expiry`, which lasts.
     ///
     /// An idle timeout counts from the last request that read or changed the session. It is extended once a sixteenth of
-    /// it has passed, so that a session may end that much earlier than the full time after its last request.
+    /// it has passed, by a change earlier, so that a session may end that much earlier than the full time after its last request.
     ///
     /// ```
     /// use session_store::Expiry;

@@ -6,7 +6,7 @@
 //! | field | meaning |
 //! |---|---|
 //! | `@v` | version of this layout |
-//! | `@rev` | revision: grows with each commit; a hash without it is no session |
+//! | `@rev` | revision: grows with each commit, and whoever writes a field of the application is one: at the same revision a session is as it was read. A hash without it is no session |
 //! | `@created` | when the session began, in ms since 1970 by the store's clock; survives a new id |
 //! | `@until` | when it ends at the latest, likewise |
 //! | `@capped` | the time to live reaches to `@until` already |
@@ -68,6 +68,8 @@ pub(crate) struct StoredSession {
     pub(crate) bind_field: Option<Bytes>,
     /// What the values are bound to when they are encrypted; `None` until they were looked at.
     pub(crate) binding: Option<Tag>,
+    /// Of the last commits, as they are stored; none where it is kept for longer than a request.
+    pub(crate) tokens: Bytes,
     /// The version of the application's data; `None` before its first migration.
     pub(crate) data_version: Option<u32>,
     /// The fields of the application, as stored.
@@ -120,7 +122,7 @@ impl StoredSession {
             kept.stored = field.stored.as_deref().map(Bytes::copy_from_slice);
             kept
         });
-        Self { fields: Arc::new(fields.collect()), ..self.clone() }
+        Self { fields: Arc::new(fields.collect()), tokens: Bytes::new(), ..self.clone() }
     }
 
     /// Bytes of the names and values.
@@ -139,6 +141,7 @@ impl StoredSession {
             b"@capped" => self.capped = true,
             b"@owner" => self.owner = Tag::from_bytes(bytes),
             b"@bind" => self.bind_field = Some(reply.kept(value)),
+            b"@tok" => self.tokens = reply.kept(value),
             b"@d" => self.data_version = Some(number(bytes)?),
             b"@ended" => {
                 self.ended = true;

@@ -50,14 +50,21 @@ macro_rules! all {
 }
 
 pub(crate) static CREATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Create, in_parts_and_keep!("create")));
-/// What [`COMMIT`] does for a request that changed fields and nothing else, at half of its cost: `keep` stands behind the way
-/// that most take, which makes no function.
+/// What [`COMMIT`] does for a request that changed fields and nothing else, at less than half of its cost: `keep` stands behind the
+/// way that most take, which makes no function.
 pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
     let code = concat!(
+        include_str!("scripts/change_extend.lua"),
         include_str!("scripts/change.lua"),
+        include_str!("scripts/change_time.lua"),
         include_str!("scripts/keep.lua"),
-        "return {1, revision, keep(key, ARGV[2], absolute, call('HMGET', key, '@until', '@created', '@capped')), 0, 0}\n"
+        include_str!("scripts/change_keep.lua"),
     );
+    Source::new(Operation::Commit, code)
+});
+/// The same where the session's time is left as it is.
+pub(crate) static CHANGE_WITHIN: LazyLock<Source> = LazyLock::new(|| {
+    let code = concat!(include_str!("scripts/change_within.lua"), include_str!("scripts/change.lua"), "return revision\n");
     Source::new(Operation::Commit, code)
 });
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
@@ -97,7 +104,7 @@ pub(crate) static MERGE_SEALED: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Merge, code)
 });
 
-/// Names and values of fields that [`CHANGE`] takes: it unpacks them in one go, and Lua no more than some 8,000.
+/// Names and values of fields that [`CHANGE`] and [`CHANGE_WITHIN`] take: they unpack them in one go, and Lua no more than some 8,000.
 pub(crate) const CHANGE_ARGUMENTS_MAX: usize = 1_000;
 
 /// The first number of every script's answer.

@@ -42,8 +42,7 @@ impl Touches {
             return NextTouch::Unknown;
         };
         let left = due.at.saturating_duration_since(now);
-        let (parts, of) = RENEWED_BELOW;
-        let renewed_below_ms = due.policy.touch_interval_ms().map_or(0, |interval| interval / of * parts);
+        let renewed_below_ms = due.policy.touch_interval_ms().map_or(0, renewed_below_ms);
         match i64::try_from(left.as_millis()) {
             _ if left.is_zero() => NextTouch::Due(due.policy),
             Ok(left_ms) if left_ms < renewed_below_ms => NextTouch::Soon,
@@ -57,8 +56,7 @@ impl Touches {
     pub(crate) fn is_told(&self, session: &Tag, now: Instant) -> bool {
         let Some(Due { policy, told: Some(told), .. }) = self.0.get(session) else { return false };
         let passed_ms = i64::try_from(now.saturating_duration_since(told).as_millis()).unwrap_or(i64::MAX);
-        let (parts, of) = RENEWED_BELOW;
-        policy.touch_interval_ms().is_none_or(|interval| passed_ms < interval / of * parts)
+        policy.touch_interval_ms().is_none_or(|interval| passed_ms < renewed_below_ms(interval))
     }
 
     /// The store keeps it for so many ms; `None`: no touch can extend it. `is_told`: what goes along with its time was told now.
@@ -76,6 +74,16 @@ impl Touches {
     pub(crate) fn forget(&self, session: &Tag) {
         self.0.remove(session);
     }
+}
+
+/// Whether the next touch of a session is so far off, when so much of its time has passed, that a change would put it off by little.
+pub(crate) fn is_far_off(policy: ExpiryPolicy, passed_ms: i64) -> bool {
+    policy.touch_interval_ms().is_some_and(|interval| interval.saturating_sub(passed_ms) >= renewed_below_ms(interval))
+}
+
+fn renewed_below_ms(touch_interval_ms: i64) -> i64 {
+    let (parts, of) = RENEWED_BELOW;
+    touch_interval_ms / of * parts
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl Others {
         let mut connection = self.server.connection().await;
         let key = session_key(&mut connection).await;
         redis::cmd("HSET").arg(&key).arg(field).arg(json).exec_async(&mut connection).await.unwrap();
+        redis::cmd("HINCRBY").arg(&key).arg("@rev").arg(1).exec_async(&mut connection).await.unwrap();
     }
 
     async fn is_live(&self) -> bool {

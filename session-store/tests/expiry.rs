@@ -168,6 +168,44 @@ async fn a_session_begins_and_ends_by_the_clock_of_the_store() {
     .await;
 }
 
+/// Two replicas take turns, so that each finds what the other has done; nearly all changes leave the session's time as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_changed_without_a_pause_ends_no_sooner_than_a_touch_early_and_never_late() {
+    // In seconds: idle at first, then what is chosen, and the absolute end.
+    for (idle, chosen, absolute) in [(1, &[3, 1][..], 60), (1, &[1], 2)] {
+        each_backend(async |server| {
+            let layer = |layer: SessionLayer| {
+                layer.with_expiry(Expiry::OnInactivity(Time::seconds(idle))).with_absolute_timeout(Time::seconds(absolute))
+            };
+            let replicas = [replica_with(&server, layer).await, replica_with(&server, layer).await];
+            let mut connection = server.connection().await;
+            let mut visitor = Visitor::default();
+            let before = Instant::now();
+            visitor.post(&replicas[0], "/set/number/0").await.ok();
+            let (after, key) = (Instant::now(), server.keys("*:session:*").await.remove(0));
+            let left = redis::cmd("PTTL").arg(&key).clone();
+            let (mut idle_ms, mut chosen) = (1_000 * idle, chosen.iter());
+            let mut until_chosen = Instant::now() + Duration::from_secs(1);
+            for number in 1_usize.. {
+                let (sent, mut path) = (Instant::now(), format!("/set/number/{number}"));
+                if sent > until_chosen {
+                    let Some(seconds) = chosen.next() else { break };
+                    (idle_ms, until_chosen) = (1_000 * seconds, sent + Duration::from_secs(1));
+                    path = format!("/remember/{seconds}");
+                }
+                let answer = visitor.post(&replicas[number % 2], &path).await;
+                let left_ms: i64 = left.query_async(&mut connection).await.unwrap();
+                let ms = |since: Instant| i64::try_from(since.elapsed().as_millis()).unwrap();
+                let at_most_ms = idle_ms.min(1_000 * absolute - ms(after) + ms(sent) + 1);
+                assert!(left_ms <= at_most_ms, "{path}: {left_ms} ms of {at_most_ms}, {answer:?}");
+                let at_least_ms = (idle_ms - idle_ms / 16).min(1_000 * absolute - ms(before)) - ms(sent) - 2;
+                assert!(left_ms >= at_least_ms, "{path}: {left_ms} ms, and not {at_least_ms}, {answer:?}");
+            }
+        })
+        .await;
+    }
+}
+
 /// Not the end of the session by somebody, of which a mark is left, but by time alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_request_does_not_bring_an_expired_session_back() {

@@ -4,7 +4,7 @@
 mod support;
 
 use session_store::{Expiry, SessionLayer};
-use support::{Server, Visitor, app, each_backend, meter::Meter, replica};
+use support::{Server, Visitor, app, each_backend, meter::Meter, replica, replica_with};
 
 /// The commands that a request sends, by name: scripts as `evalsha`, what they call inside left out.
 const READ: &[&str] = &["hgetall", "pttl"];
@@ -161,6 +161,64 @@ async fn a_touch_costs_a_round_trip_where_it_is_due_and_nothing_is_written_at_th
             let is_extended = is_due && path != "/plain";
             assert_eq!(left > IDLE_MS * 15 / 16 - 5_000, is_extended || !is_due, "{method} {path}: {left} ms are left");
             assert_eq!(answer.set_cookie().is_some(), is_extended, "{method} {path}");
+        }
+    })
+    .await;
+}
+
+/// What a change costs inside the store: its revision is looked at and the fields are written, and the session's time is set only where
+/// that puts its end off by more than an eighth of the time between two touches.
+#[tokio::test]
+async fn a_change_extends_the_session_where_its_end_is_put_off_by_more_than_a_little() {
+    const IDLE_MS: i64 = 6_000_000;
+    const LONGER_MS: i64 = 12_000_000;
+    each_backend(async |server| {
+        let layer = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(time::Duration::milliseconds(IDLE_MS)));
+        let replicas = [replica_with(&server, layer).await, replica_with(&server, layer).await];
+        let mut connection = server.connection().await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replicas[0], "/set/name/ada").await.ok();
+        let key = server.keys("*:session:*").await.remove(0);
+        let left = redis::cmd("PTTL").arg(&key).clone();
+        // What is left of the session's time, and what the change gives it when it extends it.
+        let requests = [
+            // The scripts are known to the server after these.
+            (IDLE_MS, "/set/name/bob", None),
+            (IDLE_MS, "/set/name/bea", None),
+            (IDLE_MS - 90_000, "/set/name/cyd", None),
+            (IDLE_MS - 90_000, "/set/name/cem", None),
+            (IDLE_MS, "/set/name/dan", Some(None)),
+            // An eighth of the time between two touches is 47 s.
+            (IDLE_MS - 20_000, "/set/name/eve", Some(None)),
+            (IDLE_MS - 20_000, "/set/name/fay", Some(None)),
+            (IDLE_MS - 20_000, "/remove/name", Some(None)),
+            (IDLE_MS - 90_000, "/set/name/gus", Some(Some(IDLE_MS))),
+            (IDLE_MS - 20_000, "/set/name/hal", Some(None)),
+            // The time is to be another one: at once, however little of it has passed.
+            (IDLE_MS, "/remember/12000", Some(Some(LONGER_MS))),
+            (LONGER_MS - 20_000, "/set/name/ida", Some(None)),
+            (LONGER_MS - 180_000, "/set/name/joe", Some(Some(LONGER_MS))),
+            (LONGER_MS, "/forget/6000", Some(Some(IDLE_MS))),
+            (IDLE_MS - 20_000, "/set/name/kim", Some(None)),
+            // Longer than its policy says.
+            (IDLE_MS + 90_000, "/set/name/lea", Some(Some(IDLE_MS))),
+        ];
+        for (number, (left_ms, path, extended)) in requests.into_iter().enumerate() {
+            redis::cmd("PEXPIRE").arg(&key).arg(left_ms).exec_async(&mut connection).await.unwrap();
+            let before = server.commands().await;
+            let answer = visitor.post(&replicas[number % 2], path).await.ok();
+            let after = server.commands().await;
+            let Some(extended) = extended else { continue };
+            let mut expected = vec!["evalsha", "hgetall", "hset", "pttl"];
+            expected.extend(if extended.is_some() { &["hmget", "pexpire"][..] } else { &["hget"] });
+            let is_policy = path.starts_with("/remember") || path.starts_with("/forget");
+            expected.extend((path.starts_with("/remove") || path.starts_with("/forget")).then_some("hdel"));
+            expected.sort_unstable();
+            assert_eq!(sent(&before, &after), expected, "{path}");
+            assert_eq!(answer.set_cookie().is_some(), is_policy, "{path}");
+            let kept_ms: i64 = left.query_async(&mut connection).await.unwrap();
+            let given_ms = extended.unwrap_or(left_ms);
+            assert!((given_ms - 10_000..=given_ms).contains(&kept_ms), "{path}: {kept_ms} ms of {given_ms}");
         }
     })
     .await;

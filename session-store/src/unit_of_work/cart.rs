@@ -145,6 +145,7 @@ impl UnitOfWork {
                 owner: None,
                 data_version: self.settings.data_version(),
                 fields: Vec::new().into(),
+                version: None,
                 fresh: false,
             });
             state.committed = true;

@@ -330,8 +330,18 @@ impl UnitOfWork {
         let data_version = self.settings.data_version();
         // A handle that has not been given the session yet is given what it is now.
         let fresh = is_update && matches!(&state.base, Base::Live(live) if live.fresh);
-        state.base =
-            Base::Live(Live { id, tag, binding, policy: write.policy, owner, data_version, fields: Arc::clone(fields), fresh });
+        state.base = Base::Live(Live {
+            id,
+            tag,
+            binding,
+            policy: write.policy,
+            owner,
+            data_version,
+            fields: Arc::clone(fields),
+            // The next commit of this request, which is rare, looks at what it finds.
+            version: None,
+            fresh,
+        });
         // What was asked for while the commit was under way is still to be done.
         if !is_update && state.intent == Intent::Rotate {
             state.intent = Intent::Keep;
@@ -341,7 +351,10 @@ impl UnitOfWork {
         }
         state.committed = true;
         state.alive_in = Some(self.turn());
-        state.keeps(kept_ms);
+        match write.left_ms {
+            Some(_) => state.kept_ms = kept_ms,
+            None => state.keeps(kept_ms),
+        }
         if kept_ms <= 0 {
             // Its absolute time is over, and the store has dropped it.
             state.base = Base::stale();
@@ -415,7 +428,10 @@ fn next_step(
             }
             if state.is_to_extend() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
                 write.along = state.along(settings);
+            } else {
+                write.left_ms = state.gains_little(policy);
             }
+            write.version = live.version.clone();
             if state.intent == Intent::Rotate {
                 return Step::Rotate(Known::of(live), write);
             }

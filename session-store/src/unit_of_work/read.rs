@@ -1,6 +1,10 @@
 //! Reading the session, whatever state it is in.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -12,7 +16,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    backend::{Along, Committed, Expected, Fate, Touch, Touched, Write},
+    backend::{Along, Committed, Expected, Fate, Touch, Touched, Version, Write},
     cart::CartSnapshot,
     expiry::{ExpiryPolicy, not_chosen, unix_ms},
     keys::Tag,
@@ -509,7 +513,12 @@ impl UnitOfWork {
                 Some(touched) => state.keeps(touched.kept_ms),
                 None => state.keeps_since(stored.remaining_ms, policy.idle_ms().filter(|_| !stored.capped), asked),
             }
+            // A copy may be of an older time, and one that is capped has no more to gain.
+            let is_renewable = !state.base_is_copy && !stored.capped && !is_news && stored.expiry.is_some();
+            let passed_ms = policy.idle_ms().filter(|_| is_renewable).and_then(|idle| u64::try_from(idle - state.kept_ms).ok());
+            state.renewed = passed_ms.and_then(|passed| asked.checked_sub(Duration::from_millis(passed)));
             state.read_revision = stored.revision;
+            let revision = stored.revision.filter(|_| !state.base_is_copy);
             Base::Live(Live {
                 id,
                 tag,
@@ -518,6 +527,7 @@ impl UnitOfWork {
                 owner: stored.owner,
                 data_version: stored.data_version,
                 fields,
+                version: revision.map(|revision| Version { revision, tokens: stored.tokens }),
                 fresh: true,
             })
         } else if stored.ended {

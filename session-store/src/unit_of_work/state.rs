@@ -12,7 +12,7 @@ use tower_sessions::{Session, session::Id};
 use super::{Arrival, swap::Updates};
 use crate::{
     CacheStore, OutagePolicy, StoreError,
-    backend::{Along, CommitToken},
+    backend::{Along, CommitToken, Version},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     device::Client,
     expiry::ExpiryPolicy,
@@ -21,6 +21,7 @@ use crate::{
     record::{CSRF_KEY, RawField, find_field},
     seen::Seen,
     settings::Settings,
+    touches::is_far_off,
 };
 
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub(super) struct State {
     pub(super) kept_ms: i64,
     /// When its time was last extended, as far as that is known.
     kept_since: Option<Instant>,
+    /// When it had all of its time before it, as the primary has told this request, at the latest; `None`: nobody knows.
+    pub(super) renewed: Option<Instant>,
     /// The head of the answer is gone: no cookie can be given any more.
     pub(super) answered: bool,
     /// The request itself ended its session.
@@ -131,6 +134,7 @@ impl State {
             extended_by_read: false,
             kept_ms: 0,
             kept_since: None,
+            renewed: None,
             answered: false,
             ended_here: false,
             is_deserting: false,
@@ -193,6 +197,16 @@ impl State {
     pub(super) fn keeps(&mut self, kept_ms: i64) {
         self.kept_ms = kept_ms;
         self.kept_since = Some(Instant::now());
+        // By an answer that may have been long on its way.
+        self.renewed = None;
+    }
+
+    /// What is left of the time of a session, in ms, where a change puts its end off by so little that it need not: as little as makes no
+    /// difference to when a touch is due.
+    pub(super) fn gains_little(&self, policy: ExpiryPolicy) -> Option<i64> {
+        let passed_ms = i64::try_from(self.renewed?.elapsed().as_millis()).ok()?;
+        let left_ms = policy.idle_ms()?.checked_sub(passed_ms)?;
+        (left_ms > 0 && is_far_off(policy, passed_ms)).then_some(left_ms)
     }
 
     /// As a read has told that extended nothing: of `idle_ms` the rest has passed. `None`: no touch can extend it.
@@ -293,6 +307,7 @@ impl Base {
         let Self::Live(live) = self else {
             return;
         };
+        live.version = None;
         let fields = Arc::make_mut(&mut live.fields);
         fields.retain(|field| field.name() != name);
         fields.extend(now);
@@ -336,6 +351,8 @@ pub(super) struct Live {
     pub(super) data_version: Option<u32>,
     /// What the store held when it was last asked: the difference to this is what a commit sends.
     pub(super) fields: Arc<Vec<RawField>>,
+    /// At which the primary had these fields; `None`: nobody knows, or the session is at a later one by now.
+    pub(super) version: Option<Version>,
     /// Read by somebody else than `Session`, which has not seen it yet.
     pub(super) fresh: bool,
 }

@@ -185,9 +185,17 @@ impl Questions {
             }
             1 => {
                 let (field, expected) = (self.one(&["", "", "color", "size"]), self.one(&["", "=1", "=2"]));
-                args.extend([self.token(), self.policy(), self.absolute(), field.to_owned(), expected.to_owned()]);
+                // Sessions of a run are changed a few times only: the revision is met often enough.
+                let read_at = if self.chance(0.3) { String::new() } else { self.random.random_range(1..6).to_string() };
+                let tokens: String = (0..self.random.random_range(1..9)).map(|_| self.token() + " ").collect();
+                args.extend([read_at, tokens, field.to_owned(), expected.to_owned()]);
                 self.changes(&mut args);
-                &scripts::CHANGE
+                if self.chance(0.5) {
+                    args.extend([self.policy(), self.absolute()]);
+                    &scripts::CHANGE
+                } else {
+                    &scripts::CHANGE_WITHIN
+                }
             }
             2..=4 => {
                 let mode = self.one(&["delta", "delta", "replace"]).to_owned();

@@ -1,27 +1,89 @@
-//! `commit.lua`, and `change.lua`, which is a part of it.
+//! `commit.lua`, and `change.lua` with what stands before and behind it.
 
 use super::{
     Call, digits,
-    keep::{Times, along, keep},
+    keep::{TTL_MAX_MS, Times, along, keep},
     merging::{cart_revision, merge_keys},
     number, remember, remembers,
 };
 use crate::{
+    backend::COMMITS_REMEMBERED,
     scripts::reply,
     testing::memory::{answer::Answer, keyspace::Refusal},
 };
 
-/// Commits that a session remembers.
-const TOKENS_REMEMBERED: usize = 8;
+/// The revision of a session that is there, and the tokens that it remembers.
+struct Found {
+    revision: i64,
+    seen: Vec<u8>,
+}
 
+/// `Err`: what to answer when it is not there, or the commit was made already, or the value is not the expected one.
+fn found(call: &mut Call<'_>, token: &[u8], compared: &[u8], expected: &[u8]) -> Result<Result<Found, Answer>, Refusal> {
+    let session = call.key(1)?;
+    let Some(revision) = call.keyspace.field(session, b"@rev")? else {
+        let ended = call.keyspace.field(session, b"@ended")?.is_some();
+        return Ok(Err(Answer::numbers([if ended { reply::ENDED } else { reply::GONE }])));
+    };
+    let revision = number(&revision)?;
+    let seen = call.keyspace.field(session, b"@tok")?.unwrap_or_default();
+    if remembers(Some(&seen), token) {
+        return Ok(Err(Answer::numbers([reply::OK, revision, call.keyspace.left_ms(session)])));
+    }
+    if !expected.is_empty() {
+        let current = call.keyspace.field(session, compared)?;
+        let now = current.as_deref().map_or_else(|| b"-".to_vec(), |value| [b"=", value].concat());
+        if now != expected {
+            return Ok(Err(Answer::of_script([Answer::Integer(reply::CHANGED), current.into()])));
+        }
+    }
+    Ok(Ok(Found { revision, seen }))
+}
+
+/// Gives the session all of its time.
 pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    // What `commit` also wants: the mode, a grace, what becomes of the cart; what goes along.
-    const BEFORE: [&[u8]; 3] = [b"delta", b"0", b""];
-    const BEHIND: [&[u8]; 1] = [b""];
-    let (head, rest) = call.args.split_at_checked(3).ok_or(Refusal("ERR an argument is missing"))?;
-    let (compared, changes) = rest.split_at_checked(2).ok_or(Refusal("ERR an argument is missing"))?;
-    let args = [head, &BEFORE, compared, &BEHIND, changes].concat();
-    commit(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })
+    let (before, time) = call.args.split_last_chunk::<2>().ok_or(Refusal("ERR an argument is missing"))?;
+    let [policy, absolute] = *time;
+    let session = call.key(1)?;
+    let times = Times::of(call.keyspace, session)?;
+    let is_plain = absolute.is_empty() && times.until_ms.is_none() && policy.first() != Some(&b'a');
+    let revision = match changed(&mut Call { keyspace: call.keyspace, keys: call.keys, args: before })? {
+        Ok(revision) => revision,
+        Err(answer) => return Ok(answer),
+    };
+    let kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
+    let is_usual = is_plain && number(&policy[1..])? <= TTL_MAX_MS;
+    Ok(if is_usual { Answer::Integer(revision) } else { Answer::numbers([reply::OK, revision, kept_ms, 0, 0]) })
+}
+
+/// Leaves the session's time as it is.
+pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    Ok(changed(call)?.map_or_else(|answer| answer, Answer::Integer))
+}
+
+/// The new revision, or what to answer in its place.
+fn changed(call: &mut Call<'_>) -> Result<Result<i64, Answer>, Refusal> {
+    let (session, read_at, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(2)?.to_vec());
+    let (set, removed) = call.counted(5)?;
+    let revision = match call.keyspace.field(session, b"@rev")? {
+        Some(revision) if revision == read_at => number(&revision)?,
+        _ => {
+            let token: Vec<u8> = tokens.iter().copied().take_while(|byte| *byte != b' ').collect();
+            match found(call, &token, call.arg(3)?, call.arg(4)?)? {
+                Err(answer) => return Ok(Err(answer)),
+                Ok(Found { revision, seen }) => {
+                    tokens = remember(&token, &seen, COMMITS_REMEMBERED);
+                    revision
+                }
+            }
+        }
+    };
+    let revision = revision + 1;
+    call.keyspace.set_field(session, b"@rev", digits(revision))?;
+    call.keyspace.set_field(session, b"@tok", tokens)?;
+    call.keyspace.set_fields(session, set)?;
+    call.keyspace.remove_fields(session, removed)?;
+    Ok(Ok(revision))
 }
 
 pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
@@ -30,22 +92,10 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (compared, expected, how) = (call.arg(7)?, call.arg(8)?, call.arg(9)?);
     let (set, removed) = call.counted(10)?;
     let times = Times::of(call.keyspace, session)?;
-    let Some(revision) = call.keyspace.field(session, b"@rev")? else {
-        let ended = call.keyspace.field(session, b"@ended")?.is_some();
-        return Ok(Answer::numbers([if ended { reply::ENDED } else { reply::GONE }]));
+    let Found { revision, seen } = match found(call, token, compared, expected)? {
+        Ok(found) => found,
+        Err(answer) => return Ok(answer),
     };
-    let revision = number(&revision)?;
-    let seen = call.keyspace.field(session, b"@tok")?.unwrap_or_default();
-    if remembers(Some(&seen), token) {
-        return Ok(Answer::numbers([reply::OK, revision, call.keyspace.left_ms(session)]));
-    }
-    if !expected.is_empty() {
-        let current = call.keyspace.field(session, compared)?;
-        let now = current.as_deref().map_or_else(|| b"-".to_vec(), |value| [b"=", value].concat());
-        if now != expected {
-            return Ok(Answer::of_script([Answer::Integer(reply::CHANGED), current.into()]));
-        }
-    }
     let mut dropped = 0;
     if !merge.is_empty() {
         if merge.contains(&b' ') {
@@ -73,7 +123,7 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     call.keyspace.remove_fields(session, removed)?;
     let revision = revision + 1;
     call.keyspace.set_field(session, b"@rev", digits(revision))?;
-    call.keyspace.set_field(session, b"@tok", remember(token, &seen, TOKENS_REMEMBERED))?;
+    call.keyspace.set_field(session, b"@tok", remember(token, &seen, COMMITS_REMEMBERED))?;
     let kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
     let over = along(call, how, session, None, kept_ms)?;
     Ok(Answer::numbers([reply::OK, revision, kept_ms, dropped, over]))

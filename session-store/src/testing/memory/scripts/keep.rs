@@ -3,7 +3,7 @@
 use super::{Call, digits, number, tag_of};
 use crate::testing::memory::keyspace::{Keyspace, Refusal};
 
-const TTL_MAX_MS: i64 = 315_360_000_000;
+pub(super) const TTL_MAX_MS: i64 = 315_360_000_000;
 
 /// What is known of a session's time.
 #[derive(Debug, Default)]

@@ -31,9 +31,10 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 14] = [
+    let scripts: [(&scripts::Source, Script); 15] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
+        (&scripts::CHANGE_WITHIN, commit::change_within),
         (&scripts::COMMIT, commit::commit),
         (&scripts::ROTATE, rotate::rotate),
         (&scripts::END, session::end),

@@ -1,0 +1,1 @@
+return {1, revision, keep(key, policy, absolute, call('HMGET', key, '@until', '@created', '@capped')), 0, 0}
