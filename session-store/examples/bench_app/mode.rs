@@ -18,7 +18,7 @@ const EXCLUSIVE_CONNECTIONS: usize = POOL_SIZE_DEFAULT;
 /// A load that adds to one line for minutes must not reach the limit of a shop.
 const CART_LIMITS: CartLimits = CartLimits { lines_max: 10_000, quantity_max: 1_000_000_000 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Mode {
     /// axum alone: what the others are compared with
     Plain,

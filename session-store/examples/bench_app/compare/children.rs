@@ -93,7 +93,7 @@ impl App {
 }
 
 /// CPU time of all live threads of a process so far, user and system.
-fn cpu(pid: u32) -> Result<Duration> {
+pub(super) fn cpu(pid: u32) -> Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = Duration::ZERO;
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}: the process ended, or this is not Linux"))? {

@@ -1,4 +1,4 @@
-//! The load: keep-alive connections that each send a request, wait for the answer, and send the next.
+//! The load of a closed loop: keep-alive connections that each send a request, wait for the answer, and send the next.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Requests for an application, ready to be sent.
 pub(super) struct Load {
     addr: SocketAddr,
-    requests: Rc<[Vec<u8>]>,
+    pub(super) requests: Rc<[Vec<u8>]>,
     connections: u16,
 }
 
@@ -37,6 +37,19 @@ pub(super) struct Turn {
     pub(super) latency: Histogram<u64>,
 }
 
+impl Turn {
+    pub(super) fn new() -> Result<Self> {
+        let latency = Histogram::new_with_max(ANSWER_TIME_MAX.as_micros() as u64, 3)?;
+        Ok(Self { requests: 0, failed: 0, elapsed: Duration::ZERO, latency })
+    }
+
+    pub(super) fn count(&mut self, is_success: bool, latency: Duration) {
+        self.requests += 1;
+        self.failed += u64::from(!is_success);
+        self.latency.saturating_record(latency.as_micros() as u64);
+    }
+}
+
 impl Load {
     /// Each session in turn, with a path that may differ from request to request.
     pub(super) fn new(addr: SocketAddr, cookies: &[String], path: impl Fn(usize) -> String, connections: u16) -> Self {
@@ -45,24 +58,25 @@ impl Load {
         Self { addr, requests: requests.map(|(turn, cookie)| request(&path(turn), cookie)).collect(), connections }
     }
 
-    pub(super) async fn run(&self, turn: Duration) -> Result<Turn> {
-        let found = Rc::new(RefCell::new(Turn {
-            requests: 0,
-            failed: 0,
-            elapsed: Duration::ZERO,
-            latency: Histogram::new_with_max(ANSWER_TIME_MAX.as_micros() as u64, 3)?,
-        }));
+    /// The connections, each with the request that it begins with.
+    pub(super) async fn clients(&self) -> Result<Vec<(Client, usize)>> {
         let mut clients = Vec::new();
-        for _ in 0..self.connections {
-            clients.push(Client::connect(self.addr).await?);
+        for client in 0..usize::from(self.connections) {
+            let first = client * self.requests.len() / usize::from(self.connections);
+            clients.push((Client::connect(self.addr).await?, first));
         }
+        Ok(clients)
+    }
+
+    /// A closed loop: each connection sends as soon as it was answered.
+    pub(super) async fn run(&self, turn: Duration) -> Result<Turn> {
+        let found = Rc::new(RefCell::new(Turn::new()?));
+        let clients = self.clients().await?;
         let began = Instant::now();
         let tasks = LocalSet::new();
         let handles: Vec<_> = clients
             .into_iter()
-            .enumerate()
-            .map(|(client, connection)| {
-                let first = client * self.requests.len() / usize::from(self.connections);
+            .map(|(connection, first)| {
                 tasks.spawn_local(ask(connection, Rc::clone(&self.requests), first, began + turn, Rc::clone(&found)))
             })
             .collect();
@@ -88,10 +102,7 @@ async fn ask(
         let (head, _) = connection.ask(&requests[next]).await?;
         let is_success = head.starts_with("HTTP/1.1 200 ");
         let answered = Instant::now();
-        let mut found = found.borrow_mut();
-        found.requests += 1;
-        found.failed += u64::from(!is_success);
-        found.latency.saturating_record((answered - now).as_micros() as u64);
+        found.borrow_mut().count(is_success, answered - now);
         now = answered;
         next = (next + 1) % requests.len();
     }

@@ -1,25 +1,34 @@
 //! The comparison: every mode in turns under the same load, CPU per request of the application and of its store.
 
+mod alarm;
 mod children;
+mod equal_rate;
 pub(crate) mod load;
+mod open_loop;
 mod plot;
 mod report;
+mod samples;
+mod schedule;
+mod turns;
 
 use std::{fs, io::IsTerminal as _, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
-    children::{App, Store},
-    load::{Load, Turn},
-    report::{Report, Sample},
+    children::Store,
+    report::Report,
+    turns::{Subject, Turns},
 };
 use crate::mode::Mode;
 
 /// Sessions that the load is spread over.
 const SESSIONS: usize = 1_000;
+/// Rounds and seconds of a quick look: a minute for all of it.
+const QUICK_ROUNDS: u32 = 2;
+const QUICK_SECONDS: f64 = 0.8;
 /// Connections of the goals, which are judged when this many are among those that are measured.
 pub(crate) const GOAL_CONNECTIONS: u16 = 64;
 
@@ -31,7 +40,11 @@ const EXAMPLES: &str = "Examples:
     cargo run --release -p session-store --example bench_app -- compare --store-program target/release/cache-node
 
 The store and the applications are started here, on free loopback ports, and ended afterwards. Trust ratios of CPU per request more
-than throughput and latency: they hardly change when the machine is busy with other things as well.";
+than throughput and latency: they hardly change when the machine is busy with other things as well.
+
+At an equal rate requests come at random over all connections, the same ones to each mode, whether those before are answered or not.
+Late are those that were not sent within 1 ms of being due, since no connection was free or this program had no turn; load is what it took
+of a core itself.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -55,6 +68,10 @@ pub(crate) struct Options {
     /// Routes to measure [default: all]
     #[arg(long, value_delimiter = ',', value_enum)]
     routes: Vec<Route>,
+    /// Reads and changes at 64 connections are measured at an equal rate too, this many percent of what tower-sessions-redis
+    /// served just before, if it is among the modes: what a visitor waits for at the same traffic; 0: not at all
+    #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=95))]
+    rate: u8,
     /// Two short rounds at 64 connections: a minute, and rougher numbers
     #[arg(long)]
     quick: bool,
@@ -64,7 +81,7 @@ pub(crate) struct Options {
 }
 
 /// What is asked of an application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Route {
     /// A request that asks the session for nothing
     Untouched,
@@ -105,51 +122,39 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let modes: Vec<Mode> = Mode::value_variants().iter().copied().filter(chosen).collect();
     let routes = if options.routes.is_empty() { Route::value_variants().to_vec() } else { options.routes.clone() };
     let connections = if options.quick { vec![GOAL_CONNECTIONS] } else { options.connections.clone() };
-    let rounds = if options.quick { options.rounds.min(2) } else { options.rounds };
-    let turn = Duration::from_secs_f64(if options.quick { options.seconds.min(1.0) } else { options.seconds });
+    let rounds = if options.quick { options.rounds.min(QUICK_ROUNDS) } else { options.rounds };
+    let turn = Duration::from_secs_f64(if options.quick { options.seconds.min(QUICK_SECONDS) } else { options.seconds });
+    let rate = f64::from(options.rate) / 100.0;
+    let has_rate =
+        |connections, route| options.rate > 0 && modes.contains(&equal_rate::MEASURE) && equal_rate::has_goal(connections, route);
 
-    let store = Store::start(&options.store_program)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut apps = Vec::new();
-    for &mode in &modes {
-        let app = App::start(mode, &store)?;
-        let cookies = runtime.block_on(load::seed(app.addr, SESSIONS, mode == Mode::Plain)).with_context(|| format!("{mode}"))?;
-        apps.push((app, cookies));
-    }
-
-    let turns = rounds as usize * connections.len() * routes.len() * modes.len();
-    let progress = progress(turns as u64);
-    let mut report = Report::new(store.name.clone(), modes, routes.clone(), connections.clone());
+    let turns = Turns::new(Store::start(&options.store_program)?, turn)?;
+    let subjects = modes.iter().map(|&mode| turns.start(mode)).collect::<Result<Vec<Subject>>>()?;
+    let loads: Vec<_> =
+        connections.iter().flat_map(|&connections| routes.iter().map(move |&route| (connections, route))).collect();
+    let turns_each: usize = loads.iter().map(|&(connections, route)| 1 + usize::from(has_rate(connections, route))).sum();
+    let progress = progress((rounds as usize * turns_each * modes.len()) as u64);
+    let mut report = Report::new(turns.store_name(), options.rate, modes.clone(), routes.clone(), connections.clone());
     for round in 0..rounds {
-        for &connections in &connections {
-            for &route in &routes {
-                for (app, cookies) in &apps {
-                    progress.set_message(format!(
-                        "round {}: {}, {connections} connections, {}",
-                        round + 1,
-                        route.name(),
-                        app.mode
-                    ));
-                    let load = Load::new(app.addr, cookies, |session| route.path(session), connections);
-                    runtime.block_on(load.run(turn / 5))?;
-                    let before = (app.cpu()?, store.cpu()?);
-                    let Turn { requests, failed, elapsed, latency } = runtime.block_on(load.run(turn))?;
-                    let (app_cpu, store_cpu) = (app.cpu()? - before.0, store.cpu()? - before.1);
-                    ensure!(failed == 0, "{failed} of {requests} requests for {} failed in mode {}", route.path(0), app.mode);
-                    ensure!(requests > 0, "no request for {} was answered in mode {}", route.path(0), app.mode);
-                    let per_request = |cpu: Duration| cpu.as_secs_f64() * 1e6 / requests as f64;
-                    report.add(
-                        (connections, route, app.mode),
-                        Sample {
-                            app_us: per_request(app_cpu),
-                            store_us: per_request(store_cpu),
-                            requests_per_second: requests as f64 / elapsed.as_secs_f64(),
-                            p50_us: latency.value_at_quantile(0.5) as f64,
-                            p99_us: latency.value_at_quantile(0.99) as f64,
-                        },
-                    );
-                    progress.inc(1);
-                }
+        for &(connections, route) in &loads {
+            let show = |mode, how| {
+                progress.set_message(format!("round {}: {}, {connections} connections, {mode}{how}", round + 1, route.name()));
+            };
+            for subject in &subjects {
+                let mode = subject.app.mode;
+                show(mode, "");
+                report.samples.add((connections, route, mode), turns.closed(subject, connections, route)?);
+                progress.inc(1);
+            }
+            let measure = report.samples.of((connections, route, equal_rate::MEASURE)).last();
+            let Some(measure) = measure.filter(|_| has_rate(connections, route)) else { continue };
+            let per_second = measure.requests_per_second * rate;
+            for subject in &subjects {
+                let mode = subject.app.mode;
+                show(mode, " at an equal rate");
+                let sample = turns.at_rate(subject, connections, route, per_second, round)?;
+                report.at_equal_rate.add((connections, route, mode), sample);
+                progress.inc(1);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Report, Spread};
+use super::{report::Report, samples::Spread};
 use crate::mode::Mode;
 
 const WIDTH: usize = 980;
@@ -35,14 +35,14 @@ pub(super) fn render(report: &Report) -> String {
                 .iter()
                 .filter_map(|&mode| {
                     let place = (connections, route, mode);
-                    let app = report.value(place, |sample| sample.app_us)?.median;
-                    Some((mode, app, report.value(place, |sample| sample.store_us)?.median))
+                    let app = report.samples.value(place, |sample| sample.app_us)?.median;
+                    Some((mode, app, report.samples.value(place, |sample| sample.store_us)?.median))
                 })
                 .collect();
             let longest = values.iter().map(|(_, app, store)| app + store).fold(f64::MIN_POSITIVE, f64::max);
             let scale = (WIDTH - 2 * MARGIN - NAME_WIDTH - LABEL_WIDTH) as f64 / longest;
             for (mode, app, store) in values {
-                let ratio = report.ratio((connections, route, mode), Mode::Plain, |sample| sample.app_us);
+                let ratio = report.samples.ratio((connections, route, mode), Mode::Plain, |sample| sample.app_us);
                 row(&mut body, y, mode, [app, store], scale, ratio);
                 y += ROW_HEIGHT;
             }
