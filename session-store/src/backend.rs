@@ -12,6 +12,7 @@ use crate::{
     cart::{lines::CartSnapshot, merge::Merge},
     device::Device,
     encryption::{BIND_FIELD, damaged_line},
+    error::Elsewhere,
     expiry::ExpiryPolicy,
     keys::{Name, Tag},
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
@@ -25,8 +26,6 @@ use crate::{
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
 pub(crate) const GRACE_MS: i64 = 10_000;
-/// What a node of a cluster says that is not, or not yet, the one to ask.
-const ELSEWHERE: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
 /// Ids that are drawn until one is free. The second is needed once in 2^128 cases.
 pub(crate) const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the few that a session remembers.
@@ -284,8 +283,8 @@ impl CacheStore {
         let read = SessionRead { session: key, cart: cart_key, extension: Some(&extension) };
         let mut reply = match self.ask(&read).await {
             // In a cluster, where each command is sent alone: by one that does not know the script yet, or may not write. Not by one that sent
-            // the operation elsewhere until its deadline (MOVED, ASK): it would have another.
-            Err(StoreError::Refused { code, .. }) if !ELSEWHERE.contains(&&*code) => {
+            // the operation elsewhere until its deadline: it would have another.
+            Err(StoreError::Refused { code, .. }) if Elsewhere::of(&code).is_none() => {
                 self.ask(&SessionRead { extension: None, ..read }).await?
             }
             reply => reply?,

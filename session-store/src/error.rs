@@ -2,8 +2,35 @@
 
 use std::{fmt, time::Duration};
 
-/// Codes of a node that is not, or not yet, the one to ask.
-pub(crate) const NOT_SERVING: [&str; 7] = ["READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"];
+/// Codes of a node that serves nobody at the moment, or does not take changes.
+const NOT_SERVING: [&str; 4] = ["READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN"];
+
+/// Whether it is the code of a node that is not, or not yet, the one to ask.
+pub(crate) fn is_not_serving(code: &str) -> bool {
+    NOT_SERVING.contains(&code) || Elsewhere::of(code).is_some()
+}
+
+/// What a node of a cluster says that does not have the slot, or not all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Elsewhere {
+    /// Another one has it.
+    Moved,
+    /// It is on its way, and this key has arrived.
+    Ask,
+    /// It is on its way, and the keys are on both nodes.
+    TryAgain,
+}
+
+impl Elsewhere {
+    pub(crate) fn of(code: &str) -> Option<Self> {
+        match code {
+            "MOVED" => Some(Self::Moved),
+            "ASK" => Some(Self::Ask),
+            "TRYAGAIN" => Some(Self::TryAgain),
+            _ => None,
+        }
+    }
+}
 
 /// Why the store could not do what was asked.
 ///
@@ -175,7 +202,7 @@ impl StoreError {
             | Self::PoolFull { .. }
             | Self::Timeout { .. }
             | Self::Disconnected { .. } => true,
-            Self::Refused { code, .. } => NOT_SERVING.contains(&code.as_str()),
+            Self::Refused { code, .. } => is_not_serving(code),
             _ => false,
         }
     }

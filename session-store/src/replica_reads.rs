@@ -11,7 +11,7 @@ use crate::{
     CacheStore,
     backend::SessionRead,
     deadline::Deadline,
-    error::NOT_SERVING,
+    error::is_not_serving,
     keys::{Name, Tag},
     metrics::{self, InFlight, Operation, ReplicaRead},
     nodes::{Failure, is_broken},
@@ -87,7 +87,7 @@ impl CacheStore {
                 return None;
             }
             origin.answered();
-            if error.code().is_some_and(|code| NOT_SERVING.contains(&code)) {
+            if error.code().is_some_and(is_not_serving) {
                 origin.broke();
                 node.failed(Failure::NotServing, error.detail().unwrap_or(error.category()));
             }

@@ -2,7 +2,11 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::{StoreError, error::NOT_SERVING, nodes::is_broken};
+use crate::{
+    StoreError,
+    error::{Elsewhere, is_not_serving},
+    nodes::is_broken,
+};
 
 /// What an error says about the next attempt.
 pub(super) enum Verdict {
@@ -20,13 +24,16 @@ pub(super) enum Verdict {
 
 impl Verdict {
     pub(super) fn of(error: &RedisError) -> Self {
-        match error.code() {
-            _ if is_broken(error) => Self::Broken,
-            Some("MOVED") => Self::Elsewhere { for_good: true },
-            Some("ASK") => Self::Elsewhere { for_good: false },
-            Some("TRYAGAIN") => Self::Later,
-            Some(code) if NOT_SERVING.contains(&code) => Self::WrongNode,
-            _ => Self::Refused,
+        if is_broken(error) {
+            return Self::Broken;
+        }
+        let Some(code) = error.code() else { return Self::Refused };
+        match Elsewhere::of(code) {
+            Some(Elsewhere::Moved) => Self::Elsewhere { for_good: true },
+            Some(Elsewhere::Ask) => Self::Elsewhere { for_good: false },
+            Some(Elsewhere::TryAgain) => Self::Later,
+            None if is_not_serving(code) => Self::WrongNode,
+            None => Self::Refused,
         }
     }
 }
@@ -41,7 +48,7 @@ impl Problem {
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_outage(),
-            Self::Refused(error) => error.code().is_some_and(|code| NOT_SERVING.contains(&code)),
+            Self::Refused(error) => error.code().is_some_and(is_not_serving),
         }
     }
 
