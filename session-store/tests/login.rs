@@ -367,6 +367,9 @@ async fn what_both_handles_do_in_one_request_is_done_in_the_order_of_the_commit(
                 "theirs-save" => theirs.save().await.unwrap(),
                 "ours-flush" => ours.flush().await.unwrap(),
                 "theirs-flush" => theirs.flush().await.unwrap(),
+                "theirs-read" => drop(theirs.get::<String>("old").await.unwrap()),
+                "theirs-delete" => theirs.delete().await.unwrap(),
+                "theirs-cycle" => theirs.cycle_id().await.unwrap(),
                 _ => panic!("{step}"),
             }
         }
@@ -389,6 +392,11 @@ async fn what_both_handles_do_in_one_request_is_done_in_the_order_of_the_commit(
             // One through ours does not know what theirs has not saved, which begins the next session.
             ("theirs-set,ours-flush", "theirs"),
             ("theirs-set,ours-flush,theirs-flush", "-"),
+            // Of the last of these our handle is not told.
+            ("theirs-read,theirs-delete,theirs-cycle,theirs-flush,theirs-set", "theirs"),
+            ("theirs-delete,theirs-cycle,theirs-flush,theirs-set", "theirs"),
+            ("theirs-delete,theirs-cycle,theirs-flush", "-"),
+            ("theirs-read,theirs-delete,theirs-cycle,theirs-set", "-"),
         ] {
             let mut visitor = Visitor::default();
             visitor.post(&a, "/set/old/0").await.ok();

@@ -7,6 +7,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use serde_json::Value as Json;
 use tower_sessions::{Session, session};
 use tower_sessions_core_014::{
     self as theirs, SessionStore,
@@ -15,7 +16,10 @@ use tower_sessions_core_014::{
 };
 
 use super::{error_outwards, expiry_inwards, expiry_outwards};
-use crate::look::{self, Data, look};
+use crate::{
+    look::{self, Data, look},
+    unit_of_work::DESERTED_MARK,
+};
 
 pub(super) struct Bridge {
     ours: Session,
@@ -95,6 +99,22 @@ impl Bridge {
         Ok(())
     }
 
+    /// Leaves in the other handle what `delete` has left in ours, so that ours loses it when that one is emptied.
+    async fn mark(&self, session: &theirs::Session) -> session_store::Result<()> {
+        let is_shown = match &mut self.state.lock().agreed {
+            Some(agreed) => {
+                agreed.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
+                true
+            }
+            // It comes with the rest when it is read.
+            None => false,
+        };
+        if is_shown {
+            session.insert_value(DESERTED_MARK, Json::Bool(true)).await.map_err(unwrapped)?;
+        }
+        Ok(())
+    }
+
     /// Lets the other handle know the session's own expiry, unless the application has set one through it.
     fn show_expiry(&self) {
         let (session, expiry) = (self.attached(), self.ours.expiry().map(expiry_outwards));
@@ -146,7 +166,11 @@ impl SessionStore for Bridge {
                 self.state.lock().agreed = Some(Data::default());
                 self.ours.flush().await
             }
-            _ => self.ours.delete().await,
+            Some(session) => {
+                self.ours.delete().await.map_err(outwards)?;
+                return self.mark(&session).await;
+            }
+            None => self.ours.delete().await,
         };
         done.map_err(outwards)
     }

@@ -59,7 +59,12 @@ impl UnitOfWork {
                 let _alone = self.committing.acquire().await;
                 self.state().base.mark_seen();
                 match self.encoded(data) {
-                    Ok(shown) => self.steps(&Arc::new(shown), creating, swap).await,
+                    Ok(shown) => {
+                        if creating {
+                            self.state().begin_anew(data);
+                        }
+                        self.steps(&Arc::new(shown), creating, swap).await
+                    }
                     Err(error) => Err(error),
                 }
             }
@@ -99,9 +104,6 @@ impl UnitOfWork {
 
     /// The steps to the state `shown` and what the swap wants.
     async fn steps(&self, shown: &Arc<Vec<RawField>>, creating: bool, swap: Option<&Swap>) -> Result<Option<Id>, StoreError> {
-        if creating {
-            self.state().begin_anew();
-        }
         let wanted = || {
             let before_swap = self.with_swapped(shown);
             let fields = swap.map_or_else(|| Arc::clone(&before_swap), |swap| Arc::new(swap.put_into(&before_swap)));

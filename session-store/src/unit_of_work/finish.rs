@@ -6,7 +6,7 @@ use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
-    state::{Base, Intent, Live, State},
+    state::{Base, DESERTED_MARK, Intent, Live, State},
 };
 use crate::{
     OutagePolicy, StoreError,
@@ -146,7 +146,7 @@ impl UnitOfWork {
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
-            let begins_anew = session.id().is_none() && !self.state().is_deserting && !session.is_empty().await;
+            let begins_anew = session.id().is_none() && !session.is_empty().await && !self.shows_deserted(session).await;
             if !server_error && (begins_anew || owner_pending) {
                 return self.save(session).await;
             }
@@ -170,6 +170,16 @@ impl UnitOfWork {
             // A visitor who stored nothing gets nothing.
             _ => Ok(()),
         }
+    }
+
+    /// Whether the handle still shows what `delete` has left in it.
+    async fn shows_deserted(&self, session: &Session) -> bool {
+        let (is_deserting, is_marked) = {
+            let state = self.state();
+            (state.is_deserting, state.is_marked)
+        };
+        // Without an id there is nothing that could fail to be read; and what is not known to be new is not.
+        is_deserting && !(is_marked && matches!(session.get_value(DESERTED_MARK).await, Ok(None)))
     }
 
     /// Saves through the handle, so that it learns of a new id, and keeps the typed error.

@@ -22,6 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use serde_json::Value as Json;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tower_sessions::{
@@ -35,6 +36,7 @@ pub(crate) use self::{
     at_hand::AtHand,
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
+    state::DESERTED_MARK,
     swap::{Basis, Swap, Swapped},
 };
 use crate::{
@@ -157,6 +159,7 @@ impl UnitOfWork {
     }
 
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
+        let is_deserting = state.is_deserting;
         let fields = match &mut state.base {
             Base::Live(live) if live.id == *id && live.fresh => {
                 live.fresh = false;
@@ -172,7 +175,14 @@ impl UnitOfWork {
             Base::Ended { .. } | Base::Lost { .. } | Base::None { stale: true } => &Arc::default(),
             _ => return Some(Ok(None)),
         };
-        Some(decode(fields).map(|data| Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })))
+        let record = decode(fields).map(|mut data| {
+            if is_deserting {
+                data.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
+            }
+            Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
+        });
+        state.is_marked |= is_deserting;
+        Some(record)
     }
 
     /// What `Session` gets to see, as far as it is known already.
@@ -279,7 +289,7 @@ impl SessionStore for UnitOfWork {
             Some(session) => Box::pin(is_emptied(session)).await,
             None => false,
         };
-        let tag = {
+        let alone = {
             let mut state = self.state();
             state.touch(self.store.keys());
             let is_deserted = state.deserted == Some(*id);
@@ -292,10 +302,15 @@ impl SessionStore for UnitOfWork {
                 return Ok(());
             };
             match (&handle, ending) {
-                (Some(_), Some(_)) => {
+                (Some(_), Some(session)) => {
                     state.intent = Intent::End;
                     state.is_deserting = !is_emptied;
-                    return Ok(());
+                    let has_record = session.is_modified() || matches!(&state.base, Base::Live(live) if !live.fresh);
+                    if is_emptied || !has_record {
+                        // What it reads from now on comes with the mark.
+                        return Ok(());
+                    }
+                    None
                 }
                 (Some(_), None) => {
                     if state.intent != Intent::End {
@@ -303,11 +318,21 @@ impl SessionStore for UnitOfWork {
                     }
                     return Ok(());
                 }
-                (None, _) => tag,
+                (None, _) => Some(tag),
             }
         };
-        // The request is over: there is no commit to come.
-        self.noted(self.end_alone(&tag).await)
+        match (alone, ending) {
+            // The request is over: there is no commit to come.
+            (Some(tag), _) => self.noted(self.end_alone(&tag).await),
+            (None, Some(session)) => {
+                // Its record is not locked: `delete` does not.
+                if session.insert_value(DESERTED_MARK, Json::Bool(true)).await.is_ok() {
+                    self.state().is_marked = true;
+                }
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
     }
 }
 

@@ -17,12 +17,17 @@ use crate::{
     device::Client,
     expiry::ExpiryPolicy,
     keys::{Keys, Tag},
+    look::Data,
     metrics,
     record::{CSRF_KEY, RawField, find_field},
     seen::Seen,
     settings::Settings,
     touches::is_far_off,
 };
+
+/// A key in the handle that `delete` has left with its data. A `flush` behind `cycle_id` is told to no store, since the handle has no id
+/// then; it takes this along with everything else.
+pub(crate) const DESERTED_MARK: &str = "@deserted";
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -86,6 +91,8 @@ pub(super) struct State {
     /// The id that the handle has of a session that `delete` has ended. It shows the data of that one too, and none of it belongs to
     /// another session.
     pub(super) deserted: Option<Id>,
+    /// What it shows has [`DESERTED_MARK`] beside it, until it is emptied.
+    pub(super) is_marked: bool,
     /// The CSRF secret of the former id, which the handle shows until it has got the new one.
     left_secret: Option<Box<RawField>>,
     /// Nobody but the layer waits for the write, which finds its failure here.
@@ -139,6 +146,7 @@ impl State {
             ended_here: false,
             is_deserting: false,
             deserted: None,
+            is_marked: false,
             left_secret: None,
             keeps_failures: false,
             updates: None,
@@ -162,9 +170,13 @@ impl State {
     }
 
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
-    pub(super) fn begin_anew(&mut self) {
-        if self.intent != Intent::Rotate {
+    pub(super) fn begin_anew(&mut self, shown: &Data) {
+        let is_flushed = self.is_marked && !shown.contains_key(DESERTED_MARK);
+        if is_flushed || self.intent != Intent::Rotate {
             self.deserted = None;
+        }
+        if is_flushed {
+            self.is_deserting = false;
         }
     }
 
