@@ -652,12 +652,10 @@ impl CacheStore {
         // At most one for each touch or commit, and of those in all as many as the pool lets wait, for the deadline at most.
         tokio::spawn(async move {
             let cart = async {
-                if let Some(cart_ttl_ms) = along.cart_ttl_ms {
-                    let mut command = redis::cmd("PEXPIRE");
-                    command.arg(store.keys().cart(along.user.as_ref().unwrap_or(&tag))).arg(cart_ttl_ms);
-                    if let Err(error) = store.command(&command).await {
-                        tracing::debug!(%error, "a cart is not kept as long as its session");
-                    }
+                if let Some(cart_ttl_ms) = along.cart_ttl_ms
+                    && let Err(error) = store.extend_cart(along.user.as_ref(), &tag, cart_ttl_ms).await
+                {
+                    tracing::debug!(%error, "a cart is not kept as long as its session");
                 }
             };
             let list = async {
@@ -669,6 +667,20 @@ impl CacheStore {
             };
             tokio::join!(cart, list);
         });
+    }
+
+    /// Keeps the cart of a session that was extended a moment ago.
+    async fn extend_cart(&self, user: Option<&Tag>, session: &Tag, cart_ttl_ms: i64) -> Result<(), StoreError> {
+        let cart = self.keys().cart(user.unwrap_or(session));
+        self.command(redis::cmd("PEXPIRE").arg(cart).arg(cart_ttl_ms)).await?;
+        // A session that was given a new id since then has left its cart for the grace alone. Asked for behind the extension and not before: what
+        // ends the session later puts the cart's time back by itself. A user's cart stays where it is.
+        if user.is_none()
+            && integer(&self.command(redis::cmd("HEXISTS").arg(self.keys().session(session)).arg("@rev")).await?)? == 0
+        {
+            self.command(redis::cmd("PEXPIRE").arg(cart).arg(GRACE_MS)).await?;
+        }
+        Ok(())
     }
 
     async fn list(&self, along: &Along, user: &Tag, tag: &Tag, former: Option<&Tag>, kept_ms: i64) -> Result<i64, StoreError> {

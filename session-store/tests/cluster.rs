@@ -10,7 +10,10 @@ use std::{
 };
 
 use axum::{Router, extract::Path, routing::get};
-use session_store::{BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, NearCache, SessionLayer};
+use session_store::{
+    BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, NearCache, SessionLayer,
+    testing::{Fault, Faults},
+};
 use support::{
     Engine, Moment, Visitor,
     fleet::{Cluster, Security, until},
@@ -98,6 +101,15 @@ async fn a_new_id_leads_to_what_was_encrypted_under_the_former_one() {
     assert_eq!(store.quarantined(), 0);
 }
 
+/// The keys of all primaries.
+async fn keys(cluster: &Cluster, pattern: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for node in cluster.primaries().await {
+        found.extend(cluster.nodes[node].ask::<Vec<String>>(&["KEYS", pattern]).await);
+    }
+    found
+}
+
 /// The extension of a session is sent with its read, to the same node; the list of its user's, which is on another one, is told behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_touch_that_is_due_goes_along_with_the_read() {
@@ -107,13 +119,7 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
     let expiry = session_store::Expiry::OnInactivity(time::Duration::milliseconds(IDLE_MS));
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     let at = Theirs(&cluster);
-    let find = async |pattern: &str| {
-        let mut found = Vec::new();
-        for node in cluster.primaries().await {
-            found.extend(cluster.nodes[node].ask::<Vec<String>>(&["KEYS", pattern]).await);
-        }
-        found
-    };
+    let find = async |pattern: &str| keys(&cluster, pattern).await;
     let left = async |key: &str| match at.send(redis::cmd("PTTL").arg(key)).await {
         redis::Value::Int(left) => left,
         other => panic!("{key}: {other:?}"),
@@ -220,6 +226,36 @@ async fn a_touch_that_is_due_goes_along_with_the_read() {
     let app = support::app::router().layer(SessionLayer::new(store).with_expiry(expiry));
     assert!(visitor.get(&app, "/get/user").await.ok().set_cookie().is_some());
     until(PATIENCE, "the list to be told", async || left(&list).await > IDLE_MS).await;
+}
+
+/// A new id leaves the former cart for the grace. The last step of a touch of the former session, which comes late, does not keep it for longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_touch_that_a_new_id_overtakes_does_not_keep_the_former_cart() {
+    const GRACE_MS: i64 = 10_000;
+    const DELAY_MAX: Duration = Duration::from_secs(1);
+    let cluster = Cluster::start(Security::Plain).await;
+    let at = Theirs(&cluster);
+    let find = async |pattern: &str| keys(&cluster, pattern).await;
+    let faults = Faults::seeded(1).with_delay_max(DELAY_MAX);
+    let replica = async |faults| {
+        let builder = CacheStore::builder(&cluster.url).deadline(Duration::from_secs(8)).faults(faults);
+        support::app::router().layer(SessionLayer::new(support::connected(builder).await))
+    };
+    let (app, slow) = (replica(Faults::seeded(1)).await, replica(faults.clone()).await);
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/set/name/ada").await.ok();
+    visitor.post(&app, "/cart/add/TEA/1").await.ok();
+    let (session, cart) = (find("*:session:*").await.remove(0), find("*:cart:*").await.remove(0));
+    at.send(redis::cmd("PEXPIRE").arg(session).arg(100_000)).await;
+    // Each operation of this replica takes up to a second from now on, the last step of its touch too.
+    drop(faults.with(Fault::Delay, 1.0));
+    let mut former = visitor.clone();
+    assert!(former.get(&slow, "/get/name").await.ok().set_cookie().is_some());
+    visitor.post(&app, "/cycle").await.ok();
+    // The step, and what it may look at behind it.
+    tokio::time::sleep(3 * DELAY_MAX).await;
+    let redis::Value::Int(left) = at.send(redis::cmd("PTTL").arg(cart)).await else { panic!("PTTL is a number") };
+    assert!(left <= GRACE_MS, "{left} ms");
 }
 
 /// What has several keys, of which some are of nothing, no node serves while their slot moves. It waits for the end of the move, within its
