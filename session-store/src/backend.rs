@@ -51,13 +51,13 @@ pub(crate) struct Write {
     pub(crate) data_version: Option<u32>,
     /// What the values of a session are bound to that gets another tag.
     pub(crate) bind_field: Option<Vec<u8>>,
-    /// At which the session was read that is changed; `None`: the script looks at what it finds.
+    /// As which the session was read that is changed; `None`: the script looks at what it finds.
     pub(crate) version: Option<Version>,
     /// What is left of the session's time in ms, where that is left as it is; `None`: it is given all of it.
     pub(crate) left_ms: Option<i64>,
 }
 
-/// A session as it was read. As long as its revision is the same, so are its fields and the tokens of its last commits.
+/// A session as it was read. As long as the tokens of its last commits are the same, so are its revision and its fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     pub(crate) revision: u64,
@@ -93,15 +93,15 @@ impl Write {
         self.left_ms.or(self.policy.idle_ms()).ok_or_else(|| unreadable("a commit does not say how long the session is kept"))
     }
 
-    /// At which revision the session is to be, and the tokens that it remembers then.
+    /// The tokens that the session is to remember, and then the revision and the tokens that it has from then on.
     fn version_and_tokens(&self, call: &mut Call) {
         let token = self.token.as_bytes();
         let Some(Version { revision, tokens }) = &self.version else {
-            call.arg("").parts(&[token, b" "]);
+            call.arg("").arg("").parts(&[token, b" "]);
             return;
         };
         let remembered = (COMMITS_REMEMBERED - 1) * (COMMIT_TOKEN_CHARS + 1);
-        call.arg(*revision).parts(&[token, b" ", &tokens[..tokens.len().min(remembered)]]);
+        call.arg(&tokens[..]).arg(revision.saturating_add(1)).parts(&[token, b" ", &tokens[..tokens.len().min(remembered)]]);
     }
 
     fn reserved_fields(&self, call: &mut Call) {

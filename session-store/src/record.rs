@@ -6,7 +6,7 @@
 //! | field | meaning |
 //! |---|---|
 //! | `@v` | version of this layout |
-//! | `@rev` | revision: grows with each commit, and whoever writes a field of the application is one: at the same revision a session is as it was read. A hash without it is no session |
+//! | `@rev` | revision: grows with each commit. A hash without it is no session |
 //! | `@created` | when the session began, in ms since 1970 by the store's clock; survives a new id |
 //! | `@until` | when it ends at the latest, likewise |
 //! | `@capped` | the time to live reaches to `@until` already |
@@ -17,7 +17,7 @@
 //! | `@owner` | the tag of the user whose cart this session uses |
 //! | `@device`, `@network` | the classes of the device and of the address from which that user logged in |
 //! | `@login`, `@seen` | when that was, and when the user was last seen, by the store's clock; the latter within an hour |
-//! | `@tok` | tokens of the last commits, so that a repeated one counts once |
+//! | `@tok` | tokens of the last commits, so that a repeated one counts once; whoever writes a field of the application is one: while they are the same a session is as it was read |
 //! | `@taking`, `@placed` | it is being made of a record of other software: by whom and until when, and that the fields are there |
 //! | `@ended` | the session ended; the hash stays for a grace period. The tag of the new id, if it got one |
 

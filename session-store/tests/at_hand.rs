@@ -135,8 +135,9 @@ impl Others {
     async fn set(&self, field: &str, json: &str) {
         let mut connection = self.server.connection().await;
         let key = session_key(&mut connection).await;
-        redis::cmd("HSET").arg(&key).arg(field).arg(json).exec_async(&mut connection).await.unwrap();
-        redis::cmd("HINCRBY").arg(&key).arg("@rev").arg(1).exec_async(&mut connection).await.unwrap();
+        let revision: u64 = redis::cmd("HINCRBY").arg(&key).arg("@rev").arg(1).query_async(&mut connection).await.unwrap();
+        let changed = &[field, json, "@tok", &format!("others{revision:02} ")];
+        redis::cmd("HSET").arg(&key).arg(changed).exec_async(&mut connection).await.unwrap();
     }
 
     async fn is_live(&self) -> bool {

@@ -147,10 +147,10 @@ async fn an_update_that_comes_too_late_every_time_gives_up_and_changes_nothing()
                 let keys: Vec<String> = redis::cmd("KEYS").arg("*:session:*").query(&mut other).unwrap();
                 session.insert("beside", "it").await.unwrap();
                 let late = |n: Option<u64>| {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                    for (field, by) in [("n", 10), ("@rev", 1)] {
-                        redis::cmd("HINCRBY").arg(&keys[0]).arg(field).arg(by).exec(&mut other).unwrap();
-                    }
+                    let call = counted.fetch_add(1, Ordering::SeqCst);
+                    redis::cmd("HINCRBY").arg(&keys[0]).arg(&["n", "10"]).exec(&mut other).unwrap();
+                    // Another commit, of the same revision: as when a replica that lacked one has taken its primary's place.
+                    redis::cmd("HSET").arg(&keys[0]).arg("@tok").arg(format!("other{call:03} ")).exec(&mut other).unwrap();
                     n.unwrap_or(0) + 1
                 };
                 let lost = session.update(&Key::new("n"), late).await.unwrap_err();

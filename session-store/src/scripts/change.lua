@@ -2,25 +2,29 @@
 -- request may change. Nothing here is a function, since each one is made anew at every call and costs as much as a command does; and what is
 -- done is answered with a number alone, the new revision, since a list costs as much again.
 -- Before it stands change_extend.lua or change_within.lua.
--- KEYS: session. ARGV: the revision at which the caller has read the session or '', the tokens that it remembers from then on, this commit's
--- first, the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is compared, number of
--- arguments that set (field, value, ...), those, then the fields to remove.
-local tokens, set = ARGV[2], 5 + ARGV[5]
-if revision ~= ARGV[1] then
-  -- What the caller knows of tokens and value may be old: at the same revision it is what is there, and nothing need be looked at.
+-- KEYS: session. ARGV: the tokens that the session remembered when the caller read it or '', the revision and the tokens that it has from then
+-- on, this commit's first, the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is
+-- compared, number of arguments that set (field, value, ...), those, then the fields to remove.
+local revision, tokens, set = ARGV[2], ARGV[3], 6 + ARGV[6]
+-- Each commit leaves its token: while they are the same, nothing is other than the caller has read it, and nothing need be looked at. The
+-- revision would not do: of a primary that was lost and of the replica in its place two commits may have the same one.
+if seen ~= ARGV[1] then
+  revision = call('HGET', key, '@rev')
   if not revision then
     if call('HEXISTS', key, '@ended') == 1 then return {2} end
     return {0}
   end
-  local mark, seen = string.match(tokens, '^[^ ]+ '), call('HGET', key, '@tok') or ''
+  local mark = string.match(tokens, '^[^ ]+ ')
+  seen = seen or ''
   if string.find(seen, mark, 1, true) then return {1, tonumber(revision), call('PTTL', key)} end
-  if ARGV[4] ~= '' then
-    local current = call('HGET', key, ARGV[3])
-    if (current and '=' .. current or '-') ~= ARGV[4] then return {8, current} end
+  if ARGV[5] ~= '' then
+    local current = call('HGET', key, ARGV[4])
+    if (current and '=' .. current or '-') ~= ARGV[5] then return {8, current} end
   end
-  tokens = string.sub(mark .. seen, 1, 8 * #mark)
+  revision, tokens = revision + 1, string.sub(mark .. seen, 1, 8 * #mark)
 end
 
-revision = revision + 1
-call('HSET', key, '@rev', revision, '@tok', tokens, unpack(ARGV, 6, set))
+call('HSET', key, '@rev', revision, '@tok', tokens, unpack(ARGV, 7, set))
 if set < last then call('HDEL', key, unpack(ARGV, set + 1, last)) end
+-- A number is answered as one.
+revision = revision + 0

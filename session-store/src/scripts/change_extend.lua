@@ -1,4 +1,4 @@
 -- Before change.lua, where the session is given all of its time. Behind the ARGV of that: policy, absolute time in ms or ''.
 local call, key, ARGV = redis.call, KEYS[1], ARGV
-local s, last = call('HMGET', key, '@rev', '@until'), #ARGV - 2
-local revision, policy, absolute = s[1], ARGV[last + 1], ARGV[last + 2]
+local s, last = call('HMGET', key, '@tok', '@until'), #ARGV - 2
+local seen, policy, absolute = s[1], ARGV[last + 1], ARGV[last + 2]

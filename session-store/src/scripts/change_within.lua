@@ -1,3 +1,3 @@
 -- Before change.lua, where the session's time is left as it is: hardly any of it has passed. Behind it stands nothing.
 local call, key, ARGV = redis.call, KEYS[1], ARGV
-local revision, last = call('HGET', key, '@rev'), #ARGV
+local seen, last = call('HGET', key, '@tok'), #ARGV

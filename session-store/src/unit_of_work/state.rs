@@ -363,7 +363,7 @@ pub(super) struct Live {
     pub(super) data_version: Option<u32>,
     /// What the store held when it was last asked: the difference to this is what a commit sends.
     pub(super) fields: Arc<Vec<RawField>>,
-    /// At which the primary had these fields; `None`: nobody knows, or the session is at a later one by now.
+    /// As which the primary had these fields; `None`: nobody knows, or the session is another one by now.
     pub(super) version: Option<Version>,
     /// Read by somebody else than `Session`, which has not seen it yet.
     pub(super) fresh: bool,

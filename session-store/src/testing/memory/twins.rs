@@ -171,7 +171,8 @@ impl Questions {
         args.extend(all[1..names].iter().cloned());
     }
 
-    fn next(&mut self) -> Question {
+    /// `keyspace`: what there is, of which a caller may know.
+    fn next(&mut self, keyspace: &mut Keyspace) -> Question {
         let (tag, user) = (self.one(&SESSIONS), self.one(&USERS));
         let session = key("session", tag);
         let mut keys = vec![session.clone()];
@@ -185,10 +186,14 @@ impl Questions {
             }
             1 => {
                 let (field, expected) = (self.one(&["", "", "color", "size"]), self.one(&["", "=1", "=2"]));
-                // Sessions of a run are changed a few times only: the revision is met often enough.
-                let read_at = if self.chance(0.3) { String::new() } else { self.random.random_range(1..6).to_string() };
+                let read_with = match keyspace.field(session.as_bytes(), b"@tok") {
+                    Ok(Some(tokens)) if self.chance(0.6) => String::from_utf8(tokens).unwrap(),
+                    _ if self.chance(0.5) => String::new(),
+                    _ => self.token() + " ",
+                };
+                let revision = if read_with.is_empty() { String::new() } else { self.random.random_range(1..6).to_string() };
                 let tokens: String = (0..self.random.random_range(1..9)).map(|_| self.token() + " ").collect();
-                args.extend([read_at, tokens, field.to_owned(), expected.to_owned()]);
+                args.extend([read_with, revision, tokens, field.to_owned(), expected.to_owned()]);
                 self.changes(&mut args);
                 if self.chance(0.5) {
                     args.extend([self.policy(), self.absolute()]);
@@ -432,7 +437,7 @@ async fn the_scripts_and_their_twins_do_the_same() {
         tokio::spawn(driver);
         let (mut keyspace, mut questions) = (Keyspace::default(), Questions { random: StdRng::seed_from_u64(seed) });
         for number in 0..CALLS {
-            let call = questions.next();
+            let call = questions.next(&mut keyspace);
             let asked = format!("{number} of run {seed}: {}", String::from_utf8_lossy(&call.packed()));
             let (theirs, ours) = (at_the_node(&wire, &call).await, in_memory(&mut keyspace, &call));
             let all_same = theirs.len() == ours.len() && theirs.iter().zip(&ours).all(|(a, b)| is_same(a, b));

@@ -63,22 +63,21 @@ pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
 
 /// The new revision, or what to answer in its place.
 fn changed(call: &mut Call<'_>) -> Result<Result<i64, Answer>, Refusal> {
-    let (session, read_at, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(2)?.to_vec());
-    let (set, removed) = call.counted(5)?;
-    let revision = match call.keyspace.field(session, b"@rev")? {
-        Some(revision) if revision == read_at => number(&revision)?,
+    let (session, read_with, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(3)?.to_vec());
+    let (set, removed) = call.counted(6)?;
+    let revision = match call.keyspace.field(session, b"@tok")? {
+        Some(seen) if seen == read_with => call.number(2)?,
         _ => {
             let token: Vec<u8> = tokens.iter().copied().take_while(|byte| *byte != b' ').collect();
-            match found(call, &token, call.arg(3)?, call.arg(4)?)? {
+            match found(call, &token, call.arg(4)?, call.arg(5)?)? {
                 Err(answer) => return Ok(Err(answer)),
                 Ok(Found { revision, seen }) => {
                     tokens = remember(&token, &seen, COMMITS_REMEMBERED);
-                    revision
+                    revision + 1
                 }
             }
         }
     };
-    let revision = revision + 1;
     call.keyspace.set_field(session, b"@rev", digits(revision))?;
     call.keyspace.set_field(session, b"@tok", tokens)?;
     call.keyspace.set_fields(session, set)?;
