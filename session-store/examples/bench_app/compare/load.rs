@@ -32,6 +32,8 @@ pub(super) struct Turn {
     pub(super) requests: u64,
     /// Answers other than 200.
     pub(super) failed: u64,
+    /// The first of those.
+    pub(super) failure: Option<String>,
     pub(super) elapsed: Duration,
     /// In µs.
     pub(super) latency: Histogram<u64>,
@@ -40,12 +42,15 @@ pub(super) struct Turn {
 impl Turn {
     pub(super) fn new() -> Result<Self> {
         let latency = Histogram::new_with_max(ANSWER_TIME_MAX.as_micros() as u64, 3)?;
-        Ok(Self { requests: 0, failed: 0, elapsed: Duration::ZERO, latency })
+        Ok(Self { requests: 0, failed: 0, failure: None, elapsed: Duration::ZERO, latency })
     }
 
-    pub(super) fn count(&mut self, is_success: bool, latency: Duration) {
+    pub(super) fn count(&mut self, (head, body): (&str, &str), latency: Duration) {
         self.requests += 1;
-        self.failed += u64::from(!is_success);
+        if !head.starts_with("HTTP/1.1 200 ") {
+            self.failed += 1;
+            self.failure.get_or_insert_with(|| format!("{} {body}", head.lines().next().unwrap_or_default()));
+        }
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 }
@@ -99,10 +104,9 @@ async fn ask(
 ) -> Result<()> {
     let mut now = Instant::now();
     while now < until {
-        let (head, _) = connection.ask(&requests[next]).await?;
-        let is_success = head.starts_with("HTTP/1.1 200 ");
+        let answer = connection.ask(&requests[next]).await?;
         let answered = Instant::now();
-        found.borrow_mut().count(is_success, answered - now);
+        found.borrow_mut().count(answer, answered - now);
         now = answered;
         next = (next + 1) % requests.len();
     }

@@ -95,8 +95,9 @@ impl Turns {
 }
 
 fn check(found: &Turn, route: Route, mode: Mode) -> Result<()> {
-    let Turn { requests, failed, .. } = found;
-    ensure!(*failed == 0, "{failed} of {requests} requests for {} failed in mode {mode}", route.path(0));
+    let Turn { requests, failed, failure, .. } = found;
+    let failure = failure.as_deref().unwrap_or_default();
+    ensure!(*failed == 0, "{failed} of {requests} requests for {} failed in mode {mode}: {failure}", route.path(0));
     ensure!(*requests > 0, "no request for {} was answered in mode {mode}", route.path(0));
     Ok(())
 }
