@@ -113,6 +113,29 @@ async fn unsafe_methods_read_from_the_store() {
     .await;
 }
 
+/// A change leaves the session's time as it is where the primary has just told that little of it has passed. What a copy says of it is from before.
+#[tokio::test]
+async fn what_a_copy_says_of_the_time_is_not_believed() {
+    each_server(async |server| {
+        let replica = Replica::start(&server, STALENESS_MAX).await;
+        let mut visitor = Visitor::default();
+        visitor.post(&replica.app, "/set/name/ada").await.ok();
+        replica.warm_up(&mut visitor, "ada").await;
+        let hits = replica.near().hits;
+        for (method, path, extensions) in [("GET", "/slow-set/1/name/bob", 1), ("POST", "/set/name/cyd", 0)] {
+            server.reset_commands().await;
+            let answer =
+                if method == "GET" { visitor.get(&replica.app, path).await } else { visitor.post(&replica.app, path).await };
+            answer.ok();
+            let calls = server.commands().await.into_iter().find(|(name, _)| name == "pexpire").map_or(0, |(_, calls)| calls);
+            assert_eq!(calls, extensions, "{method} {path}");
+        }
+        assert_eq!(replica.near().hits, hits + 1, "the first of them has read from memory");
+        assert_eq!(visitor.get(&replica.app, "/get/name").await.ok().body, "cyd");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn everything_is_dropped_when_the_connection_that_tells_of_changes_ends() {
     each_server(async |server| {
