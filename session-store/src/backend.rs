@@ -13,7 +13,7 @@ use crate::{
     device::Device,
     encryption::{BIND_FIELD, damaged_line},
     error::Elsewhere,
-    expiry::ExpiryPolicy,
+    expiry::{ExpiryPolicy, TTL_MAX_MS},
     keys::{Name, Tag},
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{
@@ -91,6 +91,19 @@ impl Write {
     /// The time that the session has when the script has done the usual.
     fn kept_ms(&self) -> Result<i64, StoreError> {
         self.left_ms.or(self.policy.idle_ms()).ok_or_else(|| unreadable("a commit does not say how long the session is kept"))
+    }
+
+    /// How long the session is kept, for a script that has less to do where that is a time alone.
+    fn time(&self, call: &mut Call) {
+        match self.policy.idle_ms().filter(|idle_ms| *idle_ms <= TTL_MAX_MS && self.absolute_ms.is_none()) {
+            Some(idle_ms) => {
+                call.arg(idle_ms).arg("*");
+            }
+            None => {
+                call.arg(self.policy.encode().as_bytes());
+                absolute(call, self.absolute_ms);
+            }
+        }
     }
 
     /// The tokens that the session is to remember, and then the revision and the tokens that it has from then on.
@@ -470,8 +483,7 @@ impl CacheStore {
             compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
             if write.left_ms.is_none() {
-                call.arg(write.policy.encode().as_bytes());
-                absolute(&mut call, write.absolute_ms);
+                write.time(&mut call);
             }
             return call;
         }

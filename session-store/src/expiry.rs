@@ -20,6 +20,9 @@ pub(crate) const TOUCH_PARTS: i64 = 16;
 /// Or when this has passed, so that "last seen" means something also where sessions are long.
 pub(crate) const TOUCH_AT_LATEST_MS: i64 = 3_600_000;
 
+/// Ten years, as `keep.lua` has it: larger ones overflow in some stores.
+pub(crate) const TTL_MAX_MS: i64 = 315_360_000_000;
+
 /// When a session ends, as it is kept in the session itself so that every replica applies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpiryPolicy {

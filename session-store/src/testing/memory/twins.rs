@@ -195,12 +195,12 @@ impl Questions {
                 let tokens: String = (0..self.random.random_range(1..9)).map(|_| self.token() + " ").collect();
                 args.extend([read_with, revision, tokens, field.to_owned(), expected.to_owned()]);
                 self.changes(&mut args);
-                if self.chance(0.5) {
-                    args.extend([self.policy(), self.absolute()]);
-                    &scripts::CHANGE
-                } else {
-                    &scripts::CHANGE_WITHIN
+                match self.random.random_range(0..3) {
+                    0 => return Self::script(&scripts::CHANGE_WITHIN, &keys, args),
+                    1 => args.extend([self.policy(), self.absolute()]),
+                    _ => args.extend([(2 * HOUR_MS).to_string(), "*".to_owned()]),
                 }
+                &scripts::CHANGE
             }
             2..=4 => {
                 let mode = self.one(&["delta", "delta", "replace"]).to_owned();

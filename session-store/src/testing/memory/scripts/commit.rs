@@ -2,7 +2,7 @@
 
 use super::{
     Call, digits,
-    keep::{TTL_MAX_MS, Times, along, keep},
+    keep::{Times, along, keep},
     merging::{cart_revision, merge_keys},
     number, remember, remembers,
 };
@@ -43,17 +43,23 @@ fn found(call: &mut Call<'_>, token: &[u8], compared: &[u8], expected: &[u8]) ->
 /// Gives the session all of its time.
 pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (before, time) = call.args.split_last_chunk::<2>().ok_or(Refusal("ERR an argument is missing"))?;
-    let [policy, absolute] = *time;
     let session = call.key(1)?;
     let times = Times::of(call.keyspace, session)?;
-    let is_plain = absolute.is_empty() && times.until_ms.is_none() && policy.first() != Some(&b'a');
     let revision = match changed(&mut Call { keyspace: call.keyspace, keys: call.keys, args: before })? {
         Ok(revision) => revision,
         Err(answer) => return Ok(answer),
     };
-    let kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
-    let is_usual = is_plain && number(&policy[1..])? <= TTL_MAX_MS;
-    Ok(if is_usual { Answer::Integer(revision) } else { Answer::numbers([reply::OK, revision, kept_ms, 0, 0]) })
+    if let [idle_ms, b"*"] = *time {
+        let kept_ms = keep(call.keyspace, session, &[b"i", idle_ms].concat(), b"", &times)?;
+        let has_no_other_end = times.until_ms.is_none();
+        return Ok(if has_no_other_end { Answer::Integer(revision) } else { done(revision, kept_ms) });
+    }
+    let [policy, absolute] = *time;
+    Ok(done(revision, keep(call.keyspace, session, policy, absolute, &times)?))
+}
+
+fn done(revision: i64, kept_ms: i64) -> Answer {
+    Answer::numbers([reply::OK, revision, kept_ms, 0, 0])
 }
 
 /// Leaves the session's time as it is.

@@ -1,9 +1,10 @@
 //! `keep.lua` and `along.lua`.
 
 use super::{Call, digits, number, tag_of};
-use crate::testing::memory::keyspace::{Keyspace, Refusal};
-
-pub(super) const TTL_MAX_MS: i64 = 315_360_000_000;
+use crate::{
+    expiry::TTL_MAX_MS,
+    testing::memory::keyspace::{Keyspace, Refusal},
+};
 
 /// What is known of a session's time.
 #[derive(Debug, Default)]
