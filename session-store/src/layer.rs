@@ -33,6 +33,28 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Around a router
+///
+/// `Router::layer` puts the layer and the future of each request into boxes. Around the whole router it needs none, which is a fifth of what
+/// the layer costs a request that asks for nothing. Handlers, extractors, what is not found and the layers of routes, such as
+/// [`outage_policy`](crate::outage_policy), are the same; layers that belong outside of it are put around it likewise. `with_state(())` is what axum does itself
+/// with a router that it serves: without it the routes are made ready for each request.
+///
+/// ```no_run
+/// use axum::{Router, ServiceExt, extract::Request, routing::get};
+/// use session_store::{CacheStore, SessionLayer};
+/// use tower::Layer as _;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = CacheStore::connect("redis://127.0.0.1:6379").await?;
+/// let router = Router::new().route("/", get(async || "hello"));
+/// let app = SessionLayer::new(store).layer(router.with_state(()));
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing until it is added to a router"]
 pub struct SessionLayer {

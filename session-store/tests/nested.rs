@@ -11,8 +11,9 @@ use axum::{
     routing::get,
 };
 use http::{Method, StatusCode, header};
-use session_store::{Session, SessionLayer};
+use session_store::{Session, SessionLayer, fresh_session};
 use support::{Visitor, app, each_backend, patient_store, send};
+use tower::Layer as _;
 
 /// Between the two layers.
 async fn counted(session: Session, request: Request, next: Next) -> Response {
@@ -24,6 +25,27 @@ async fn counted(session: Session, request: Request, next: Next) -> Response {
 fn routes() -> Router {
     let between = async |session: Session| session.get::<u32>("between").await.unwrap().unwrap_or(0).to_string();
     app::router().route("/between", get(between))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_around_a_router_has_its_routes_and_what_is_not_found_in_it() {
+    each_backend(async |server| {
+        let not_found = async |session: Session| {
+            session.insert("lost", "yes").await.unwrap();
+            StatusCode::NOT_FOUND
+        };
+        let router = routes().route_layer(fresh_session()).fallback(not_found).with_state(());
+        // As it would be served.
+        let app = Router::new().fallback_service(SessionLayer::new(patient_store(&server).await).layer(router));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        assert_eq!(visitor.get(&app, "/nowhere").await.status, StatusCode::NOT_FOUND);
+        for (path, body) in [("/get/name", "ada"), ("/get/lost", "yes"), ("/cart", "TEA=1"), ("/plain", "plain")] {
+            assert_eq!(visitor.get(&app, path).await.ok().body, body, "{path}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

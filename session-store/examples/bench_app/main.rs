@@ -23,11 +23,11 @@ mod theirs;
 use std::{net::SocketAddr, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use axum::serve::ListenerExt as _;
+use axum::{ServiceExt, extract::Request, serve::ListenerExt as _};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 
-use crate::mode::Mode;
+use crate::mode::{App, Mode};
 
 const EXAMPLES: &str = "Examples:
   cargo run --release -p session-store --example bench_app -- --mode ours
@@ -84,7 +84,7 @@ async fn serve(options: &Options) -> Result<()> {
 }
 
 async fn serve_on(listener: TcpListener, mode: Mode, store: &str) -> Result<()> {
-    let app = mode::router(mode, store).await.with_context(|| format!("mode {mode}, store {store}"))?;
+    let app = mode::app(mode, store).await.with_context(|| format!("mode {mode}, store {store}"))?;
     println!("{mode} on http://{}", listener.local_addr()?);
     // Without it, answers of a keep-alive connection wait for the acknowledgement of the one before.
     let listener = listener.tap_io(|connection| {
@@ -92,5 +92,10 @@ async fn serve_on(listener: TcpListener, mode: Mode, store: &str) -> Result<()> 
             eprintln!("bench_app: a connection keeps Nagle's algorithm: {error}");
         }
     });
-    Ok(axum::serve(listener, app).await?)
+    match app {
+        App::Router(router) => axum::serve(listener, router).await?,
+        App::Ours(service) => axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?,
+        App::Theirs(service) => axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?,
+    }
+    Ok(())
 }

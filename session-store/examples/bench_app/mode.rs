@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use anyhow::Result;
 use axum::Router;
 use clap::ValueEnum;
-use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, SessionLayer};
+use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, SessionLayer, SessionService};
+use tower::Layer;
 use tower_sessions_014::{MemoryStore, SessionManagerLayer};
 use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
 
@@ -24,14 +25,27 @@ pub(crate) enum Mode {
     Plain,
     /// `SessionLayer`
     Ours,
+    /// `SessionLayer` around the whole router, in place of `Router::layer`
+    OursAround,
     /// `SessionLayer` with a connection for each operation in flight, which shares it with no other
     OursExclusive,
     /// `SessionLayer` over a store with a near cache
     NearCache,
+    /// The same around the whole router
+    NearCacheAround,
     /// tower-sessions 0.14 with its memory store: one replica, lost with the process
     TowerSessionsMemory,
     /// tower-sessions 0.14 with tower-sessions-redis-store 0.16
     TowerSessionsRedis,
+    /// The same around the whole router
+    TowerSessionsRedisAround,
+}
+
+/// What is served. A layer around a router is not put into a box, which is all that it is measured for.
+pub(crate) enum App {
+    Router(Router),
+    Ours(SessionService<Router>),
+    Theirs(<SessionManagerLayer<RedisStore<fred::Pool>> as Layer<Router>>::Service),
 }
 
 impl fmt::Display for Mode {
@@ -41,28 +55,42 @@ impl fmt::Display for Mode {
     }
 }
 
-pub(crate) async fn router(mode: Mode, store: &str) -> Result<Router> {
+pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
     Ok(match mode {
-        Mode::Plain => plain::routes(),
-        Mode::Ours | Mode::OursExclusive | Mode::NearCache => {
+        Mode::Plain => App::Router(plain::routes()),
+        Mode::Ours | Mode::OursAround | Mode::OursExclusive | Mode::NearCache | Mode::NearCacheAround => {
             // A machine that is busy with the load as well is slower than a shop's.
             let mut store = CacheStore::builder(store).deadline(Duration::from_secs(1));
-            if mode == Mode::NearCache {
+            if matches!(mode, Mode::NearCache | Mode::NearCacheAround) {
                 store = store.near_cache(NearCache::default());
             }
             if mode == Mode::OursExclusive {
                 // Places in the pool are dealt to sockets in turn: of each there is one.
                 store = store.pool_size(EXCLUSIVE_CONNECTIONS).sockets(EXCLUSIVE_CONNECTIONS);
             }
-            let store = store.connect().await?;
-            ours::routes().layer(SessionLayer::new(store).with_secure(false).with_cart_limits(CART_LIMITS))
+            let layer = SessionLayer::new(store.connect().await?).with_secure(false).with_cart_limits(CART_LIMITS);
+            match mode {
+                Mode::OursAround | Mode::NearCacheAround => App::Ours(layer.layer(at_once(ours::routes()))),
+                _ => App::Router(ours::routes().layer(layer)),
+            }
         }
-        Mode::TowerSessionsMemory => theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)),
-        Mode::TowerSessionsRedis => {
+        Mode::TowerSessionsMemory => {
+            App::Router(theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)))
+        }
+        Mode::TowerSessionsRedis | Mode::TowerSessionsRedisAround => {
             use fred::ClientLike as _;
             let pool = fred::Pool::new(fred::Config::from_url(store)?, None, None, None, FRED_CONNECTIONS)?;
             pool.init().await?;
-            theirs::routes().layer(SessionManagerLayer::new(RedisStore::new(pool)).with_secure(false))
+            let layer = SessionManagerLayer::new(RedisStore::new(pool)).with_secure(false);
+            match mode {
+                Mode::TowerSessionsRedisAround => App::Theirs(layer.layer(at_once(theirs::routes()))),
+                _ => App::Router(theirs::routes().layer(layer)),
+            }
         }
     })
+}
+
+/// The routes as axum makes them of a router that it serves itself: otherwise it would for each request.
+fn at_once(routes: Router) -> Router {
+    routes.with_state(())
 }

@@ -69,18 +69,21 @@ async fn check(mode: Mode, exact: bool) {
 #[tokio::test]
 async fn all_routes_answer_in_mode_ours_and_no_change_of_the_cart_is_lost() {
     check(Mode::Ours, true).await;
+    check(Mode::OursAround, true).await;
     check(Mode::OursExclusive, true).await;
 }
 
 #[tokio::test]
 async fn all_routes_answer_in_mode_near_cache_and_nothing_is_lost() {
     check(Mode::NearCache, true).await;
+    check(Mode::NearCacheAround, true).await;
 }
 
 #[tokio::test]
 async fn all_routes_answer_in_the_modes_that_are_compared_with() {
     check(Mode::TowerSessionsMemory, false).await;
     check(Mode::TowerSessionsRedis, false).await;
+    check(Mode::TowerSessionsRedisAround, false).await;
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ pub(crate) struct Options {
     /// served just before, if it is among the modes: what a visitor waits for at the same traffic; 0: not at all
     #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=95))]
     rate: u8,
-    /// Two short rounds at 64 connections: a minute, and rougher numbers
+    /// Two short rounds at 64 connections: two minutes, and rougher numbers
     #[arg(long)]
     quick: bool,
     /// Folder for results.json and results.svg

@@ -59,7 +59,11 @@ pub(super) fn render(report: &Report) -> String {
 fn row(body: &mut String, y: usize, mode: Mode, [app, store]: [f64; 2], scale: f64, ratio: Option<Spread>) {
     let left = MARGIN + NAME_WIDTH;
     let (app_width, store_width) = (app * scale, store * scale);
-    let color = if matches!(mode, Mode::Ours | Mode::OursExclusive | Mode::NearCache) { "#0b7a75" } else { "#7b8794" };
+    let color = if matches!(mode, Mode::Ours | Mode::OursAround | Mode::OursExclusive | Mode::NearCache | Mode::NearCacheAround) {
+        "#0b7a75"
+    } else {
+        "#7b8794"
+    };
     text(body, MARGIN, y + 12, &mode.to_string());
     let _ = writeln!(body, "<rect x=\"{left}\" y=\"{y}\" width=\"{app_width:.1}\" height=\"{BAR_HEIGHT}\" fill=\"{color}\"/>");
     let _ = writeln!(

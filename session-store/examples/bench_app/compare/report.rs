@@ -103,10 +103,12 @@ impl Report {
         };
         for (mode, route, at_most) in [
             (Mode::Ours, Route::Untouched, 1.05),
+            (Mode::OursAround, Route::Untouched, 1.05),
             (Mode::Ours, Route::Read, 1.75),
             (Mode::Ours, Route::Write, 2.6),
             (Mode::Ours, Route::CartAdd, 1.8),
             (Mode::NearCache, Route::Read, 1.25),
+            (Mode::NearCacheAround, Route::Read, 1.25),
         ] {
             let found = self.samples.ratio((GOAL_CONNECTIONS, route, mode), Mode::Plain, |sample| sample.app_us);
             judge(format!("{mode}, {}, app CPU to plain axum's", route.name()), at_most, found);
