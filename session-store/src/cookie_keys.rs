@@ -5,6 +5,8 @@ use std::fmt;
 use cookie::{Cookie, CookieJar, Key};
 use tower_sessions::session::Id;
 
+use crate::bits;
+
 /// The keys of a cookie that is signed or encrypted: one that cookies are written with, and others that are accepted as well.
 ///
 /// An id has 128 random bits and cannot be guessed, so that a cookie needs neither to be safe. What they add: ids that were not given
@@ -98,19 +100,20 @@ impl Protection {
         jar.get(name).expect("it was added above").value().to_owned()
     }
 
-    pub(crate) fn read(&self, name: &str, value: &str) -> Option<Found> {
-        let found = |value: &str, is_outdated| Some(Found { id: value.parse().ok()?, is_outdated });
+    pub(crate) fn read(&self, name: &str, value: &[u8]) -> Option<Found> {
+        let found = |value: &[u8], is_outdated| Some(Found { id: bits::parse_id(value)?, is_outdated });
         let (keys, is_signed) = match self {
             Self::None => return found(value, false),
             Self::Signed(keys) => (keys, true),
             Self::Encrypted(keys) => (keys, false),
         };
+        let text = std::str::from_utf8(value).ok()?;
         let jar = CookieJar::new();
         for (place, key) in keys.ring.iter().enumerate() {
-            let cookie = Cookie::new(name.to_owned(), value.to_owned());
+            let cookie = Cookie::new(name.to_owned(), text.to_owned());
             let opened = if is_signed { jar.signed(key).verify(cookie) } else { jar.private(key).decrypt(cookie) };
             if let Some(opened) = opened {
-                return found(opened.value(), place > 0);
+                return found(opened.value().as_bytes(), place > 0);
             }
         }
         found(value, true).filter(|_| keys.accept_plain)
@@ -131,16 +134,15 @@ mod tests {
             (CookieKeys::new(&[1; 32]), CookieKeys::new(&[2; 32]), CookieKeys::new(&[2; 32]).and_accept(&[1; 32]));
         for wrap in [Protection::Signed, Protection::Encrypted] {
             let written = wrap(old.clone()).write("id", &Id(7));
-            assert_eq!(wrap(old.clone()).read("id", &written), Some(Found { id: Id(7), is_outdated: false }));
-            assert_eq!(wrap(both.clone()).read("id", &written), Some(Found { id: Id(7), is_outdated: true }));
-            assert_eq!(wrap(new.clone()).read("id", &written), None);
-            assert_eq!(wrap(old.clone()).read("id", &Id(7).to_string()), None);
+            assert_eq!(wrap(old.clone()).read("id", written.as_bytes()), Some(Found { id: Id(7), is_outdated: false }));
+            assert_eq!(wrap(both.clone()).read("id", written.as_bytes()), Some(Found { id: Id(7), is_outdated: true }));
+            assert_eq!(wrap(new.clone()).read("id", written.as_bytes()), None);
+            assert_eq!(wrap(old.clone()).read("id", Id(7).to_string().as_bytes()), None);
             let lenient = wrap(old.clone().and_accept_plain());
-            assert_eq!(lenient.read("id", &Id(7).to_string()), Some(Found { id: Id(7), is_outdated: true }));
+            assert_eq!(lenient.read("id", Id(7).to_string().as_bytes()), Some(Found { id: Id(7), is_outdated: true }));
             for other in 0..written.len() {
                 let mut forged = written.clone().into_bytes();
                 forged[other] = if forged[other] == b'A' { b'B' } else { b'A' };
-                let forged = String::from_utf8(forged).unwrap();
                 assert_eq!(wrap(old.clone()).read("id", &forged).map(|found| found.id), None, "{other}");
             }
         }

@@ -14,12 +14,10 @@ use sha2::Sha256;
 use tower_sessions::session::Id;
 
 pub(crate) use self::name::Name;
-use crate::generations::Generations;
+use crate::{bits, generations::Generations};
 
-/// Bytes of the hash that are kept: 128 bits, as many as the id has.
-const TAG_BYTES: usize = 16;
-/// Characters of [`TAG_BYTES`] in base64 without padding.
-const TAG_CHARS: usize = 22;
+/// 128 bits of the hash are kept, as many as the id has.
+const TAG_CHARS: usize = bits::CHARS;
 /// Characters of a remembered idempotency token: 48 bits of its keyed hash. Against the 256 that a cart remembers a new one is mistaken for an old one once in 10^12 changes.
 const TOKEN_CHARS: usize = 8;
 /// Characters of a session's handle: 96 bits.
@@ -236,9 +234,8 @@ fn tag(mac: &Hmac<Sha256>, domain: &[u8], secret: &[u8]) -> Tag {
     mac.update(domain);
     mac.update(secret);
     let hash = mac.finalize().into_bytes();
-    let mut tag = [0; TAG_CHARS];
-    URL_SAFE_NO_PAD.encode_slice(&hash[..TAG_BYTES], &mut tag).expect("16 bytes are 22 characters of base64");
-    Tag(tag)
+    let kept = hash.first_chunk().expect("the hash is longer");
+    Tag(bits::text(*kept))
 }
 
 #[cfg(test)]

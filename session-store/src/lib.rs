@@ -3,6 +3,7 @@
 
 mod answer;
 mod backend;
+mod bits;
 mod builder;
 pub mod cart;
 mod cookie;
