@@ -57,9 +57,9 @@ impl RequestScope {
         Arc::strong_count(&self.unit) > OWN_REFERENCES
     }
 
-    /// What is left to do when the handler has answered.
-    pub(crate) fn rest(&self) -> Rest {
-        if self.has_news() { Rest::Commit } else { self.unit.rest() }
+    /// What is left to do when the handler has answered; `is_shared`: whether it [is](Self::is_shared).
+    pub(crate) fn rest(&self, is_shared: bool) -> Rest {
+        if self.has_news() { Rest::Commit } else { self.unit.rest(is_shared) }
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
@@ -99,7 +99,10 @@ impl RequestScope {
 
 impl Drop for RequestScope {
     fn drop(&mut self) {
-        self.unit.release();
+        // A handle in it would have a reference too.
+        if Arc::strong_count(&self.unit) > 1 {
+            self.unit.release();
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     settings::Settings,
     shared::Shared,
     streaming::follow,
-    unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork},
+    unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork, at_hand},
 };
 
 /// Body of the answer when the commit failed.
@@ -161,14 +161,28 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let (Stage::Handler(scope), Some(handler)) = (&*this.stage, this.inner.as_mut().as_pin_mut()) {
-            scope.unit.next_turn();
-            let response = ready!(scope.unit.at_hand(|| handler.poll(cx)))?;
+        if let (Stage::Handler(_), Some(handler)) = (&*this.stage, this.inner.as_mut().as_pin_mut()) {
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
             };
-            let response = match scope.rest() {
-                Rest::Nothing => return Poll::Ready(Ok(followed(response, scope, *this.is_safe))),
+            scope.unit.next_turn();
+            let (scope, answer) = at_hand(scope, || handler.poll(cx));
+            let Poll::Ready(Ok(_)) = &answer else {
+                if answer.is_pending() {
+                    *this.stage = Stage::Handler(scope);
+                }
+                return answer;
+            };
+            // Before the look at what is left: whoever has a handle may change something right after it.
+            let is_shared = scope.is_shared();
+            let rest = scope.rest(is_shared);
+            if rest == Rest::Nothing && !is_shared {
+                // The answer of most requests is not touched, and not moved from hand to hand either.
+                return answer;
+            }
+            let response = ready!(answer)?;
+            let response = match rest {
+                Rest::Nothing => return Poll::Ready(Ok(follow(response, scope, *this.is_safe))),
                 Rest::Cookie => {
                     let response = apply(scope.unit.outcome(None), response, *this.is_safe, &scope.unit.settings);
                     return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));

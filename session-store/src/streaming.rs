@@ -57,7 +57,7 @@ struct Open {
 impl Open {
     fn commit(&mut self) -> Option<Detached<Option<StoreError>>> {
         let (scope, is_safe) = (self.scope.take()?, self.is_safe);
-        if scope.rest() != Rest::Commit {
+        if scope.rest(scope.is_shared()) != Rest::Commit {
             return None;
         }
         Some(Detached::new(async move { scope.finish_late(is_safe).await }))

@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Extension, Router,
     extract::Path,
     routing::{get, post},
 };
-use futures_util::future::join;
+use futures_util::{FutureExt as _, future::join};
 use http::{HeaderMap, Method, StatusCode, header::COOKIE};
 use session_store::{CacheStore, EncryptionKeys, Key, Session, SessionExt as _, SessionLayer, Unavailable};
 use support::{Answer, Server, Visitor, each_server, meter::Meter, patient_store, send};
@@ -191,6 +191,16 @@ async fn beside(session: Session, headers: HeaderMap, Extension(others): Extensi
     Ok("done".to_owned())
 }
 
+/// Two other requests in the middle of one, in its task: one that is answered and one that panics.
+async fn around(session: Session, headers: HeaderMap, Extension(others): Extension<Others>) -> Text {
+    let cookie = headers[COOKIE].to_str().unwrap();
+    others.set("name", "{damaged").await;
+    assert_eq!(send(&others.replica, Method::GET, "/count", Some(cookie)).await.ok().body, "1");
+    let panicking = send(&others.replica, Method::POST, "/step/none", Some(cookie));
+    AssertUnwindSafe(panicking).catch_unwind().await.unwrap_err();
+    Ok(session.read(&COUNT).await?.unwrap_or(0).to_string())
+}
+
 async fn replica(server: &Server) -> Router {
     router().layer(SessionLayer::new(patient_store(server).await))
 }
@@ -280,6 +290,21 @@ async fn what_others_do_meanwhile_is_neither_undone_nor_unseen() {
             let now: Option<String> = redis::cmd("HGET").arg(key).arg("count").query_async(&mut connection).await.unwrap();
             assert_eq!(now.as_deref(), stored, "{how}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_at_hand_again_when_others_in_its_task_are_over() {
+    each_server(async |server| {
+        let server = Arc::new(server);
+        let others = Others { server: Arc::clone(&server), replica: replica(&server).await };
+        let app = router().route("/around", get(around)).layer(Extension(others));
+        let app = app.layer(SessionLayer::new(patient_store(&server).await));
+        let mut visitor = Visitor::default();
+        after(&mut visitor, &app, "seed").await;
+        // The handle would have found the other value damaged, and the visitor had a clean session.
+        assert_eq!(visitor.get(&app, "/around").await.ok().body, "1");
     })
     .await;
 }

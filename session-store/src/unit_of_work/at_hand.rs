@@ -4,7 +4,7 @@
 //! changed through the handle, what it shows is what the unit has read, and a typed key is read from there. In another task the
 //! handle is asked as ever.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, mem, sync::Arc};
 
 use bytes::Bytes;
 use tower_sessions::{Session, session::Id};
@@ -16,18 +16,27 @@ use super::{
 use crate::{
     StoreError,
     record::{RawField, field_name, find_field},
+    scope::RequestScope,
 };
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<UnitOfWork>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<RequestScope>> = const { RefCell::new(None) };
 }
 
-/// Until it is dropped, a unit of work is the one at hand.
-struct Entered(Option<Arc<UnitOfWork>>);
+/// Until it is dropped, the request that was in this place is the one at hand, and what was at hand before is in its place.
+// The scope itself changes its place: a reference of its own would be counted up and down for each request.
+struct Entered<'a>(&'a mut Option<RequestScope>);
 
-impl Drop for Entered {
+impl<'a> Entered<'a> {
+    fn new(place: &'a mut Option<RequestScope>) -> Self {
+        CURRENT.with_borrow_mut(|current| mem::swap(current, place));
+        Self(place)
+    }
+}
+
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        CURRENT.replace(self.0.take());
+        CURRENT.with_borrow_mut(|current| mem::swap(current, self.0));
     }
 }
 
@@ -46,7 +55,7 @@ impl AtHand {
             return None;
         }
         let id = session.id()?;
-        let unit = CURRENT.with_borrow(Option::clone)?;
+        let unit = CURRENT.with_borrow(|scope| scope.as_ref().map(|scope| Arc::clone(&scope.unit)))?;
         Some(Self { unit, id })
     }
 
@@ -92,10 +101,11 @@ impl AtHand {
     }
 }
 
-impl UnitOfWork {
-    /// Runs what belongs to this request.
-    pub(crate) fn at_hand<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
-        let _entered = Entered(CURRENT.replace(Some(Arc::clone(self))));
-        run()
-    }
+/// Runs what belongs to this request.
+pub(crate) fn at_hand<T>(scope: RequestScope, run: impl FnOnce() -> T) -> (RequestScope, T) {
+    let mut place = Some(scope);
+    let entered = Entered::new(&mut place);
+    let done = run();
+    drop(entered);
+    (place.expect("all that was entered meanwhile has changed places again"), done)
 }

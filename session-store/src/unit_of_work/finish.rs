@@ -53,10 +53,18 @@ pub(crate) enum Rest {
 }
 
 impl UnitOfWork {
-    pub(crate) fn rest(&self) -> Rest {
+    /// `is_shared`: somebody besides the layer has a handle, and may still ask for something.
+    pub(crate) fn rest(&self, is_shared: bool) -> Rest {
         let begun = self.begun.lock();
         let Some(state) = &begun.state else {
-            return if begun.session.as_ref().is_some_and(Session::is_modified) { Rest::Commit } else { Rest::Nothing };
+            if begun.session.as_ref().is_some_and(Session::is_modified) {
+                return Rest::Commit;
+            }
+            if !is_shared {
+                // It is the end of the request: the lock is taken once for both, as most requests come here.
+                Self::release_begun(begun);
+            }
+            return Rest::Nothing;
         };
         let is_settled = !state.session.as_ref().is_some_and(Session::is_modified)
             && state.intent == Intent::Keep

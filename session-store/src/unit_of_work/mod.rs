@@ -33,7 +33,7 @@ use tower_sessions::{
 
 use self::state::{Base, Intent, State};
 pub(crate) use self::{
-    at_hand::AtHand,
+    at_hand::{AtHand, at_hand},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
     state::DESERTED_MARK,
@@ -140,8 +140,13 @@ impl UnitOfWork {
 
     /// Ends the circle of handle and unit. The handle works on, without a later `set_expiry` being seen.
     pub(crate) fn release(&self) {
+        Self::release_begun(self.begun.lock());
+    }
+
+    fn release_begun(mut begun: MutexGuard<'_, Begun>) {
+        let session = begun.session().take();
         // Dropped after the lock: it may be the last handle.
-        let session = self.begun.lock().session().take();
+        drop(begun);
         drop(session);
     }
 
