@@ -60,6 +60,18 @@ struct Entry {
     until_us: u64,
 }
 
+impl Entry {
+    /// The session as it is at this moment, while it may be served.
+    fn at(&self, now_us: u64, revision_min: u64) -> Option<StoredSession> {
+        if now_us >= self.until_us || self.session.revision < Some(revision_min) {
+            return None;
+        }
+        let mut session = self.session.clone();
+        session.remaining_ms -= (now_us.saturating_sub(self.asked_us) / 1_000) as i64;
+        Some(session)
+    }
+}
+
 /// Taken before the store is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
@@ -122,8 +134,7 @@ impl Entries {
         let now_us = self.us_at(now);
         let found = {
             let mut shard = self.shard(tag).lock();
-            let found = if self.is_proven(now_us) { self.find(&mut shard, tag, now_us) } else { None };
-            let found = found.filter(|session| session.revision >= Some(revision_min));
+            let found = if self.is_proven(now_us) { self.find(&mut shard, tag, revision_min, now_us) } else { None };
             *(if found.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
             found
         };
@@ -131,16 +142,15 @@ impl Entries {
         found
     }
 
-    fn find(&self, shard: &mut Shard, tag: &Tag, now_us: u64) -> Option<StoredSession> {
-        if !shard.young.contains_key(tag) {
-            let entry = shard.old.remove(tag)?;
-            shard.old_bytes -= entry.bytes;
-            self.insert(shard, *tag, entry);
+    fn find(&self, shard: &mut Shard, tag: &Tag, revision_min: u64, now_us: u64) -> Option<StoredSession> {
+        if let Some(entry) = shard.young.get(tag) {
+            return entry.at(now_us, revision_min);
         }
-        let entry = shard.young.get(tag).filter(|entry| now_us < entry.until_us)?;
-        let mut session = entry.session.clone();
-        session.remaining_ms -= (now_us.saturating_sub(entry.asked_us) / 1_000) as i64;
-        Some(session)
+        let entry = shard.old.remove(tag)?;
+        shard.old_bytes -= entry.bytes;
+        let session = entry.at(now_us, revision_min);
+        self.insert(shard, *tag, entry);
+        session
     }
 
     /// To be called before the store is asked, for [`keep`](Self::keep).

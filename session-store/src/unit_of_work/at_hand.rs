@@ -11,6 +11,7 @@ use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
+    read::Begun,
     state::{Base, Live, State},
 };
 use crate::{
@@ -66,12 +67,23 @@ impl AtHand {
     ///
     /// When the store could not be asked.
     pub(crate) async fn value(&self, key: &str) -> Result<Option<Option<Bytes>>, StoreError> {
-        if !self.unit.ensure_read_of(&self.id).await? {
-            return Ok(None);
-        }
-        let state = self.unit.state();
-        let name = field_name(key);
-        Ok(self.live(&state).map(|live| find_field(&live.fields, name.as_bytes()).map(RawField::kept_value)))
+        let (begun, with_cart) = {
+            let mut state = self.unit.state();
+            if state.base.id() != Some(self.id) {
+                return Ok(None);
+            }
+            match self.unit.begin_wanted(&mut state) {
+                (Begun::Known, _) => return Ok(self.known_value(&state, key)),
+                begun => begun,
+            }
+        };
+        self.unit.read_begun(begun, with_cart).await?;
+        Ok(self.known_value(&self.unit.state(), key))
+    }
+
+    fn known_value(&self, state: &State, key: &str) -> Option<Option<Bytes>> {
+        let live = self.live(state)?;
+        Some(find_field(&live.fields, field_name(key).as_bytes()).map(RawField::kept_value))
     }
 
     /// Whether the handle has not been given the session yet, so that it will be given what the unit knows by then.

@@ -41,7 +41,7 @@ struct Fetched {
 }
 
 /// What becomes of a wish to read the session.
-enum Begun<'a> {
+pub(super) enum Begun<'a> {
     /// There is nothing to be read.
     Known,
     /// Whoever wished reads it.
@@ -52,7 +52,7 @@ enum Begun<'a> {
 
 /// Until it is dropped, nobody else begins to read the session.
 // A flag of the state, which is locked in any case; a semaphore has a lock of its own for each release.
-struct ReadAlone<'a>(&'a UnitOfWork);
+pub(super) struct ReadAlone<'a>(&'a UnitOfWork);
 
 impl Drop for ReadAlone<'_> {
     fn drop(&mut self) {
@@ -77,38 +77,26 @@ impl UnitOfWork {
         self.read_begun(begun, with_cart).await
     }
 
-    /// As [`ensure_read`](Self::ensure_read), when it is this one; whether it is.
-    pub(super) async fn ensure_read_of(&self, id: &Id) -> Result<bool, StoreError> {
-        let (begun, with_cart) = {
-            let mut state = self.state();
-            if state.base.id() != Some(*id) {
-                return Ok(false);
-            }
-            self.begin_wanted(&mut state)
-        };
-        self.read_begun(begun, with_cart).await?;
-        Ok(true)
-    }
-
     /// Whether the cart is wanted as well.
-    fn begin_wanted(&self, state: &mut State) -> (Begun<'_>, bool) {
+    pub(super) fn begin_wanted(&self, state: &mut State) -> (Begun<'_>, bool) {
         state.touch(self.store.keys());
-        (self.begin_reading(state), state.cart_expected)
+        let with_cart = state.cart_expected;
+        (self.begin_reading(state, with_cart), with_cart)
     }
 
     /// Reads the session unless somebody has. Tasks of one request may ask for it at the same time: an answer that comes after one of them
     /// has changed something must not take the place of what is known by then.
     pub(crate) async fn read_once(&self, with_cart: bool) -> Result<(), StoreError> {
-        let begun = self.begin_reading(&mut self.state());
+        let begun = self.begin_reading(&mut self.state(), with_cart);
         self.read_begun(begun, with_cart).await
     }
 
-    async fn read_begun(&self, begun: Begun<'_>, with_cart: bool) -> Result<(), StoreError> {
+    pub(super) async fn read_begun(&self, begun: Begun<'_>, with_cart: bool) -> Result<(), StoreError> {
         let (id, tag, _alone) = match begun {
             Begun::Known => return Ok(()),
             Begun::Here { id, tag, alone } => (id, tag, alone),
             // Boxed is what most requests do not do: it would make the future of each of them larger.
-            Begun::Elsewhere(over) => match Box::pin(self.after(over)).await {
+            Begun::Elsewhere(over) => match Box::pin(self.after(over, with_cart)).await {
                 Some(turn) => turn,
                 None => return Ok(()),
             },
@@ -117,10 +105,10 @@ impl UnitOfWork {
     }
 
     /// Waits for whoever reads the session: no longer than the operations of one read may take, and so for each who was there before.
-    async fn after(&self, mut over: Arc<Notify>) -> Option<(Id, Option<Tag>, ReadAlone<'_>)> {
+    async fn after(&self, mut over: Arc<Notify>, with_cart: bool) -> Option<(Id, Option<Tag>, ReadAlone<'_>)> {
         loop {
             self.until_over(&over).await;
-            let begun = self.begin_reading(&mut self.state());
+            let begun = self.begin_reading(&mut self.state(), with_cart);
             match begun {
                 Begun::Known => return None,
                 Begun::Here { id, tag, alone } => return Some((id, tag, alone)),
@@ -138,9 +126,14 @@ impl UnitOfWork {
         }
     }
 
-    fn begin_reading(&self, state: &mut State) -> Begun<'_> {
+    fn begin_reading(&self, state: &mut State, with_cart: bool) -> Begun<'_> {
         let (id, tag) = match state.base {
-            Base::Unread { id, tag, .. } => (id, Some(tag)),
+            Base::Unread { id, tag, .. } => {
+                if !with_cart && matches!(state.reading, Reading::Nobody) && self.read_near(state, id, tag) {
+                    return Begun::Known;
+                }
+                (id, Some(tag))
+            }
             Base::Lost { id } => (id, None),
             _ => return Begun::Known,
         };
@@ -157,8 +150,40 @@ impl UnitOfWork {
 
     /// Reads the session, and its cart with it when asked to, in one round trip.
     pub(super) async fn read(&self, id: &Id, with_cart: bool) -> Result<(), StoreError> {
-        let known = self.state().base.session().filter(|(known, _)| known == id);
-        self.read_from(*id, known.map(|(_, tag)| tag), with_cart).await
+        let known = {
+            let mut state = self.state();
+            let known = state.base.session().filter(|(known, _)| known == id).map(|(_, tag)| tag);
+            if !with_cart
+                && let Some(tag) = known
+                && self.read_near(&mut state, *id, tag)
+            {
+                return Ok(());
+            }
+            known
+        };
+        self.read_from(*id, known, with_cart).await
+    }
+
+    /// Takes the session as the near cache has it, where that will do. Nothing is waited for, so that it is done within the lock that whoever
+    /// asks has in any case: steps that might wait were a third of what such a read cost.
+    fn read_near(&self, state: &mut State, id: Id, tag: Tag) -> bool {
+        if !state.may_read_near {
+            return false;
+        }
+        let now = Instant::now();
+        let next_touch = self.store.touches().next(&tag, now);
+        if matches!(next_touch, NextTouch::Due(_)) && !state.answered {
+            return false;
+        }
+        let Some(stored) = self.store.near().and_then(|near| near.get(&tag, state.replica_from.unwrap_or(0), now)) else {
+            return false;
+        };
+        // A migration begins with what the primary has: made of an older copy, it would undo what was changed since.
+        if !self.is_ordinary(&stored) {
+            return false;
+        }
+        self.take(state, id, tag, Fetched { stored, cart: None, is_copy: true, touched: None, asked: now }, next_touch);
+        true
     }
 
     async fn read_from(&self, id: Id, tag: Option<Tag>, with_cart: bool) -> Result<(), StoreError> {
@@ -168,7 +193,7 @@ impl UnitOfWork {
         // until that is done.
         let rest = match self.fetch_due(&tag, with_cart).await {
             (Ok(fetched), next_touch) if self.is_ordinary(&fetched.stored) => {
-                self.take(id, tag, fetched, next_touch);
+                self.take(&mut self.state(), id, tag, fetched, next_touch);
                 return Ok(());
             }
             fetched => Box::pin(self.read_on(id, tag, with_cart, fetched)),
@@ -226,48 +251,44 @@ impl UnitOfWork {
             if self.is_outdated(stored) && !self.migrate(&tag, stored).await? {
                 continue;
             }
-            self.take(id, tag, fetched, next_touch);
+            self.take(&mut self.state(), id, tag, fetched, next_touch);
             return Ok(());
         }
         Err(StoreError::Contended { attempts: READS_MAX })
     }
 
     /// From now on the request knows this of its session.
-    fn take(&self, id: Id, tag: Tag, fetched: Fetched, next_touch: NextTouch) {
+    fn take(&self, state: &mut State, id: Id, tag: Tag, fetched: Fetched, next_touch: NextTouch) {
         let Fetched { stored, cart, is_copy, touched, asked } = fetched;
         self.store.owners().learn(&tag, stored.owner);
         let (policy, is_capped) = (stored.expiry, stored.capped);
-        {
-            let mut state = self.state();
-            let is_lost = matches!(state.base, Base::Lost { id: lost } if lost == id);
-            if !is_lost && state.base.session().is_none_or(|(known, _)| known != id) {
-                // Another task of this request got a new id meanwhile.
-                return;
-            }
-            if is_lost && !stored.ended {
-                // The store keeps what ended for a few seconds only: what it was nobody can tell any more, and it is not nothing.
-                return;
-            }
-            state.cart = cart.filter(|_| !stored.shut);
-            state.base_is_copy = is_copy;
-            self.loaded(&mut state, id, tag, stored, touched, asked);
-            match state.base {
-                Base::Live(_) if next_touch == NextTouch::Later => {}
-                Base::Live(_) => {
-                    let is_told = touched.is_some_and(|touched| touched.is_extended);
-                    state.tells_along =
-                        !is_told && next_touch != NextTouch::Unknown && !self.store.touches().is_told(&tag, asked);
-                    if next_touch == NextTouch::Soon {
-                        state.puts_off_touch = true;
-                    } else {
-                        self.remember_touch(&state, is_capped, is_told);
-                    }
-                }
-                // Whoever still sends its cookie would have the store look each time.
-                _ => self.store.touches().forget(&tag),
-            }
+        let is_lost = matches!(state.base, Base::Lost { id: lost } if lost == id);
+        if !is_lost && state.base.session().is_none_or(|(known, _)| known != id) {
+            // Another task of this request got a new id meanwhile.
+            return;
         }
-        self.adopt_policy(policy);
+        if is_lost && !stored.ended {
+            // The store keeps what ended for a few seconds only: what it was nobody can tell any more, and it is not nothing.
+            return;
+        }
+        state.cart = cart.filter(|_| !stored.shut);
+        state.base_is_copy = is_copy;
+        self.loaded(state, id, tag, stored, touched, asked);
+        match state.base {
+            Base::Live(_) if next_touch == NextTouch::Later => {}
+            Base::Live(_) => {
+                let is_told = touched.is_some_and(|touched| touched.is_extended);
+                state.tells_along = !is_told && next_touch != NextTouch::Unknown && !self.store.touches().is_told(&tag, asked);
+                if next_touch == NextTouch::Soon {
+                    state.puts_off_touch = true;
+                } else {
+                    self.remember_touch(state, is_capped, is_told);
+                }
+            }
+            // Whoever still sends its cookie would have the store look each time.
+            _ => self.store.touches().forget(&tag),
+        }
+        self.adopt_policy(state, policy);
     }
 
     /// Gives the handle what the primary has, after it was given a copy. What was changed since is saved first.
@@ -328,7 +349,7 @@ impl UnitOfWork {
             }
         }
         // A migration begins with what the primary has: made of an older copy, it would undo what was changed since.
-        if let Some(stored) = self.copy(tag, asked).await
+        if let Some(stored) = self.of_replica(tag).await
             && !self.is_outdated(&stored)
         {
             return Ok(Fetched { stored, cart: None, is_copy: true, touched: None, asked });
@@ -365,19 +386,13 @@ impl UnitOfWork {
         }
     }
 
-    /// The session as the near cache or a replica has it, where that will do.
-    async fn copy(&self, tag: &Tag, now: Instant) -> Option<StoredSession> {
-        let (may_read_near, replica_from) = {
+    /// The session as a replica has it, where that will do.
+    async fn of_replica(&self, tag: &Tag) -> Option<StoredSession> {
+        let replica_from = {
             let state = self.state();
-            if matches!(state.base, Base::Lost { .. }) {
-                // It shows the session as if it had not ended.
-                return None;
-            }
-            (state.may_read_near, state.replica_from)
+            // A replica shows one that was lost as if it had not ended.
+            if matches!(state.base, Base::Lost { .. }) { None } else { state.replica_from }
         };
-        if may_read_near && let Some(stored) = self.store.near().and_then(|near| near.get(tag, replica_from.unwrap_or(0), now)) {
-            return Some(stored);
-        }
         // Boxed is what most requests do not do: it would make the future of each of them larger.
         Box::pin(self.store.read_session_from_replica(tag, replica_from?)).await
     }
@@ -539,11 +554,11 @@ impl UnitOfWork {
     }
 
     /// Lets the handle know the policy of the session, unless the handler has set one already.
-    fn adopt_policy(&self, stored: Option<ExpiryPolicy>) {
+    fn adopt_policy(&self, state: &State, stored: Option<ExpiryPolicy>) {
         let Some(stored) = stored.filter(|stored| *stored != ExpiryPolicy::of(Some(self.settings.expiry))) else {
             return;
         };
-        if let Some(session) = self.attached()
+        if let Some(session) = &state.session
             && session.expiry() == not_chosen(self.settings.expiry)
         {
             session.set_expiry(Some(stored.expiry()));
