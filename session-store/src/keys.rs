@@ -73,7 +73,10 @@ impl Tag {
 
     /// A number that differs from tag to tag.
     pub(crate) fn spread(&self) -> usize {
-        self.0[..8].iter().fold(0, |sum, &byte| sum * 31 + usize::from(byte))
+        let mut hasher = TagHasher::default();
+        hasher.write_u64(self.first());
+        // Other bits than those by which a map finds a place: it would find few places for what differs in the rest.
+        (hasher.finish() >> 32) as usize
     }
 
     fn first(&self) -> u64 {
