@@ -103,6 +103,7 @@ where
         let arrival = Arrival { sent, cookie_outdated: found.is_some_and(|found| found.is_outdated), seen, client, is_safe };
         let unit = UnitOfWork::new(own.store.clone(), Arc::clone(settings), arrival);
         let session = Session::new(sent, Arc::clone(&unit), not_chosen(settings.expiry));
+        self.shared.make_room(request.extensions_mut());
         let scope = RequestScope::begin(session, unit, request.extensions_mut());
         ResponseFuture { inner: Some(self.inner.call(request)), stage: Stage::Handler(scope), is_safe }
     }

@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use http::Extensions;
+
 use crate::{CacheStore, settings::Settings};
 
 /// Counts beside each other. More threads than these share them in turn.
@@ -21,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) store: CacheStore,
     pub(crate) settings: Settings,
     of_threads: [OnceLock<OfThread>; COUNTS],
+    /// Nothing, and room for what the layer and a router add.
+    roomy: Extensions,
 }
 
 /// What a request holds: handles of which only requests of the same threads have clones.
@@ -31,7 +35,15 @@ pub(crate) struct OfThread {
 
 impl Shared {
     pub(crate) fn new(store: CacheStore, settings: Settings) -> Self {
-        Self { store, settings, of_threads: [const { OnceLock::new() }; COUNTS] }
+        Self { store, settings, of_threads: [const { OnceLock::new() }; COUNTS], roomy: roomy() }
+    }
+
+    /// Gives a request room before anything is added to it. Two of the layer and two of axum are one more than a map has room for that
+    /// grows with what is added: to make another one then is a tenth of what the layer costs.
+    pub(crate) fn make_room(&self, extensions: &mut Extensions) {
+        if extensions.is_empty() {
+            *extensions = self.roomy.clone();
+        }
     }
 
     /// That of this thread.
@@ -39,6 +51,17 @@ impl Shared {
         self.of_threads[thread() % COUNTS]
             .get_or_init(|| OfThread { store: self.store.counted_apart(), settings: Arc::new(self.settings.clone()) })
     }
+}
+
+/// A map keeps its size when it is emptied, and a copy has the same.
+fn roomy() -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert([(); 0]);
+    extensions.insert([(); 1]);
+    extensions.insert([(); 2]);
+    extensions.insert([(); 3]);
+    extensions.clear();
+    extensions
 }
 
 impl fmt::Debug for Shared {
