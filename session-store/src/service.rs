@@ -24,7 +24,7 @@ use crate::{
     expiry::not_chosen,
     scope::{Detached, RequestScope},
     settings::Settings,
-    shared::Shared,
+    shared::{Held, Shared},
     streaming::follow,
     unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork, at_hand},
 };
@@ -55,12 +55,12 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 #[derive(Debug, Clone)]
 pub struct SessionService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Held,
 }
 
 impl<S> SessionService<S> {
     pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared }
+        Self { inner, shared: Held::new(shared) }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     fmt,
+    ops::Deref,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -31,6 +32,39 @@ pub(crate) struct Shared {
 pub(crate) struct OfThread {
     pub(crate) store: CacheStore,
     pub(crate) settings: Arc<Settings>,
+}
+
+/// What each clone of a service holds. It is counted with its siblings alone, as its own clones are among themselves: a service is cloned for
+/// each request from one that a connection has, and counted with those of all connections that was 1 % of a request, on two busy cores.
+#[derive(Debug)]
+pub(crate) struct Held {
+    of_siblings: Arc<Apart>,
+    /// Made for the first clone: those of a request have none.
+    of_clones: OnceLock<Arc<Apart>>,
+}
+
+#[derive(Debug)]
+struct Apart(Arc<Shared>);
+
+impl Held {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { of_siblings: Arc::new(Apart(shared)), of_clones: OnceLock::new() }
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        let of_clones = self.of_clones.get_or_init(|| Arc::new(Apart(Arc::clone(&self.of_siblings.0))));
+        Self { of_siblings: Arc::clone(of_clones), of_clones: OnceLock::new() }
+    }
+}
+
+impl Deref for Held {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.of_siblings.0
+    }
 }
 
 impl Shared {
@@ -91,7 +125,7 @@ mod tests {
 
     use std::{sync::Arc, thread};
 
-    use super::Shared;
+    use super::{Held, Shared};
     use crate::{CacheStore, settings::Settings};
 
     #[tokio::test]
@@ -111,5 +145,21 @@ mod tests {
         assert!(follower.upgrade().is_some());
         drop(there);
         assert!(follower.upgrade().is_none(), "the last handle was that of the other thread");
+    }
+
+    #[tokio::test]
+    async fn the_clones_of_a_connection_are_counted_among_themselves() {
+        let store = CacheStore::builder("redis://127.0.0.1:1").connect_lazy().unwrap();
+        let shared = Arc::new(Shared::new(store, Settings::default()));
+        let first = Held::new(Arc::clone(&shared));
+        let connections = [first.clone(), first.clone()];
+        let counts = || [Arc::strong_count(&shared), Arc::strong_count(&connections[0].of_siblings)];
+        let requests = [connections[0].clone(), connections[1].clone()];
+        let before = counts();
+        let more: Vec<_> = (0..8).flat_map(|_| connections.clone()).collect();
+        assert_eq!(counts(), before);
+        assert!(more.iter().chain(&requests).all(|held| std::ptr::eq(&**held, &*shared)), "all hold the same");
+        drop((first, connections, requests, more));
+        assert_eq!(Arc::strong_count(&shared), 1, "nothing is left");
     }
 }

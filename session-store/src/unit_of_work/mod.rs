@@ -106,8 +106,6 @@ impl Begun {
 }
 
 impl UnitOfWork {
-    // The service is compiled with the application: from one crate into the other all of it would be moved once more.
-    #[inline]
     pub(crate) fn new(store: CacheStore, settings: Arc<Settings>, arrival: Arrival) -> Arc<Self> {
         store.patience.set(settings.outage.patience());
         Arc::new(Self {
