@@ -36,22 +36,26 @@ use crate::{
 ///
 /// # Around a router
 ///
-/// `Router::layer` puts the layer and the future of each request into boxes. Around the whole router it needs none, which is a fifth of what
-/// the layer costs a request that asks for nothing. Handlers, extractors, what is not found and the layers of routes, such as
-/// [`outage_policy`](crate::outage_policy), are the same; layers that belong outside of it are put around it likewise. `with_state(())` is what axum does itself
-/// with a router that it serves: without it the routes are made ready for each request.
+/// `Router::layer` puts the layer and the future of each request into boxes. Around the whole router it needs none, which spares a quarter of
+/// what the layer costs a request that asks for nothing. Handlers, extractors, what is not found and the layers of routes, such as
+/// [`outage_policy`](crate::outage_policy), are the same; layers that belong outside of it are put around it likewise. Each connection gets a
+/// service and a router of its own, with `with_state(())` made ready, as axum does it itself with a router that it serves: routes would be made
+/// ready for each request otherwise, and cores would take from each other the count of references to the one that all share.
 ///
 /// ```no_run
-/// use axum::{Router, ServiceExt, extract::Request, routing::get};
+/// use std::{convert::Infallible, future::ready};
+/// use axum::{Router, routing::get, serve::IncomingStream};
 /// use session_store::{CacheStore, SessionLayer};
-/// use tower::Layer as _;
+/// use tokio::net::TcpListener;
+/// use tower::{Layer as _, service_fn};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = CacheStore::connect("redis://127.0.0.1:6379").await?;
+/// let layer = SessionLayer::new(CacheStore::connect("redis://127.0.0.1:6379").await?);
 /// let router = Router::new().route("/", get(async || "hello"));
-/// let app = SessionLayer::new(store).layer(router.with_state(()));
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-/// axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+/// let connections = service_fn(move |_: IncomingStream<'_, TcpListener>| {
+///     ready(Ok::<_, Infallible>(layer.layer(router.clone().with_state(()))))
+/// });
+/// axum::serve(TcpListener::bind("127.0.0.1:3000").await?, connections).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -20,12 +20,16 @@ mod plain;
 mod routes_test;
 mod theirs;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{convert::Infallible, future::ready, net::SocketAddr, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use axum::{ServiceExt, extract::Request, serve::ListenerExt as _};
+use axum::{
+    Router,
+    serve::{IncomingStream, Listener, ListenerExt as _},
+};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
+use tower::{Layer, Service, service_fn};
 
 use crate::mode::{App, Mode};
 
@@ -93,9 +97,22 @@ async fn serve_on(listener: TcpListener, mode: Mode, store: &str) -> Result<()> 
         }
     });
     match app {
-        App::Router(router) => axum::serve(listener, router).await?,
-        App::Ours(service) => axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?,
-        App::Theirs(service) => axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?,
+        App::Inside(router) => axum::serve(listener, router).await?,
+        App::Around(layer, router) => axum::serve(listener, each_connection(layer, router)).await?,
+        App::AroundTheirs(layer, router) => axum::serve(listener, each_connection(layer, router)).await?,
     }
     Ok(())
+}
+
+/// A service for each connection: what axum makes of a router, and the layer around it.
+fn each_connection<L, T>(
+    layer: L,
+    router: Router,
+) -> impl for<'a> Service<IncomingStream<'a, T>, Response = L::Service, Error = Infallible, Future: Send> + Send + 'static
+where
+    L: Layer<Router> + Send + 'static,
+    L::Service: Send,
+    T: Listener,
+{
+    service_fn(move |_: IncomingStream<'_, T>| ready(Ok(layer.layer(router.clone().with_state(())))))
 }

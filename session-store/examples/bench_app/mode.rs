@@ -5,8 +5,7 @@ use std::{fmt, time::Duration};
 use anyhow::Result;
 use axum::Router;
 use clap::ValueEnum;
-use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, SessionLayer, SessionService};
-use tower::Layer;
+use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, SessionLayer};
 use tower_sessions_014::{MemoryStore, SessionManagerLayer};
 use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
 
@@ -41,11 +40,11 @@ pub(crate) enum Mode {
     TowerSessionsRedisAround,
 }
 
-/// What is served. A layer around a router is not put into a box, which is all that it is measured for.
+/// What is served. A layer around a router is not put into boxes, which is all that it is measured for.
 pub(crate) enum App {
-    Router(Router),
-    Ours(SessionService<Router>),
-    Theirs(<SessionManagerLayer<RedisStore<fred::Pool>> as Layer<Router>>::Service),
+    Inside(Router),
+    Around(SessionLayer, Router),
+    AroundTheirs(SessionManagerLayer<RedisStore<fred::Pool>>, Router),
 }
 
 impl fmt::Display for Mode {
@@ -57,7 +56,7 @@ impl fmt::Display for Mode {
 
 pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
     Ok(match mode {
-        Mode::Plain => App::Router(plain::routes()),
+        Mode::Plain => App::Inside(plain::routes()),
         Mode::Ours | Mode::OursAround | Mode::OursExclusive | Mode::NearCache | Mode::NearCacheAround => {
             // A machine that is busy with the load as well is slower than a shop's.
             let mut store = CacheStore::builder(store).deadline(Duration::from_secs(1));
@@ -70,12 +69,12 @@ pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
             }
             let layer = SessionLayer::new(store.connect().await?).with_secure(false).with_cart_limits(CART_LIMITS);
             match mode {
-                Mode::OursAround | Mode::NearCacheAround => App::Ours(layer.layer(at_once(ours::routes()))),
-                _ => App::Router(ours::routes().layer(layer)),
+                Mode::OursAround | Mode::NearCacheAround => App::Around(layer, ours::routes()),
+                _ => App::Inside(ours::routes().layer(layer)),
             }
         }
         Mode::TowerSessionsMemory => {
-            App::Router(theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)))
+            App::Inside(theirs::routes().layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false)))
         }
         Mode::TowerSessionsRedis | Mode::TowerSessionsRedisAround => {
             use fred::ClientLike as _;
@@ -83,14 +82,9 @@ pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
             pool.init().await?;
             let layer = SessionManagerLayer::new(RedisStore::new(pool)).with_secure(false);
             match mode {
-                Mode::TowerSessionsRedisAround => App::Theirs(layer.layer(at_once(theirs::routes()))),
-                _ => App::Router(theirs::routes().layer(layer)),
+                Mode::TowerSessionsRedisAround => App::AroundTheirs(layer, theirs::routes()),
+                _ => App::Inside(theirs::routes().layer(layer)),
             }
         }
     })
-}
-
-/// The routes as axum makes them of a router that it serves itself: otherwise it would for each request.
-fn at_once(routes: Router) -> Router {
-    routes.with_state(())
 }
