@@ -14,7 +14,7 @@ use tower_sessions::Session;
 use crate::tower_sessions_014::Beside;
 use crate::{
     Cart, StoreError,
-    unit_of_work::{Outcome, Rest, UnitOfWork},
+    unit_of_work::{Outcome, Rest, UnitOfWork, at_hand},
 };
 
 /// References to a unit of work that the scope itself holds: its own, and that of the handle which the unit holds.
@@ -22,7 +22,8 @@ const OWN_REFERENCES: usize = 2;
 
 /// The handles and the unit of a request. They hold each other; the end of the scope takes them apart.
 pub(crate) struct RequestScope {
-    pub(crate) unit: Arc<UnitOfWork>,
+    /// `None` while the thread that runs the handler has it.
+    unit: Option<Arc<UnitOfWork>>,
     #[cfg(feature = "tower-sessions-014")]
     beside: Option<Beside>,
 }
@@ -41,10 +42,20 @@ impl RequestScope {
         }
         unit.attach(session);
         Self {
-            unit,
+            unit: Some(unit),
             #[cfg(feature = "tower-sessions-014")]
             beside,
         }
+    }
+
+    /// Not to be asked by what runs [at hand](Self::at_hand).
+    pub(crate) fn unit(&self) -> &Arc<UnitOfWork> {
+        self.unit.as_ref().expect("no handler runs that borrows its scope")
+    }
+
+    /// Runs what belongs to this request.
+    pub(crate) fn at_hand<T>(&mut self, run: impl FnOnce() -> T) -> T {
+        at_hand(&mut self.unit, run)
     }
 
     /// Whether somebody besides the layer still has a handle: a body that is to be streamed, an upgraded connection, a task.
@@ -52,29 +63,29 @@ impl RequestScope {
         #[cfg(feature = "tower-sessions-014")]
         if let Some(beside) = &self.beside {
             // It has a handle of ours too.
-            return beside.is_shared() || Arc::strong_count(&self.unit) > OWN_REFERENCES + 1;
+            return beside.is_shared() || Arc::strong_count(self.unit()) > OWN_REFERENCES + 1;
         }
-        Arc::strong_count(&self.unit) > OWN_REFERENCES
+        Arc::strong_count(self.unit()) > OWN_REFERENCES
     }
 
     /// What is left to do when the handler has answered; `is_shared`: whether it [is](Self::is_shared).
     pub(crate) fn rest(&self, is_shared: bool) -> Rest {
-        if self.has_news() { Rest::Commit } else { self.unit.rest(is_shared) }
+        if self.has_news() { Rest::Commit } else { self.unit().rest(is_shared) }
     }
 
     /// Commits what the request changed. After a server error only a logout counts.
     pub(crate) async fn finish(&self, server_error: bool) -> Outcome {
         if !server_error && let Err(error) = self.merge().await {
-            return self.unit.outcome(Some(error));
+            return self.unit().outcome(Some(error));
         }
-        Arc::clone(&self.unit).finish(server_error).await
+        Arc::clone(self.unit()).finish(server_error).await
     }
 
     /// Commits what was changed after the head of the answer was sent; an error if the client must not believe that it was
     /// done.
     pub(crate) async fn finish_late(&self, is_safe: bool) -> Option<StoreError> {
         match self.merge().await {
-            Ok(()) => Arc::clone(&self.unit).finish_late(is_safe).await,
+            Ok(()) => Arc::clone(self.unit()).finish_late(is_safe).await,
             Err(error) => Some(error),
         }
     }
@@ -100,8 +111,8 @@ impl RequestScope {
 impl Drop for RequestScope {
     fn drop(&mut self) {
         // A handle in it would have a reference too.
-        if Arc::strong_count(&self.unit) > 1 {
-            self.unit.release();
+        if let Some(unit) = self.unit.as_ref().filter(|unit| Arc::strong_count(unit) > 1) {
+            unit.release();
         }
     }
 }

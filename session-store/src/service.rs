@@ -26,7 +26,7 @@ use crate::{
     settings::Settings,
     shared::{Held, Shared},
     streaming::follow,
-    unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork, at_hand},
+    unit_of_work::{Arrival, CookieChange, Outcome, Rest, SeenChange, UnitOfWork},
 };
 
 /// Body of the answer when the commit failed.
@@ -162,17 +162,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let (Stage::Handler(_), Some(handler)) = (&*this.stage, this.inner.as_mut().as_pin_mut()) {
+        if let (Stage::Handler(scope), Some(handler)) = (&mut *this.stage, this.inner.as_mut().as_pin_mut()) {
+            scope.unit().next_turn();
+            let answer = scope.at_hand(|| handler.poll(cx));
+            let Poll::Ready(Ok(_)) = &answer else {
+                return answer;
+            };
             let Stage::Handler(scope) = std::mem::replace(this.stage, Stage::Done) else {
                 unreachable!("the stage was looked at above");
-            };
-            scope.unit.next_turn();
-            let (scope, answer) = at_hand(scope, || handler.poll(cx));
-            let Poll::Ready(Ok(_)) = &answer else {
-                if answer.is_pending() {
-                    *this.stage = Stage::Handler(scope);
-                }
-                return answer;
             };
             // Before the look at what is left: whoever has a handle may change something right after it.
             let is_shared = scope.is_shared();
@@ -185,7 +182,7 @@ where
             let response = match rest {
                 Rest::Nothing => return Poll::Ready(Ok(follow(response, scope, *this.is_safe))),
                 Rest::Cookie => {
-                    let response = apply(scope.unit.outcome(None), response, *this.is_safe, &scope.unit.settings);
+                    let response = apply(scope.unit().outcome(None), response, *this.is_safe, &scope.unit().settings);
                     return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
                 }
                 Rest::Commit => Box::new(response),
@@ -213,7 +210,7 @@ where
         let Stage::Commit { response, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
-        let response = apply(outcome, *response, *this.is_safe, &scope.unit.settings);
+        let response = apply(outcome, *response, *this.is_safe, &scope.unit().settings);
         Poll::Ready(Ok(followed(response, scope, *this.is_safe)))
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 /// Commits once more at the end of the body. Only a body of axum's type is followed: of another one the layer does not know
 /// how to make such a one.
 pub(crate) fn follow<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool) -> Response<B> {
-    scope.unit.answered();
+    scope.unit().answered();
     response.map(|body| {
         let mut body = Some(body);
         if let Some(slot) = (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>() {

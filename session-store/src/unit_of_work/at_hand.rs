@@ -17,19 +17,18 @@ use super::{
 use crate::{
     StoreError,
     record::{RawField, field_name, find_field},
-    scope::RequestScope,
 };
 
 thread_local! {
-    static CURRENT: RefCell<Option<RequestScope>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<UnitOfWork>>> = const { RefCell::new(None) };
 }
 
-/// Until it is dropped, the request that was in this place is the one at hand, and what was at hand before is in its place.
-// The scope itself changes its place: a reference of its own would be counted up and down for each request.
-struct Entered<'a>(&'a mut Option<RequestScope>);
+/// Until it is dropped, the unit that was in this place is the one at hand, and what was at hand before is in its place.
+// The reference itself changes its place: another one would be counted up and down for each request.
+struct Entered<'a>(&'a mut Option<Arc<UnitOfWork>>);
 
 impl<'a> Entered<'a> {
-    fn new(place: &'a mut Option<RequestScope>) -> Self {
+    fn new(place: &'a mut Option<Arc<UnitOfWork>>) -> Self {
         CURRENT.with_borrow_mut(|current| mem::swap(current, place));
         Self(place)
     }
@@ -56,7 +55,7 @@ impl AtHand {
             return None;
         }
         let id = session.id()?;
-        let unit = CURRENT.with_borrow(|scope| scope.as_ref().map(|scope| Arc::clone(&scope.unit)))?;
+        let unit = CURRENT.with_borrow(Option::clone)?;
         Some(Self { unit, id })
     }
 
@@ -113,11 +112,8 @@ impl AtHand {
     }
 }
 
-/// Runs what belongs to this request.
-pub(crate) fn at_hand<T>(scope: RequestScope, run: impl FnOnce() -> T) -> (RequestScope, T) {
-    let mut place = Some(scope);
-    let entered = Entered::new(&mut place);
-    let done = run();
-    drop(entered);
-    (place.expect("all that was entered meanwhile has changed places again"), done)
+/// Runs what belongs to the request whose unit is in this place, where it is again in the end, also when that panics.
+pub(crate) fn at_hand<T>(place: &mut Option<Arc<UnitOfWork>>, run: impl FnOnce() -> T) -> T {
+    let _entered = Entered::new(place);
+    run()
 }
