@@ -4,7 +4,10 @@
 mod support;
 
 use http::{Method, StatusCode};
-use support::{Visitor, each_backend, meter::Meter, replica, send};
+use support::{Visitor, each_backend, hold::Hold, meter::Meter, replica, send};
+
+/// How long requests that were under way read what was there under the old id.
+const GRACE_MS: i64 = 10_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_eight_reads_racing_a_login_none_is_lost() {
@@ -30,6 +33,38 @@ async fn of_eight_reads_racing_a_login_none_is_lost() {
             let late = send(&replicas[0], Method::GET, "/get/user", Some(&old)).await.ok();
             assert_eq!((&*late.body, late.set_cookie()), ("-", None));
             assert_eq!(visitor.get(&replicas[0], "/get/user").await.ok().body, format!("user{round}"));
+        }
+    })
+    .await;
+}
+
+/// What is left of an old id is for those who read. With the session's time as the request leaves it, and as one that extends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_comes_after_a_new_id_or_a_logout_is_refused_and_brings_nothing_back() {
+    each_backend(async |server| {
+        let replicas = [replica(&server).await, replica(&server).await];
+        let mut connection = server.connection().await;
+        for (path, passed_ms) in ["/cycle", "/login/ada", "/logout"].into_iter().flat_map(|path| [(path, 0), (path, 1_200_000)]) {
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&replicas[0], "/set/name/ada").await.ok();
+            let (old, key) = (visitor.cookie.clone(), server.keys("*:session:*").await.remove(0));
+            let whole_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            redis::cmd("PEXPIRE").arg(&key).arg(whole_ms - passed_ms).exec_async(&mut connection).await.unwrap();
+            let hold = Hold::new();
+            let late = tokio::spawn({
+                let (app, old, path) = (replicas[0].clone(), old.clone(), format!("/slow-set/{hold}/name/eve"));
+                async move { send(&app, Method::POST, &path, old.as_deref()).await }
+            });
+            hold.reached().await;
+            visitor.post(&replicas[1], path).await.ok();
+            hold.release();
+            assert_eq!(late.await.unwrap().status, StatusCode::CONFLICT, "{path}, {passed_ms} ms");
+            let is_alive: bool = redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut connection).await.unwrap();
+            let left_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(!is_alive && left_ms <= GRACE_MS, "{path}, {passed_ms} ms: there for {left_ms} ms");
+            let shown = if path == "/logout" { "-" } else { "ada" };
+            assert_eq!(visitor.get(&replicas[1], "/get/name").await.ok().body, shown, "{path}, {passed_ms} ms");
         }
     })
     .await;

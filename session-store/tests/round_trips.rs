@@ -210,7 +210,8 @@ async fn a_change_extends_the_session_where_its_end_is_put_off_by_more_than_a_li
             let after = server.commands().await;
             let Some(extended) = extended else { continue };
             let mut expected = vec!["evalsha", "hgetall", "hset", "pttl"];
-            expected.extend(if extended.is_some() { &["hmget", "pexpire"][..] } else { &["hget"] });
+            expected.push("hmget");
+            expected.extend(extended.is_some().then_some("pexpire"));
             let is_policy = path.starts_with("/remember") || path.starts_with("/forget");
             expected.extend((path.starts_with("/remove") || path.starts_with("/forget")).then_some("hdel"));
             expected.sort_unstable();

@@ -6,8 +6,9 @@
 -- on, this commit's first, the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is
 -- compared, number of arguments that set (field, value, ...), those, then the fields to remove.
 local revision, tokens, set = ARGV[2], ARGV[3], 6 + ARGV[6]
--- Each commit leaves its token: while they are the same, nothing is other than the caller has read it, and nothing need be looked at. The
--- revision would not do: of a primary that was lost and of the replica in its place two commits may have the same one.
+-- Each commit leaves its token: while they are the same and the session is there, nothing is other than the caller has read it, and nothing
+-- need be looked at. The revision alone would not do: of a primary that was lost and of the replica in its place two commits may have the
+-- same one. Nor would the tokens: they stay under an id that was given up for another.
 if seen ~= ARGV[1] then
   revision = call('HGET', key, '@rev')
   if not revision then

@@ -71,8 +71,9 @@ pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
 fn changed(call: &mut Call<'_>) -> Result<Result<i64, Answer>, Refusal> {
     let (session, read_with, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(3)?.to_vec());
     let (set, removed) = call.counted(6)?;
+    let is_there = call.keyspace.field(session, b"@rev")?.is_some();
     let revision = match call.keyspace.field(session, b"@tok")? {
-        Some(seen) if seen == read_with => call.number(2)?,
+        Some(seen) if is_there && seen == read_with => call.number(2)?,
         _ => {
             let token: Vec<u8> = tokens.iter().copied().take_while(|byte| *byte != b' ').collect();
             match found(call, &token, call.arg(4)?, call.arg(5)?)? {
