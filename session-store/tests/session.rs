@@ -140,6 +140,8 @@ async fn nothing_of_a_deleted_session_is_in_the_next_one() {
             ("cycle,update", true),
             ("cycle,flash", true),
             ("cycle,login", true),
+            ("cycle,add", true),
+            ("cycle,cycle,add,save", true),
         ] {
             let mut visitor = Visitor::default();
             visitor.post(&app, "/set/user/ada").await.ok();

@@ -171,8 +171,9 @@ impl State {
 
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
     pub(super) fn begin_anew(&mut self, shown: &Data) {
-        let is_flushed = self.is_marked && !shown.contains_key(DESERTED_MARK);
-        if is_flushed || self.intent != Intent::Rotate {
+        let shows_mark = self.is_marked && shown.contains_key(DESERTED_MARK);
+        let is_flushed = self.is_marked && !shows_mark;
+        if is_flushed || !shows_mark && self.intent != Intent::Rotate {
             self.deserted = None;
         }
         if is_flushed {
