@@ -7,6 +7,14 @@ pub fn is_alive(pid: u32) -> bool {
     status_field(pid, "State:").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
+/// Whether no thread of the process runs: each of them stopped or ended.
+pub fn is_stopped(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let stats = tasks.flatten().map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+    // The name of the program comes before the state, in brackets, and may hold brackets itself.
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X'])))
+}
+
 /// Resident memory in bytes; `None` when the process is gone.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     kibibytes(pid, "VmRSS:")

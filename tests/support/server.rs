@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-use crate::wait;
+use crate::{proc, wait};
 
 /// Lines kept of what a process printed: enough for a start and a back trace.
 const LOG_LINES_MAX: usize = 400;
@@ -19,6 +19,8 @@ const LOG_LINES_MAX: usize = 400;
 pub const READY_MAX: Duration = Duration::from_secs(60);
 /// How long a dropped server may take to end by itself before it is killed.
 const END_MAX: Duration = Duration::from_secs(5);
+/// How long the threads of a process may take to stop.
+const STOPPED_MAX: Duration = Duration::from_secs(10);
 
 /// A running process; dropped, it gets SIGTERM and, if that does not help, SIGKILL.
 #[derive(Debug)]
@@ -144,11 +146,21 @@ impl Drop for Server {
     }
 }
 
-/// Sends a signal to any process that the test knows the id of; one that is gone already is fine.
+/// Sends a signal to any process that the test knows the id of; one that is gone already is fine. One that is stopped does
+/// nothing more when this returns.
+///
+/// # Panics
+/// When a process that was told to stop goes on for [`STOPPED_MAX`].
 pub fn kill(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = kill_process(pid, signal);
+    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let sent = kill_process(process, signal);
+    if signal == Signal::STOP && sent.is_ok() {
+        // Its threads stop one by one, and on a busy machine some serve a little longer.
+        let deadline = Instant::now() + STOPPED_MAX;
+        while !proc::is_stopped(pid) {
+            assert!(Instant::now() < deadline, "the process {pid} does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! Bytes that no client should send to a cache node: whoever sends them is told or cut off, nobody else notices.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use end_to_end::cache_node::CacheNode;
@@ -11,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// What the node may hold after everything below; a bulk of 600 MB that was reserved or kept would be well past it.
 const RESIDENT_MAX_BYTES: u64 = 160 * 1024 * 1024;
@@ -19,29 +18,36 @@ const REPLY_MAX: Duration = Duration::from_secs(2);
 /// A sender of nonsense that is neither answered nor cut off is not waited for any longer.
 const NONSENSE_MAX: Duration = Duration::from_secs(3);
 
-/// Writes and reads all the time until `stop`; returns how often, or panics at the first wrong or late reply.
-async fn healthy_client(url: String, stop: Arc<AtomicBool>) -> u64 {
+/// Writes and reads all the time, and counts in `rounds`; panics at the first wrong or late reply.
+async fn healthy_client(url: String, rounds: watch::Sender<u64>) {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut rounds = 0;
-    while !stop.load(Ordering::Relaxed) {
+    for round in 1_u64.. {
         let started = Instant::now();
         let (value,): (u64,) = redis::pipe()
             .cmd("SET")
             .arg("healthy")
-            .arg(rounds)
+            .arg(round)
             .ignore()
             .cmd("GET")
             .arg("healthy")
             .query_async(&mut connection)
             .await
             .unwrap();
-        assert_eq!(value, rounds);
+        assert_eq!(value, round);
         assert!(started.elapsed() < REPLY_MAX, "a reply took {:?}", started.elapsed());
-        rounds += 1;
+        if rounds.send(round).is_err() {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    rounds
+}
+
+/// Waits for a round that began after the call, so that whoever sent nonsense before it has been seen to harm nobody.
+async fn is_served(rounds: &mut watch::Receiver<u64>, what: &str) {
+    let next = *rounds.borrow_and_update() + 2;
+    let round = tokio::time::timeout(2 * REPLY_MAX, rounds.wait_for(|round| *round >= next)).await;
+    assert!(matches!(round, Ok(Ok(_))), "the healthy client waits, or was refused, after {what}");
 }
 
 /// Sends bytes and reads until the node closes, or answers, or stays silent.
@@ -82,8 +88,9 @@ impl Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_bytes_harm_nobody_else() {
     let mut node = CacheNode::start(&[]).await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let healthy = tokio::spawn(healthy_client(node.url(), Arc::clone(&stop)));
+    let (sender, mut rounds) = watch::channel(0);
+    let healthy = tokio::spawn(healthy_client(node.url(), sender));
+    is_served(&mut rounds, "the start").await;
     let address = node.address().to_owned();
 
     let refused: [(&str, &[u8]); 7] = [
@@ -97,12 +104,15 @@ async fn malformed_bytes_harm_nobody_else() {
     ];
     for (what, bytes) in refused {
         send(&address, bytes).await.assert_refused(what);
+        is_served(&mut rounds, what).await;
     }
 
     let nested = b"*1\r\n".repeat(500_000);
     send(&address, &nested).await.assert_refused("half a million nested arrays");
+    is_served(&mut rounds, "half a million nested arrays").await;
     let line = vec![b'a'; 8 * 1024 * 1024];
     send(&address, &line).await.assert_refused("an inline command of 8 MB without an end");
+    is_served(&mut rounds, "an inline command of 8 MB").await;
 
     // Many that announce the largest bulk that is allowed, send a little and stay: nothing may be reserved for them.
     let mut waiting = Vec::new();
@@ -114,6 +124,7 @@ async fn malformed_bytes_harm_nobody_else() {
         stream.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\nabc").await.unwrap();
         waiting.push(stream);
     }
+    is_served(&mut rounds, "fifty bulks that are announced and do not come").await;
 
     let mut random = StdRng::seed_from_u64(2);
     for _ in 0..200 {
@@ -130,9 +141,9 @@ async fn malformed_bytes_harm_nobody_else() {
 
     let resident = proc::resident_bytes_max(node.server.pid()).unwrap();
     assert!(resident < RESIDENT_MAX_BYTES, "the node held {resident} bytes");
-    stop.store(true, Ordering::Relaxed);
-    let rounds = healthy.await.unwrap();
-    assert!(rounds > 100, "the healthy client came to only {rounds} rounds");
+    is_served(&mut rounds, "random bytes").await;
+    drop(rounds);
+    healthy.await.unwrap();
     assert!(node.server.exit_status().is_none());
     drop(waiting);
 }
