@@ -37,7 +37,14 @@ fn replicated(primary: Kind, replicas: &[Kind]) -> (Server, Vec<Server>) {
         replica.follow(&primary);
         replica.wait_for_link();
     }
+    wait_until_online(&primary, replicas.len());
     (primary, replicas)
+}
+
+/// The primary learns of a replica that has everything a little later than the replica itself.
+fn wait_until_online(primary: &Server, replicas: usize) {
+    let is_online = |number| primary.info(&format!("slave{number}")).contains("state=online");
+    wait_until("the primary knows that its replicas are online", || (0..replicas).all(is_online));
 }
 
 fn hands_over(primary: Kind, replicas: [Kind; 2], names_target: bool) {
@@ -277,6 +284,7 @@ fn a_failover_whose_answer_is_lost_is_gone_on_with() {
         assert_eq!(replica.wire().run(&format!("CONFIG SET replica-announce-port {port}")), Value::ok());
         replica.follow(&primary);
         replica.wait_for_link();
+        wait_until_online(&primary, 1);
         assert_eq!(primary.wire().run("SET key before"), Value::ok());
         assert_eq!(primary.wire().run(&format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 20000")), Value::ok());
         wait_until("it is the primary", || replica.info("role") == "master");
