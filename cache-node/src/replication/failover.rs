@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    config::DurabilityMode,
     keyspace::{Keys, Now},
     node::{EventKind, Shared},
-    replication::{PrimaryAddress, Replica, ReplicaState, Replication},
+    replication::{HandedOver, PrimaryAddress, Replica, ReplicaState, Replication},
     server::now,
 };
 
@@ -105,10 +106,17 @@ impl Replication {
             let is_over = failover.ends_at.is_some_and(|at| Instant::now() >= at);
             (failover.target.clone(), failover.is_forced, is_over)
         };
+        // Where a write is to be on every replica, those that were not answered yet are to be so before the role goes.
+        let everyone_has_it = || {
+            let config = shared.config();
+            let is_needed = config.sync_needs_all_replicas && config.aof.durability == DurabilityMode::Sync;
+            !is_needed || self.replicas.safe_on_all(now()) == Some(shared.journal.offset())
+        };
         let can_succeed = |replica: &Replica| {
             replica.state() == ReplicaState::Online
                 && replica.confirmed() == shared.journal.offset()
                 && target.as_ref().is_none_or(|target| replica.place() == *target)
+                && everyone_has_it()
         };
         let is_somebody_ready = || self.replicas.all().iter().any(|replica| can_succeed(replica));
         if !is_over && !is_somebody_ready() {
@@ -118,6 +126,7 @@ impl Replication {
         let mut keys = shared.keyspace.lock_all(0, now, shared);
         // Nothing is written any more: looked at once more.
         let ready = self.replicas.all().into_iter().find(|replica| can_succeed(replica));
+        let handed_over = ready.as_ref().map(|_| HandedOver { epoch: self.epoch(), offset: shared.journal.offset() });
         let successor = match ready {
             Some(replica) => Some(target.unwrap_or_else(|| replica.place())),
             None if is_over && is_forced => target,
@@ -132,6 +141,10 @@ impl Replication {
                 failover.state = FailoverState::InProgress;
                 drop(failover);
                 tracing::info!(host = %successor.host, port = successor.port, "failing over");
+                if let Some(over) = handed_over {
+                    shared.journal.barrier.hand_over(over.offset);
+                }
+                *self.handed_over.lock() = handed_over;
                 self.take_role(shared, &mut keys, Some(successor), now);
             }
             None if is_over => self.end_failover(shared, &mut keys, Some("no replica caught up before the timeout"), now),

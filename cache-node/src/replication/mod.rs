@@ -108,6 +108,13 @@ impl Counters {
     }
 }
 
+/// Where a role as primary ended whose writes a replica had confirmed by then, all of them.
+#[derive(Clone, Copy, Debug)]
+struct HandedOver {
+    epoch: u64,
+    offset: u64,
+}
+
 /// A node's replication.
 ///
 /// Its mutexes are locked behind shards and never before them.
@@ -124,6 +131,7 @@ pub(crate) struct Replication {
     /// A snapshot of the primary is on its way, or did not arrive whole: what was here before is gone from memory.
     lacks_data: AtomicBool,
     failover: Mutex<Failover>,
+    handed_over: Mutex<Option<HandedOver>>,
     /// The database that the stream of the primary has selected.
     stream_db: AtomicUsize,
     pub(crate) replicas: Replicas,
@@ -148,6 +156,7 @@ impl Replication {
             link: Mutex::new(Link { last_io_ms: now.unix_ms, down_since_ms: now.unix_ms, ..Link::default() }),
             lacks_data: AtomicBool::new(false),
             failover: Mutex::default(),
+            handed_over: Mutex::default(),
             stream_db: AtomicUsize::new(0),
             replicas: Replicas::default(),
             acknowledged: Notify::new(),
@@ -173,6 +182,11 @@ impl Replication {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether what was written before `offset`, in the role of `epoch`, is this node's still, or with whom it has given that role to.
+    pub(crate) fn keeps(&self, epoch: u64, offset: u64) -> bool {
+        self.epoch() == epoch || self.handed_over.lock().is_some_and(|over| over.epoch == epoch && offset <= over.offset)
     }
 
     pub(crate) fn stream_db(&self) -> usize {

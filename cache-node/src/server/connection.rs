@@ -365,8 +365,8 @@ impl Connection {
             self.poll_closing(cx).map(Err)
         });
         time::timeout(BARRIER_TIME_MAX, outcome).await.map_err(|_| End::Ours)??;
-        // Deposed meanwhile: whether its successor has the write is not known.
-        if shared.replication.epoch() == held.epoch { Ok(()) } else { Err(End::Ours) }
+        // Deposed meanwhile: whether its successor has the write is not known, unless it was given the role with all there was.
+        if shared.replication.keeps(held.epoch, held.offset) { Ok(()) } else { Err(End::Ours) }
     }
 
     /// Waits until the kernel has what was handed over, as long as it takes some.

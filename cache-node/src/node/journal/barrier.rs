@@ -2,7 +2,10 @@
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -41,12 +44,23 @@ pub(crate) struct Barrier {
     written: AtomicU64,
     synced: AtomicU64,
     replicated: AtomicU64,
+    /// Where the role as primary was given to a replica that had everything before it.
+    handed_over: AtomicU64,
     /// Replicas that are up to date: places where a write can be safe without a log.
     replicas: AtomicUsize,
     /// When the disk was asked to do its work, in milliseconds since `epoch`; 0: it has nothing to do.
     disk_began_ms: AtomicU64,
     epoch: Instant,
-    waiting: Mutex<Vec<(u64, Waker)>>,
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+/// Somebody who waits until what was written before `offset` may be acknowledged.
+#[derive(Debug)]
+struct Waiting {
+    offset: u64,
+    waker: Waker,
+    /// Whether this is still to be woken. What it is woken for may have passed by the time that it looks.
+    is_there: Arc<AtomicBool>,
 }
 
 impl Default for Barrier {
@@ -57,6 +71,7 @@ impl Default for Barrier {
             written: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             replicated: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
             replicas: AtomicUsize::new(0),
             disk_began_ms: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -92,7 +107,14 @@ impl Barrier {
         self.written.store(offset, Ordering::Release);
         self.synced.store(offset, Ordering::Release);
         self.replicated.store(offset, Ordering::Release);
+        self.handed_over.store(0, Ordering::Release);
         self.wake();
+    }
+
+    /// The role as primary goes to a replica that has everything before `offset`: what is safe there needs no other place.
+    pub(crate) fn hand_over(&self, offset: u64) {
+        self.handed_over.store(offset, Ordering::Release);
+        self.replicated(offset);
     }
 
     /// The log has written everything before `offset` to its file.
@@ -168,7 +190,7 @@ impl Barrier {
             0 => true,
             1 => is_written(),
             2 => !has_log || is_synced(),
-            3 if !self.has_replicas() => is_synced(),
+            3 if !self.has_replicas() && self.handed_over.load(Ordering::Acquire) < offset => is_synced(),
             // Handed to the system for the log as well: the loss of all processes at once is survived by the file.
             _ => is_replicated() && is_written(),
         };
@@ -182,14 +204,15 @@ impl Barrier {
     /// Completes when what was written before `offset` may be acknowledged.
     pub(crate) fn reached(&self, offset: u64) -> impl Future<Output = ()> {
         // One entry, however often the task is polled for other reasons.
-        let mut is_waiting = false;
+        let mut entry: Option<Arc<AtomicBool>> = None;
         poll_fn(move |cx| {
             if self.is_reached(offset) {
                 return Poll::Ready(());
             }
-            if !is_waiting {
-                is_waiting = true;
-                self.waiting.lock().push((offset, cx.waker().clone()));
+            if entry.as_ref().is_none_or(|is_there| !is_there.load(Ordering::Acquire)) {
+                let is_there = Arc::new(AtomicBool::new(true));
+                entry = Some(Arc::clone(&is_there));
+                self.waiting.lock().push(Waiting { offset, waker: cx.waker().clone(), is_there });
             }
             // Looked at again behind the entry, so that nothing slips through between.
             if self.is_reached(offset) { Poll::Ready(()) } else { Poll::Pending }
@@ -201,9 +224,72 @@ impl Barrier {
         if waiting.is_empty() {
             return;
         }
-        let (ready, rest): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|(offset, _)| self.is_reached(*offset));
+        let (ready, rest): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|entry| self.is_reached(entry.offset));
         *waiting = rest;
         drop(waiting);
-        ready.into_iter().for_each(|(_, waker)| waker.wake());
+        for Waiting { waker, is_there, .. } in ready {
+            is_there.store(false, Ordering::Release);
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future as _,
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Context, Wake, Waker},
+    };
+
+    use super::{Barrier, Durability};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_looks_too_late_is_woken_again() {
+        let barrier = Barrier::default();
+        barrier.promise(Durability::ReplicaOrDisk);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let mut reached = pin!(barrier.reached(10));
+        assert!(reached.as_mut().poll(&mut cx).is_pending());
+        barrier.replicated(10);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "there is no replica");
+        barrier.set_replicas(1);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        // It goes away before anybody looks, and comes back.
+        barrier.set_replicas(0);
+        assert!(reached.as_mut().poll(&mut cx).is_pending());
+        assert!(reached.as_mut().poll(&mut cx).is_pending());
+        barrier.set_replicas(1);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        assert!(reached.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn what_was_handed_over_is_safe_without_replicas_and_what_comes_later_is_not() {
+        let barrier = Barrier::default();
+        barrier.promise(Durability::ReplicaOrDisk);
+        barrier.set_replicas(1);
+        assert!(!barrier.is_reached(10));
+        barrier.hand_over(10);
+        barrier.set_replicas(0);
+        assert!(barrier.is_reached(10) && !barrier.is_reached(11));
+        // In another stream the same numbers are other places.
+        barrier.restart_at(5);
+        assert!(!barrier.is_reached(10));
     }
 }
