@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -12,6 +14,10 @@ use rand::RngExt;
 /// The environment variable in which replicas find the secret for session ids.
 pub(crate) const SESSION_KEY_VARIABLE: &str = "DEMO_SHOP_SESSION_KEY";
 
+/// How long a folder may still be another's: a process that was killed keeps its files until the system has taken it apart.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether it still is.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// What stands for something else in a URL's path.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -38,14 +44,17 @@ impl DataDir {
             .write(true)
             .open(&lock_path)
             .with_context(|| format!("cannot write {}: give another folder with --data", lock_path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "another demo-shop uses the data folder {}: end that one, or give this one its own with --data",
-                path.display()
-            ),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
+        let deadline = Instant::now() + LOCK_TIME_MAX;
+        while let Err(error) = lock.try_lock() {
+            match error {
+                TryLockError::WouldBlock if Instant::now() < deadline => thread::sleep(LOCK_LOOK),
+                TryLockError::WouldBlock => bail!(
+                    "another demo-shop uses the data folder {}: end that one, or give this one its own with --data",
+                    path.display()
+                ),
+                TryLockError::Error(error) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
+                }
             }
         }
         let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
