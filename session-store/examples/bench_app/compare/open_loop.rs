@@ -49,6 +49,19 @@ impl Due {
 impl Load {
     /// Every request that is due in the turn is sent and counted, however late.
     pub(super) async fn run_open(&self, schedule: Schedule) -> Result<OpenTurn> {
+        let ring = async |due: &Due, began: Instant| {
+            let mut alarm = Alarm::new()?;
+            for at in schedule {
+                alarm.ring_at(began + at).await?;
+                due.push(began + at);
+            }
+            Ok(())
+        };
+        self.run_paced(ring).await
+    }
+
+    /// `pace` says of each request when it is due.
+    async fn run_paced(&self, pace: impl AsyncFnOnce(&Due, Instant) -> Result<()>) -> Result<OpenTurn> {
         let found = Rc::new(RefCell::new(OpenTurn { turn: Turn::new()?, late: 0 }));
         let due = Rc::new(Due { since: RefCell::default(), count: Semaphore::new(0) });
         let clients = self.clients().await?;
@@ -65,15 +78,9 @@ impl Load {
                 Rc::clone(&found),
             )));
         }
-        handles.push(tasks.spawn_local(async move {
-            let mut alarm = Alarm::new()?;
-            for at in schedule {
-                alarm.ring_at(began + at).await?;
-                due.push(began + at);
-            }
-            due.count.add_permits(connections);
-            Ok(())
-        }));
+        // When it fails nothing is ever due again, for which all clients would wait.
+        tasks.run_until(pace(&due, began)).await?;
+        due.count.add_permits(connections);
         tasks.await;
         for handle in handles {
             handle.await??;
@@ -145,6 +152,16 @@ mod tests {
         assert!(found.late > due / 2, "{} of {due}", found.late);
         let longest = Duration::from_micros(found.turn.latency.max());
         assert!(longest > Duration::from_millis(50) * (due as u32) / 2, "{longest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_pace_that_fails_ends_the_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let load = Load::new(addr, &["id=1".to_owned()], |_| "/".to_owned(), 4);
+        let turn = load.run_paced(async |_, _| anyhow::bail!("the alarm is broken"));
+        let failure = tokio::time::timeout(Duration::from_secs(30), turn).await.expect("it ends").err().expect("it fails");
+        assert_eq!(failure.to_string(), "the alarm is broken");
     }
 
     #[tokio::test]
