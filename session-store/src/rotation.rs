@@ -1,7 +1,7 @@
 //! A new id where a script may not leave its slot: the same guarantees in three steps.
 //!
-//! Read the old record and its cart; place the copy under the new id, which nobody knows yet; end the old one, if neither
-//! record nor cart has changed since. Only that last step counts: before it, nothing has happened but that a record lies
+//! Read the old record and its cart; place the copy under the new id, which nobody knows yet; end the old one, if both
+//! record and cart are what was copied. Only that last step counts: before it, nothing has happened but that a record lies
 //! there which no cookie leads to, and of several rotations at once it lets one win. What lost is removed, or ends by
 //! itself when the process dies. A tag that stays the same across a new id would make it one step, but its hash tag would be
 //! known to whoever knew the old id, and the user's cart would be in another slot all the same.
@@ -25,6 +25,8 @@ const ROTATIONS_MAX: u32 = 16;
 /// The old record as it was read.
 struct Old {
     revision: u64,
+    /// Of its last commits.
+    commit_tokens: Vec<u8>,
     /// Field, value, ...
     fields: Vec<Vec<u8>>,
     cart: Vec<Vec<u8>>,
@@ -107,12 +109,12 @@ impl CacheStore {
         let Ok([session, cart, cart_ttl, tokens, tokens_ttl]) = <[Value; 5]>::try_from(self.pipeline(&pipeline).await?) else {
             return Err(unreadable("an answer has another length"));
         };
-        let (mut revision, mut ended, mut fields) = (None, false, Vec::new());
+        let (mut revision, mut ended, mut commit_tokens, mut fields) = (None, false, Vec::new(), Vec::new());
         for pair in flat(session)?.chunks_exact(2) {
             match &pair[0][..] {
                 b"@rev" => revision = Some(number(&pair[1])?),
                 b"@ended" => ended = true,
-                b"@tok" => {}
+                b"@tok" => commit_tokens.clone_from(&pair[1]),
                 _ => fields.extend_from_slice(pair),
             }
         }
@@ -122,6 +124,7 @@ impl CacheStore {
         };
         Ok(Read::Old(Old {
             revision,
+            commit_tokens,
             fields,
             cart_revision: revision_of(&cart)?,
             cart,
@@ -162,7 +165,10 @@ impl CacheStore {
     async fn retire(&self, old: &Tag, new: &Tag, record: &Old) -> Result<i64, StoreError> {
         let keys = self.keys();
         let mut call = RETIRE.call(&[&keys.session(old), &keys.cart(old), &keys.cart_tokens(old)]);
-        call.arg(new.as_str()).arg(record.revision).arg(record.cart_revision).arg(GRACE_MS);
+        call.arg(new.as_str()).arg(record.revision).arg(&record.commit_tokens[..]).arg(GRACE_MS).arg(&record.tokens[..]);
+        for part in &record.cart {
+            call.arg(&part[..]);
+        }
         integer(&self.script(&call).await?[0])
     }
 

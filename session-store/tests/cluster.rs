@@ -676,6 +676,61 @@ async fn of_several_new_ids_at_once_one_lives_and_no_addition_is_lost() {
     assert_eq!(live, 10);
 }
 
+/// As when a replica that lacked a commit, or a change of the cart, has taken its primary's place between two steps of a new id: what comes after
+/// has the same revision as what was copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_id_brings_what_was_changed_between_its_steps_at_the_same_revision() {
+    const CHANGE: &str = "
+        if redis.call('HEXISTS', KEYS[1], '@rev') == 0 then return 0 end
+        if ARGV[1] == 'session' then redis.call('HSET', KEYS[1], 'name', '\"eve\"', '@tok', 'another1 ') end
+        if ARGV[1] == 'cart' then redis.call('HSET', KEYS[2], 'TEA', 2, '@', '1 1 2') end
+        if ARGV[1] == 'tokens' then redis.call('SET', KEYS[3], 'another2 ') end
+        return 1";
+    let cluster = Cluster::start(Security::Plain).await;
+    let at = Theirs(&cluster);
+    let faults = Faults::seeded(1).with_delay_max(Duration::from_millis(800));
+    let builder = CacheStore::builder(&cluster.url).deadline(Duration::from_secs(20)).faults(faults.clone());
+    let app = support::app::router().layer(SessionLayer::new(support::connected(builder).await));
+    for (what, name, shown) in [("session", "eve", "TEA=1"), ("cart", "ada", "TEA=2"), ("tokens", "ada", "TEA=1")] {
+        // The last step may come sooner than the change: then that is refused, and nothing is seen.
+        let mut attempts = 0;
+        loop {
+            for node in cluster.primaries().await {
+                cluster.nodes[node].ask::<()>(&["FLUSHALL"]).await;
+            }
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/cart/add/TEA/1").await.ok();
+            visitor.post(&app, "/set/name/ada").await.ok();
+            let session = keys(&cluster, "*:session:*").await.remove(0);
+            let key = |kind: &str| session.replace(":session:", kind);
+            drop(faults.clone().with(Fault::Delay, 1.0));
+            let cycle = tokio::spawn({
+                let (app, mut visitor) = (app.clone(), visitor.clone());
+                async move { (visitor.post(&app, "/cycle").await.ok(), visitor) }
+            });
+            until(PATIENCE, "the copy", async || keys(&cluster, "*:session:*").await.len() > 1).await;
+            let mut change = redis::cmd("EVAL");
+            change.arg(CHANGE).arg(3).arg(&session).arg(key(":cart:")).arg(key(":cart-tokens:")).arg(what);
+            let is_made = at.send(&change).await == redis::Value::Int(1);
+            drop(faults.clone().with(Fault::Delay, 0.0));
+            let (_, mut visitor) = cycle.await.unwrap();
+            attempts += 1;
+            if !is_made {
+                assert!(attempts < 20, "the last step was sooner each time");
+                continue;
+            }
+            assert_eq!(visitor.get(&app, "/get/name").await.ok().body, name, "{what}");
+            assert_eq!(visitor.get(&app, "/cart").await.ok().body, shown, "{what}");
+            if what == "tokens" {
+                let moved = keys(&cluster, "*:cart-tokens:*").await.into_iter().find(|moved| *moved != key(":cart-tokens:"));
+                let tokens = at.send(redis::cmd("GET").arg(moved.unwrap())).await;
+                assert_eq!(tokens, redis::Value::BulkString(b"another2 ".to_vec()));
+            }
+            break;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_under_traffic_and_a_primary_dies_and_no_visitor_sees_an_error() {
     // Valkey waits for the replicas with each slot.
