@@ -171,12 +171,13 @@ impl State {
 
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
     pub(super) fn begin_anew(&mut self, shown: &Data) {
-        let shows_mark = self.is_marked && shown.contains_key(DESERTED_MARK);
-        let is_flushed = self.is_marked && !shows_mark;
-        if is_flushed || !shows_mark && self.intent != Intent::Rotate {
+        if !self.is_marked {
+            if self.intent != Intent::Rotate {
+                self.deserted = None;
+            }
+        } else if !shown.contains_key(DESERTED_MARK) {
+            // The mark went with all else that `delete` had left: the handle was emptied since.
             self.deserted = None;
-        }
-        if is_flushed {
             self.is_deserting = false;
         }
     }
