@@ -30,8 +30,9 @@ pub(crate) const GRACE_MS: i64 = 10_000;
 pub(crate) const ID_ATTEMPTS: u32 = 3;
 /// Characters of a token that makes a commit count once. 48 bits, against the few that a session remembers.
 const COMMIT_TOKEN_CHARS: usize = 8;
-/// Commits whose tokens a session remembers, as the scripts have it.
-pub(crate) const COMMITS_REMEMBERED: usize = 8;
+/// Commits whose tokens a session remembers, as the scripts have it. With their spaces they are 63 bytes: a value of more than 64 would have Redis and
+/// Valkey keep even a small session as a table (`hash-max-listpack-value`), in three times the memory.
+pub(crate) const COMMITS_REMEMBERED: usize = 7;
 
 /// What every write carries besides the fields.
 #[derive(Debug, Clone)]

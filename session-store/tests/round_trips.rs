@@ -4,7 +4,7 @@
 mod support;
 
 use session_store::{Expiry, SessionLayer};
-use support::{Server, Visitor, app, each_backend, meter::Meter, replica, replica_with};
+use support::{Engine, Server, Visitor, app, each_backend, meter::Meter, replica, replica_with, server::Backend, two_replicas};
 
 /// The commands that a request sends, by name: scripts as `evalsha`, what they call inside left out.
 const READ: &[&str] = &["hgetall", "pttl"];
@@ -76,6 +76,35 @@ async fn none_untouched_one_to_read_one_to_commit() {
         }
     })
     .await;
+}
+
+/// What a store of Redis' kind keeps in one piece is a third of the memory of a table, which a single long value makes of it. One with the tokens
+/// of eight commits, as there were once, is a table for good; it works on, and remembers seven from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_session_is_kept_in_one_piece_through_twenty_commits() {
+    for engine in [Engine::Redis, Engine::Valkey] {
+        let server = Server::start(Backend::Real(engine)).await;
+        let app = two_replicas(&server).await;
+        let mut connection = server.connection().await;
+        for (tokens_of, encoding) in [(0, "listpack"), (8, "hashtable")] {
+            redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/name/ada").await.ok();
+            let key = server.keys("*:session:*").await.remove(0);
+            if tokens_of > 0 {
+                let tokens: String = (0..tokens_of).map(|number| format!("former{number:02} ")).collect();
+                redis::cmd("HSET").arg(&key).arg("@tok").arg(tokens).exec_async(&mut connection).await.unwrap();
+            }
+            for (number, field) in ["lang", "theme", "seen", "lang"].into_iter().cycle().take(20).enumerate() {
+                visitor.post(&app, &format!("/set/{field}/{number}")).await.ok();
+                assert_eq!(visitor.get(&app, &format!("/get/{field}")).await.ok().body, number.to_string());
+            }
+            let kept: String = redis::cmd("OBJECT").arg("ENCODING").arg(&key).query_async(&mut connection).await.unwrap();
+            assert_eq!(kept, encoding, "{engine:?}, {tokens_of} tokens");
+            let tokens: String = redis::cmd("HGET").arg(&key).arg("@tok").query_async(&mut connection).await.unwrap();
+            assert!(tokens.len() == 63 && !tokens.contains("former"), "{tokens}");
+        }
+    }
 }
 
 /// The only session beside the known ones that is no mark of a former one.

@@ -22,7 +22,7 @@ if seen ~= ARGV[1] then
     local current = call('HGET', key, ARGV[4])
     if (current and '=' .. current or '-') ~= ARGV[5] then return {8, current} end
   end
-  revision, tokens = revision + 1, string.sub(mark .. seen, 1, 8 * #mark)
+  revision, tokens = revision + 1, string.sub(mark .. seen, 1, 7 * #mark)
 end
 
 call('HSET', key, '@rev', revision, '@tok', tokens, unpack(ARGV, 7, set))

@@ -43,6 +43,6 @@ end
 in_parts('HSET', KEYS[1], ARGV, 11, first_removed - 1)
 in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[4]) + 1
-redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 8 * (#ARGV[1] + 1)))
+redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 7 * (#ARGV[1] + 1)))
 local kept = keep(KEYS[1], ARGV[2], ARGV[3], s)
 return {1, revision, kept, dropped, along(ARGV[9], KEYS[1], nil, kept)}
