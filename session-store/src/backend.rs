@@ -193,6 +193,8 @@ pub(crate) enum Committed {
         revision: u64,
         /// The time to live of the session from now on.
         kept_ms: i64,
+        /// By which it is reckoned: the write's own, unless others have chosen another one since the session was read.
+        policy: ExpiryPolicy,
         /// Units of the anonymous cart that found no room in the user's.
         dropped: u64,
         /// Whether the user may have too many sessions.
@@ -712,6 +714,8 @@ impl CacheStore {
         match integer(&answer[0])? {
             reply::OK => {
                 let kept_ms = answer.get(2).map_or_else(|| write.kept_ms(), integer)?;
+                let its_own = answer.get(5).filter(|policy| **policy != Value::Nil);
+                let policy = its_own.map_or(Ok(write.policy), |policy| ExpiryPolicy::parse(&bytes(policy.clone())?))?;
                 let dropped = answer.get(3).map_or(Ok(0), integer)?;
                 let dropped = u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?;
                 let over = answer.get(4).map_or(Ok(0), integer)?;
@@ -719,7 +723,7 @@ impl CacheStore {
                 if kept_ms > 0 {
                     self.extend_behind(write.along, *tag, None);
                 }
-                Ok(Committed::Done { revision: revision(answer)?, kept_ms, dropped, too_many: over > 0 })
+                Ok(Committed::Done { revision: revision(answer)?, kept_ms, policy, dropped, too_many: over > 0 })
             }
             reply::GONE => Ok(Committed::Gone),
             reply::ENDED => Ok(Committed::Ended),

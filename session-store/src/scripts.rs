@@ -56,6 +56,9 @@ pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
     let code = concat!(
         include_str!("scripts/change_extend.lua"),
         include_str!("scripts/change.lua"),
+        include_str!("scripts/change_policy.lua"),
+        "end\n\n",
+        include_str!("scripts/change_set.lua"),
         include_str!("scripts/change_time.lua"),
         include_str!("scripts/keep.lua"),
         include_str!("scripts/change_keep.lua"),
@@ -64,7 +67,13 @@ pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
 });
 /// The same where the session's time is left as it is.
 pub(crate) static CHANGE_WITHIN: LazyLock<Source> = LazyLock::new(|| {
-    let code = concat!(include_str!("scripts/change_within.lua"), include_str!("scripts/change.lua"), "return revision\n");
+    let code = concat!(
+        include_str!("scripts/change_within.lua"),
+        include_str!("scripts/change.lua"),
+        "end\n\n",
+        include_str!("scripts/change_set.lua"),
+        "return revision\n",
+    );
     Source::new(Operation::Commit, code)
 });
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));

@@ -147,6 +147,71 @@ async fn the_layers_own_time_can_be_chosen_again() {
     .await;
 }
 
+/// A slow request has read what was chosen before: with the session's time as it leaves it, as one that extends it, and as one that is
+/// due for a touch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_session_ends_is_what_was_chosen_last_whoever_commits_after_it() {
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+        let ends = |layer: SessionLayer| idle(layer).with_absolute_timeout(Time::minutes(20));
+        let plain = [replica_with(&server, idle).await, replica_with(&server, idle).await];
+        let ending = [replica_with(&server, ends).await, replica_with(&server, ends).await];
+        let mut connection = server.connection().await;
+        for (replicas, latest) in [(&plain, i64::MAX), (&ending, 1_200)] {
+            for (chosen, seconds) in [("/remember/60", 60), ("/remember/7200", 7_200), ("/until/600", 600)] {
+                for (slow, passed_ms) in ["/slow-set/HOLD/name/eve", "/slow-save-twice/HOLD", "/slow-cycle/HOLD"]
+                    .into_iter()
+                    .flat_map(|slow| [(slow, 0), (slow, 60_000), (slow, 900_000)])
+                {
+                    let case = format!("{slow} beside {chosen}, {passed_ms} ms, {latest} s");
+                    redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+                    let mut visitor = Visitor::default();
+                    visitor.post(&replicas[0], "/set/name/ada").await.ok();
+                    let key = server.keys("*:session:*").await.remove(0);
+                    let left_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+                    redis::cmd("PEXPIRE").arg(&key).arg(left_ms - passed_ms).exec_async(&mut connection).await.unwrap();
+                    let hold = Hold::new();
+                    let late = tokio::spawn({
+                        let (app, cookie, path) =
+                            (replicas[0].clone(), visitor.cookie.clone(), slow.replace("HOLD", &hold.to_string()));
+                        async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
+                    });
+                    hold.reached().await;
+                    visitor.post(&replicas[1], chosen).await.ok();
+                    hold.release();
+                    let answer = late.await.unwrap().ok();
+                    let key = live_session(&server).await;
+                    let stored: String = redis::cmd("HGET").arg(&key).arg("@expiry").query_async(&mut connection).await.unwrap();
+                    let is_kept = chosen.starts_with("/until") == stored.starts_with('a')
+                        && (stored.starts_with('a') || stored == format!("i{seconds}000"));
+                    assert!(is_kept, "{case}: {stored}");
+                    let left_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+                    let at_most = seconds.min(latest);
+                    assert!((1_000 * at_most - 50_000..=1_000 * at_most).contains(&left_ms), "{case}: {left_ms} ms are left");
+                    if let Some(max_age) = max_age(&answer) {
+                        assert!(
+                            (left_ms / 1_000..=at_most).contains(&max_age),
+                            "{case}: {max_age} s in the cookie, {left_ms} ms are left"
+                        );
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// The only session that has not ended.
+async fn live_session(server: &Server) -> String {
+    let mut connection = server.connection().await;
+    for key in server.keys("*:session:*").await {
+        if redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut connection).await.unwrap() {
+            return key;
+        }
+    }
+    panic!("there is no session");
+}
+
 /// The store's clock decides: a replica's is not even asked when a session begins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_begins_and_ends_by_the_clock_of_the_store() {

@@ -1,7 +1,8 @@
 -- The commit of a request that changed fields and nothing else, as nearly every one does: commit.lua says the same for all that a
 -- request may change. Nothing here is a function, since each one is made anew at every call and costs as much as a command does; and what is
 -- done is answered with a number alone, the new revision, since a list costs as much again.
--- Before it stands change_extend.lua or change_within.lua.
+-- Before it stands change_extend.lua or change_within.lua; behind it, where the session is given all of its time, change_policy.lua, then the end
+-- of what begins here, and change_set.lua.
 -- KEYS: session. ARGV: the tokens that the session remembered when the caller read it or '', the revision and the tokens that it has from then
 -- on, this commit's first, the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is
 -- compared, number of arguments that set (field, value, ...), those, then the fields to remove.
@@ -17,15 +18,9 @@ if seen ~= ARGV[1] then
   end
   local mark = string.match(tokens, '^[^ ]+ ')
   seen = seen or ''
-  if string.find(seen, mark, 1, true) then return {1, tonumber(revision), call('PTTL', key)} end
+  if string.find(seen, mark, 1, true) then return {1, tonumber(revision), call('PTTL', key), 0, 0, call('HGET', key, '@expiry')} end
   if ARGV[5] ~= '' then
     local current = call('HGET', key, ARGV[4])
     if (current and '=' .. current or '-') ~= ARGV[5] then return {8, current} end
   end
   revision, tokens = revision + 1, string.sub(mark .. seen, 1, 7 * #mark)
-end
-
-call('HSET', key, '@rev', revision, '@tok', tokens, unpack(ARGV, 7, set))
-if set < last then call('HDEL', key, unpack(ARGV, set + 1, last)) end
--- A number is answered as one.
-revision = revision + 0

@@ -5,13 +5,13 @@
 --       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
 --       the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is compared, what goes along,
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
-local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended')
+local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended', '@expiry')
 if not s[4] then
   if s[6] then return {2} end
   return {0}
 end
 local seen = s[5] or ''
-if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[4]), redis.call('PTTL', KEYS[1])} end
+if string.find(seen, ARGV[1], 1, true) then return {1, tonumber(s[4]), redis.call('PTTL', KEYS[1]), 0, 0, s[7]} end
 if ARGV[8] ~= '' then
   local current = redis.call('HGET', KEYS[1], ARGV[7])
   if (current and '=' .. current or '-') ~= ARGV[8] then return {8, current} end
@@ -44,5 +44,7 @@ in_parts('HSET', KEYS[1], ARGV, 11, first_removed - 1)
 in_parts('HDEL', KEYS[1], ARGV, first_removed, #ARGV)
 local revision = tonumber(s[4]) + 1
 redis.call('HSET', KEYS[1], '@rev', revision, '@tok', string.sub(ARGV[1] .. ' ' .. seen, 1, 7 * (#ARGV[1] + 1)))
-local kept = keep(KEYS[1], ARGV[2], ARGV[3], s)
-return {1, revision, kept, dropped, along(ARGV[9], KEYS[1], nil, kept)}
+-- When it ends others may have chosen since the caller has read it: that counts, unless this commit chooses.
+local policy = ARGV[11] ~= '@expiry' and s[7] or ARGV[2]
+local kept = keep(KEYS[1], policy, ARGV[3], s)
+return {1, revision, kept, dropped, along(ARGV[9], KEYS[1], nil, kept), policy}

@@ -5,9 +5,9 @@
 --       when it was merged at this revision, or how to merge it (see merging.lua),
 --       what goes along, number of arguments that set (field, value, ...), those, then the fields to remove.
 local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
-local new = redis.call('HMGET', KEYS[2], '@rev', '@tok')
+local new = redis.call('HMGET', KEYS[2], '@rev', '@tok', '@expiry')
 if new[1] then
-  if string.find(new[2] or '', ARGV[1], 1, true) then return {1, tonumber(new[1]), redis.call('PTTL', KEYS[2])} end
+  if string.find(new[2] or '', ARGV[1], 1, true) then return {1, tonumber(new[1]), redis.call('PTTL', KEYS[2]), 0, 0, new[3]} end
   return {3}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {3} end
@@ -53,10 +53,13 @@ in_parts('HDEL', KEYS[2], ARGV, first_removed, #ARGV)
 local revision = tonumber(old[1]) + 1
 redis.call('HSET', KEYS[2], '@rev', revision, '@tok', ARGV[1] .. ' ')
 -- The absolute end is copied with the rest: a new id does not put it off.
-local kept = keep(KEYS[2], ARGV[2], ARGV[3], redis.call('HMGET', KEYS[2], '@until', '@created', '@capped'))
+-- So is when it ends, which others may have chosen since the caller has read it.
+local times = redis.call('HMGET', KEYS[2], '@until', '@created', '@capped', '@expiry')
+local policy = times[4] or ARGV[2]
+local kept = keep(KEYS[2], policy, ARGV[3], times)
 
 -- Requests in flight with the old id go on reading what was there before, and can change nothing.
 redis.call('HDEL', KEYS[1], '@rev')
 redis.call('HSET', KEYS[1], '@ended', string.match(KEYS[2], '{(.-)}'))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {1, revision, kept, dropped, along(ARGV[6], KEYS[2], KEYS[1], kept)}
+return {1, revision, kept, dropped, along(ARGV[6], KEYS[2], KEYS[1], kept), policy}

@@ -42,6 +42,13 @@ pub(super) struct Known {
     fields: Arc<Vec<RawField>>,
 }
 
+/// How long a session is kept after a commit, and by which policy.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    policy: ExpiryPolicy,
+    ms: i64,
+}
+
 impl Known {
     fn of(live: &Live) -> Self {
         Self { tag: live.tag, binding: live.binding, fields: Arc::clone(&live.fields) }
@@ -134,9 +141,9 @@ impl UnitOfWork {
                 }
                 Step::Create(write) => {
                     let (id, answer, fields) = Box::pin(self.store.create_session(write, &fields)).await?;
-                    if let Some(kept_ms) = self.settle(answer, write, None).await? {
+                    if let Some(kept) = self.settle(answer, write, None).await? {
                         metrics::session_created();
-                        let id = self.committed(id, write, &fields, kept_ms);
+                        let id = self.committed(id, write, &fields, kept);
                         if let Some(swap) = swap {
                             self.swapped(swap, shown);
                         }
@@ -158,9 +165,9 @@ impl UnitOfWork {
                         self.lost_swap(swap, known, shown, now.clone())?;
                         return Ok(self.state().base.session().map(|(id, _)| id));
                     }
-                    if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
+                    if let Some(kept) = self.settle(answer, write, Some(known)).await? {
                         let id = self.state().base.session().map(|(id, _)| id);
-                        let id = id.map(|id| self.committed(id, write, &fields, kept_ms));
+                        let id = id.map(|id| self.committed(id, write, &fields, kept));
                         if let Some(swap) = swap {
                             self.swapped(swap, shown);
                         }
@@ -177,10 +184,10 @@ impl UnitOfWork {
                     // Another request may have drawn the first one meanwhile.
                     delta.remove(CSRF_KEY.as_bytes());
                     let (id, answer) = Box::pin(self.store.rotate_session(&known.tag, &known.binding, write, &delta)).await?;
-                    if let Some(kept_ms) = self.settle(answer, write, Some(known)).await? {
+                    if let Some(kept) = self.settle(answer, write, Some(known)).await? {
                         metrics::session_ended(metrics::End::Rotated);
                         self.state().leave_secret(&known.fields);
-                        let id = self.committed(id, write, &fields, kept_ms);
+                        let id = self.committed(id, write, &fields, kept);
                         if swap.is_none() {
                             return Ok(Some(id));
                         }
@@ -272,10 +279,10 @@ impl UnitOfWork {
         }
     }
 
-    /// For how many ms the session is kept, when the commit is done; when not, it is to be tried again.
-    async fn settle(&self, answer: Committed, write: &Write, known: Option<&Known>) -> Result<Option<i64>, StoreError> {
+    /// How long the session is kept, when the commit is done; when not, it is to be tried again.
+    async fn settle(&self, answer: Committed, write: &Write, known: Option<&Known>) -> Result<Option<Kept>, StoreError> {
         match answer {
-            Committed::Done { revision, kept_ms, dropped, too_many } => {
+            Committed::Done { revision, kept_ms, policy, dropped, too_many } => {
                 tracing::trace!(revision, "session committed");
                 self.state().wrote(revision);
                 if !matches!(write.merge, Merge::Nothing) {
@@ -284,7 +291,7 @@ impl UnitOfWork {
                 if let Some(user) = write.along.user.filter(|_| too_many) {
                     Box::pin(users::end_too_many(&self.store, user, write.along.sessions_max)).await;
                 }
-                Ok(Some(kept_ms))
+                Ok(Some(Kept { policy, ms: kept_ms }))
             }
             Committed::Gone | Committed::Ended => Err(self.state().base.lose()),
             Committed::FieldChanged(_) => Err(unreadable("a commit compared what it was not told to")),
@@ -301,7 +308,8 @@ impl UnitOfWork {
         }
     }
 
-    fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>, kept_ms: i64) -> Id {
+    fn committed(&self, id: Id, write: &Write, fields: &Arc<Vec<RawField>>, kept: Kept) -> Id {
+        let Kept { policy, ms: kept_ms } = kept;
         let mut state = self.state();
         let (known, owner, place) = match &state.base {
             Base::Live(live) => (Some(live.policy), live.owner, Some((live.id, live.tag, live.binding))),
@@ -316,8 +324,11 @@ impl UnitOfWork {
                 (tag, place.map_or(tag, |(_, _, binding)| binding))
             }
         };
-        if known.is_some_and(|known| known != write.policy) {
-            state.extended = Some(write.policy);
+        if known.is_some_and(|known| known != policy) {
+            state.extended = Some(policy);
+        }
+        if policy != write.policy {
+            state.adopt(write.policy, policy);
         }
         let owner = write.owner.or(owner);
         if owner.is_some() {
@@ -327,7 +338,7 @@ impl UnitOfWork {
         let (is_due, puts_off) = (mem::take(&mut state.due_behind), mem::take(&mut state.puts_off_touch));
         let is_known = mem::take(&mut state.tells_along) || is_due || puts_off;
         if is_known || state.extended.is_some() {
-            self.store.touches().learn(&tag, write.policy, Some(kept_ms), write.along.cart_ttl_ms.is_some());
+            self.store.touches().learn(&tag, policy, Some(kept_ms), write.along.cart_ttl_ms.is_some());
         }
         let data_version = self.settings.data_version();
         // A handle that has not been given the session yet is given what it is now.
@@ -336,7 +347,7 @@ impl UnitOfWork {
             id,
             tag,
             binding,
-            policy: write.policy,
+            policy,
             owner,
             data_version,
             fields: Arc::clone(fields),
@@ -419,7 +430,8 @@ fn next_step(
     match &state.base {
         Base::Ended { .. } | Base::Lost { .. } => Step::Conflict,
         Base::Sent(_) | Base::Unread { .. } => Step::Read,
-        Base::Live(live) if policy.has_passed() => Step::End(live.tag),
+        // Of a time that this request has not chosen the store knows whether others have chosen another one since.
+        Base::Live(live) if policy.has_passed() && policy != live.policy => Step::End(live.tag),
         Base::Live(live) => {
             write.policy_changed = live.policy != policy;
             if live.data_version == write.data_version {
@@ -430,7 +442,7 @@ fn next_step(
             }
             if state.is_to_extend() || write.policy_changed || write.owner.is_some() || state.intent == Intent::Rotate {
                 write.along = state.along(settings);
-            } else {
+            } else if state.extended.is_none() {
                 write.left_ms = state.gains_little(policy);
             }
             write.version = live.version.clone();

@@ -464,7 +464,8 @@ impl UnitOfWork {
         let after = self.store.vault().seal(&binding, &stored.fields, encode(&data)?.into())?;
         let mut write = self.unasked();
         if let Some(policy) = stored.expiry {
-            write.policy = policy;
+            // As it was read, and not chosen: others may choose another one meanwhile.
+            (write.policy, write.policy_changed) = (policy, false);
         }
         let version = stored.data_version.map(|version| version.to_string());
         // Whoever sees the old version has seen the old data, and must not write over what others made of the new.

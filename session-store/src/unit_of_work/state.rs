@@ -202,6 +202,13 @@ impl State {
         self.replica_from = None;
     }
 
+    /// Others have chosen another policy since the session was read, and the handle shows it unless it was given another one meanwhile.
+    pub(super) fn adopt(&self, read: ExpiryPolicy, stored: ExpiryPolicy) {
+        if let Some(session) = self.session.as_ref().filter(|session| ExpiryPolicy::of(session.expiry()) == read) {
+            session.set_expiry(Some(stored.expiry()));
+        }
+    }
+
     pub(super) fn wrote(&mut self, revision: u64) {
         self.wrote = Some(revision);
         // A replica may not have heard of it.

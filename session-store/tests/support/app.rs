@@ -24,10 +24,13 @@ pub fn router() -> Router {
         .route("/many/{set_to}/{value}/{removed_from}/{removed_to}/{id}", post(write_many))
         .route("/remember/{seconds}", post(remember))
         .route("/forget/{seconds}", post(forget))
+        .route("/until/{seconds}", post(until))
         .route("/save-twice/{value}", post(save_twice))
+        .route("/slow-save-twice/{ms}", post(slow_save_twice))
         .route("/save-slowly/{ms}", post(save_slowly))
         .route("/update-slowly/{ms}", post(update_slowly))
         .route("/cycle", post(cycle))
+        .route("/slow-cycle/{ms}", post(slow_cycle))
         .route("/cycle-and-fail", post(cycle_and_fail))
         .route("/login/{user}", post(log_in))
         .route("/login-blindly/{user}", post(log_in_blindly))
@@ -146,6 +149,13 @@ async fn remember(session: Session, Path(seconds): Path<i64>) -> Text {
     Ok(String::new())
 }
 
+async fn until(session: Session, Path(seconds): Path<i64>) -> Text {
+    session.insert("remember", "until").await?;
+    let end = time::OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+    session.set_expiry(Some(Expiry::AtDateTime(end)));
+    Ok(String::new())
+}
+
 /// Sets the time before anything was read.
 async fn forget(session: Session, Path(seconds): Path<i64>) -> Text {
     session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
@@ -157,6 +167,16 @@ async fn save_twice(session: Session, Path(value): Path<String>) -> Text {
     session.insert("saved", &value).await?;
     session.save().await?;
     Ok(session.id().unwrap().to_string())
+}
+
+/// Two commits, after what others have done meanwhile.
+async fn slow_save_twice(session: Session, Path(ms): Path<u64>) -> Text {
+    session.get::<String>("saved").await?;
+    pause(ms).await;
+    session.insert("saved", "once").await?;
+    session.save().await?;
+    session.insert("saved", "twice").await?;
+    Ok(String::new())
 }
 
 async fn save_slowly(session: Session, Path(ms): Path<u64>) -> Text {
@@ -173,6 +193,13 @@ async fn update_slowly(session: Session, Path(ms): Path<u64>) -> Text {
 }
 
 async fn cycle(session: Session) -> Text {
+    session.cycle_id().await?;
+    Ok(String::new())
+}
+
+async fn slow_cycle(session: Session, Path(ms): Path<u64>) -> Text {
+    session.get::<String>("user").await?;
+    pause(ms).await;
     session.cycle_id().await?;
     Ok(String::new())
 }

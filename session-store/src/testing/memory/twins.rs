@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use redis::Cmd;
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 
 use super::{answer::Answer, commands, keyspace::Keyspace};
 use crate::{
+    expiry::unix_ms,
     scripts::{self, Call, Source},
     topology::arguments,
     wire::{Item, Packed as _, Wire},
@@ -76,8 +78,9 @@ impl Questions {
     }
 
     fn policy(&mut self) -> String {
-        let kind = self.one(&["i", "s", "i"]);
-        format!("{kind}{}", HOUR_MS * self.random.random_range(1..4))
+        let kind = self.one(&["i", "s", "i", "a"]);
+        let begin = if kind == "a" { unix_ms(OffsetDateTime::now_utc()) } else { 0 };
+        format!("{kind}{}", begin + HOUR_MS * self.random.random_range(1..4))
     }
 
     fn absolute(&mut self) -> String {
@@ -143,7 +146,10 @@ impl Questions {
 
     /// Those that set, behind their number, and names to remove.
     fn changes(&mut self, args: &mut Vec<String>) {
-        let set = self.fields();
+        let mut set = self.fields();
+        if self.chance(0.2) {
+            set.splice(0..0, ["@expiry".to_owned(), self.policy()]);
+        }
         args.push(set.len().to_string());
         args.extend(set);
         if self.chance(0.3) {
@@ -341,8 +347,7 @@ fn in_memory(keyspace: &mut Keyspace, question: &Question) -> Vec<Item> {
     let packed = question.packed();
     let (command, _) = arguments(&packed).unwrap();
     let mut out = Vec::new();
-    let now_ms = crate::expiry::unix_ms(time::OffsetDateTime::now_utc());
-    keyspace.begin(now_ms);
+    keyspace.begin(unix_ms(OffsetDateTime::now_utc()));
     let answer: Answer = match question {
         Question::Damage { cart, line } => {
             let is_new = keyspace.field(cart.as_bytes(), line.as_bytes()).unwrap().is_none();

@@ -12,10 +12,17 @@ use crate::{
     testing::memory::{answer::Answer, keyspace::Refusal},
 };
 
-/// The revision of a session that is there, and the tokens that it remembers.
+/// The revision of a session that is there, the tokens that it remembers, and its policy.
 struct Found {
     revision: i64,
     seen: Vec<u8>,
+    policy: Option<Vec<u8>>,
+}
+
+/// The revision of a change that was made, and the session's own policy, where others have changed it since the caller has read it.
+struct Changed {
+    revision: i64,
+    policy: Option<Vec<u8>>,
 }
 
 /// `Err`: what to answer when it is not there, or the commit was made already, or the value is not the expected one.
@@ -27,8 +34,9 @@ fn found(call: &mut Call<'_>, token: &[u8], compared: &[u8], expected: &[u8]) ->
     };
     let revision = number(&revision)?;
     let seen = call.keyspace.field(session, b"@tok")?.unwrap_or_default();
+    let policy = call.keyspace.field(session, b"@expiry")?;
     if remembers(Some(&seen), token) {
-        return Ok(Err(Answer::numbers([reply::OK, revision, call.keyspace.left_ms(session)])));
+        return Ok(Err(with_policy([revision, call.keyspace.left_ms(session), 0, 0], policy)));
     }
     if !expected.is_empty() {
         let current = call.keyspace.field(session, compared)?;
@@ -37,7 +45,7 @@ fn found(call: &mut Call<'_>, token: &[u8], compared: &[u8], expected: &[u8]) ->
             return Ok(Err(Answer::of_script([Answer::Integer(reply::CHANGED), current.into()])));
         }
     }
-    Ok(Ok(Found { revision, seen }))
+    Ok(Ok(Found { revision, seen, policy }))
 }
 
 /// Gives the session all of its time.
@@ -45,40 +53,53 @@ pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (before, time) = call.args.split_last_chunk::<2>().ok_or(Refusal("ERR an argument is missing"))?;
     let session = call.key(1)?;
     let times = Times::of(call.keyspace, session)?;
+    let absolute = if time[1] == b"*" { b"" } else { time[1] };
     let revision = match changed(&mut Call { keyspace: call.keyspace, keys: call.keys, args: before })? {
-        Ok(revision) => revision,
+        Ok(Changed { revision, policy: Some(policy) }) if call.arg(7)? != b"@expiry" => {
+            let kept_ms = keep(call.keyspace, session, &policy, absolute, &times)?;
+            return Ok(with_policy([revision, kept_ms, 0, 0], Some(policy)));
+        }
+        Ok(Changed { revision, .. }) => revision,
         Err(answer) => return Ok(answer),
     };
     if let [idle_ms, b"*"] = *time {
         let kept_ms = keep(call.keyspace, session, &[b"i", idle_ms].concat(), b"", &times)?;
         let has_no_other_end = times.until_ms.is_none();
-        return Ok(if has_no_other_end { Answer::Integer(revision) } else { done(revision, kept_ms) });
+        return Ok(if has_no_other_end { Answer::Integer(revision) } else { usual(revision, kept_ms) });
     }
     let [policy, absolute] = *time;
-    Ok(done(revision, keep(call.keyspace, session, policy, absolute, &times)?))
+    Ok(usual(revision, keep(call.keyspace, session, policy, absolute, &times)?))
 }
 
-fn done(revision: i64, kept_ms: i64) -> Answer {
+fn usual(revision: i64, kept_ms: i64) -> Answer {
     Answer::numbers([reply::OK, revision, kept_ms, 0, 0])
+}
+
+/// What has been done, and by which policy: behind the revision the time, what was dropped, and how many sessions are too many.
+pub(super) fn with_policy(numbers: [i64; 4], policy: Option<Vec<u8>>) -> Answer {
+    let [revision, kept_ms, dropped, over] = numbers.map(Answer::Integer);
+    Answer::of_script([Answer::Integer(reply::OK), revision, kept_ms, dropped, over, policy.into()])
 }
 
 /// Leaves the session's time as it is.
 pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    Ok(changed(call)?.map_or_else(|answer| answer, Answer::Integer))
+    Ok(changed(call)?.map_or_else(|answer| answer, |changed| Answer::Integer(changed.revision)))
 }
 
-/// The new revision, or what to answer in its place.
-fn changed(call: &mut Call<'_>) -> Result<Result<i64, Answer>, Refusal> {
+/// What was changed, or what to answer in its place.
+fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
     let (session, read_with, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(3)?.to_vec());
     let (set, removed) = call.counted(6)?;
     let is_there = call.keyspace.field(session, b"@rev")?.is_some();
+    let mut policy = None;
     let revision = match call.keyspace.field(session, b"@tok")? {
         Some(seen) if is_there && seen == read_with => call.number(2)?,
         _ => {
             let token: Vec<u8> = tokens.iter().copied().take_while(|byte| *byte != b' ').collect();
             match found(call, &token, call.arg(4)?, call.arg(5)?)? {
                 Err(answer) => return Ok(Err(answer)),
-                Ok(Found { revision, seen }) => {
+                Ok(Found { revision, seen, policy: its_own }) => {
+                    policy = its_own;
                     tokens = remember(&token, &seen, COMMITS_REMEMBERED);
                     revision + 1
                 }
@@ -89,7 +110,7 @@ fn changed(call: &mut Call<'_>) -> Result<Result<i64, Answer>, Refusal> {
     call.keyspace.set_field(session, b"@tok", tokens)?;
     call.keyspace.set_fields(session, set)?;
     call.keyspace.remove_fields(session, removed)?;
-    Ok(Ok(revision))
+    Ok(Ok(Changed { revision, policy }))
 }
 
 pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
@@ -98,7 +119,7 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (compared, expected, how) = (call.arg(7)?, call.arg(8)?, call.arg(9)?);
     let (set, removed) = call.counted(10)?;
     let times = Times::of(call.keyspace, session)?;
-    let Found { revision, seen } = match found(call, token, compared, expected)? {
+    let Found { revision, seen, policy: its_own } = match found(call, token, compared, expected)? {
         Ok(found) => found,
         Err(answer) => return Ok(answer),
     };
@@ -130,7 +151,9 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let revision = revision + 1;
     call.keyspace.set_field(session, b"@rev", digits(revision))?;
     call.keyspace.set_field(session, b"@tok", remember(token, &seen, COMMITS_REMEMBERED))?;
-    let kept_ms = keep(call.keyspace, session, policy, absolute, &times)?;
+    let is_chosen = call.arg(11).is_ok_and(|first| first == b"@expiry");
+    let policy = its_own.filter(|_| !is_chosen).unwrap_or_else(|| policy.to_vec());
+    let kept_ms = keep(call.keyspace, session, &policy, absolute, &times)?;
     let over = along(call, how, session, None, kept_ms)?;
-    Ok(Answer::numbers([reply::OK, revision, kept_ms, dropped, over]))
+    Ok(with_policy([revision, kept_ms, dropped, over], Some(policy)))
 }

@@ -1,11 +1,13 @@
 //! `rotate.lua`.
 
 use super::{
-    Call, digits,
+    Call,
+    commit::with_policy,
+    digits,
     keep::{Times, along, keep},
     merging::{cart_revision, merge_keys},
     number,
-    session::taken,
+    session::{Taken, taken},
     tag_of,
 };
 use crate::{
@@ -26,7 +28,10 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let revision = call.keyspace.field(old, b"@rev")?;
     let ended = call.keyspace.field(old, b"@ended")?.is_some();
     if let Some(taken) = taken(call, new, token)? {
-        return Ok(taken);
+        return Ok(match taken {
+            Taken::Before { revision, kept_ms } => with_policy([revision, kept_ms, 0, 0], call.keyspace.field(new, b"@expiry")?),
+            Taken::ByOthers => Answer::numbers([reply::TAKEN]),
+        });
     }
     let Some(revision) = revision else {
         return Ok(Answer::numbers([if ended { reply::ENDED } else { reply::GONE }]));
@@ -73,13 +78,14 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     call.keyspace.set_field(new, b"@rev", digits(revision))?;
     call.keyspace.set_field(new, b"@tok", [token, b" "].concat())?;
     let times = Times::of(call.keyspace, new)?;
-    let kept_ms = keep(call.keyspace, new, policy, absolute, &times)?;
+    let policy = call.keyspace.field(new, b"@expiry")?.unwrap_or_else(|| policy.to_vec());
+    let kept_ms = keep(call.keyspace, new, &policy, absolute, &times)?;
 
     call.keyspace.remove_fields(old, &[b"@rev"])?;
     call.keyspace.set_field(old, b"@ended", tag_of(new))?;
     call.keyspace.expire(old, grace_ms);
     let over = along(call, how, new, Some(old), kept_ms)?;
-    Ok(Answer::numbers([reply::OK, revision, kept_ms, dropped, over]))
+    Ok(with_policy([revision, kept_ms, dropped, over], Some(policy)))
 }
 
 fn copy(keyspace: &mut Keyspace, from: &[u8], to: &[u8]) -> Result<(), Refusal> {

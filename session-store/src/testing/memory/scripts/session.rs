@@ -10,22 +10,34 @@ use crate::{
     testing::memory::{answer::Answer, keyspace::Refusal},
 };
 
-/// What is to be created is there already: by an earlier attempt of this very call, or by somebody else.
-pub(super) fn taken(call: &mut Call<'_>, session: &[u8], token: &[u8]) -> Result<Option<Answer>, Refusal> {
+/// What is to be created is there already.
+pub(super) enum Taken {
+    /// By an earlier attempt of this very call.
+    Before {
+        revision: i64,
+        kept_ms: i64,
+    },
+    ByOthers,
+}
+
+pub(super) fn taken(call: &mut Call<'_>, session: &[u8], token: &[u8]) -> Result<Option<Taken>, Refusal> {
     if let Some(revision) = call.keyspace.field(session, b"@rev")? {
         let tokens = call.keyspace.field(session, b"@tok")?;
         if remembers(tokens.as_deref(), token) {
-            return Ok(Some(Answer::numbers([reply::OK, super::number(&revision)?, call.keyspace.left_ms(session)])));
+            let (revision, kept_ms) = (super::number(&revision)?, call.keyspace.left_ms(session));
+            return Ok(Some(Taken::Before { revision, kept_ms }));
         }
-        return Ok(Some(Answer::numbers([reply::TAKEN])));
+        return Ok(Some(Taken::ByOthers));
     }
-    Ok(call.keyspace.exists(session).then(|| Answer::numbers([reply::TAKEN])))
+    Ok(call.keyspace.exists(session).then_some(Taken::ByOthers))
 }
 
 pub(super) fn create(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (session, token, policy, absolute, how) = (call.key(1)?, call.arg(1)?, call.arg(2)?, call.arg(3)?, call.arg(4)?);
-    if let Some(taken) = taken(call, session, token)? {
-        return Ok(taken);
+    match taken(call, session, token)? {
+        Some(Taken::Before { revision, kept_ms }) => return Ok(Answer::numbers([reply::OK, revision, kept_ms])),
+        Some(Taken::ByOthers) => return Ok(Answer::numbers([reply::TAKEN])),
+        None => {}
     }
     call.keyspace.set_fields(session, &call.args[4..])?;
     let created_ms = call.keyspace.now_ms();
