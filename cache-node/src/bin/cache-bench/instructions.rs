@@ -153,7 +153,7 @@ pub(crate) fn run_case(name: &str, operations: &str) -> Result<()> {
         Kind::Hash => (Box::new(Hashes::fill(&content, hash::FIELDS)), Box::new(Hashes::load(&content, hash::FIELDS, 1))),
         Kind::Commit(script) => {
             let sha = load_script(&mut engine, script)?;
-            (Box::new(Commits::fill(&content, script, &sha)), Box::new(Commits::load(&content, script, &sha, 1)))
+            (Box::new(Commits::fill(&content, script, &sha)), Box::new(Commits::load(&content, script, &sha, 1, 1)))
         }
     };
     for batch in batches(fill, 1, usize::MAX) {

@@ -52,7 +52,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
             Box::new(Strings::load(&strings, server.protocol, seed)),
             Box::new(Hashes::load(&hashes, hash::FIELDS, seed)),
             Box::new(Carts::load(&carts, seed)),
-            Box::new(Commits::load(&commits, CHANGE, &sha, seed)),
+            Box::new(Commits::load(&commits, CHANGE, &sha, bench.options.connections, seed)),
             Box::new(ShortLived::new()),
         ];
         let rng = SmallRng::seed_from_u64(seed);

@@ -23,17 +23,26 @@ pub(crate) struct Script {
     name: &'static str,
     about: &'static str,
     pub(crate) code: &'static str,
-    /// ARGV between the absolute time and the number of arguments that set.
-    between: &'static [&'static str],
+    /// ARGV before the number of arguments that set.
+    head: Head,
     goal: Option<f64>,
 }
 
-/// What runs when a request changed fields and nothing else, nearly always: no field that must not have changed.
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    /// What the caller has read: the session's tokens, its next revision and its next tokens. Then no field that must not have changed.
+    Read,
+    /// The commit's token, the policy, no absolute end, and these.
+    Told(&'static [&'static str]),
+}
+
+/// What runs when a request changed fields and nothing else, nearly always, and hardly any of the session's time has passed: no field
+/// that must not have changed.
 pub(crate) const CHANGE: Script = Script {
     name: "script",
     about: "the commit of changed fields",
     code: include_str!("change.lua"),
-    between: &["", ""],
+    head: Head::Read,
     goal: Some(1.5),
 };
 
@@ -43,7 +52,7 @@ pub(crate) const COMMIT: Script = Script {
     name: "script-whole",
     about: "the commit that can do all",
     code: include_str!("commit.lua"),
-    between: &["delta", "10000", "", "", "", ""],
+    head: Head::Told(&["delta", "10000", "", "", "", ""]),
     goal: None,
 };
 
@@ -53,6 +62,12 @@ const VALUE_BYTES: usize = 60;
 const FIELDS: u8 = 9;
 /// Bytes of the token that makes a commit count once.
 const TOKEN_BYTES: usize = 8;
+/// Tokens that a session remembers, each with a space behind it.
+const TOKENS: u32 = 8;
+const TOKENS_BYTES: usize = TOKENS as usize * (TOKEN_BYTES + 1);
+/// The revision that a session is created with, as one that was committed to before: as long as all that follow.
+const FIRST_REVISION: u32 = 1_000_000;
+const REVISION_BYTES: usize = 7;
 /// Half an hour, as PEXPIRE takes it, and as a policy of the script: idle so long.
 const TTL_MS: &str = "1800000";
 const POLICY: &str = "i1800000";
@@ -75,7 +90,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Report>> {
             let sha = load_script(server, script)?;
             Ok(Some(Prepared {
                 fill: Box::new(Commits::fill(&content, script, &sha)),
-                load: Box::new(Commits::load(&content, script, &sha, bench.options.seed)),
+                load: Box::new(Commits::load(&content, script, &sha, bench.options.connections, bench.options.seed)),
             }))
         })?);
     }
@@ -98,8 +113,13 @@ pub(crate) struct Commits<'a> {
     content: &'a Content,
     create: Template,
     commit: Template,
-    /// The last commit's number: no token is used twice.
-    commits: u32,
+    head: Head,
+    /// A session is committed to by one connection, as nearly every visitor has one request at a time: what a commit says that it has
+    /// read is what the one before it left.
+    connections: u32,
+    /// Commits to each session that were sent, and that were answered.
+    sent: Vec<u32>,
+    answered: Vec<u32>,
     rng: SmallRng,
     /// The next session to create; `None` in a load.
     next: Option<u32>,
@@ -107,23 +127,34 @@ pub(crate) struct Commits<'a> {
 
 impl<'a> Commits<'a> {
     pub(crate) fn fill(content: &'a Content, script: Script, sha: &str) -> Commits<'a> {
-        Commits { next: Some(0), ..Commits::load(content, script, sha, 0) }
+        Commits { next: Some(0), ..Commits::load(content, script, sha, 1, 0) }
     }
 
-    pub(crate) fn load(content: &'a Content, script: Script, sha: &str, seed: u64) -> Commits<'a> {
+    /// Commits over so many connections.
+    pub(crate) fn load(content: &'a Content, script: Script, sha: &str, connections: u16, seed: u64) -> Commits<'a> {
         let names: Vec<String> = (0..FIELDS).map(|field| format!("field:{field}")).collect();
-        let mut create = vec![Text("HSET"), Slot(KEY_BYTES), Text("@rev"), Text("1"), Text("@tok"), Text("creation ")];
+        let (revision, tokens) = (FIRST_REVISION.to_string(), tokens(FIRST_REVISION));
+        let mut create = vec![Text("HSET"), Slot(KEY_BYTES), Text("@rev"), Text(&revision), Text("@tok"), Text(&tokens)];
         create.extend(names.iter().flat_map(|name| [Text(name), Slot(VALUE_BYTES)]));
         let expire = Template::command(&[Text("PEXPIRE"), Slot(KEY_BYTES), Text(TTL_MS)]);
-        // KEYS: session. ARGV: token, policy, no absolute end, what the script wants besides, two arguments that set, those.
-        let mut commit = vec![Text("EVALSHA"), Text(sha), Text("1"), Slot(KEY_BYTES), Slot(TOKEN_BYTES), Text(POLICY), Text("")];
-        commit.extend(script.between.iter().map(|argument| Text(argument)));
+        // KEYS: session. ARGV: the head, two arguments that set, those.
+        let mut commit = vec![Text("EVALSHA"), Text(sha), Text("1"), Slot(KEY_BYTES)];
+        match script.head {
+            Head::Read => commit.extend([Slot(TOKENS_BYTES), Slot(REVISION_BYTES), Slot(TOKENS_BYTES), Text(""), Text("")]),
+            Head::Told(rest) => {
+                commit.extend([Slot(TOKEN_BYTES), Text(POLICY), Text("")]);
+                commit.extend(rest.iter().map(|argument| Text(argument)));
+            }
+        }
         commit.extend([Text("2"), Slot("field:0".len()), Slot(VALUE_BYTES)]);
         Commits {
             content,
             create: Template::command(&create).then(&expire),
             commit: Template::command(&commit),
-            commits: 0,
+            head: script.head,
+            connections: u32::from(connections).min(content.count() as u32),
+            sent: vec![0; content.count()],
+            answered: vec![0; content.count()],
             rng: SmallRng::seed_from_u64(seed),
             next: None,
         }
@@ -131,15 +162,28 @@ impl<'a> Commits<'a> {
 
     /// One commit to a session.
     pub(crate) fn commit(&mut self, key: u32, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) {
-        self.commits += 1;
+        let sent = &mut self.sent[key as usize];
+        *sent += 1;
+        let revision = FIRST_REVISION + *sent;
         let field = self.rng.random_range(0..FIELDS);
         let mut name = *b"field:0";
         name[6] += field;
         let mut request = self.commit.append(out);
         request.put(0, self.content.key(key));
-        request.put(1, format!("{:08x}", self.commits).as_bytes());
-        request.put(2, &name);
-        self.content.write_value(key, field, request.slot(3));
+        let next = match self.head {
+            Head::Read => {
+                request.put(1, tokens(revision - 1).as_bytes());
+                request.put(2, revision.to_string().as_bytes());
+                request.put(3, tokens(revision).as_bytes());
+                4
+            }
+            Head::Told(_) => {
+                request.put(1, token(revision).as_bytes());
+                2
+            }
+        };
+        request.put(next, &name);
+        self.content.write_value(key, field, request.slot(next + 1));
         expected(Expected { kind: RUN, key, is_last: true });
     }
 
@@ -156,7 +200,7 @@ impl<'a> Commits<'a> {
 }
 
 impl Traffic for Commits<'_> {
-    fn next(&mut self, _: usize, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) -> bool {
+    fn next(&mut self, connection: usize, out: &mut Vec<u8>, expected: &mut dyn FnMut(Expected)) -> bool {
         let count = self.content.count() as u32;
         match &mut self.next {
             Some(next) if *next == count => return false,
@@ -166,8 +210,8 @@ impl Traffic for Commits<'_> {
                 self.create(key, out, expected);
             }
             None => {
-                let key = self.rng.random_range(0..count);
-                self.commit(key, out, expected);
+                let turn = self.rng.random_range(0..count / self.connections);
+                self.commit(turn * self.connections + connection as u32 % self.connections, out, expected);
             }
         }
         true
@@ -177,13 +221,28 @@ impl Traffic for Commits<'_> {
         match expected.kind {
             CREATE => reply == format!(":{}\r\n", FIELDS + 2).as_bytes(),
             EXPIRE => reply == b":1\r\n",
-            // Done, the revision after it, which is never the first, the time to live, no quantities without room and no sessions too many.
-            _ => reply
-                .strip_prefix(b"*5\r\n:1\r\n:")
-                .and_then(|rest| rest.strip_suffix(format!("\r\n:{TTL_MS}\r\n:0\r\n:0\r\n").as_bytes()))
-                .is_some_and(|revision| revision != b"1" && !revision.contains(&b'\n')),
+            _ => {
+                let answered = &mut self.answered[expected.key as usize];
+                *answered += 1;
+                let revision = FIRST_REVISION + *answered;
+                match self.head {
+                    Head::Read => reply == format!(":{revision}\r\n").as_bytes(),
+                    // Done, the revision after it, the time to live, no quantities without room and no sessions too many.
+                    Head::Told(_) => reply == format!("*5\r\n:1\r\n:{revision}\r\n:{TTL_MS}\r\n:0\r\n:0\r\n").as_bytes(),
+                }
+            }
         }
     }
+}
+
+/// What a session of this revision remembers.
+fn tokens(revision: u32) -> String {
+    (0..TOKENS).map(|back| token(revision - back) + " ").collect()
+}
+
+/// The token of the commit that made this revision.
+fn token(revision: u32) -> String {
+    format!("{revision:08x}")
 }
 
 #[cfg(test)]
@@ -203,12 +262,15 @@ mod tests {
             let mut create = Vec::new();
             while commits.next(0, &mut create, &mut |_| {}) {}
             engine.run(&create, |replies| assert!(!replies.contains(&b'-'), "{}", replies.escape_ascii()));
-            let mut commits = Commits::load(&content, script, &sha, 1);
-            for _ in 0..10 {
+            let mut commits = Commits::load(&content, script, &sha, 3, 1);
+            for turn in 0..10 {
                 let (mut commit, mut expected) = (Vec::new(), None);
-                commits.next(0, &mut commit, &mut |reply: Expected| expected = Some(reply));
+                commits.next(turn, &mut commit, &mut |reply: Expected| expected = Some(reply));
                 engine.run(&commit, |reply| assert!(commits.check(expected.unwrap(), reply), "{}", reply.escape_ascii()));
             }
+            // What the caller says that it has read is what is there: nothing had to be looked at.
+            let looks = |statistics: &[u8]| String::from_utf8_lossy(statistics).contains("cmdstat_hget:");
+            engine.run(b"INFO commandstats\r\n", |statistics| assert!(!looks(statistics), "{}", statistics.escape_ascii()));
         }
     }
 }
