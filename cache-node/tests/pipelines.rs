@@ -203,3 +203,31 @@ async fn a_database_among_others_is_emptied_at_once() {
     wire.run("SELECT 1");
     assert_eq!((wire.run("GET stays"), wire.run("SMEMBERS set").elements().len()), (Value::bulk("v"), 1));
 }
+
+/// Each reply is sent at the end of a turn of its own, until the client's socket takes no more in the middle of one.
+#[tokio::test]
+async fn replies_to_a_client_that_reads_late_are_whole_and_in_order() {
+    const REPLY_BYTES: usize = 15_000;
+    /// More than the sockets of both sides hold.
+    const REQUESTS: usize = 1_000;
+    let node = node_with(&[]).await;
+    let mut wire = Wire::connect(node.addr());
+    let value = |number: usize| format!("{number:04}").repeat(REPLY_BYTES / 4);
+    for number in 0..REQUESTS {
+        assert_eq!(wire.call(&["SET", &number.to_string(), &value(number)]), Value::ok());
+    }
+    for last in ["PING", "QUIT"] {
+        for number in 0..REQUESTS {
+            wire.send(&["GET", &number.to_string()]);
+            // The node is to be asked again when it has answered.
+            thread::sleep(Duration::from_micros(100));
+        }
+        wire.send(&[last]);
+        for number in 0..REQUESTS {
+            assert!(wire.read() == Value::Bulk(value(number).into_bytes()), "{last}: reply {number}");
+        }
+        let end = if last == "QUIT" { Value::ok() } else { Value::Simple("PONG".to_owned()) };
+        assert_eq!(wire.read(), end);
+    }
+    assert!(wire.is_closed());
+}

@@ -51,6 +51,11 @@ impl Outbox {
         self.waker.wake();
     }
 
+    /// Wakes the connection's task.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Takes what has come in.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut waiting = self.waiting.lock();

@@ -16,7 +16,6 @@ use tokio::{
 };
 
 use bytes::BufMut as _;
-use tokio_util::io::poll_read_buf;
 
 use crate::{
     command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
@@ -87,7 +86,8 @@ pub(super) fn serve(worker: Rc<Worker>, socket: Socket, client: Client) -> impl 
     async move {
         // How it ended makes no difference to what is left to do.
         let _end = connection.run().await;
-        if connection.socket.is_sending() {
+        connection.worker.replies.send();
+        if connection.socket.is_sending() || connection.worker.replies.has_rest(connection.client.entry.id) {
             Box::pin(connection.send_rest()).await;
         }
         let Connection { worker, socket, mut client, .. } = connection;
@@ -162,6 +162,10 @@ impl Connection {
         if outbox.has_something() {
             return Poll::Ready(Ok(Turn::Outbox));
         }
+        if let Some(rest) = self.worker.replies.take_rest(self.client.entry.id) {
+            self.outgoing = rest;
+            return Poll::Ready(Ok(Turn::Ran(Stop::Drained)));
+        }
         let stop = match self.unfinished {
             None => ready!(self.poll_fresh(cx))?,
             Some(_) => ready!(self.poll_more(cx))?,
@@ -206,7 +210,7 @@ impl Connection {
         let room = wanted.clamp(READ_BUFFER_BYTES, bytes.len().max(READ_BUFFER_BYTES));
         bytes.reserve(room);
         let mut limited = bytes.limit(room);
-        let read = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut limited))?;
+        let read = ready!(self.socket.poll_read_more(cx, &mut limited))?;
         if read == 0 {
             return Poll::Ready(Err(End::Closed));
         }
@@ -248,13 +252,13 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes at once and keeps the rest.
+    /// Sends what the socket takes at once, or at the turn's end, and keeps the rest.
     fn flush_or_keep(&mut self, reply: &mut Reply) -> Result<(), End> {
         if reply.is_empty() {
             return Ok(());
         }
         let outcome = match self.held_for {
-            None => self.try_send(reply.bytes()),
+            None => self.send_in_turn(reply.bytes()),
             Some(_) => Ok(0),
         };
         if let Ok(sent) = outcome {
@@ -265,6 +269,17 @@ impl Connection {
         reply.clear();
         reply.shrink_to(REPLY_CAPACITY_KEPT);
         outcome.map(drop).map_err(End::from)
+    }
+
+    /// Gives how many bytes are the turn's, or the socket's.
+    fn send_in_turn(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stream) = self.socket.tokio() else { return self.try_send(bytes) };
+        let (replies, entry) = (&self.worker.replies, &self.client.entry);
+        if replies.take(stream, entry, bytes) {
+            return Ok(bytes.len());
+        }
+        replies.send();
+        if replies.has_rest(entry.id) { Ok(0) } else { self.try_send(bytes) }
     }
 
     /// Gives how many bytes the socket took.
@@ -371,13 +386,25 @@ impl Connection {
 
     /// Waits until the kernel has what was handed over, as long as it takes some.
     async fn send_rest(&mut self) {
-        let sent = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
         // The connection ends whether it could or not.
-        drop(sent);
+        let _sent = self.send(&[]).await;
+        if self.socket.is_sending() {
+            let sent = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
+            drop(sent);
+        }
+    }
+
+    /// Sends all of `bytes` behind what the turn has for this connection.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.worker.replies.send();
+        if let Some(rest) = self.worker.replies.take_rest(self.client.entry.id) {
+            self.send_all(&rest).await?;
+        }
+        self.send_all(bytes).await
     }
 
     /// Sends all of `bytes`, however long the client takes, as long as it takes some.
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+    async fn send_all(&mut self, bytes: &[u8]) -> Result<(), End> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.socket.try_write(rest) {

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 mod connection;
 mod listener;
 mod socket;
+mod turn_replies;
 mod worker;
 
 use std::{

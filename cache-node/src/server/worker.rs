@@ -35,6 +35,7 @@ use crate::{
     server::{
         connection, now,
         socket::{Ring, Socket, may_have_rings},
+        turn_replies::TurnReplies,
     },
     stats::WorkerStats,
 };
@@ -72,6 +73,7 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<Scratch>,
     config: RefCell<(u64, Arc<Config>)>,
     connections: Cell<usize>,
+    pub(super) replies: TurnReplies,
     /// Replies of this turn wait for the log.
     pub(super) has_held: Cell<bool>,
     /// With `io-uring yes`, where the machine allows it.
@@ -133,6 +135,7 @@ impl Worker {
             scratch: RefCell::new(scratch),
             config: RefCell::new(config),
             connections: Cell::new(0),
+            replies: TurnReplies::default(),
             has_held: Cell::new(false),
             ring: OnceCell::new(),
         }
@@ -344,6 +347,7 @@ async fn serve_all(worker: Rc<Worker>, mut receiver: mpsc::Receiver<Accepted>) {
                     tracing::error!("a connection ended by a panic");
                 }
             }
+            worker.replies.send();
             // Once for all connections that had something to say.
             if worker.has_held.take() {
                 worker.shared.log_writer.write_waiting(&worker.shared);

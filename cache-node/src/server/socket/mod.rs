@@ -16,13 +16,15 @@ use std::{
     io, net,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use bytes::BufMut;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::TcpStream,
 };
+use tokio_util::io::poll_read_buf;
 
 #[cfg(not(target_os = "linux"))]
 pub(super) use no_ring::Ring;
@@ -50,7 +52,8 @@ pub(super) fn may_have_rings() -> bool {
 /// A connected socket that reads and writes as the kernel lets it.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Tokio(TcpStream),
+    /// Shared with the replies that this turn has for it.
+    Tokio(Rc<TcpStream>),
     Ring(RingSocket),
 }
 
@@ -59,7 +62,7 @@ impl Socket {
     /// When the runtime, or the ring, has no place for it.
     pub(super) fn new(stream: net::TcpStream, ring: Option<&Rc<Ring>>) -> io::Result<Socket> {
         match ring {
-            None => TcpStream::from_std(stream).map(Socket::Tokio),
+            None => TcpStream::from_std(stream).map(|stream| Socket::Tokio(Rc::new(stream))),
             Some(ring) => RingSocket::new(ring, stream).map(Socket::Ring),
         }
     }
@@ -72,6 +75,29 @@ impl Socket {
         match self {
             Socket::Tokio(stream) => stream.try_write(bytes),
             Socket::Ring(socket) => socket.try_write(bytes),
+        }
+    }
+
+    /// tokio's socket, if it is one.
+    pub(super) fn tokio(&self) -> Option<&Rc<TcpStream>> {
+        match self {
+            Socket::Tokio(stream) => Some(stream),
+            Socket::Ring(_) => None,
+        }
+    }
+
+    /// Reads into memory that holds nothing yet, and tells how many bytes.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub(super) fn poll_read_more(&mut self, cx: &mut Context<'_>, buffer: &mut impl BufMut) -> Poll<io::Result<usize>> {
+        let Socket::Tokio(stream) = self else { return poll_read_buf(Pin::new(self), cx, buffer) };
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
         }
     }
 
@@ -105,10 +131,10 @@ impl Socket {
     /// The socket as tokio's own, when nothing is being sent. What has arrived and was not read is lost.
     ///
     /// # Errors
-    /// When the runtime has no place for it, or the socket is broken.
+    /// When the runtime has no place for it, or the socket is broken, or this turn has a reply for it.
     pub(super) async fn into_tokio(self) -> io::Result<TcpStream> {
         match self {
-            Socket::Tokio(stream) => Ok(stream),
+            Socket::Tokio(stream) => Rc::try_unwrap(stream).map_err(|_| io::ErrorKind::ResourceBusy.into()),
             Socket::Ring(socket) => {
                 poll_fn(|cx| socket.poll_still(cx)).await;
                 TcpStream::from_std(socket.into_std()?)
@@ -120,8 +146,41 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Socket::Tokio(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Socket::Tokio(stream) => poll_read(stream, cx, buffer),
             Socket::Ring(socket) => socket.poll_read(cx, buffer),
         }
     }
+}
+
+/// Reads into memory that was initialized. A read that fills less than there is room for has taken all: the next one waits for the
+/// kernel's word.
+fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let room = buffer.initialize_unfilled();
+        let mut read = 0;
+        let outcome = stream.try_io(Interest::READABLE, || {
+            read = receive(stream, room)?;
+            // What has tokio wait.
+            if read > 0 && read < room.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        buffer.advance(read);
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && read == 0 => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+            _ => return Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Without the C library's `recv`, which is a place where a thread may be cancelled and pays for that.
+#[cfg(target_os = "linux")]
+fn receive(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    let (read, _) = rustix::net::recv(stream, room, rustix::net::RecvFlags::empty())?;
+    Ok(read)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receive(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    io::Read::read(&mut &*socket2::SockRef::from(stream), room)
 }

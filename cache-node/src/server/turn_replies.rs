@@ -1,0 +1,99 @@
+//! The replies of a turn, in which a thread serves all of its connections that have something to say: they are sent when all were served.
+//!
+//! A client that gets its reply at once wakes up on another core, and what it does there and what the thread does next are in each
+//! other's way, as often as there are connections. With io_uring the ring does the same.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io::{self, ErrorKind},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::net::TcpStream;
+
+use crate::node::ClientEntry;
+
+/// A longer reply is worth a system call of its own, and no copy.
+const BYTES_MAX: usize = 16 * 1024;
+/// So many bytes are sent before the turn's end: those that lie in the processor's cache are sent faster.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// What one thread's connections have to be sent.
+#[derive(Debug, Default)]
+pub(super) struct TurnReplies {
+    waiting: RefCell<Waiting>,
+    /// By the connection's number: what its socket did not take. It sends that itself.
+    rests: RefCell<HashMap<u64, Vec<u8>>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    replies: Vec<Waits>,
+}
+
+/// A reply that ends at `end`.
+#[derive(Debug)]
+struct Waits {
+    stream: Rc<TcpStream>,
+    client: Arc<ClientEntry>,
+    end: usize,
+}
+
+impl TurnReplies {
+    /// Takes a reply that is to be sent, if it may wait: `false` when it is too long, or something of its connection has to go first.
+    pub(super) fn take(&self, stream: &Rc<TcpStream>, client: &Arc<ClientEntry>, reply: &[u8]) -> bool {
+        if reply.len() > BYTES_MAX || self.has_rest(client.id) {
+            return false;
+        }
+        let waiting = &mut *self.waiting.borrow_mut();
+        waiting.bytes.extend_from_slice(reply);
+        waiting.replies.push(Waits { stream: Rc::clone(stream), client: Arc::clone(client), end: waiting.bytes.len() });
+        if waiting.bytes.len() >= WAITING_BYTES_MAX {
+            self.send_all(waiting);
+        }
+        true
+    }
+
+    /// Sends what waits.
+    pub(super) fn send(&self) {
+        self.send_all(&mut self.waiting.borrow_mut());
+    }
+
+    fn send_all(&self, waiting: &mut Waiting) {
+        let mut start = 0;
+        for Waits { stream, client, end } in waiting.replies.drain(..) {
+            let reply = &waiting.bytes[start..end];
+            start = end;
+            // Never past what has to go first.
+            let sent = if self.has_rest(client.id) { 0 } else { sent(stream.try_write(reply), reply.len()) };
+            if sent < reply.len() {
+                self.rests.borrow_mut().entry(client.id).or_default().extend_from_slice(&reply[sent..]);
+                client.outbox.wake();
+            }
+        }
+        waiting.bytes.clear();
+    }
+
+    pub(super) fn has_rest(&self, client: u64) -> bool {
+        let rests = self.rests.borrow();
+        !rests.is_empty() && rests.contains_key(&client)
+    }
+
+    /// What has to go to a connection before anything else.
+    pub(super) fn take_rest(&self, client: u64) -> Option<Vec<u8>> {
+        let mut rests = self.rests.borrow_mut();
+        if rests.is_empty() { None } else { rests.remove(&client) }
+    }
+}
+
+/// Bytes with which nothing is to be done any more. A socket that broke tells its connection when that reads.
+fn sent(outcome: io::Result<usize>, length: usize) -> usize {
+    match outcome {
+        Ok(sent) => sent,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+        Err(_) => length,
+    }
+}
