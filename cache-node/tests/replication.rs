@@ -293,6 +293,30 @@ fn wait_counts_who_has_it() {
     let before = Instant::now();
     assert_eq!(wire.run("WAIT 3 200"), Value::Integer(2));
     assert!(before.elapsed() >= Duration::from_millis(190));
+    // A client that goes away while it waits has no place any more.
+    let mut waiting = primary.wire();
+    waiting.send(&["WAIT", "5", "0"]);
+    let name = format!(" addr={} ", waiting.stream.local_addr().unwrap());
+    assert!(wire.run("CLIENT LIST").text().contains(&name));
+    drop(waiting);
+    wait_until("it is seen to be gone", || !wire.run("CLIENT LIST").text().contains(&name));
+}
+
+/// What replicas have of another stream says nothing of what was written before.
+#[test]
+fn a_wait_ends_with_the_role() {
+    let told = [Kind::Node, Kind::Redis].map(|kind| {
+        let (primary, other) = (Server::start(kind, &[]), Server::start(kind, &[]));
+        let mut waiting = primary.wire();
+        waiting.send_raw(b"SET key waits\r\nWAIT 1 0\r\nGET key\r\n");
+        assert_eq!(waiting.read(), Value::ok());
+        primary.follow(&other);
+        let told = waiting.read();
+        assert!(waiting.try_read().is_err(), "the connection ends: {kind:?}");
+        told
+    });
+    assert!(told[0].is_error("UNBLOCKED"), "{told:?}");
+    assert_eq!(told[0], told[1]);
 }
 
 /// A replica that takes nothing must not take the primary's memory: what waits for it has a limit, at once or after a while.

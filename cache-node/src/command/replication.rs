@@ -205,6 +205,8 @@ fn replconf(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
 fn wait(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let replicas = integer(args.at(1))?;
     let timeout = timeout(args.at(2))?;
+    // Before the look at the role, so that no change of it slips through.
+    let epoch = ctx.shared.replication.epoch();
     if ctx.shared.replication.primary().is_some() {
         return Err(CommandError::fixed(
             "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be \
@@ -212,7 +214,7 @@ fn wait(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         ));
     }
     let replicas = usize::try_from(replicas).unwrap_or(0);
-    begin_wait(ctx, Wait { what: WaitFor::Replicas(replicas), offset: ctx.client.written_offset, timeout }, reply);
+    begin_wait(ctx, Wait { what: WaitFor::Replicas(replicas), offset: ctx.client.written_offset, epoch, timeout }, reply);
     Ok(())
 }
 
@@ -225,6 +227,7 @@ fn waitaof(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome 
     };
     let replicas = usize::try_from(integer(args.at(2))?).map_err(|_| CommandError::NOT_POSITIVE)?;
     let timeout = timeout(args.at(3))?;
+    let epoch = ctx.shared.replication.epoch();
     if ctx.shared.replication.primary().is_some() {
         return Err(CommandError::fixed(
             "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local and are not propagated.",
@@ -233,7 +236,11 @@ fn waitaof(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome 
     if is_local && !ctx.shared.journal.barrier.has_log() {
         return Err(CommandError::fixed("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
     }
-    begin_wait(ctx, Wait { what: WaitFor::Disk { is_local, replicas }, offset: ctx.client.written_offset, timeout }, reply);
+    begin_wait(
+        ctx,
+        Wait { what: WaitFor::Disk { is_local, replicas }, offset: ctx.client.written_offset, epoch, timeout },
+        reply,
+    );
     Ok(())
 }
 

@@ -17,7 +17,7 @@ pub(crate) use position::{Position, PositionFields};
 pub(crate) use primary::serve as serve_replica;
 pub(crate) use replicas::{Replica, ReplicaState, Replicas};
 pub(crate) use sync::{Hints, SyncRequest};
-pub(crate) use wait::{Wait, WaitFor, wait};
+pub(crate) use wait::{Deposed, Wait, WaitFor, wait};
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -255,6 +255,8 @@ impl Replication {
         }
         let was_replica = current.is_some();
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        // Nobody confirms any more what was written until now.
+        self.acknowledged.notify_waiters();
         shared.keyspace.follow(primary.is_some());
         match &primary {
             Some(address) => {

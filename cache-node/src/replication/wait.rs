@@ -22,6 +22,8 @@ pub(crate) struct Wait {
     pub(crate) what: WaitFor,
     /// The stream's offset behind its last write.
     pub(crate) offset: u64,
+    /// The epoch of the role in which it waits: in another one this offset is somewhere else, and what replicas confirm is no answer.
+    pub(crate) epoch: u64,
     /// `None`: for ever.
     pub(crate) timeout: Option<Duration>,
 }
@@ -58,13 +60,27 @@ impl Wait {
     }
 }
 
+/// The role is another one than when it began to wait.
+#[derive(Debug)]
+pub(crate) struct Deposed;
+
+impl Deposed {
+    /// What the client is told, in Redis's words, before its connection ends.
+    pub(crate) const TEXT: &str = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+}
+
 /// Completes when what is waited for is there, or the time is over.
-pub(crate) async fn wait(shared: &Shared, wait: Wait) {
+pub(crate) async fn wait(shared: &Shared, wait: Wait) -> Result<(), Deposed> {
     let deadline = wait.timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let acknowledged = shared.replication.acknowledged.notified();
-        if wait.is_over(shared) || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return;
+        let is_over = wait.is_over(shared);
+        // Behind what was counted, which must be of that role.
+        if shared.replication.epoch() != wait.epoch {
+            return Err(Deposed);
+        }
+        if is_over || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(());
         }
         shared.replication.ask_to_confirm(shared);
         let next = Instant::now() + LOOK;

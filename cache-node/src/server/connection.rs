@@ -21,7 +21,7 @@ use crate::{
     command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
     node::{Client, Hindrance},
     protocol::{Limits, ProtocolError, Reply, RequestParser, Requests},
-    replication::{self, Wait, serve_replica},
+    replication::{self, Deposed, Wait, serve_replica},
     server::{
         now,
         socket::Socket,
@@ -323,11 +323,18 @@ impl Connection {
     /// WAIT: answers when it is over.
     async fn wait_for(&mut self, wait: Wait) -> Result<(), End> {
         let shared = &self.worker.shared;
-        tokio::select! {
-            () = replication::wait(shared, wait) => {}
+        let outcome = tokio::select! {
+            outcome = replication::wait(shared, wait) => outcome,
             () = self.closing() => return Err(End::Ours),
-        }
+            // Without a time limit of its own it would keep its place for ever.
+            () = self.gone() => return Err(End::Closed),
+        };
         let mut reply = Reply::new(self.client.protocol());
+        if let Err(Deposed) = outcome {
+            reply.error(Deposed::TEXT);
+            self.send(reply.bytes()).await?;
+            return Err(End::Ours);
+        }
         wait.answer(shared, &mut reply);
         self.outgoing.extend_from_slice(reply.bytes());
         Ok(())
