@@ -70,6 +70,8 @@ pub(crate) static CHANGE_WITHIN: LazyLock<Source> = LazyLock::new(|| {
     let code = concat!(
         include_str!("scripts/change_within.lua"),
         include_str!("scripts/change.lua"),
+        include_str!("scripts/change_set.lua"),
+        include_str!("scripts/change_told.lua"),
         "end\n\n",
         include_str!("scripts/change_set.lua"),
         "return revision\n",

@@ -201,6 +201,38 @@ async fn when_a_session_ends_is_what_was_chosen_last_whoever_commits_after_it() 
     .await;
 }
 
+/// Also where it is what was there before others have chosen, of which this request hears by its own commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_request_chooses_after_others_is_what_was_chosen_last() {
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+        let replicas = [replica_with(&server, idle).await, replica_with(&server, idle).await];
+        let mut connection = server.connection().await;
+        for passed_ms in [0, 60_000] {
+            redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&replicas[0], "/set/name/ada").await.ok();
+            let key = server.keys("*:session:*").await.remove(0);
+            redis::cmd("PEXPIRE").arg(&key).arg(1_800_000 - passed_ms).exec_async(&mut connection).await.unwrap();
+            let hold = Hold::new();
+            let late = tokio::spawn({
+                let (app, cookie, path) =
+                    (replicas[0].clone(), visitor.cookie.clone(), format!("/slow-count-and-remember/{hold}/1800"));
+                async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
+            });
+            hold.reached().await;
+            visitor.post(&replicas[1], "/remember/60").await.ok();
+            hold.release();
+            let answer = late.await.unwrap().ok();
+            assert!(max_age(&answer).is_some_and(|max_age| max_age > 1_700), "{answer:?}");
+            let stored: String = redis::cmd("HGET").arg(&key).arg("@expiry").query_async(&mut connection).await.unwrap();
+            assert_eq!(stored, "i1800000", "{passed_ms} ms");
+            assert!(server.session_ttl().await > 1_700_000, "{passed_ms} ms");
+        }
+    })
+    .await;
+}
+
 /// The only session that has not ended.
 async fn live_session(server: &Server) -> String {
     let mut connection = server.connection().await;

@@ -1,8 +1,8 @@
 -- The commit of a request that changed fields and nothing else, as nearly every one does: commit.lua says the same for all that a
 -- request may change. Nothing here is a function, since each one is made anew at every call and costs as much as a command does; and what is
 -- done is answered with a number alone, the new revision, since a list costs as much again.
--- Before it stands change_extend.lua or change_within.lua; behind it, where the session is given all of its time, change_policy.lua, then the end
--- of what begins here, and change_set.lua.
+-- Before it stands change_extend.lua or change_within.lua; behind it what else is done where others have changed the session, which is
+-- change_policy.lua or change_set.lua and change_told.lua, the end of what begins here, and change_set.lua.
 -- KEYS: session. ARGV: the tokens that the session remembered when the caller read it or '', the revision and the tokens that it has from then
 -- on, this commit's first, the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is
 -- compared, number of arguments that set (field, value, ...), those, then the fields to remove.

@@ -23,6 +23,7 @@ pub fn router() -> Router {
         .route("/many/{count}", get(read_many))
         .route("/many/{set_to}/{value}/{removed_from}/{removed_to}/{id}", post(write_many))
         .route("/remember/{seconds}", post(remember))
+        .route("/slow-count-and-remember/{ms}/{seconds}", post(slow_count_and_remember))
         .route("/forget/{seconds}", post(forget))
         .route("/until/{seconds}", post(until))
         .route("/save-twice/{value}", post(save_twice))
@@ -145,6 +146,15 @@ async fn remove(session: Session, Path(key): Path<String>) -> Text {
 
 async fn remember(session: Session, Path(seconds): Path<i64>) -> Text {
     session.insert("remember", "me").await?;
+    session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
+    Ok(String::new())
+}
+
+/// Chooses after a commit of its own.
+async fn slow_count_and_remember(session: Session, Path((ms, seconds)): Path<(u64, i64)>) -> Text {
+    session.get::<String>("name").await?;
+    pause(ms).await;
+    session.update(&Key::<u32>::new("count"), |count| count.unwrap_or(0) + 1).await.unwrap();
     session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds))));
     Ok(String::new())
 }

@@ -19,9 +19,12 @@ struct Found {
     policy: Option<Vec<u8>>,
 }
 
-/// The revision of a change that was made, and the session's own policy, where others have changed it since the caller has read it.
+/// A change that was made.
 struct Changed {
     revision: i64,
+    /// Others have changed the session since the caller has read it.
+    is_overtaken: bool,
+    /// The session's own policy, then.
     policy: Option<Vec<u8>>,
 }
 
@@ -55,7 +58,7 @@ pub(super) fn change(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let times = Times::of(call.keyspace, session)?;
     let absolute = if time[1] == b"*" { b"" } else { time[1] };
     let revision = match changed(&mut Call { keyspace: call.keyspace, keys: call.keys, args: before })? {
-        Ok(Changed { revision, policy: Some(policy) }) if call.arg(7)? != b"@expiry" => {
+        Ok(Changed { revision, policy: Some(policy), .. }) if call.arg(7)? != b"@expiry" => {
             let kept_ms = keep(call.keyspace, session, &policy, absolute, &times)?;
             return Ok(with_policy([revision, kept_ms, 0, 0], Some(policy)));
         }
@@ -83,7 +86,16 @@ pub(super) fn with_policy(numbers: [i64; 4], policy: Option<Vec<u8>>) -> Answer 
 
 /// Leaves the session's time as it is.
 pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
-    Ok(changed(call)?.map_or_else(|answer| answer, |changed| Answer::Integer(changed.revision)))
+    let session = call.key(1)?;
+    Ok(match changed(call)? {
+        Err(answer) => answer,
+        Ok(Changed { revision, is_overtaken: true, .. }) => {
+            // It may be what this very call has set.
+            let policy = call.keyspace.field(session, b"@expiry")?;
+            with_policy([revision, call.keyspace.left_ms(session), 0, 0], policy)
+        }
+        Ok(Changed { revision, .. }) => Answer::Integer(revision),
+    })
 }
 
 /// What was changed, or what to answer in its place.
@@ -91,7 +103,7 @@ fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
     let (session, read_with, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(3)?.to_vec());
     let (set, removed) = call.counted(6)?;
     let is_there = call.keyspace.field(session, b"@rev")?.is_some();
-    let mut policy = None;
+    let (mut is_overtaken, mut policy) = (false, None);
     let revision = match call.keyspace.field(session, b"@tok")? {
         Some(seen) if is_there && seen == read_with => call.number(2)?,
         _ => {
@@ -99,7 +111,7 @@ fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
             match found(call, &token, call.arg(4)?, call.arg(5)?)? {
                 Err(answer) => return Ok(Err(answer)),
                 Ok(Found { revision, seen, policy: its_own }) => {
-                    policy = its_own;
+                    (is_overtaken, policy) = (true, its_own);
                     tokens = remember(&token, &seen, COMMITS_REMEMBERED);
                     revision + 1
                 }
@@ -110,7 +122,7 @@ fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
     call.keyspace.set_field(session, b"@tok", tokens)?;
     call.keyspace.set_fields(session, set)?;
     call.keyspace.remove_fields(session, removed)?;
-    Ok(Ok(Changed { revision, policy }))
+    Ok(Ok(Changed { revision, is_overtaken, policy }))
 }
 
 pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
