@@ -130,8 +130,8 @@ impl ExpiryPolicy {
     }
 }
 
-/// The layer's expiry as a handle has it before anybody set one: equal in ms, and yet told apart from a handler's own choice of
-/// the same time.
+/// An expiry as a handle has it that nobody has chosen in this request, the layer's or the session's own: equal in ms, and yet told apart from a
+/// handler's choice of the same time.
 pub(crate) fn not_chosen(expiry: Expiry) -> Option<Expiry> {
     match expiry {
         Expiry::OnInactivity(idle) => Some(Expiry::OnInactivity(idle.saturating_add(Duration::NANOSECOND))),

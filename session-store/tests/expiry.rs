@@ -233,6 +233,26 @@ async fn what_a_request_chooses_after_others_is_what_was_chosen_last() {
     .await;
 }
 
+/// Whether the request has read the former session or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_that_was_chosen_for_a_session_is_not_the_next_ones() {
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+        let app = two_replicas_with(&server, idle).await;
+        for path in ["/relogin/bob", "/read-and-relogin/bob"] {
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/remember/2592000").await.ok();
+            let answer = visitor.post(&app, path).await.ok();
+            assert!((1_700..=1_800).contains(&max_age(&answer).unwrap()), "{path}: {answer:?}");
+            let key = live_session(&server).await;
+            let left_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut server.connection().await).await.unwrap();
+            assert!(left_ms <= 1_800_000, "{path}: {left_ms} ms are left");
+            redis::cmd("FLUSHDB").exec_async(&mut server.connection().await).await.unwrap();
+        }
+    })
+    .await;
+}
+
 /// The only session that has not ended.
 async fn live_session(server: &Server) -> String {
     let mut connection = server.connection().await;

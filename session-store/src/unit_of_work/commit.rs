@@ -3,7 +3,7 @@
 use std::{collections::HashMap, mem, sync::Arc};
 
 use serde_json::Value as Json;
-use tower_sessions::session::Id;
+use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
@@ -14,7 +14,7 @@ use crate::{
     StoreError,
     backend::{Committed, Expected, Write},
     cart::merge::{self, Merge},
-    expiry::ExpiryPolicy,
+    expiry::{ExpiryPolicy, not_chosen},
     keys::Tag,
     metrics,
     record::{CSRF_KEY, Delta, RawField, encode_beside, find_field, unreadable, value_of},
@@ -254,8 +254,15 @@ impl UnitOfWork {
         };
         self.store.end_session(tag, user.as_ref()).await?;
         metrics::session_ended(metrics::End::Logout);
-        let handle = self.attached().and_then(|session| session.id());
+        let session = self.attached();
+        let handle = session.as_ref().and_then(Session::id);
         let mut state = self.state();
+        if let (Some(session), Base::Live(live)) = (&session, &state.base)
+            && session.expiry() == not_chosen(live.policy.expiry())
+        {
+            // When the former session was to end is nothing to the next one.
+            session.set_expiry(not_chosen(self.settings.expiry));
+        }
         let id = state.base.id();
         if state.intent == Intent::End {
             // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.

@@ -316,7 +316,7 @@ impl UnitOfWork {
             }
             policy
         };
-        if session.expiry() == Some(policy.expiry()) {
+        if session.expiry() == not_chosen(policy.expiry()) {
             // The copy's, unless the primary has the same.
             session.set_expiry(not_chosen(self.settings.expiry));
         }
@@ -562,7 +562,7 @@ impl UnitOfWork {
         if let Some(session) = &state.session
             && session.expiry() == not_chosen(self.settings.expiry)
         {
-            session.set_expiry(Some(stored.expiry()));
+            session.set_expiry(not_chosen(stored.expiry()));
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     backend::{Along, CommitToken, Version},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     device::Client,
-    expiry::ExpiryPolicy,
+    expiry::{ExpiryPolicy, not_chosen},
     keys::{Keys, Tag},
     look::Data,
     metrics,
@@ -205,7 +205,7 @@ impl State {
     /// Others have chosen another policy since the session was read, and the handle shows it unless it was given another one meanwhile.
     pub(super) fn adopt(&self, read: ExpiryPolicy, stored: ExpiryPolicy) {
         if let Some(session) = self.session.as_ref().filter(|session| ExpiryPolicy::of(session.expiry()) == read) {
-            session.set_expiry(Some(stored.expiry()));
+            session.set_expiry(not_chosen(stored.expiry()));
         }
     }
 

@@ -42,6 +42,7 @@ pub fn router() -> Router {
         .route("/logout", post(log_out))
         .route("/logout-and-fail", post(log_out_and_fail))
         .route("/relogin/{user}", post(relogin))
+        .route("/read-and-relogin/{user}", post(read_and_relogin))
         .route("/cart", get(cart))
         .route("/page", get(page))
         .route("/cart/add/{sku}/{quantity}", post(add))
@@ -281,6 +282,11 @@ async fn relogin(session: Session, Path(user): Path<String>) -> Text {
     session.flush().await?;
     session.insert("user", &user).await?;
     Ok(String::new())
+}
+
+async fn read_and_relogin(session: Session, user: Path<String>) -> Text {
+    session.get::<String>("user").await?;
+    relogin(session, user).await
 }
 
 async fn show(cart: &Cart) -> Result<String, CartError> {
