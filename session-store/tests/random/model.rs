@@ -1,0 +1,256 @@
+//! What should come of requests, by a model that has no store.
+
+use std::collections::BTreeMap;
+
+use super::{IDLE_S, requests::Op};
+
+/// A session as the store should have it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stored {
+    pub fields: BTreeMap<&'static str, u32>,
+    pub cart: BTreeMap<&'static str, u32>,
+    pub idle_s: i64,
+}
+
+/// The visitor's sessions that have not ended, by their ids, and how many ids there were. Two begin where two requests come without a cookie.
+#[derive(Debug, Default)]
+pub struct Model {
+    pub live: BTreeMap<u32, Stored>,
+    ids: u32,
+}
+
+/// What a request knows, and what it has said so far; `None`: the model does not say.
+#[derive(Debug, Default)]
+pub struct Handle {
+    pub base: Option<u32>,
+    is_loaded: bool,
+    /// The session was over when it was first asked for.
+    pub is_late: bool,
+    known: BTreeMap<&'static str, u32>,
+    shown: BTreeMap<&'static str, u32>,
+    read_idle_s: i64,
+    idle_s: i64,
+    is_idle_chosen: bool,
+    cycles: bool,
+    ends: bool,
+    /// The handle shows what it has deleted.
+    is_deserted: bool,
+    /// The handle has no id; of a session that the cart has begun in this request it hears when it is saved.
+    is_new: bool,
+    is_modified: bool,
+    pub said: Option<Vec<String>>,
+    pub is_lost: bool,
+}
+
+pub struct Conflict;
+
+impl Model {
+    pub fn begin(&self, sent: Option<u32>) -> Handle {
+        Handle {
+            base: sent,
+            is_new: sent.is_none(),
+            idle_s: IDLE_S,
+            read_idle_s: IDLE_S,
+            said: Some(Vec::new()),
+            ..Handle::default()
+        }
+    }
+
+    fn live(&mut self, handle: &Handle) -> Result<&mut Stored, Conflict> {
+        handle.base.and_then(|id| self.live.get_mut(&id)).ok_or(Conflict)
+    }
+
+    fn load(&mut self, handle: &mut Handle) {
+        if handle.is_loaded || handle.base.is_none() {
+            return;
+        }
+        handle.is_loaded = true;
+        let Ok(live) = self.live(handle) else {
+            handle.is_late = true;
+            return;
+        };
+        (handle.known, handle.shown, handle.read_idle_s) = (live.fields.clone(), live.fields.clone(), live.idle_s);
+        if !handle.is_idle_chosen {
+            handle.idle_s = live.idle_s;
+        }
+    }
+
+    fn create(&mut self, handle: &mut Handle) {
+        self.ids += 1;
+        self.live.insert(self.ids, Stored { idle_s: handle.idle_s, ..Stored::default() });
+        (handle.base, handle.is_loaded, handle.read_idle_s) = (Some(self.ids), true, handle.idle_s);
+        handle.known.clear();
+    }
+
+    fn commit(&mut self, handle: &mut Handle, counts: bool) -> Result<(), Conflict> {
+        if handle.is_late {
+            return Err(Conflict);
+        }
+        if handle.ends {
+            self.end(handle);
+        }
+        if handle.base.is_none() {
+            self.create(handle);
+        }
+        self.load(handle);
+        if handle.is_late {
+            return Err(Conflict);
+        }
+        let changes_idle = handle.idle_s != handle.read_idle_s;
+        if handle.known != handle.shown || changes_idle || handle.cycles || counts {
+            let (known, shown, idle_s) = (handle.known.clone(), handle.shown.clone(), handle.idle_s);
+            let live = self.live(handle)?;
+            live.fields.extend(shown.iter().filter(|(key, value)| known.get(*key) != Some(value)));
+            live.fields.retain(|key, _| !known.contains_key(key) || shown.contains_key(key));
+            if counts {
+                let count = live.fields.get("count").map_or(1, |count| count + 1);
+                live.fields.insert("count", count);
+                handle.shown.insert("count", count);
+            }
+            if changes_idle {
+                live.idle_s = idle_s;
+            }
+            // What others have chosen meanwhile is not this request's choice.
+            handle.is_idle_chosen &= live.idle_s == idle_s;
+            (handle.idle_s, handle.read_idle_s) = (live.idle_s, live.idle_s);
+            handle.known = handle.shown.clone();
+            if handle.cycles {
+                self.ids += 1;
+                let session = handle.base.replace(self.ids).and_then(|former| self.live.remove(&former)).ok_or(Conflict)?;
+                self.live.insert(self.ids, session);
+                handle.cycles = false;
+            }
+        }
+        handle.is_new = false;
+        Ok(())
+    }
+
+    fn end(&mut self, handle: &mut Handle) {
+        self.live.remove(&handle.base.unwrap_or_default());
+        if !handle.is_idle_chosen {
+            handle.idle_s = IDLE_S;
+        }
+        (handle.ends, handle.base, handle.read_idle_s) = (false, None, handle.idle_s);
+        handle.known.clear();
+    }
+
+    pub fn carry_out(&mut self, handle: &mut Handle, op: Op) {
+        if handle.is_lost || handle.is_late {
+            return;
+        }
+        match self.outcome(handle, op) {
+            Ok(text) => match text {
+                Some(text) if !handle.is_late => handle.said.iter_mut().for_each(|said| said.push(text.clone())),
+                _ => handle.said = None,
+            },
+            Err(Conflict) => handle.is_lost = true,
+        }
+    }
+
+    fn outcome(&mut self, handle: &mut Handle, op: Op) -> Result<Option<String>, Conflict> {
+        let shown = |value: Option<&u32>| Some(value.map_or_else(|| "-".to_owned(), u32::to_string));
+        match op {
+            Op::Get(key) => {
+                self.load(handle);
+                return Ok(shown(handle.shown.get(key)));
+            }
+            Op::Set(key, value) => {
+                self.load(handle);
+                handle.is_modified |= handle.shown.insert(key, value) != Some(value);
+            }
+            Op::Remove(key) => {
+                self.load(handle);
+                handle.is_modified = true;
+                return Ok(shown(handle.shown.remove(key).as_ref()));
+            }
+            Op::Count => {
+                self.load(handle);
+                self.commit(handle, true)?;
+                return Ok(shown(handle.shown.get("count")));
+            }
+            Op::Save => {
+                self.load(handle);
+                self.commit(handle, false)?;
+            }
+            Op::Cycle => {
+                self.load(handle);
+                handle.cycles = handle.base.is_some() && !handle.is_new;
+                (handle.is_modified, handle.is_new) = (true, true);
+            }
+            Op::Flush => {
+                handle.shown.clear();
+                (handle.is_modified, handle.is_loaded) = (true, true);
+                handle.ends = handle.base.is_some() && !handle.is_new;
+                handle.is_new = true;
+            }
+            // A handle without an id deletes nothing.
+            Op::Delete => {
+                // It is asked what is in it, in case it was emptied.
+                if handle.is_modified {
+                    self.load(handle);
+                }
+                if !handle.is_new && !handle.is_late {
+                    (handle.ends, handle.is_deserted) = (true, true);
+                }
+            }
+            Op::Expire(seconds) => (handle.idle_s, handle.is_idle_chosen, handle.is_modified) = (seconds, true, true),
+            Op::Add(sku) | Op::SetLine(sku, _) => {
+                if handle.ends {
+                    self.end(handle);
+                }
+                if handle.base.is_none() {
+                    if op == Op::SetLine(sku, 0) {
+                        return Ok(Some("0".to_owned()));
+                    }
+                    self.create(handle);
+                }
+                let live = self.live(handle)?;
+                let line = live.cart.entry(sku).or_default();
+                *line = if let Op::SetLine(_, quantity) = op { quantity } else { *line + 1 };
+                let quantity = *line;
+                live.cart.retain(|_, quantity| *quantity > 0);
+                return Ok(Some(quantity.to_string()));
+            }
+            Op::Lines => {
+                self.load(handle);
+                // Within the grace it may be shown as it was.
+                if handle.base.is_some() && self.live(handle).is_err() {
+                    return Ok(None);
+                }
+                let lines: Vec<_> = self.live(handle).map(|live| live.cart.clone().into_iter().collect()).unwrap_or_default();
+                return Ok(Some(format!("{lines:?}")));
+            }
+            Op::Pause => {}
+        }
+        Ok(Some(String::new()))
+    }
+
+    pub fn finish(&mut self, handle: &mut Handle) {
+        if handle.is_late {
+            return;
+        }
+        if handle.is_deserted {
+            if handle.ends {
+                self.end(handle);
+            }
+            return;
+        }
+        if !handle.is_modified {
+            return;
+        }
+        let is_empty = handle.is_new && handle.shown.is_empty();
+        // What was emptied and got a new id may have been flushed behind it, which nobody is told of.
+        if (handle.ends || handle.cycles && !handle.known.is_empty()) && is_empty {
+            handle.cycles = false;
+            self.end(handle);
+            return;
+        }
+        // A session that holds nothing gets a new id, and a visitor who stored nothing gets nothing.
+        if is_empty && !handle.cycles {
+            return;
+        }
+        if self.commit(handle, false).is_err() {
+            handle.is_lost = true;
+        }
+    }
+}
