@@ -26,6 +26,9 @@ impl Keyspace {
         }
         let shard = &mut *guard;
         shard.follow_clock(now);
+        if shard.sweep == Sweep::default() && !shard.begin_sweep(now) {
+            return false;
+        }
         let mut record = sink.wants_records().then(Record::default);
         let mut looked_at = 0;
         let mut removed = 0;
@@ -148,6 +151,21 @@ mod tests {
         assert!(keyspace.used_bytes() * 100 < full);
         let events = recorder.0.lock().expect("no panic while recording");
         assert_eq!(events.iter().filter(|event| *event == "expired").count(), 30_000);
+    }
+
+    #[test]
+    fn a_shard_is_swept_once_in_a_tick_and_the_next_one_finds_what_came_since() {
+        let keyspace = Keyspace::new(1);
+        let recorder = Recorder::default();
+        let start = Now { unix_ms: 1_795_000_000_000 };
+        sweep(&keyspace, start, &recorder);
+        keyspace.lock_all(0, start, &recorder).set_string(b"past", b"v", Some(start.unix_ms - 1));
+        let lengths = [0, 200, 249, 250].map(|ms| {
+            let now = Now { unix_ms: start.unix_ms + ms };
+            sweep(&keyspace, now, &recorder);
+            keyspace.lock_all(0, now, &recorder).len()
+        });
+        assert_eq!(lengths, [1, 1, 1, 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::keyspace::{
     entry::{self, Entry, Form, Parts},
     eviction::Pool,
     garbage::Dismantling,
-    index::Index,
+    index::{Index, TICK_MS},
     leaving::Leaving,
     objects::Objects,
     snapshot::Capture,
@@ -42,6 +42,8 @@ pub(super) struct Shard {
     pub(super) watchers: Watchers,
     /// Where the sweep for expired entries goes on.
     pub(super) sweep: Sweep,
+    /// The tick in which it last began.
+    sweep_tick: Option<u64>,
     /// When the sweep last went on.
     swept: Option<Now>,
     /// Entries of the other epoch are still to be handed over to the snapshot that runs.
@@ -89,6 +91,7 @@ impl Shard {
             counters: ShardCounters::default(),
             watchers: Watchers::default(),
             sweep: Sweep::default(),
+            sweep_tick: None,
             swept: None,
             epoch: false,
             capture: None,
@@ -192,6 +195,12 @@ impl Shard {
 
     pub(super) fn set_access(&mut self, db: usize, position: usize, access: Access) {
         entry::set_access(self.slot_mut(db, position), access);
+    }
+
+    /// Begins a sweep from its place, unless one began in this tick: what that left, and what came since, is due in a later one.
+    pub(super) fn begin_sweep(&mut self, now: Now) -> bool {
+        let tick = now.unix_ms / TICK_MS;
+        self.sweep_tick.replace(tick) != Some(tick)
     }
 
     /// Counts due times anew when the clock has jumped: they tell only a few hours ahead from behind, so after a machine slept, or its
