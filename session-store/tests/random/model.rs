@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use super::{IDLE_S, requests::Op};
 
+type Lines = BTreeMap<&'static str, u32>;
+
 /// A session as the store should have it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stored {
     pub fields: BTreeMap<&'static str, u32>,
-    pub cart: BTreeMap<&'static str, u32>,
+    /// Of a session without a user.
+    pub cart: Lines,
+    pub owner: Option<&'static str>,
     pub idle_s: i64,
 }
 
@@ -17,6 +21,8 @@ pub struct Stored {
 pub struct Model {
     pub live: BTreeMap<u32, Stored>,
     ids: u32,
+    /// The carts of users.
+    carts: BTreeMap<&'static str, Lines>,
 }
 
 /// What a request knows, and what it has said so far; `None`: the model does not say.
@@ -31,6 +37,11 @@ pub struct Handle {
     read_idle_s: i64,
     idle_s: i64,
     is_idle_chosen: bool,
+    owner: Option<&'static str>,
+    /// Who has logged in, and is not yet the session's user.
+    pending: Option<&'static str>,
+    /// The session's own cart is to be merged into that user's.
+    merges: bool,
     cycles: bool,
     ends: bool,
     /// The handle shows what it has deleted.
@@ -70,9 +81,22 @@ impl Model {
             return;
         };
         (handle.known, handle.shown, handle.read_idle_s) = (live.fields.clone(), live.fields.clone(), live.idle_s);
+        handle.owner = live.owner;
         if !handle.is_idle_chosen {
             handle.idle_s = live.idle_s;
         }
+    }
+
+    /// The one that a change is made to.
+    fn cart(&mut self, handle: &Handle) -> Result<&mut Lines, Conflict> {
+        if let Some(user) = handle.pending {
+            return Ok(self.carts.entry(user).or_default());
+        }
+        let live = handle.base.and_then(|id| self.live.get_mut(&id)).ok_or(Conflict)?;
+        Ok(match live.owner {
+            Some(user) => self.carts.entry(user).or_default(),
+            None => &mut live.cart,
+        })
     }
 
     fn create(&mut self, handle: &mut Handle) {
@@ -97,9 +121,9 @@ impl Model {
             return Err(Conflict);
         }
         let changes_idle = handle.idle_s != handle.read_idle_s;
-        if handle.known != handle.shown || changes_idle || handle.cycles || counts {
+        if handle.known != handle.shown || changes_idle || handle.cycles || counts || handle.pending.is_some() {
             let (known, shown, idle_s) = (handle.known.clone(), handle.shown.clone(), handle.idle_s);
-            let live = self.live(handle)?;
+            let live = handle.base.and_then(|id| self.live.get_mut(&id)).ok_or(Conflict)?;
             live.fields.extend(shown.iter().filter(|(key, value)| known.get(*key) != Some(value)));
             live.fields.retain(|key, _| !known.contains_key(key) || shown.contains_key(key));
             if counts {
@@ -114,6 +138,16 @@ impl Model {
             handle.is_idle_chosen &= live.idle_s == idle_s;
             (handle.idle_s, handle.read_idle_s) = (live.idle_s, live.idle_s);
             handle.known = handle.shown.clone();
+            if let Some(user) = handle.pending.take() {
+                let cart = self.carts.entry(user).or_default();
+                // What is in the cart of another user stays there.
+                if live.owner.is_none() {
+                    for (sku, quantity) in std::mem::take(&mut live.cart) {
+                        *cart.entry(sku).or_default() += quantity;
+                    }
+                }
+                (live.owner, handle.owner) = (Some(user), Some(user));
+            }
             if handle.cycles {
                 self.ids += 1;
                 let session = handle.base.replace(self.ids).and_then(|former| self.live.remove(&former)).ok_or(Conflict)?;
@@ -130,7 +164,7 @@ impl Model {
         if !handle.is_idle_chosen {
             handle.idle_s = IDLE_S;
         }
-        (handle.ends, handle.base, handle.read_idle_s) = (false, None, handle.idle_s);
+        (handle.ends, handle.base, handle.read_idle_s, handle.owner) = (false, None, handle.idle_s, None);
         handle.known.clear();
     }
 
@@ -198,27 +232,46 @@ impl Model {
                 if handle.ends {
                     self.end(handle);
                 }
-                if handle.base.is_none() {
+                if handle.pending.is_some() && handle.merges {
+                    self.commit(handle, false)?;
+                }
+                if handle.base.is_none() && handle.pending.is_none() {
                     if op == Op::SetLine(sku, 0) {
                         return Ok(Some("0".to_owned()));
                     }
                     self.create(handle);
                 }
-                let live = self.live(handle)?;
-                let line = live.cart.entry(sku).or_default();
+                if handle.pending.is_none() {
+                    handle.owner = self.live(handle)?.owner;
+                }
+                let cart = self.cart(handle)?;
+                let line = cart.entry(sku).or_default();
                 *line = if let Op::SetLine(_, quantity) = op { quantity } else { *line + 1 };
                 let quantity = *line;
-                live.cart.retain(|_, quantity| *quantity > 0);
+                cart.retain(|_, quantity| *quantity > 0);
                 return Ok(Some(quantity.to_string()));
             }
             Op::Lines => {
                 self.load(handle);
-                // Within the grace it may be shown as it was.
-                if handle.base.is_some() && self.live(handle).is_err() {
-                    return Ok(None);
+                if handle.pending.is_some() && handle.merges {
+                    self.commit(handle, false)?;
                 }
-                let lines: Vec<_> = self.live(handle).map(|live| live.cart.clone().into_iter().collect()).unwrap_or_default();
-                return Ok(Some(format!("{lines:?}")));
+                if handle.base.is_none() && handle.pending.is_none() {
+                    return Ok(Some("[]".to_owned()));
+                }
+                // Within the grace it may be shown as it was.
+                let owner = handle.owner;
+                let is_as_read = handle.pending.is_some() || self.live(handle).is_ok_and(|live| live.owner == owner);
+                let cart = self.cart(handle).ok().filter(|_| is_as_read);
+                return Ok(cart.map(|cart| format!("{:?}", cart.iter().collect::<Vec<_>>())));
+            }
+            Op::LogIn(user) => {
+                self.load(handle);
+                if handle.base.is_some() && !handle.is_late && handle.owner == Some(user) && handle.pending.is_none() {
+                    return Ok(Some(String::new()));
+                }
+                handle.merges = handle.base.is_some() && handle.owner.is_none();
+                handle.pending = Some(user);
             }
             Op::Pause => {}
         }
@@ -235,18 +288,18 @@ impl Model {
             }
             return;
         }
-        if !handle.is_modified {
+        if !handle.is_modified && handle.pending.is_none() {
             return;
         }
         let is_empty = handle.is_new && handle.shown.is_empty();
         // What was emptied and got a new id may have been flushed behind it, which nobody is told of.
-        if (handle.ends || handle.cycles && !handle.known.is_empty()) && is_empty {
+        if (handle.ends || handle.cycles && !handle.known.is_empty()) && is_empty && handle.pending.is_none() {
             handle.cycles = false;
             self.end(handle);
             return;
         }
         // A session that holds nothing gets a new id, and a visitor who stored nothing gets nothing.
-        if is_empty && !handle.cycles {
+        if is_empty && !handle.cycles && handle.pending.is_none() {
             return;
         }
         if self.commit(handle, false).is_err() {

@@ -23,6 +23,7 @@ pub enum Op {
     Flush,
     Delete,
     Expire(i64),
+    LogIn(&'static str),
     Add(&'static str),
     SetLine(&'static str, u32),
     Lines,
@@ -44,7 +45,12 @@ impl Draws {
         if self.chance(0.3) {
             let at = self.0.random_range(0..=ops.len());
             match self.0.random_range(0..10) {
-                0..6 => ops.insert(at, Op::Cycle),
+                0..6 => {
+                    ops.insert(at, Op::Cycle);
+                    if self.chance(0.4) {
+                        ops.push(self.log_in());
+                    }
+                }
                 6 | 7 => {
                     ops.truncate(at);
                     ops.push(Op::Flush);
@@ -60,6 +66,9 @@ impl Draws {
             if self.chance(0.3) {
                 ops.push(Op::Add("TEA"));
             }
+        } else if self.chance(0.1) {
+            let at = self.0.random_range(0..=ops.len());
+            ops.insert(at, self.log_in());
         }
         if pauses {
             if self.chance(0.8) {
@@ -69,6 +78,10 @@ impl Draws {
             ops.insert(at, Op::Pause);
         }
         ops
+    }
+
+    fn log_in(&mut self) -> Op {
+        Op::LogIn(["u", "v"].choose(&mut self.0).unwrap())
     }
 
     fn op(&mut self) -> Op {
@@ -127,6 +140,7 @@ async fn carry_out(op: Op, session: &Session, cart: &Cart, job: &Job) -> Result<
         Op::Flush => session.flush().await?,
         Op::Delete => session.delete().await?,
         Op::Expire(seconds) => session.set_expiry(Some(Expiry::OnInactivity(time::Duration::seconds(seconds)))),
+        Op::LogIn(user) => cart.log_in(user).await?,
         Op::Add(sku) => return Ok(cart.add(sku, 1).await?.quantity.to_string()),
         Op::SetLine(sku, quantity) => return Ok(cart.set_quantity(sku, quantity).await?.quantity.to_string()),
         Op::Lines => {
