@@ -150,7 +150,7 @@ impl Drop for Server {
 /// nothing more when this returns.
 ///
 /// # Panics
-/// When a process that was told to stop goes on for [`STOPPED_MAX`].
+/// When a process that was told to stop goes on for `STOPPED_MAX`.
 pub fn kill(pid: u32, signal: Signal) {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     let sent = kill_process(process, signal);
