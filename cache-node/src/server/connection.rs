@@ -82,7 +82,7 @@ enum Turn {
 /// No `async fn`: that would keep its arguments beside the connection that they became. What an idle connection does not do is boxed
 /// below for the same reason; ten thousand of them wait most of the time.
 pub(super) fn serve(worker: Rc<Worker>, socket: Socket, client: Client) -> impl Future<Output = ()> {
-    let mut connection = Connection { worker, socket, client, unfinished: None, outgoing: Vec::new(), held_for: None };
+    let mut connection = Connection { worker, socket, client, unfinished: None, late: None };
     async move {
         // How it ended makes no difference to what is left to do.
         let _end = connection.run().await;
@@ -116,7 +116,12 @@ struct Connection {
     client: Client,
     /// What an idle connection does not have: most requests arrive whole and are run from the thread's own buffer.
     unfinished: Option<Box<Unfinished>>,
-    /// Replies that the socket did not take at once.
+    late: Option<Box<Late>>,
+}
+
+/// Replies that are not sent at once: the socket did not take them, or they wait for something.
+#[derive(Default)]
+struct Late {
     outgoing: Vec<u8>,
     /// The stream's offset that must be safe before `outgoing` is sent.
     held_for: Option<Held>,
@@ -147,7 +152,7 @@ impl Connection {
                         return Err(End::Ours);
                     }
                 }
-                Turn::Ran(Stop::Drained) if self.outgoing.is_empty() && self.held_for.is_none() => {}
+                Turn::Ran(Stop::Drained) if self.late.is_none() => {}
                 Turn::Ran(stop) => Box::pin(self.finish_batch(stop)).await?,
             }
         }
@@ -163,7 +168,7 @@ impl Connection {
             return Poll::Ready(Ok(Turn::Outbox));
         }
         if let Some(rest) = self.worker.replies.take_rest(self.client.entry.id) {
-            self.outgoing = rest;
+            self.late.get_or_insert_default().outgoing = rest;
             return Poll::Ready(Ok(Turn::Ran(Stop::Drained)));
         }
         let stop = match self.unfinished {
@@ -246,8 +251,8 @@ impl Connection {
         let written = self.client.written_offset;
         let barrier = &shared.journal.barrier;
         let is_safe = || barrier.is_reached(written) && (shared.replication.epoch() == epoch || !barrier.promises_something());
-        self.held_for = (written != offset && !is_safe()).then_some(Held { offset: written, epoch });
-        if self.held_for.is_some() {
+        if written != offset && !is_safe() {
+            self.late.get_or_insert_default().held_for = Some(Held { offset: written, epoch });
             self.worker.has_held.set(true);
         }
     }
@@ -257,13 +262,13 @@ impl Connection {
         if reply.is_empty() {
             return Ok(());
         }
-        let outcome = match self.held_for {
-            None => self.send_in_turn(reply.bytes()),
-            Some(_) => Ok(0),
-        };
+        let is_held = self.late.as_ref().is_some_and(|late| late.held_for.is_some());
+        let outcome = if is_held { Ok(0) } else { self.send_in_turn(reply.bytes()) };
         if let Ok(sent) = outcome {
             self.worker.stats().sent(reply.len());
-            self.outgoing.extend_from_slice(&reply.bytes()[sent..]);
+            if sent < reply.len() {
+                self.late.get_or_insert_default().outgoing.extend_from_slice(&reply.bytes()[sent..]);
+            }
         }
         // Also when the socket broke: the buffer is the thread's, and the next to use it is another client.
         reply.clear();
@@ -294,12 +299,11 @@ impl Connection {
     async fn finish_batch(&mut self, stop: Stop) -> Result<(), End> {
         let mut stop = stop;
         loop {
-            if let Some(held) = self.held_for.take() {
-                self.wait_until_safe(held).await?;
-            }
-            if !self.outgoing.is_empty() {
-                let outgoing = std::mem::take(&mut self.outgoing);
-                self.send(&outgoing).await?;
+            if let Some(late) = self.late.take() {
+                if let Some(held) = late.held_for {
+                    self.wait_until_safe(held).await?;
+                }
+                self.send(&late.outgoing).await?;
             }
             if let Some(wait) = self.client.wait.take() {
                 self.wait_for(*wait).await?;
@@ -336,7 +340,7 @@ impl Connection {
             return Err(End::Ours);
         }
         wait.answer(shared, &mut reply);
-        self.outgoing.extend_from_slice(reply.bytes());
+        self.late.get_or_insert_default().outgoing.extend_from_slice(reply.bytes());
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use crate::node::ClientEntry;
 const BYTES_MAX: usize = 16 * 1024;
 /// So many bytes are sent before the turn's end: those that lie in the processor's cache are sent faster.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
+/// And so many replies: more of them bring nothing.
+const WAITING_MAX: usize = 256;
 
 /// What one thread's connections have to be sent.
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl TurnReplies {
         let waiting = &mut *self.waiting.borrow_mut();
         waiting.bytes.extend_from_slice(reply);
         waiting.replies.push(Waits { stream: Rc::clone(stream), client: Arc::clone(client), end: waiting.bytes.len() });
-        if waiting.bytes.len() >= WAITING_BYTES_MAX {
+        if waiting.bytes.len() >= WAITING_BYTES_MAX || waiting.replies.len() >= WAITING_MAX {
             self.send_all(waiting);
         }
         true
