@@ -124,6 +124,10 @@ impl Replication {
         }
         let now = now();
         let mut keys = shared.keyspace.lock_all(0, now, shared);
+        if self.failover_state() != FailoverState::WaitingForSync {
+            // Another thread was faster, and the role is given away already.
+            return;
+        }
         // Nothing is written any more: looked at once more.
         let ready = self.replicas.all().into_iter().find(|replica| can_succeed(replica));
         let handed_over = ready.as_ref().map(|_| HandedOver { epoch: self.epoch(), offset: shared.journal.offset() });
