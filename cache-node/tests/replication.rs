@@ -297,7 +297,9 @@ fn wait_counts_who_has_it() {
     let mut waiting = primary.wire();
     waiting.send(&["WAIT", "5", "0"]);
     let name = format!(" addr={} ", waiting.stream.local_addr().unwrap());
-    assert!(wire.run("CLIENT LIST").text().contains(&name));
+    wait_until("it waits", || {
+        wire.run("CLIENT LIST").text().lines().any(|line| line.contains(&name) && line.contains(" cmd=wait "))
+    });
     drop(waiting);
     wait_until("it is seen to be gone", || !wire.run("CLIENT LIST").text().contains(&name));
 }

@@ -301,11 +301,16 @@ impl Connection {
         loop {
             if let Some(late) = self.late.take() {
                 if let Some(held) = late.held_for {
+                    if self.worker.replies.has_rest(self.client.entry.id) {
+                        self.send(&[]).await?;
+                    }
                     self.wait_until_safe(held).await?;
                 }
                 self.send(&late.outgoing).await?;
             }
             if let Some(wait) = self.client.wait.take() {
+                // What stands before it does not wait with it, also when the socket takes no more at the moment.
+                self.send(&[]).await?;
                 self.wait_for(*wait).await?;
                 continue;
             }
@@ -314,6 +319,7 @@ impl Connection {
                 Stop::End => return Err(End::Ours),
                 Stop::Paused => {
                     if std::mem::take(&mut self.client.is_postponed) {
+                        self.send(&[]).await?;
                         self.wait_until_resumed().await?;
                     }
                     // A client that takes replies as fast as they are made must not keep the thread.

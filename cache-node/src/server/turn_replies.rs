@@ -3,13 +3,7 @@
 //! A client that gets its reply at once wakes up on another core, and what it does there and what the thread does next are in each
 //! other's way, as often as there are connections. With io_uring the ring does the same.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io::{self, ErrorKind},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, io::ErrorKind, rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
@@ -70,7 +64,16 @@ impl TurnReplies {
             let reply = &waiting.bytes[start..end];
             start = end;
             // Never past what has to go first.
-            let sent = if self.has_rest(client.id) { 0 } else { sent(stream.try_write(reply), reply.len()) };
+            let outcome = if self.has_rest(client.id) { Ok(0) } else { stream.try_write(reply) };
+            let sent = match outcome {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(_) => {
+                    // Whatever it was: with a reply missing, each that follows would be taken for that of another request.
+                    client.outbox.close();
+                    continue;
+                }
+            };
             if sent < reply.len() {
                 self.rests.borrow_mut().entry(client.id).or_default().extend_from_slice(&reply[sent..]);
                 client.outbox.wake();
@@ -88,14 +91,5 @@ impl TurnReplies {
     pub(super) fn take_rest(&self, client: u64) -> Option<Vec<u8>> {
         let mut rests = self.rests.borrow_mut();
         if rests.is_empty() { None } else { rests.remove(&client) }
-    }
-}
-
-/// Bytes with which nothing is to be done any more. A socket that broke tells its connection when that reads.
-fn sent(outcome: io::Result<usize>, length: usize) -> usize {
-    match outcome {
-        Ok(sent) => sent,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-        Err(_) => length,
     }
 }
