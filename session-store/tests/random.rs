@@ -28,9 +28,11 @@ async fn come_out_the_same(seeds: Range<u64>) {
     for seed in seeds {
         let in_memory = trace(None, seed).await;
         for backend in [Backend::Real(Engine::usual()), Backend::CacheNode] {
-            for (here, there) in trace(Some(backend), seed).await.iter().zip(&in_memory) {
+            let there = trace(Some(backend), seed).await;
+            for (here, there) in there.iter().zip(&in_memory) {
                 assert_eq!(here, there, "on {backend:?}, and in memory");
             }
+            assert_eq!(there.len(), in_memory.len(), "on {backend:?}, and in memory");
         }
     }
 }
