@@ -1,6 +1,7 @@
 //! What the kernel tells of a process, from `/proc`.
 
 use std::fs;
+use std::path::Path;
 
 /// Whether the process exists and has not ended; one that nobody has waited for yet counts as ended.
 pub fn is_alive(pid: u32) -> bool {
@@ -10,9 +11,9 @@ pub fn is_alive(pid: u32) -> bool {
 /// Whether no thread of the process runs: each of them stopped or ended.
 pub fn is_stopped(pid: u32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    let stats = tasks.flatten().map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
-    // The name of the program comes before the state, in brackets, and may hold brackets itself.
-    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X'])))
+    // One that is gone by now has no state.
+    let mut states = tasks.flatten().filter_map(|task| field(&task.path(), "State:"));
+    states.all(|state| state.starts_with(['T', 'Z', 'X']))
 }
 
 /// Resident memory in bytes; `None` when the process is gone.
@@ -57,8 +58,13 @@ fn kibibytes(pid: u32, field: &str) -> Option<u64> {
     Some(number * 1024)
 }
 
-fn status_field(pid: u32, field: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+fn status_field(pid: u32, name: &str) -> Option<String> {
+    field(Path::new(&format!("/proc/{pid}")), name)
+}
+
+/// Of a process or a thread, by its folder.
+fn field(folder: &Path, name: &str) -> Option<String> {
+    let status = fs::read_to_string(folder.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().to_owned())
 }
