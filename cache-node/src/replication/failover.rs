@@ -138,12 +138,7 @@ impl Replication {
         };
         match successor {
             Some(successor) => {
-                let mut failover = self.failover.lock();
-                if failover.state != FailoverState::WaitingForSync {
-                    return;
-                }
-                failover.state = FailoverState::InProgress;
-                drop(failover);
+                self.failover.lock().state = FailoverState::InProgress;
                 tracing::info!(host = %successor.host, port = successor.port, "failing over");
                 if let Some(over) = handed_over {
                     shared.journal.barrier.hand_over(over.offset);
