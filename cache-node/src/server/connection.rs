@@ -302,7 +302,7 @@ impl Connection {
             if let Some(late) = self.late.take() {
                 if let Some(held) = late.held_for {
                     if self.worker.replies.has_rest(self.client.entry.id) {
-                        self.send(&[]).await?;
+                        self.flush().await?;
                     }
                     self.wait_until_safe(held).await?;
                 }
@@ -310,7 +310,7 @@ impl Connection {
             }
             if let Some(wait) = self.client.wait.take() {
                 // What stands before it does not wait with it, also when the socket takes no more at the moment.
-                self.send(&[]).await?;
+                self.flush().await?;
                 self.wait_for(*wait).await?;
                 continue;
             }
@@ -319,7 +319,7 @@ impl Connection {
                 Stop::End => return Err(End::Ours),
                 Stop::Paused => {
                     if std::mem::take(&mut self.client.is_postponed) {
-                        self.send(&[]).await?;
+                        self.flush().await?;
                         self.wait_until_resumed().await?;
                     }
                     // A client that takes replies as fast as they are made must not keep the thread.
@@ -404,19 +404,25 @@ impl Connection {
     /// Waits until the kernel has what was handed over, as long as it takes some.
     async fn send_rest(&mut self) {
         // The connection ends whether it could or not.
-        let _sent = self.send(&[]).await;
+        let _sent = self.flush().await;
         if self.socket.is_sending() {
             let sent = time::timeout(SEND_TIME_MAX, poll_fn(|cx| self.poll_writable(cx))).await;
             drop(sent);
         }
     }
 
+    /// Sends all that the turn has for this connection.
+    async fn flush(&mut self) -> Result<(), End> {
+        self.worker.replies.send();
+        match self.worker.replies.take_rest(self.client.entry.id) {
+            Some(rest) => self.send_all(&rest).await,
+            None => Ok(()),
+        }
+    }
+
     /// Sends all of `bytes` behind what the turn has for this connection.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.worker.replies.send();
-        if let Some(rest) = self.worker.replies.take_rest(self.client.entry.id) {
-            self.send_all(&rest).await?;
-        }
+        self.flush().await?;
         self.send_all(bytes).await
     }
 
