@@ -79,7 +79,8 @@ impl Questions {
 
     fn policy(&mut self) -> String {
         let kind = self.one(&["i", "s", "i", "a"]);
-        let begin = if kind == "a" { unix_ms(OffsetDateTime::now_utc()) } else { 0 };
+        // No absolute time ends then: which of two comes first would depend on the ms in which each side was asked.
+        let begin = if kind == "a" { unix_ms(OffsetDateTime::now_utc()) + HOUR_MS / 2 } else { 0 };
         format!("{kind}{}", begin + HOUR_MS * self.random.random_range(1..4))
     }
 
