@@ -17,8 +17,8 @@ use crate::{
     keys::{Name, Tag},
     record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
     scripts::{
-        CHANGE, CHANGE_ARGUMENTS_MAX, CHANGE_WITHIN, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE, ROTATE_SEALED,
-        TOUCH, reply,
+        CHANGE, CHANGE_ARGUMENTS_MAX, CHANGE_PLAIN, CHANGE_WITHIN, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE,
+        ROTATE_SEALED, TOUCH, reply,
     },
     settings::Settings,
     wire::{Argument as _, Item, Packed, Reply},
@@ -481,11 +481,18 @@ impl CacheStore {
         let how = self.along(&write.along, tag, &mut named);
         let count = write.count_reserved() + 2 * delta.set.len() + delta.removed.len();
         if how.is_empty() && matches!(write.merge, Merge::Nothing) && count <= CHANGE_ARGUMENTS_MAX {
-            let mut call = if write.left_ms.is_some() { CHANGE_WITHIN.call(&named) } else { CHANGE.call(&named) };
+            let keeps_time = write.left_ms.is_some();
+            if keeps_time && write.version.is_some() && expected.is_none() && delta.removed.is_empty() {
+                let mut call = CHANGE_PLAIN.call(&named);
+                write.version_and_tokens(&mut call);
+                sets(&mut call, write, &delta.set);
+                return call;
+            }
+            let mut call = if keeps_time { CHANGE_WITHIN.call(&named) } else { CHANGE.call(&named) };
             write.version_and_tokens(&mut call);
             compare(&mut call, expected);
             changes(&mut call, write, &delta.set, &delta.removed);
-            if write.left_ms.is_none() {
+            if !keeps_time {
                 write.time(&mut call);
             }
             return call;
@@ -798,12 +805,16 @@ fn compare(call: &mut Call, expected: Option<Expected<'_>>) {
 
 pub(crate) fn changes(call: &mut Call, write: &Write, set: &[&RawField], removed: &[&[u8]]) {
     call.arg(write.count_reserved() + 2 * set.len());
+    sets(call, write, set);
+    for name in removed {
+        call.arg(name);
+    }
+}
+
+fn sets(call: &mut Call, write: &Write, set: &[&RawField]) {
     write.reserved_fields(call);
     for field in set {
         call.arg(field.name()).arg(field.stored());
-    }
-    for name in removed {
-        call.arg(name);
     }
 }
 

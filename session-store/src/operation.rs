@@ -3,7 +3,7 @@
 mod problem;
 
 use std::{
-    fmt,
+    fmt, iter,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,7 +23,7 @@ use crate::{
     metrics::InFlight,
     nodes::{Address, Failure, Node, Origin},
     pool::Taken,
-    record::malformed,
+    record::{malformed, number},
     scripts::{Call, reply},
     topology::{Asking, Slot, split},
     wire::{Packed, Reply, Unanswered},
@@ -94,6 +94,11 @@ impl CacheStore {
             Value::Array(values) if !values.is_empty() => Ok(values),
             // What is done and says one number: a list costs the store a tenth of a commit.
             number @ Value::Int(_) => Ok(vec![Value::Int(reply::OK), number]),
+            // Or several, as they stand in the store.
+            Value::BulkString(digits) => iter::once(Ok(reply::OK))
+                .chain(digits.split(|byte| *byte == b' ').map(number))
+                .map(|number| number.map(Value::Int))
+                .collect(),
             _ => Err(StoreError::Unreadable { reason: "a script answered with no list".to_owned() }),
         }
     }

@@ -43,6 +43,19 @@ macro_rules! line {
         )
     };
 }
+macro_rules! change_within {
+    () => {
+        concat!(
+            include_str!("scripts/change_within.lua"),
+            include_str!("scripts/change.lua"),
+            include_str!("scripts/change_set.lua"),
+            include_str!("scripts/change_told.lua"),
+            "end\n\n",
+            include_str!("scripts/change_set.lua"),
+            "return revision\n",
+        )
+    };
+}
 macro_rules! all {
     ($name:literal) => {
         concat!(include_str!("scripts/merging.lua"), in_parts_and_keep!($name))
@@ -66,18 +79,10 @@ pub(crate) static CHANGE: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Commit, code)
 });
 /// The same where the session's time is left as it is.
-pub(crate) static CHANGE_WITHIN: LazyLock<Source> = LazyLock::new(|| {
-    let code = concat!(
-        include_str!("scripts/change_within.lua"),
-        include_str!("scripts/change.lua"),
-        include_str!("scripts/change_set.lua"),
-        include_str!("scripts/change_told.lua"),
-        "end\n\n",
-        include_str!("scripts/change_set.lua"),
-        "return revision\n",
-    );
-    Source::new(Operation::Commit, code)
-});
+pub(crate) static CHANGE_WITHIN: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, change_within!()));
+/// And where fields are set alone.
+pub(crate) static CHANGE_PLAIN: LazyLock<Source> =
+    LazyLock::new(|| Source::new(Operation::Commit, concat!(include_str!("scripts/change_plain.lua"), change_within!())));
 pub(crate) static COMMIT: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Commit, all!("commit")));
 pub(crate) static ROTATE: LazyLock<Source> = LazyLock::new(|| Source::new(Operation::Rotate, all!("rotate")));
 /// Those two where they merge an encrypted cart.
@@ -115,7 +120,7 @@ pub(crate) static MERGE_SEALED: LazyLock<Source> = LazyLock::new(|| {
     Source::new(Operation::Merge, code)
 });
 
-/// Names and values of fields that [`CHANGE`] and [`CHANGE_WITHIN`] take: they unpack them in one go, and Lua no more than some 8,000.
+/// Names and values of fields that [`CHANGE`], [`CHANGE_WITHIN`] and [`CHANGE_PLAIN`] take: they unpack them in one go, and Lua no more than some 8,000.
 pub(crate) const CHANGE_ARGUMENTS_MAX: usize = 1_000;
 
 /// The first number of every script's answer.

@@ -448,7 +448,8 @@ async fn both_handles_cost_one_read_and_one_commit() {
             routes().layer(SessionLayer::new(support::patient(meter.url()).connect().await.unwrap()).with_tower_sessions_014());
         let mut visitor = Visitor::default();
         visitor.post(&app, "/set/old/0").await.ok();
-        // From now on the store knows the script of a commit.
+        // From now on the store knows the script of such a commit.
+        visitor.post(&app, "/both").await.ok();
         visitor.post(&app, "/set/old/1").await.ok();
         meter.take();
         visitor.post(&app, "/both").await.ok();

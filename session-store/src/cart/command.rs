@@ -155,8 +155,9 @@ async fn call(
         }
         let cart = CartTarget { cart: target.cart, session: None, owner: None, create: None };
         let mut changed = unit.store.script(&script_call(unit, &cart, token, operation, lines)?).await?;
-        if changed.len() == checked.len() {
+        if integer(&changed[0])? == reply::OK {
             // What became of the session's time.
+            changed = whole(changed);
             changed.splice(6.., checked.into_iter().skip(6));
         }
         Ok(changed)
@@ -225,7 +226,7 @@ fn script_call(
         data_version: settings.data_version(),
         sealed: names.map(|names| (names, bind.as_deref().unwrap_or(ELSEWHERE))),
     };
-    terms.give(&mut call);
+    terms.give(&mut call, is_plain);
     for (sku, quantity) in lines {
         vault.lines(&binding).give(&mut call, sku, *quantity)?;
     }
@@ -263,7 +264,8 @@ struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    fn give(&self, call: &mut Call) {
+    /// `is_plain`: for `line.lua`, which creates nothing and has no arguments for it.
+    fn give(&self, call: &mut Call, is_plain: bool) {
         call.arg(self.operation.name())
             .arg(self.token)
             .arg(self.keys_of_tokens)
@@ -275,10 +277,21 @@ impl Terms<'_> {
             .arg(self.owner.map_or("", Tag::as_str));
         match self.create {
             Some(create) => call.arg(create.policy.encode().as_bytes()).arg(create.token.as_bytes()),
+            None if is_plain => call,
             None => call.arg("").arg(""),
         };
         absolute(call, self.absolute_ms);
         call.arg(self.along);
+        if !is_plain {
+            self.give_creation(call);
+        }
+        if let Some((_, bind)) = self.sealed {
+            call.arg(bind);
+        }
+    }
+
+    /// Of how many arguments a session is created, and under how many names a line may stand; then those arguments.
+    fn give_creation(&self, call: &mut Call) {
         let version = self.data_version.filter(|_| self.create.is_some());
         let created_with = if version.is_some() { 4 } else { 2 * u32::from(self.create.is_some()) };
         match self.sealed {
@@ -290,9 +303,6 @@ impl Terms<'_> {
         }
         if let Some(version) = version {
             call.arg("@d").arg(version);
-        }
-        if let Some((_, bind)) = self.sealed {
-            call.arg(bind);
         }
     }
 }
@@ -317,11 +327,21 @@ pub(super) fn move_call(store: &CacheStore, user: &Tag, names: usize, skus: &[St
         data_version: None,
         sealed: Some((names, ELSEWHERE)),
     };
-    terms.give(&mut call);
+    terms.give(&mut call, false);
     for sku in skus {
         store.vault().lines(user).give(&mut call, sku, 0)?;
     }
     Ok(call)
+}
+
+/// What was done, where `line.lua` says no more of it than the numbers: the session's time was left as it is.
+fn whole(answer: Vec<Value>) -> Vec<Value> {
+    match <[Value; 5]>::try_from(answer) {
+        Ok([ok, quantity, revision, lines, count]) => {
+            vec![ok, Value::Int(1), revision, quantity, lines, count, Value::BulkString(Vec::new()), Value::Int(0)]
+        }
+        Err(answer) => answer,
+    }
 }
 
 struct Change {
@@ -333,7 +353,7 @@ struct Change {
 
 impl Change {
     fn parse(answer: Vec<Value>) -> Result<Self, StoreError> {
-        let Ok([_, applied, revision, quantity, lines, count, extended, kept]) = <[Value; 8]>::try_from(answer) else {
+        let Ok([_, applied, revision, quantity, lines, count, extended, kept]) = <[Value; 8]>::try_from(whole(answer)) else {
             return Err(unreadable("the answer for a change of a cart has another length"));
         };
         let out_of_range = |_| unreadable("a number of a cart is out of range");

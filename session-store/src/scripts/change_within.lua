@@ -1,5 +1,4 @@
 -- Before change.lua, where the session's time is left as it is: hardly any of it has passed. Where others have
 -- changed the session since, change_told.lua is behind what it does, and tells what they may have chosen.
 local call, key, ARGV = redis.call, KEYS[1], ARGV
-local s, last = call('HMGET', key, '@tok', '@rev'), #ARGV
-local seen = s[2] and s[1]
+local seen, last = call('HGET', key, '@tok'), #ARGV

@@ -1,4 +1,4 @@
-kept = keep(session, policy, ARGV[12], call('HMGET', session, '@until', '@created', '@capped'))
+kept = keep(session, policy, ARGV[10], call('HMGET', session, '@until', '@created', '@capped'))
 if kept <= 0 then return {0} end
-along(ARGV[13], session, nil, kept)
+along(ARGV[11], session, nil, kept)
 extended = policy

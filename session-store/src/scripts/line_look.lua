@@ -5,11 +5,11 @@ if session then
     return {0}
   end
   if (s[2] or '') ~= ARGV[9] then return {4, s[2] or ''} end
-  if names and bind ~= '*' and (s[6] or '') ~= bind then return {10, s[6] or ''} end
+  if names and bind ~= '*' and (s[5] or '') ~= bind then return {10, s[5] or ''} end
   policy = s[3] or ''
   local idle = tonumber(string.sub(policy, 2))
   if idle then
-    due = ARGV[12] ~= '' and not s[5]
-      or not s[4] and string.sub(policy, 1, 1) ~= 'a' and call('PTTL', session) < idle - math.min(idle / 16, 3600000)
+    due = ARGV[10] ~= '' and not s[4]
+      or string.sub(policy, 1, 1) ~= 'a' and call('PTTL', session) < idle - math.min(idle / 16, 3600000) and call('HEXISTS', session, '@capped') == 0
   end
 end

@@ -17,7 +17,7 @@ for i = 6, #ARGV, 2 do copied[ARGV[i]] = ARGV[i + 1] end
 for i = 1, #cart, 2 do
   if copied[cart[i]] ~= cart[i + 1] then return {5} end
 end
-redis.call('HDEL', KEYS[1], '@rev')
+redis.call('HDEL', KEYS[1], '@rev', '@tok')
 redis.call('HSET', KEYS[1], '@ended', ARGV[1])
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
 return {1}

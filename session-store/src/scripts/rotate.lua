@@ -59,7 +59,7 @@ local policy = times[4] or ARGV[2]
 local kept = keep(KEYS[2], policy, ARGV[3], times)
 
 -- Requests in flight with the old id go on reading what was there before, and can change nothing.
-redis.call('HDEL', KEYS[1], '@rev')
+redis.call('HDEL', KEYS[1], '@rev', '@tok')
 redis.call('HSET', KEYS[1], '@ended', string.match(KEYS[2], '{(.-)}'))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {1, revision, kept, dropped, along(ARGV[6], KEYS[2], KEYS[1], kept), policy}

@@ -1,4 +1,4 @@
-//! `cart.lua`, and `line.lua`, which is a part of it.
+//! `cart.lua`, and `line.lua`, which is a part of it and answers in fewer words.
 
 use super::{
     Call, contains,
@@ -143,6 +143,30 @@ pub(super) fn cart(call: &mut Call<'_>) -> Result<Answer, Refusal> {
         call.keyspace.set_string(tokens, remember(token, &seen, most), tokens_ttl_ms);
     }
     Ok(answer(1, quantity, meta, look))
+}
+
+/// The same for a line, of which the answer is the numbers alone where the session's time is left as it is.
+pub(super) fn line(call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    let (head, rest) = call.args.split_first_chunk::<11>().ok_or(Refusal("ERR an argument is missing"))?;
+    // Where a line is encrypted there is what it is bound to, and behind it what is stored with it and its other names.
+    let is_clear = rest.len() == 2;
+    let count = if is_clear { b"0".to_vec() } else { format!("0 {}", rest.len().saturating_sub(3)).into_bytes() };
+    let args = [&head[..9], &[b"", b""], &head[9..], &[&count], rest].concat();
+    let answer = cart(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })?;
+    let Answer::List(all) = &answer else { return Ok(answer) };
+    Ok(match &all[..] {
+        [
+            _,
+            Answer::Integer(1),
+            Answer::Integer(revision),
+            Answer::Integer(quantity),
+            Answer::Integer(lines),
+            Answer::Integer(count),
+            Answer::String(extended),
+            _,
+        ] if extended.is_empty() => Answer::String(format!("{quantity} {revision} {lines} {count}").into_bytes()),
+        _ => answer,
+    })
 }
 
 /// The number of arguments that create, and that of the names of a line.

@@ -98,14 +98,23 @@ pub(super) fn change_within(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     })
 }
 
+/// The same, of which the answer is the revision as it was given where nobody else has changed the session.
+pub(super) fn change_plain(call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    let (version, set) = call.args.split_first_chunk::<3>().ok_or(Refusal("ERR an argument is missing"))?;
+    let count = digits(i64::try_from(set.len()).map_err(|_| Refusal("ERR too many arguments"))?);
+    let args = [&version[..], &[b"", b"", &count], set].concat();
+    let is_as_read = call.keyspace.field(call.key(1)?, b"@tok")?.is_some_and(|seen| seen == version[0]);
+    let answer = change_within(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })?;
+    Ok(if is_as_read { Answer::String(version[1].to_vec()) } else { answer })
+}
+
 /// What was changed, or what to answer in its place.
 fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
     let (session, read_with, mut tokens) = (call.key(1)?, call.arg(1)?, call.arg(3)?.to_vec());
     let (set, removed) = call.counted(6)?;
-    let is_there = call.keyspace.field(session, b"@rev")?.is_some();
     let (mut is_overtaken, mut policy) = (false, None);
     let revision = match call.keyspace.field(session, b"@tok")? {
-        Some(seen) if is_there && seen == read_with => call.number(2)?,
+        Some(seen) if seen == read_with => call.number(2)?,
         _ => {
             let token: Vec<u8> = tokens.iter().copied().take_while(|byte| *byte != b' ').collect();
             match found(call, &token, call.arg(4)?, call.arg(5)?)? {

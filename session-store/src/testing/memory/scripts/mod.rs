@@ -31,17 +31,18 @@ type Script = fn(&mut Call<'_>) -> Result<Answer, Refusal>;
 
 /// By the hash under which they are called. Those that only a cluster needs are not among them.
 static SCRIPTS: LazyLock<HashMap<&'static [u8], Script>> = LazyLock::new(|| {
-    let scripts: [(&scripts::Source, Script); 15] = [
+    let scripts: [(&scripts::Source, Script); 16] = [
         (&scripts::CREATE, session::create),
         (&scripts::CHANGE, commit::change),
         (&scripts::CHANGE_WITHIN, commit::change_within),
+        (&scripts::CHANGE_PLAIN, commit::change_plain),
         (&scripts::COMMIT, commit::commit),
         (&scripts::ROTATE, rotate::rotate),
         (&scripts::END, session::end),
         (&scripts::TOUCH, session::touch),
         (&scripts::CART, cart::cart),
-        (&scripts::LINE, cart::cart),
-        (&scripts::LINE_SEALED, cart::cart),
+        (&scripts::LINE, cart::line),
+        (&scripts::LINE_SEALED, cart::line),
         (&scripts::CART_SEALED, cart::cart),
         (&scripts::COMMIT_SEALED, commit::commit),
         (&scripts::ROTATE_SEALED, rotate::rotate),

@@ -81,7 +81,7 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let policy = call.keyspace.field(new, b"@expiry")?.unwrap_or_else(|| policy.to_vec());
     let kept_ms = keep(call.keyspace, new, &policy, absolute, &times)?;
 
-    call.keyspace.remove_fields(old, &[b"@rev"])?;
+    call.keyspace.remove_fields(old, &[b"@rev", b"@tok"])?;
     call.keyspace.set_field(old, b"@ended", tag_of(new))?;
     call.keyspace.expire(old, grace_ms);
     let over = along(call, how, new, Some(old), kept_ms)?;
