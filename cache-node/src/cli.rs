@@ -14,6 +14,7 @@ use crate::{
     Config, ConfigError, Node,
     config::{DIRECTIVES, parse_file},
     logging,
+    protocol::split_quoted_line,
 };
 
 const EXAMPLES: &str = "Examples:
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   cache-node --metrics-port 9121            then: curl http://127.0.0.1:9121/metrics
   cache-node --webhook https://example.com/hooks/cache --webhook-secret-file webhook.secret
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
+  cache-node --user \"app on >$PASSWORD ~app:* -@all +@read\" --user \"default off\"
   cache-node cluster start --replicas 2
 
 Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.
@@ -77,6 +79,11 @@ fn command() -> Command {
             .num_args(if takes_several { ValueRange::new(1..) } else { ValueRange::SINGLE })
             .allow_hyphen_values(false)
     });
+    let user = Arg::new("user")
+        .long("user")
+        .value_name("NAME RULES...")
+        .help("A user in one argument, its rules as ACL SETUSER takes them; can be given several times")
+        .action(ArgAction::Append);
     let command = Command::new("cache-node");
     #[cfg(feature = "cluster")]
     let command =
@@ -87,6 +94,7 @@ fn command() -> Command {
         .after_help(EXAMPLES)
         .arg(file)
         .args(options)
+        .arg(user)
 }
 
 fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
@@ -95,6 +103,10 @@ fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
         let text = read(path)?;
         parse_file(&mut config, &path.display().to_string(), &text)?;
         config.file = std::fs::canonicalize(path).ok();
+    }
+    for user in matches.get_many::<String>("user").into_iter().flatten() {
+        let words = split_quoted_line(user).ok_or_else(|| ConfigError("user: unbalanced quotes".to_owned()))?;
+        config.read("user", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
     for directive in DIRECTIVES {
         let Some(occurrences) = matches.get_occurrences::<String>(directive.name) else { continue };

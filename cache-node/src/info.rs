@@ -235,6 +235,9 @@ fn statistics(ctx: &Context<'_>, keys: &mut Keys<'_>) -> String {
         ("pubsub_channels", ctx.shared.pubsub.channel_count().to_string()),
         ("pubsub_patterns", ctx.shared.pubsub.patterns().to_string()),
         ("acl_access_denied_auth", ctx.shared.counters.failed_authentications.load(Ordering::Relaxed).to_string()),
+        ("acl_access_denied_cmd", ctx.shared.counters.denied_commands.load(Ordering::Relaxed).to_string()),
+        ("acl_access_denied_key", ctx.shared.counters.denied_keys.load(Ordering::Relaxed).to_string()),
+        ("acl_access_denied_channel", ctx.shared.counters.denied_channels.load(Ordering::Relaxed).to_string()),
         ("total_error_replies", errors.to_string()),
     ];
     lines("Stats", &fields)

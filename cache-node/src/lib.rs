@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod acl;
 mod announce;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

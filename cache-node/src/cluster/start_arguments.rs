@@ -12,8 +12,10 @@ use crate::{
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 12] = [
     ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("aclfile", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("user", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
     ("metrics-port", "each node has one of its own, which /v1/targets tells Prometheus"),
     ("bind", "the nodes listen on loopback alone"),

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
+    acl::DEFAULT,
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         error::printable,
         parse::{integer, is_word, timeout},
-        pubsub,
+        permission, pubsub,
         subcommand::{self, Subcommand, subcommands},
         table::rows,
         transaction,
@@ -68,36 +69,29 @@ fn select(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 fn auth(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (user, password) = match args.len() {
         2 => {
-            if ctx.config.requirepass.is_none() {
+            if ctx.shared.acl.default_user().needs_no_password {
                 return Err(CommandError::fixed(
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
                 ));
             }
-            (&b"default"[..], args.at(1))
+            (DEFAULT, args.at(1))
         }
         3 => (args.at(1), args.at(2)),
         _ => return Err(CommandError::SYNTAX),
     };
-    authenticate(ctx, user, password)?;
+    authenticate(ctx, args.at(0), user, password)?;
     reply.ok();
     Ok(())
 }
 
-fn authenticate(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> Outcome {
-    // Without a password set, the default user takes any, as in Redis ("nopass").
-    let is_right = ctx.config.requirepass.as_ref().is_none_or(|expected| is_same(expected.as_bytes(), password));
-    if user != b"default" || !is_right {
-        ctx.shared.counters.failed_authentications.fetch_add(1, Ordering::Relaxed);
+/// `command`: AUTH or HELLO, as it was written.
+fn authenticate(ctx: &mut Context<'_>, command: &[u8], user: &[u8], password: &[u8]) -> Outcome {
+    let Some(found) = ctx.shared.acl.log_in(user, password) else {
+        permission::tell_of_login(ctx, command, user);
         return Err(CommandError::WRONG_PASS);
-    }
-    ctx.client.is_authenticated = true;
+    };
+    ctx.client.log_in(found);
     Ok(())
-}
-
-/// Compares without telling by the time taken how much was right.
-fn is_same(expected: &[u8], given: &[u8]) -> bool {
-    let difference = expected.iter().zip(given).fold(0, |difference, (a, b)| difference | (a ^ b));
-    expected.len() == given.len() && std::hint::black_box(difference) == 0
 }
 
 fn hello(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -116,7 +110,7 @@ fn hello(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
         let invalid = || CommandError::new(format!("ERR Syntax error in HELLO option '{}'", printable(option)));
         if is_word(option, "AUTH") {
             let (Some(user), Some(password)) = (rest.next(), rest.next()) else { return Err(invalid()) };
-            authenticate(ctx, user, password)?;
+            authenticate(ctx, args.at(0), user, password)?;
         } else if is_word(option, "SETNAME") {
             name = Some(client_name(rest.next().ok_or_else(invalid)?)?);
         } else {
@@ -167,14 +161,14 @@ fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     ctx.shared.tracking.remove(&ctx.client.entry);
     ctx.client.set_db(0);
     ctx.client.set_protocol(Protocol::Resp2);
-    ctx.client.is_authenticated = ctx.config.requirepass.is_none();
+    ctx.client.log_out(&ctx.shared.acl);
     ctx.client.entry.change_names(|names| names.name.clear());
     reply.set_protocol(Protocol::Resp2);
     reply.simple("RESET");
     Ok(())
 }
 
-const CLIENT: &[Subcommand] = subcommands! {
+pub(super) const CLIENT: &[Subcommand] = subcommands! {
     "GETNAME" 2 "" "Return the name of this connection.";
     "GETREDIR" 2 "" "Return the connection that tracking messages are sent to: -1, there is none.";
     "ID" 2 "" "Return the number of this connection.";
@@ -361,7 +355,7 @@ struct Filter {
     ids: Option<Vec<u64>>,
     address: Option<String>,
     local_address: Option<String>,
-    user: Option<Vec<u8>>,
+    user: Option<u64>,
     kind: Option<ClientKind>,
 }
 
@@ -379,7 +373,7 @@ impl Filter {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
             && self.address.as_ref().is_none_or(|address| *address == entry.address.to_string())
             && self.local_address.as_ref().is_none_or(|address| *address == entry.local_address.to_string())
-            && self.user.as_ref().is_none_or(|user| user == b"default")
+            && self.user.is_none_or(|user| user == entry.user())
             && self.kind.is_none_or(|kind| kind == kind_of(entry))
     }
 }
@@ -431,7 +425,10 @@ fn kill(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
             b"ID" => filter.ids = Some(vec![client_id(value)?]),
             b"ADDR" => filter.address = Some(String::from_utf8_lossy(value).into_owned()),
             b"LADDR" => filter.local_address = Some(String::from_utf8_lossy(value).into_owned()),
-            b"USER" => filter.user = Some(value.to_vec()),
+            b"USER" => {
+                let unknown = || CommandError::new(format!("ERR No such user '{}'", printable(value)));
+                filter.user = Some(ctx.shared.acl.user(value).ok_or_else(unknown)?.id);
+            }
             b"TYPE" => filter.kind = Some(kind(value)?),
             b"SKIPME" if is_word(value, "YES") => skips_me = true,
             b"SKIPME" if is_word(value, "NO") => skips_me = false,

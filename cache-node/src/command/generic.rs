@@ -246,7 +246,7 @@ fn kind(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-const OBJECT: &[Subcommand] = subcommands! {
+pub(super) const OBJECT: &[Subcommand] = subcommands! {
     "ENCODING" 3 "<key>" "Return the kind of internal representation used to store the value of a key.";
     "FREQ" 3 "<key>" "Return the access frequency of a key, under an LFU maxmemory-policy.";
     "IDLETIME" 3 "<key>" "Return the seconds since the last access to a key, under any other maxmemory-policy.";
@@ -320,7 +320,7 @@ fn is_integer_set(set: &Set) -> bool {
     set.len() <= INTEGERS_MAX && set.iter().all(|member| strict_integer(member).is_some())
 }
 
-const MEMORY: &[Subcommand] = subcommands! {
+pub(super) const MEMORY: &[Subcommand] = subcommands! {
     "USAGE" -3 "<key> [SAMPLES <count>]" "Return the memory in bytes that a key and its value take. Sizes are counted: SAMPLES is not needed.";
 };
 

@@ -18,7 +18,7 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "LATENCY" -2 Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE), "server" NONE Client(latency) "2.8.13" "A container for latency diagnostics commands.";
 };
 
-const LATENCY: &[Subcommand] = subcommands! {
+pub(super) const LATENCY: &[Subcommand] = subcommands! {
     "DOCTOR" 2 "" "Say which commands are slow, in words.";
     "GRAPH" 3 "<event>" "Draw an event's durations; no event is kept.";
     "HISTOGRAM" -2 "[<command> ...]" "Return how many calls took how long, of all commands or some.";

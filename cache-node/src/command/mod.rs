@@ -1,5 +1,6 @@
 //! Commands: a table, the functions of its rows, and the one way in which a request is run.
 
+pub(crate) mod acl;
 mod aof;
 pub(crate) mod apply;
 mod connection;
@@ -11,6 +12,7 @@ mod latency;
 mod list;
 pub(crate) mod names;
 pub(crate) mod parse;
+pub(crate) mod permission;
 mod pubsub;
 mod random;
 mod replication;
@@ -23,7 +25,7 @@ mod sorted_set;
 mod sorted_set_range;
 mod stopwatch;
 mod string;
-mod subcommand;
+pub(crate) mod subcommand;
 pub(crate) mod table;
 mod transaction;
 
@@ -39,6 +41,7 @@ use std::{
 use smallvec::{Array, SmallVec};
 
 use crate::{
+    acl::User,
     command::{error::printable, stopwatch::Stopwatch},
     keyspace::{HashedKey, Keys, Now},
     node::{Client, Hindrance, PauseKind, Shared},
@@ -75,7 +78,8 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
         plain.clear();
         if ctx.shared.gate.is_open() && is_free(ctx.client) {
             let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
-            for index in rest.map_while(|args| plain_command(&mut names, args)) {
+            let user = ctx.client.limited_user();
+            for index in rest.map_while(|args| plain_command(&mut names, user, args)) {
                 plain.push(index);
             }
         }
@@ -103,7 +107,7 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
         }
         // One alone, or each for itself: those that need no more memory still run.
         for index in &plain {
-            execute_known(ctx, *index, requests.args(bytes, next), reply);
+            execute_known(ctx, *index, requests.args(bytes, next), true, reply);
             next += 1;
             if reply.len() >= REPLY_BYTES_MAX {
                 break;
@@ -121,12 +125,13 @@ fn is_free(client: &Client) -> bool {
     client.is_authenticated && client.transaction.is_none() && client.subscriptions == 0
 }
 
-/// The command's row, if it needs nothing but its keys.
-fn plain_command(names: &mut names::Finder, args: Args<'_>) -> Option<usize> {
+/// The command's row, if it needs nothing but its keys, and `user`, where there is one to ask, may run it.
+fn plain_command(names: &mut names::Finder, user: Option<&User>, args: Args<'_>) -> Option<usize> {
     let index = names.find(args.at(0))?;
     let spec = &table::TABLE[index];
     let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE);
-    (is_plain && spec.check_arity(args).is_ok()).then_some(index)
+    let is_permitted = || user.is_none_or(|user| user.check(index, args).is_ok());
+    (is_plain && spec.check_arity(args).is_ok() && is_permitted()).then_some(index)
 }
 
 /// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run: none when
@@ -212,14 +217,14 @@ pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
         ctx.client.fail_transaction();
         return refuse(ctx, None, &unknown_command(args), reply);
     };
-    execute_known(ctx, index, args, reply);
+    execute_known(ctx, index, args, false, reply);
 }
 
-/// As [`execute`], for a request whose row was found already.
-fn execute_known(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) {
+/// As [`execute`], for a request whose row was found already. `is_permitted`: it is known that the user may run it.
+fn execute_known(ctx: &mut Context<'_>, index: usize, args: Args<'_>, is_permitted: bool, reply: &mut Reply) {
     let spec = &table::TABLE[index];
     ctx.client.entry.last_command.store(index as u32, Ordering::Relaxed);
-    if let Err(error) = admit(ctx, spec, args) {
+    if let Err(error) = admit(ctx, index, args, is_permitted) {
         ctx.client.fail_transaction();
         let error = if spec.name == "EXEC" { transaction::abort(ctx, &error) } else { error };
         return refuse(ctx, Some(index), &error, reply);
@@ -241,13 +246,17 @@ fn execute_known(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mu
 }
 
 /// Checks everything that can be known before a command runs or is queued.
-fn admit(ctx: &mut Context<'_>, spec: &Spec, args: Args<'_>) -> Outcome {
+fn admit(ctx: &mut Context<'_>, index: usize, args: Args<'_>, is_permitted: bool) -> Outcome {
+    let spec = &table::TABLE[index];
     spec.check_arity(args)?;
     if !ctx.client.is_authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return Err(CommandError::NO_AUTH);
     }
     if ctx.client.transaction.is_some() && spec.flags.has(Flags::NO_MULTI) {
         return Err(CommandError::new(format!("ERR {} is not allowed in transactions", spec.name)));
+    }
+    if !is_permitted {
+        permission::check(ctx, index, args)?;
     }
     let is_subscriber = ctx.client.subscriptions > 0 && ctx.client.protocol() == Protocol::Resp2;
     if is_subscriber && !spec.flags.has(Flags::WHILE_SUBSCRIBED) {

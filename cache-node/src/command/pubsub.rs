@@ -93,6 +93,11 @@ fn add(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply, family: Family)
         }
         confirm(reply, family.words().0, Some(name), ctx.client.subscriptions);
     }
+    // Who took rights away meanwhile has not seen these subscriptions.
+    let has_changed = ctx.client.follow_users(&ctx.shared.acl);
+    if has_changed && args.from(1).iter().any(|name| !ctx.client.user().permits_channel(name, family == Family::Patterns)) {
+        ctx.client.closes_after_reply = true;
+    }
     Ok(())
 }
 
@@ -148,7 +153,7 @@ fn confirm(reply: &mut Reply, word: &str, name: Option<&[u8]>, subscriptions: us
     reply.count(subscriptions);
 }
 
-const PUBSUB: &[Subcommand] = subcommands! {
+pub(super) const PUBSUB: &[Subcommand] = subcommands! {
     "CHANNELS" -2 "[<pattern>]" "Return the channels that have subscribers and match a pattern.";
     "NUMPAT" 2 "" "Return the number of patterns that have subscribers.";
     "NUMSUB" -2 "[<channel> ...]" "Return the number of subscribers of each channel, patterns not counted.";

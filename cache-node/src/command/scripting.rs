@@ -72,7 +72,7 @@ fn key_count(args: Args<'_>) -> Result<usize, CommandError> {
 }
 
 #[rustfmt::skip]
-const SCRIPT: &[Subcommand] = subcommands! {
+pub(super) const SCRIPT: &[Subcommand] = subcommands! {
     "EXISTS" -3 "<sha1> [<sha1> ...]" "Tell which scripts are known.";
     "FLUSH" -2 "[ASYNC|SYNC]" "Forget all scripts.";
     "KILL" 2 "" "End the script that runs.";

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
+    acl::Catalog,
     command::{
         CommandError, Context, Flags, KeyPositions, Outcome, Spec,
         error::printable,
@@ -49,7 +50,7 @@ fn info(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut 
     Ok(())
 }
 
-const CONFIG: &[Subcommand] = subcommands! {
+pub(super) const CONFIG: &[Subcommand] = subcommands! {
     "GET" -3 "<pattern> [<pattern> ...]" "Return the directives whose names match a pattern, with their values.";
     "SET" -4 "<directive> <value> [<directive> <value> ...]" "Set directives, all of them or none.";
     "RESETSTAT" 2 "" "Reset the statistics that INFO reports.";
@@ -74,7 +75,8 @@ fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mu
             reply.ok();
         }
         "REWRITE" => {
-            rewrite_file(&ctx.shared.config()).map_err(|error| CommandError::new(format!("ERR {error}")))?;
+            rewrite_file(&ctx.shared.config(), &ctx.shared.acl.all())
+                .map_err(|error| CommandError::new(format!("ERR {error}")))?;
             reply.ok();
         }
         _ => subcommand::help("CONFIG", CONFIG, reply),
@@ -153,7 +155,7 @@ fn failed(name: &str, reason: &str) -> CommandError {
     CommandError::new(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {reason}", printable(name.as_bytes())))
 }
 
-const COMMAND: &[Subcommand] = subcommands! {
+pub(super) const COMMAND: &[Subcommand] = subcommands! {
     "COUNT" 2 "" "Return the number of commands.";
     "DOCS" -2 "[<command> ...]" "Return documentation of commands, of all by default.";
     "GETKEYS" -3 "<command> [<arg> ...]" "Return the keys of a request.";
@@ -217,25 +219,12 @@ fn describe(spec: &Spec, reply: &mut Reply) {
     flags.iter().for_each(|flag| reply.simple(flag));
     let KeyPositions { first, last, step } = spec.keys;
     [first, last, step].iter().for_each(|number| reply.integer(i64::from(*number)));
-    let categories = categories(spec);
+    let entry = names::find(spec.name.as_bytes()).map(|index| Catalog::get().entry(index));
+    let categories: Vec<&str> = entry.map(|entry| entry.categories.names().collect()).unwrap_or_default();
     reply.set(categories.len());
-    categories.iter().for_each(|category| reply.simple(category));
+    categories.iter().for_each(|category| reply.simple(&format!("@{category}")));
     // Tips, key specifications and subcommands: none.
     (0..3).for_each(|_| reply.array(0));
-}
-
-fn categories(spec: &Spec) -> Vec<String> {
-    let flags = spec.flags;
-    let group = match spec.category {
-        "sorted-set" => "sortedset",
-        "transactions" => "transaction",
-        "server" => "admin",
-        other => other,
-    };
-    let speed = if flags.has(Flags::FAST) { "fast" } else { "slow" };
-    let rights = [(Flags::WRITE, "write"), (Flags::READONLY, "read"), (Flags::ADMIN, "dangerous")];
-    let rights = rights.iter().filter(|(flag, _)| flags.has(*flag)).map(|(_, name)| *name);
-    rights.chain([group, speed]).map(|name| format!("@{name}")).collect()
 }
 
 fn getkeys(args: Args<'_>, reply: &mut Reply) -> Outcome {

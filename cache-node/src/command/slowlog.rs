@@ -16,7 +16,7 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "SLOWLOG" -2 Flags::ADMIN.and(Flags::LOADING).and(Flags::STALE), "server" NONE Client(slowlog) "2.2.12" "A container for slow log commands.";
 };
 
-const SLOWLOG: &[Subcommand] = subcommands! {
+pub(super) const SLOWLOG: &[Subcommand] = subcommands! {
     "GET" -2 "[<count>]" "Return the latest requests that took long, 10 by default, all for -1.";
     "LEN" 2 "" "Return how many there are.";
     "RESET" 2 "" "Forget them.";

@@ -1,15 +1,15 @@
 //! Subcommands of commands such as CLIENT and CONFIG: one table per command, from which come checks and HELP.
 
 use crate::{
-    command::{CommandError, parse::is_word},
+    command::{CommandError, acl, connection, generic, latency, parse::is_word, pubsub, scripting, server, slowlog},
     protocol::{Args, Reply},
 };
 
 /// A row.
 #[derive(Debug)]
-pub(super) struct Subcommand {
+pub(crate) struct Subcommand {
     /// In capitals.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Arguments with both names; negative: at least so many.
     pub(super) arity: i8,
     /// What stands behind the name.
@@ -18,19 +18,44 @@ pub(super) struct Subcommand {
 }
 
 /// What every command with subcommands has.
-const HELP: Subcommand = Subcommand { name: "HELP", arity: 2, usage: "", summary: "Print this help." };
+static HELP: Subcommand = Subcommand { name: "HELP", arity: 2, usage: "", summary: "Print this help." };
 
 /// The name of the subcommand that `args` ask for, if they are as many as it takes. HELP is known without a row.
 pub(super) fn find(command: &str, table: &'static [Subcommand], args: Args<'_>) -> Result<&'static str, CommandError> {
-    let asked = args.at(1);
-    let known = table.iter().chain(std::iter::once(&HELP)).find(|known| is_word(asked, known.name));
-    let known = known.ok_or_else(|| CommandError::unknown_subcommand(command, asked))?;
-    let wanted = usize::from(known.arity.unsigned_abs());
-    if args.len() == wanted || known.arity < 0 && args.len() > wanted {
-        Ok(known.name)
-    } else {
-        Err(CommandError::wrong_arguments(&format!("{command}|{}", known.name)))
+    let known = table.iter().chain(std::iter::once(&HELP)).find(|known| known.is_named(args.at(1)));
+    let known = known.ok_or_else(|| CommandError::unknown_subcommand(command, args.at(1)))?;
+    if known.takes(args) { Ok(known.name) } else { Err(CommandError::wrong_arguments(&format!("{command}|{}", known.name))) }
+}
+
+impl Subcommand {
+    /// Whether it is called so, in any case.
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        is_word(name, self.name)
     }
+
+    /// Whether a request has as many arguments as it takes.
+    pub(crate) fn takes(&self, args: Args<'_>) -> bool {
+        let wanted = usize::from(self.arity.unsigned_abs());
+        args.len() == wanted || self.arity < 0 && args.len() > wanted
+    }
+}
+
+/// Those of a command, by its name in capitals, HELP among them. None of most.
+pub(crate) fn all_of(command: &str) -> impl Iterator<Item = &'static Subcommand> + use<> {
+    let table: &[Subcommand] = match command {
+        "ACL" => acl::ACL,
+        "CLIENT" => connection::CLIENT,
+        "COMMAND" => server::COMMAND,
+        "CONFIG" => server::CONFIG,
+        "LATENCY" => latency::LATENCY,
+        "MEMORY" => generic::MEMORY,
+        "OBJECT" => generic::OBJECT,
+        "PUBSUB" => pubsub::PUBSUB,
+        "SCRIPT" => scripting::SCRIPT,
+        "SLOWLOG" => slowlog::SLOWLOG,
+        _ => &[],
+    };
+    table.iter().chain((!table.is_empty()).then_some(&HELP))
 }
 
 /// Answers HELP.

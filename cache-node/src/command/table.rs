@@ -1,11 +1,11 @@
 //! The command table: one row per command. Dispatch, arity and key checks, COMMAND, statistics and queueing all read it.
 
-use std::sync::LazyLock;
+use std::{iter::StepBy, ops::Range, sync::LazyLock};
 
 use crate::{
     command::{
-        CommandError, Context, aof, connection, generic, hash, latency, list, parse::integer, pubsub, replication, scripting,
-        server, set, slowlog, snapshot, sorted_set, string, transaction,
+        CommandError, Context, acl, aof, connection, generic, hash, latency, list, parse::integer, pubsub, replication,
+        scripting, server, set, slowlog, snapshot, sorted_set, string, transaction,
     },
     keyspace::Keys,
     protocol::{Args, Reply},
@@ -123,9 +123,14 @@ impl KeyPositions {
 
     /// The keys of a request that passed the arity check.
     pub(crate) fn keys<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+        self.positions(args).filter_map(move |position| args.get(position))
+    }
+
+    /// Where they stand.
+    fn positions(self, args: Args<'_>) -> StepBy<Range<usize>> {
         let last = if self.last < 0 { args.len() as isize + isize::from(self.last) } else { isize::from(self.last) };
         let end = if self.first == 0 { 0 } else { usize::try_from(last + 1).unwrap_or(0) };
-        (self.first as usize..end).step_by(self.step.max(1) as usize).filter_map(move |position| args.get(position))
+        (self.first as usize..end).step_by(self.step.max(1) as usize)
     }
 }
 
@@ -150,6 +155,15 @@ impl Spec {
         let count = args.len();
         let wanted = usize::from(self.arity.unsigned_abs());
         if count == wanted || (self.arity < 0 && count > wanted) { Ok(()) } else { Err(CommandError::wrong_arguments(self.name)) }
+    }
+
+    /// Where the keys of a request stand, also where their number stands in it; nowhere when that is wrong, which the command refuses.
+    pub(crate) fn key_positions(&self, args: Args<'_>) -> StepBy<Range<usize>> {
+        if !self.flags.has(Flags::MOVABLE_KEYS) {
+            return self.keys.positions(args);
+        }
+        let count = movable_keys(args).unwrap_or(0);
+        (MOVABLE_FIRST..MOVABLE_FIRST + count).step_by(1)
     }
 }
 
@@ -181,7 +195,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 16] = [
+    let families: [&[Spec]; 17] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -192,6 +206,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         scripting::COMMANDS,
         pubsub::COMMANDS,
         connection::COMMANDS,
+        acl::COMMANDS,
         aof::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
@@ -207,10 +222,17 @@ pub(crate) fn keys<'a>(spec: &Spec, args: Args<'a>) -> Result<Box<dyn Iterator<I
     if !spec.flags.has(Flags::MOVABLE_KEYS) {
         return Ok(Box::new(spec.keys.keys(args)));
     }
+    Ok(Box::new(args.from(MOVABLE_FIRST).iter().take(movable_keys(args)?)))
+}
+
+/// Where the keys begin whose number stands in the request.
+const MOVABLE_FIRST: usize = 3;
+
+fn movable_keys(args: Args<'_>) -> Result<usize, CommandError> {
     let count = args.get(2).map(integer).transpose()?.unwrap_or(0);
     let count = usize::try_from(count).map_err(|_| CommandError::fixed("ERR Number of keys can't be negative"))?;
-    if count > args.len().saturating_sub(3) {
+    if count > args.len().saturating_sub(MOVABLE_FIRST) {
         return Err(CommandError::fixed("ERR Number of keys can't be greater than number of args"));
     }
-    Ok(Box::new(args.from(3).iter().take(count)))
+    Ok(count)
 }

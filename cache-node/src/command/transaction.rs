@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     command::{
-        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room, may_write, slowlog,
+        CommandError, Context, Flags, Outcome, Run, Spec, call_locked, make_room, may_write, permission, slowlog,
         table::{self, rows},
     },
     keyspace::{Keys, Now, WatchFlag},
@@ -20,7 +20,7 @@ const AT_ONCE: Flags = Flags::NOSCRIPT.and(Flags::NOT_QUEUED).and(Flags::FAST);
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
     "MULTI" 1 AT_ONCE, "transactions" NONE Client(multi) "1.2.0" "Starts a transaction.";
-    "EXEC" 1 AT_ONCE, "transactions" NONE Client(exec) "1.2.0" "Executes all commands in a transaction.";
+    "EXEC" 1 Flags::NOSCRIPT.and(Flags::NOT_QUEUED), "transactions" NONE Client(exec) "1.2.0" "Executes all commands in a transaction.";
     "DISCARD" 1 AT_ONCE, "transactions" NONE Client(discard) "2.0.0" "Discards a transaction.";
     "WATCH" -2 AT_ONCE, "transactions" ALL Client(watch) "2.2.0" "Monitors changes to keys to determine the execution of a transaction.";
     "UNWATCH" 1 Flags::NOSCRIPT.and(Flags::FAST), "transactions" NONE Client(unwatch) "2.2.0" "Forgets about watched keys of a transaction.";
@@ -142,6 +142,11 @@ fn exec(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     ctx.is_in_exec = true;
     let mut started = Instant::now();
     for (index, request) in &transaction.queue {
+        if let Err(error) = permission::check_in_exec(ctx, *index, request.args()) {
+            ctx.shared.errors.count(error.prefix());
+            reply.error(error.text());
+            continue;
+        }
         let ended = call_locked(ctx, &mut keys, *index, request.args(), reply);
         slowlog::note(ctx, *index, request.args(), (ended - started).as_nanos() as u64);
         started = ended;

@@ -75,13 +75,30 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         config.port = number(values, 0, 65_535)? as u16;
         Ok(())
     };
-    "protected-mode" "yes|no" LIVE "Refuse other hosts while no password is set", |config| yes_no(config.protected_mode), |config, values| {
+    "protected-mode" "yes|no" LIVE "Refuse other hosts while the default user needs no password", |config| yes_no(config.protected_mode), |config, values| {
         config.protected_mode = boolean(values)?;
         Ok(())
     };
-    "requirepass" "PASSWORD" LIVE "Password that clients must give", |config| config.requirepass.clone().unwrap_or_default(), |config, values| {
+    "requirepass" "PASSWORD" LIVE "Password of the default user, which clients must give", |config| config.requirepass.clone().unwrap_or_default(), |config, values| {
         let password = one(values, "a password, or \"\" for none")?;
         config.requirepass = (!password.is_empty()).then(|| password.to_owned());
+        Ok(())
+    };
+    "aclfile" "FILE" AT_START "File of users, a line each as ACL LIST prints them, in the place of lines 'user NAME RULES...' of the configuration; relative to 'dir'. requirepass does not count with it",
+    |config| config.aclfile.as_ref().map(|path| path.display().to_string()).unwrap_or_default(), |config, values| {
+        config.aclfile = text(values)?.map(PathBuf::from);
+        Ok(())
+    };
+    "acl-pubsub-default" "resetchannels|allchannels" LIVE "Channels of a user of whom nothing is said about channels: none, or all", |config| if config.acl_pubsub_default_all { "allchannels" } else { "resetchannels" }.to_owned(), |config, values| {
+        config.acl_pubsub_default_all = match one(values, "resetchannels or allchannels")? {
+            "allchannels" => true,
+            "resetchannels" => false,
+            _ => return Err("resetchannels or allchannels".to_owned()),
+        };
+        Ok(())
+    };
+    "acllog-max-len" "COUNT" LIVE "Refused requests and logins that ACL LOG keeps", |config| config.acllog_max_len.to_string(), |config, values| {
+        config.acllog_max_len = number(values, 0, 1_000_000)? as usize;
         Ok(())
     };
     "maxclients" "COUNT" LIVE "Connections at once", |config| config.maxclients.to_string(), |config, values| {

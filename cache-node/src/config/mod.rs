@@ -1,5 +1,6 @@
 //! Configuration: the directives of redis.conf, with Redis's names and defaults.
 
+mod acl_file;
 mod aof;
 mod directive;
 mod file;
@@ -7,6 +8,7 @@ mod rewrite;
 mod size;
 mod webhook;
 
+pub(crate) use acl_file::{load_users, save_users};
 pub(crate) use aof::{AofConfig, AppendFsync, DurabilityMode};
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;
@@ -22,6 +24,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    acl::UserLine,
     keyspace::{Classes, EvictionPolicy},
     logging::LogFormat,
     persistence::{EncryptionKey, SaveRule, Schedule},
@@ -50,6 +53,12 @@ pub struct Config {
     pub protected_mode: bool,
     /// `requirepass`: the password that clients give with AUTH or HELLO. Default none.
     pub requirepass: Option<String>,
+    /// Lines of `user`, in the order in which they stand.
+    pub(crate) users: Vec<UserLine>,
+    pub(crate) aclfile: Option<PathBuf>,
+    /// `acl-pubsub-default`: whether new users may use all channels.
+    pub(crate) acl_pubsub_default_all: bool,
+    pub(crate) acllog_max_len: usize,
     /// `maxclients`: connections at once; one more is refused with an error. Default 10,000.
     pub maxclients: usize,
     /// `maxmemory`: bytes that keys and values may take; 0 for no limit. Default 0.
@@ -138,6 +147,10 @@ impl Default for Config {
             port: 6379,
             protected_mode: true,
             requirepass: None,
+            users: Vec::new(),
+            aclfile: None,
+            acl_pubsub_default_all: false,
+            acllog_max_len: 128,
             maxclients: 10_000,
             maxmemory: 0,
             io_threads: cores.min(THREADS_MAX),
@@ -204,7 +217,7 @@ impl Config {
         Config { port: 0, io_threads: 2, ..Config::default() }
     }
 
-    /// Sets a directive by its name in redis.conf.
+    /// Sets a directive by its name in redis.conf. `user`, a name and rules as ACL SETUSER takes them, adds one to those that there are.
     ///
     /// ```
     /// let mut config = cache_node::Config::for_test();
@@ -216,6 +229,9 @@ impl Config {
     /// # Errors
     /// When there is no such directive, or the value is none of those that it takes.
     pub fn set(&mut self, directive: &str, values: &[&str]) -> Result<(), ConfigError> {
+        if directive.eq_ignore_ascii_case("user") {
+            return self.add_user(values).map_err(|expected| ConfigError(format!("user: expected {expected}")));
+        }
         let known =
             find(directive).ok_or_else(|| ConfigError(format!("unknown directive '{directive}'; see cache-node --help")))?;
         (known.set)(self, values).map_err(|expected| {
@@ -237,6 +253,15 @@ impl Config {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn add_user(&mut self, words: &[&str]) -> Result<(), String> {
+        let line = UserLine::parse(words)?;
+        if self.users.iter().any(|known| known.name == line.name) {
+            return Err(format!("one line for each user, and '{}' has two", line.name));
+        }
+        self.users.push(line);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    acl::{Acl, User},
     command::{Transaction, Watch},
     node::ClientEntry,
     protocol::Protocol,
@@ -16,7 +17,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) entry: Arc<ClientEntry>,
+    /// Whether it may run commands: it logged in, or nobody has to.
     pub(crate) is_authenticated: bool,
+    has_logged_in: bool,
+    /// Whether its user may not do everything.
+    is_limited: bool,
+    user: Arc<User>,
+    /// The version of all users in which the user was looked at.
+    users_version: u64,
     /// Boxed, as is the next: an idle connection has neither.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
@@ -46,10 +54,15 @@ pub(crate) struct Subscribed {
 }
 
 impl Client {
-    pub(crate) fn new(entry: Arc<ClientEntry>, is_authenticated: bool) -> Client {
+    pub(crate) fn new(entry: Arc<ClientEntry>, acl: &Acl) -> Client {
+        let (users_version, user) = (acl.version(), acl.default_user());
         Client {
             entry,
-            is_authenticated,
+            is_authenticated: user.is_open(),
+            has_logged_in: user.is_open(),
+            is_limited: !user.is_unlimited(),
+            user,
+            users_version,
             transaction: None,
             watch: None,
             subscriptions: 0,
@@ -61,6 +74,62 @@ impl Client {
             sync: None,
             wait: None,
         }
+    }
+
+    /// Whose rights its commands have.
+    pub(crate) fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// The user, if there is something that it may not do.
+    #[inline]
+    pub(crate) fn limited_user(&self) -> Option<&User> {
+        self.is_limited.then_some(&*self.user)
+    }
+
+    /// The user as it is now, if any was changed since the last look; once per batch. Gives whether one was.
+    #[inline]
+    pub(crate) fn follow_users(&mut self, acl: &Acl) -> bool {
+        let has_changed = self.users_version != acl.version();
+        if has_changed {
+            self.look_at_user(acl);
+        }
+        has_changed
+    }
+
+    #[cold]
+    fn look_at_user(&mut self, acl: &Acl) {
+        // Before the look at the users: what changes behind it is looked at the next time.
+        self.users_version = acl.version();
+        let Some(user) = acl.current(&self.user) else {
+            // Removed. The connection is told to close, or is about to be; what it has sent does not run with the rights of another user.
+            self.has_logged_in = false;
+            self.is_authenticated = false;
+            self.closes_after_reply = true;
+            return;
+        };
+        self.set_user(user);
+        self.is_authenticated = self.has_logged_in || acl.default_user().is_open();
+    }
+
+    /// AUTH: from now on its commands have this user's rights.
+    pub(crate) fn log_in(&mut self, user: Arc<User>) {
+        self.set_user(user);
+        self.has_logged_in = true;
+        self.is_authenticated = true;
+    }
+
+    /// RESET: as a connection begins.
+    pub(crate) fn log_out(&mut self, acl: &Acl) {
+        self.set_user(acl.default_user());
+        self.has_logged_in = self.user.is_open();
+        self.is_authenticated = self.has_logged_in;
+    }
+
+    fn set_user(&mut self, user: Arc<User>) {
+        self.is_limited = !user.is_unlimited();
+        self.entry.set_user(&user);
+        self.user = user;
     }
 
     pub(crate) fn db(&self) -> usize {

@@ -13,6 +13,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    acl::{DEFAULT, User},
     command::table::TABLE,
     keyspace::Now,
     node::{Outbox, address::Address},
@@ -42,6 +43,8 @@ pub(crate) struct ClientEntry {
     pub(crate) patterns: AtomicU32,
     pub(crate) is_in_transaction: AtomicBool,
     pub(crate) is_replica: AtomicBool,
+    /// The number of its user.
+    user: AtomicU64,
 }
 
 /// What a client says of itself.
@@ -50,6 +53,8 @@ pub(crate) struct ClientNames {
     pub(crate) name: String,
     pub(crate) library: String,
     pub(crate) library_version: String,
+    /// `None`: the default user.
+    user: Option<String>,
 }
 
 impl ClientEntry {
@@ -70,6 +75,7 @@ impl ClientEntry {
             patterns: AtomicU32::new(0),
             is_in_transaction: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
+            user: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +95,19 @@ impl ClientEntry {
     /// The client says something of itself.
     pub(crate) fn change_names(&self, change: impl FnOnce(&mut ClientNames)) {
         change(self.names.lock().get_or_insert_default());
+    }
+
+    /// Whose rights it has now.
+    pub(super) fn set_user(&self, user: &User) {
+        let before = self.user.swap(user.id, Ordering::AcqRel);
+        if before != user.id {
+            self.change_names(|names| names.user = (*user.name != *DEFAULT).then(|| user.shown_name()));
+        }
+    }
+
+    /// The number of its user.
+    pub(crate) fn user(&self) -> u64 {
+        self.user.load(Ordering::Acquire)
     }
 
     /// The line of CLIENT LIST and CLIENT INFO.
@@ -120,7 +139,7 @@ impl ClientEntry {
         write!(
             line,
             "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db={} sub={} psub={} ssub=0 multi={} \
-             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             cmd={command} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,
             self.local_address,
@@ -129,6 +148,7 @@ impl ClientEntry {
             self.channels.load(Ordering::Relaxed),
             self.patterns.load(Ordering::Relaxed),
             if self.is_in_transaction.load(Ordering::Relaxed) { 0 } else { -1 },
+            names.user.as_deref().unwrap_or("default"),
             if self.protocol() == Protocol::Resp3 { 3 } else { 2 },
             names.library,
             names.library_version,
@@ -184,6 +204,22 @@ impl Clients {
     /// Visits every connection, oldest first.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<ClientEntry>)) {
         self.entries.read().values().for_each(&mut visit);
+    }
+
+    /// Ends the connections of users that are gone, but for the connection `me`, which has an answer to give: whether it is one of them.
+    pub(crate) fn close_of_users(&self, users: &[u64], me: u64) -> bool {
+        let mut is_mine = false;
+        self.for_each(|entry| {
+            if !users.contains(&entry.user()) {
+                return;
+            }
+            if entry.id == me {
+                is_mine = true;
+            } else {
+                entry.outbox.close();
+            }
+        });
+        is_mine
     }
 
     pub(crate) fn close_all(&self) {

@@ -107,6 +107,24 @@ impl PubSub {
         receivers
     }
 
+    /// Ends the connections of whom `is_wrong` says that they may not have a subscription, but for the connection `me`: whether it is one of them.
+    pub(crate) fn close_where(&self, me: u64, is_wrong: impl Fn(&ClientEntry, Topic<'_>) -> bool) -> bool {
+        let topics = self.topics.lock();
+        let channels = topics.channels.iter().map(|(name, subscribers)| (Topic::Channel(name), subscribers));
+        let patterns = topics.patterns.iter().map(|(name, subscribers)| (Topic::Pattern(name), subscribers));
+        let mut is_mine = false;
+        for (topic, subscribers) in channels.chain(patterns) {
+            for subscriber in subscribers.iter().filter(|subscriber| is_wrong(subscriber, topic)) {
+                if subscriber.id == me {
+                    is_mine = true;
+                } else {
+                    subscriber.outbox.close();
+                }
+            }
+        }
+        is_mine
+    }
+
     /// PUBSUB CHANNELS.
     pub(crate) fn channels(&self, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let topics = self.topics.lock();

@@ -12,12 +12,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::{
+    acl::{Acl, User},
     config::{AppendFsync, Config, ConfigError, DurabilityMode},
     keyspace::{Change, ChangeSink, Keyspace, Now, Record},
     logging,
     node::{
         Clients, Durability, EventKind, Events, Gate, Hindrance, Journal, Loading, LogState, Notifier, Pause, PubSub, SlowLog,
-        Tracking,
+        Topic, Tracking,
     },
     persistence::{LogWriter, Saver},
     replication::{self, Replication},
@@ -38,6 +39,12 @@ pub(crate) struct Counters {
     pub(crate) out_of_memory: AtomicU64,
     /// AUTH and HELLO with a wrong name or password.
     pub(crate) failed_authentications: AtomicU64,
+    /// Requests whose user may not run the command.
+    pub(crate) denied_commands: AtomicU64,
+    /// Those whose user may not touch a key.
+    pub(crate) denied_keys: AtomicU64,
+    /// Those whose user may not use a channel.
+    pub(crate) denied_channels: AtomicU64,
 }
 
 impl Counters {
@@ -46,7 +53,7 @@ impl Counters {
         self.out_of_memory.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// CONFIG RESETSTAT, which leaves failed logins as they are, as in Redis.
+    /// CONFIG RESETSTAT, which leaves failed logins and what users may not do as they are, as in Redis.
     pub(crate) fn reset(&self) {
         self.connections.store(0, Ordering::Relaxed);
         self.rejected_connections.store(0, Ordering::Relaxed);
@@ -59,6 +66,7 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) keyspace: Keyspace,
+    pub(crate) acl: Acl,
     pub(crate) clients: Clients,
     pub(crate) pubsub: Arc<PubSub>,
     pub(crate) notifier: Notifier,
@@ -104,6 +112,7 @@ impl Shared {
         let pubsub = Arc::new(PubSub::default());
         let shared = Shared {
             keyspace: Keyspace::new(config.databases),
+            acl: Acl::new(config.requirepass.as_deref()),
             clients: Clients::default(),
             notifier: Notifier::new(Arc::clone(&pubsub)),
             tracking: Tracking::default(),
@@ -151,8 +160,12 @@ impl Shared {
     /// Applies `change` to a copy of the configuration and puts it in place, if all of it is right.
     pub(crate) fn change_config(&self, change: impl FnOnce(&mut Config) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
         let _one_at_a_time = self.changing_config.lock();
-        let mut config = Config::clone(&self.config());
+        let before = self.config();
+        let mut config = Config::clone(&before);
         change(&mut config)?;
+        if config.requirepass != before.requirepass {
+            self.acl.require(config.requirepass.as_deref());
+        }
         *self.config.write() = Arc::new(config);
         self.follow_config();
         self.config_version.fetch_add(1, Ordering::Release);
@@ -175,6 +188,18 @@ impl Shared {
         self.saver.end();
         self.replication.end();
         self.asked_to_end.notify_one();
+    }
+
+    /// Ends the connections of a user that subscribe to what it may not subscribe to any more, but for the connection `me`: whether it is one
+    /// of them.
+    pub(crate) fn end_subscribers(&self, user: &User, me: u64) -> bool {
+        self.pubsub.close_where(me, |entry, topic| {
+            entry.user() == user.id
+                && !match topic {
+                    Topic::Channel(name) => user.permits_channel(name, false),
+                    Topic::Pattern(name) => user.permits_channel(name, true),
+                }
+        })
     }
 
     /// Looks whether there is a place where writes can be safe; called when the log or a replica comes or goes.

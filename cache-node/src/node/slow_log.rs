@@ -18,10 +18,10 @@ const ARGUMENT_BYTES_MAX: usize = 128;
 const REDACTED: &str = "(redacted)";
 
 /// Commands whose first argument is the name of a subcommand.
-const WITH_SUBCOMMANDS: [&str; 8] = ["CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT", "PUBSUB", "SCRIPT", "SLOWLOG"];
+const WITH_SUBCOMMANDS: [&str; 9] = ["ACL", "CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT", "PUBSUB", "SCRIPT", "SLOWLOG"];
 
 /// Commands that may carry a password: what they carry is never shown.
-const WITH_SECRETS: [&str; 3] = ["AUTH", "CONFIG", "HELLO"];
+const WITH_SECRETS: [&str; 4] = ["ACL", "AUTH", "CONFIG", "HELLO"];
 
 /// One request.
 #[derive(Clone, Debug)]

@@ -10,4 +10,5 @@ pub(crate) use integer::{DecimalBuffer, parse_integer};
 pub(crate) use reply::{Protocol, Reply, format_double};
 pub(crate) use request::{
     Args, Limits, OwnedRequest, ProtocolError, RequestParser, Requests, key_at_front, quoted_word, split_quoted_line,
+    split_quoted_words,
 };

@@ -537,9 +537,15 @@ fn split_quoted(line: &[u8], out: &mut Vec<u8>, spans: &mut Vec<Span>) -> Result
 
 /// A line of redis.conf as words, quoted as inline commands are. `None`: a quote is not closed.
 pub(crate) fn split_quoted_line(line: &str) -> Option<Vec<String>> {
+    let words = split_quoted_words(line.as_bytes())?;
+    Some(words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// As [`split_quoted_line`], byte for byte.
+pub(crate) fn split_quoted_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut request = OwnedRequest::default();
-    split_quoted(line.as_bytes(), &mut request.bytes, &mut request.spans).ok()?;
-    Some(request.args().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    split_quoted(line, &mut request.bytes, &mut request.spans).ok()?;
+    Some(request.args().iter().map(<[u8]>::to_vec).collect())
 }
 
 /// A word as [`split_quoted_line`] reads it back: in quotes only where it must be.

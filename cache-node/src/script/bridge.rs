@@ -40,13 +40,13 @@ pub(super) enum End {
 }
 
 impl Bridge {
-    /// `redis.call` and `redis.pcall`. They must not outlive this bridge.
-    pub(super) fn functions(&self, lua: &Lua) -> mlua::Result<(Function, Function)> {
+    /// `redis.call`, `redis.pcall` and `redis.acl_check_cmd`. They must not outlive this bridge.
+    pub(super) fn functions(&self, lua: &Lua) -> mlua::Result<(Function, Function, Function)> {
         let address = ptr::from_ref(self).cast_mut().cast::<c_void>();
-        // SAFETY: the closure pushes two values and owns nothing, so that it may be left by a jump.
+        // SAFETY: the closure pushes a few values and owns nothing, so that it may be left by a jump.
         unsafe {
             lua.exec_raw((), |state| {
-                for function in [call as ffi::lua_CFunction, pcall] {
+                for function in [call as ffi::lua_CFunction, pcall, check] {
                     ffi::lua_pushlightuserdata(state, address);
                     ffi::lua_pushcclosure(state, function, 1);
                 }
@@ -126,21 +126,44 @@ fn enter(stack: Stack, call: ScriptCall<'_>) -> bool {
     stack.call()
 }
 
+/// Which function a script calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Call,
+    Pcall,
+    /// `redis.acl_check_cmd`
+    Check,
+}
+
+impl Ask {
+    fn answer(self, caller: &mut Caller<'_, '_, '_>, stack: Stack) {
+        match self {
+            Ask::Call | Ask::Pcall => caller.answer(stack),
+            Ask::Check => caller.answer_check(stack),
+        }
+    }
+}
+
 unsafe extern "C-unwind" fn call(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua calls this with its own state, and `command` owns nothing when it calls what may raise.
-    unsafe { command(state, true) }
+    unsafe { command(state, Ask::Call) }
 }
 
 unsafe extern "C-unwind" fn pcall(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: as above.
-    unsafe { command(state, false) }
+    unsafe { command(state, Ask::Pcall) }
 }
 
-/// Runs the command that the arguments spell and gives one result. An error reply is a table with `err`; `raises` raises it.
+unsafe extern "C-unwind" fn check(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe { command(state, Ask::Check) }
+}
+
+/// Has the command that the arguments spell answered and gives one result. An error reply is a table with `err`; all but `redis.pcall` raise it.
 ///
 /// # Safety
 /// Lua called a function of [`Bridge::functions`] with this state.
-unsafe fn command(state: *mut ffi::lua_State, raises: bool) -> c_int {
+unsafe fn command(state: *mut ffi::lua_State, ask: Ask) -> c_int {
     // SAFETY: Lua calls C functions inside of the protected call that runs the script. Only references live here while it may raise.
     let stack = unsafe { Stack::new(state) };
     // SAFETY: the first upvalue is the bridge's address, and the bridge outlives its functions. It leads to the caller that
@@ -155,7 +178,7 @@ unsafe fn command(state: *mut ffi::lua_State, raises: bool) -> c_int {
         stack.raise_text(OVER);
     }
     // Inside of this nothing raises: a jump past `catch_unwind` is none of ours to make.
-    match catch_unwind(AssertUnwindSafe(|| caller.answer(stack))) {
+    match catch_unwind(AssertUnwindSafe(|| ask.answer(caller, stack))) {
         Ok(()) => {}
         Err(panic) => {
             caller.panic = Some(panic);
@@ -172,7 +195,7 @@ unsafe fn command(state: *mut ffi::lua_State, raises: bool) -> c_int {
     }
     let is_error = bytes.first() == Some(&b'-');
     reply::push(stack, &mut bytes);
-    if is_error && raises && stack.type_of(-1) == Type::Table {
+    if is_error && ask != Ask::Pcall && stack.type_of(-1) == Type::Table {
         stack.push_bytes(b"where");
         stack.push_place();
         stack.set(1);

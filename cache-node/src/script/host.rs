@@ -5,7 +5,7 @@ use std::{any::Any, cell::Cell, rc::Rc, time::Instant};
 use mlua::{Lua, Table, Value, Variadic};
 
 use crate::{
-    command::{self, Context, Flags, names, table},
+    command::{self, Context, Flags, acl, names, permission, table},
     keyspace::Keys,
     protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
@@ -174,6 +174,11 @@ impl Caller<'_, '_, '_> {
         if spec.flags.has(Flags::NOSCRIPT) {
             return Err("ERR This Redis command is not allowed from script");
         }
+        if let Err(error) = permission::check_in_script(self.ctx, index, args) {
+            // Its text names the user.
+            self.buffers.reply.error(error.text());
+            return Ok(());
+        }
         if self.is_readonly && spec.flags.has(Flags::WRITE) {
             return Err("ERR Write commands are not allowed from read-only scripts.");
         }
@@ -191,6 +196,21 @@ impl Caller<'_, '_, '_> {
         let ended = command::call_locked(self.ctx, self.keys, index, args, &mut self.buffers.reply);
         self.deadline.look(ended);
         Ok(())
+    }
+
+    /// redis.acl_check_cmd: leaves a boolean in the buffer, or an error. Never raises.
+    pub(super) fn answer_check(&mut self, stack: Stack) {
+        self.buffers.reply.clear();
+        if stack.len() == 0 {
+            return self.buffers.reply.error("ERR Please specify at least one argument for this redis.acl_check_cmd() call");
+        }
+        if let Err(text) = self.read_arguments(stack) {
+            return self.buffers.reply.error(text);
+        }
+        match acl::may_run(self.ctx, self.buffers.request.args()) {
+            Some(may_run) => self.buffers.reply.raw(if may_run { b"#t\r\n" } else { b"#f\r\n" }),
+            None => self.buffers.reply.error("ERR Invalid command passed to redis.acl_check_cmd()"),
+        }
     }
 
     fn read_arguments(&mut self, stack: Stack) -> Result<(), &'static str> {

@@ -131,9 +131,10 @@ impl Machine {
         let resp = Rc::new(Cell::new(Protocol::Resp2));
         let bridge = Box::new(Bridge::default());
         let host = host::table(&lua, &deadline, &resp)?;
-        let (call, pcall) = bridge.functions(&lua)?;
-        host.raw_set("call", call)?;
-        host.raw_set("pcall", pcall)?;
+        let (call, pcall, check) = bridge.functions(&lua)?;
+        for (name, function) in [("call", call), ("pcall", pcall), ("check", check)] {
+            host.raw_set(name, function)?;
+        }
         let environment = lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host, Value::NULL))?;
         let watched = Rc::clone(&deadline);
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK), move |_, _| {

@@ -1,5 +1,5 @@
 -- What a script finds: Redis's environment, built once per interpreter and closed against change.
--- `host` is filled by the node: call, pcall, is_over, sha1hex, log, setresp, encode, decode.
+-- `host` is filled by the node: call, pcall, check, is_over, sha1hex, log, setresp, encode, decode.
 local host, cjson_null = ...
 
 local error, getmetatable, ipairs, pairs, pcall, rawget, setmetatable, tostring, type =
@@ -35,6 +35,7 @@ local redis = {
     REDIS_VERSION = host.version, REDIS_VERSION_NUM = host.version_number,
     sha1hex = host.sha1hex, log = host.log, setresp = host.setresp,
     call = host.call, pcall = host.pcall,
+    acl_check_cmd = host.check,
     replicate_commands = function() return true end,
     set_repl = function() end,
     breakpoint = function() return false end,

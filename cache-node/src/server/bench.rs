@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     command::REQUESTS_MAX,
-    config::Config,
+    config::{Config, load_users},
     node::{Client, ClientEntry, Shared},
     protocol::{Limits, RequestParser, Requests},
     server::{
@@ -32,12 +32,17 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// A node with this configuration; addresses are ignored.
+    ///
+    /// # Panics
+    /// When a user of it is not right.
     pub fn new(config: Config) -> Engine {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let is_authenticated = config.requirepass.is_none();
+        let users = load_users(&config).expect("the users of a benchmark are right");
         let shared = Arc::new(Shared::new(config, nowhere, now()));
+        shared.acl.begin(users, false);
         let entry = Arc::new(ClientEntry::new(1, nowhere, nowhere, now()));
-        Engine { worker: Worker::new(shared, 0), client: Client::new(entry, is_authenticated) }
+        let client = Client::new(entry, &shared.acl);
+        Engine { worker: Worker::new(shared, 0), client }
     }
 
     /// Runs whole requests as one batch that has arrived, and looks at the replies.

@@ -475,8 +475,9 @@ pub(super) fn run_batch(
     reply.clear();
     reply.set_protocol(client.protocol());
     loop {
-        // Each time: CONFIG SET may have been among the requests before.
+        // Each time: CONFIG SET or ACL SETUSER may have been among the requests before.
         let config = worker.config();
+        client.follow_users(&worker.shared.acl);
         let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
         let is_authenticated = client.is_authenticated;
         let limits = if is_authenticated { limits } else { limits.unauthenticated() };

@@ -22,7 +22,7 @@ use std::{
 use crate::metrics;
 use crate::{
     announce::Announcer,
-    config::Config,
+    config::{self, Config},
     keyspace::Now,
     node::{EventKind, Hindrance, Shared},
     persistence, replication,
@@ -58,7 +58,7 @@ impl Node {
     /// data when this completes; whoever connects before that is told LOADING.
     ///
     /// # Errors
-    /// When an address cannot be bound (the text names it), the machine gives no threads, webhooks cannot be signed, or the snapshot or the
+    /// When an address cannot be bound (the text names it), the machine gives no threads, webhooks cannot be signed, the ACL file is not right, or the snapshot or the
     /// log cannot be loaded (the text says what to do).
     pub async fn spawn(config: Config) -> io::Result<Node> {
         // Loading takes its time: not on the caller's runtime.
@@ -70,6 +70,8 @@ impl Node {
     /// # Errors
     /// As [`Node::spawn`].
     pub fn start(config: Config) -> io::Result<Node> {
+        // Before anybody is let in.
+        let users = config::load_users(&config).map_err(io::Error::other)?;
         let listeners = listener::bind_all(&Place {
             addresses: &config.bind,
             port: config.port,
@@ -81,6 +83,7 @@ impl Node {
         let watched = config.metrics_port.map(|port| bind_metrics(&config, port)).transpose()?;
         let address = listeners[0].local_addr()?;
         let shared = Arc::new(Shared::new(config, address, now()));
+        shared.acl.begin(users, shared.config().aclfile.is_some());
         shared.gate.set(Hindrance::Loading, shared.config().has_persistence());
         let announcer = Announcer::start(&shared)?;
         #[cfg_attr(not(feature = "metrics"), allow(unused_mut, reason = "there is one thread less"))]

@@ -297,7 +297,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, senders: Vec<mpsc::Se
 fn admit(worker: &Worker, stream: TcpStream, address: SocketAddr) -> Option<Accepted> {
     let shared = &worker.shared;
     let config = worker.config();
-    let refusal = if let Some(refusal) = refusal(&config, address.ip()) {
+    let is_open = || shared.acl.default_user().needs_no_password;
+    let refusal = if let Some(refusal) = refusal(&config, is_open, address.ip()) {
         refusal
     } else if let Some(admission) = Admission::new(shared, config.maxclients) {
         shared.counters.connections.fetch_add(1, Ordering::Relaxed);
@@ -313,11 +314,10 @@ fn admit(worker: &Worker, stream: TcpStream, address: SocketAddr) -> Option<Acce
     None
 }
 
-/// Why a host may not come in, in the protocol's words.
-fn refusal(config: &Config, host: IpAddr) -> Option<&'static [u8]> {
-    let is_open_to_others = !config.protected_mode || config.requirepass.is_some();
+/// Why a host may not come in, in the protocol's words. `is_open`: whether the default user needs no password.
+fn refusal(config: &Config, is_open: impl FnOnce() -> bool, host: IpAddr) -> Option<&'static [u8]> {
     // An IPv4 host on an IPv6 socket is the host that it is.
-    if is_open_to_others || host.to_canonical().is_loopback() {
+    if !config.protected_mode || host.to_canonical().is_loopback() || !is_open() {
         return None;
     }
     Some(
@@ -388,7 +388,7 @@ fn connection_of(worker: &Rc<Worker>, accepted: Accepted) -> Option<impl Future<
     if shared.is_stopping.load(Ordering::Acquire) {
         entry.outbox.close();
     }
-    let client = Client::new(entry, config.requirepass.is_none());
+    let client = Client::new(entry, &shared.acl);
     let worker = Rc::clone(worker);
     worker.connections.set(worker.connections.get() + 1);
     Some(connection::serve(worker, socket, client))
@@ -413,14 +413,13 @@ mod tests {
         let protected = Config::default();
         let host = |text: &str| -> IpAddr { text.parse().expect("an address") };
         for local in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
-            assert!(refusal(&protected, host(local)).is_none(), "{local}");
+            assert!(refusal(&protected, || true, host(local)).is_none(), "{local}");
         }
         for other in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0"] {
-            assert!(refusal(&protected, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
-            let with_password = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
-            assert!(refusal(&with_password, host(other)).is_none(), "{other}");
+            assert!(refusal(&protected, || true, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
+            assert!(refusal(&protected, || false, host(other)).is_none(), "{other}");
             let open = Config { protected_mode: false, ..Config::default() };
-            assert!(refusal(&open, host(other)).is_none(), "{other}");
+            assert!(refusal(&open, || true, host(other)).is_none(), "{other}");
         }
     }
 }

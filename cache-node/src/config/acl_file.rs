@@ -1,0 +1,43 @@
+//! The users that a node begins with, and the ACL file.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use crate::{
+    acl::{User, parse_file, text_of},
+    config::{Config, ConfigError},
+    persistence::replace,
+};
+
+/// The users of the ACL file, or those of the configuration's own lines.
+///
+/// # Errors
+/// When one of them is not right, with its line; nothing is taken then.
+pub(crate) fn load_users(config: &Config) -> Result<Vec<User>, ConfigError> {
+    let Some(path) = path(config) else {
+        let users = config.users.iter().map(|line| line.user(config.acl_pubsub_default_all));
+        return users.collect::<Result<_, _>>().map_err(|expected| ConfigError(format!("user: expected {expected}")));
+    };
+    if !config.users.is_empty() {
+        let text = "users stand in the ACL file or in the configuration and not in both: take the lines 'user' or the directive aclfile away";
+        return Err(ConfigError(text.to_owned()));
+    }
+    let name = path.display().to_string();
+    let text = fs::read(&path).map_err(|error| ConfigError(format!("Error loading ACLs, opening file '{name}': {error}. ")))?;
+    parse_file(&name, &text, config.acl_pubsub_default_all).map_err(ConfigError)
+}
+
+/// Writes the ACL file: aside, durably, and then in its place.
+///
+/// # Errors
+/// Those of the system; the old file is there as before then.
+pub(crate) fn save_users(config: &Config, users: &[Arc<User>]) -> Result<(), ConfigError> {
+    let Some(path) = path(config) else { return Ok(()) };
+    let permissions = fs::metadata(&path).ok().map(|known| known.permissions());
+    replace(&path, &text_of(users.iter().map(AsRef::as_ref)), permissions)
+        .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+}
+
+/// As in Redis, which works in that folder, it is relative to `dir`.
+fn path(config: &Config) -> Option<PathBuf> {
+    config.aclfile.as_ref().map(|path| config.folder().join(path))
+}

@@ -1,0 +1,155 @@
+//! The ACL file, and users in the configuration.
+
+use std::{fs, path::Path};
+
+use crate::support::{Engine, RedisServer, Value, Wire, process::Binary};
+
+const USERS: &str = "user default on nopass ~* &* +@all\n\nuser bob on #d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272 \
+                     ~app:* resetchannels -@all +@read (%W~log:* +append)\n";
+
+fn start(folder: &Path, more: &[&str]) -> Binary {
+    let dir = folder.to_str().unwrap();
+    Binary::start(&[&["--port", "0", "--dir", dir], more].concat())
+}
+
+#[test]
+fn users_are_saved_loaded_and_read_by_valkey() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.acl");
+    fs::write(&file, USERS).unwrap();
+    let node = start(folder.path(), &["--aclfile", "users.acl"]);
+    let mut wire = Wire::connect(node.address);
+    assert_eq!(wire.run("CONFIG GET aclfile").elements()[1].text(), "users.acl");
+    assert_eq!(wire.run("ACL USERS").elements().len(), 2);
+    let mut bob = Wire::connect(node.address);
+    assert_eq!(bob.run("AUTH bob sesame"), Value::ok());
+    assert!(bob.run("GET other").is_error("NOPERM") && bob.run("APPEND log:1 x") == Value::Integer(1));
+
+    wire.run("ACL SETUSER ann on >secret ~* -@all +get");
+    let listed = wire.run("ACL LIST");
+    assert_eq!(wire.run("ACL SAVE"), Value::ok());
+    wire.run("ACL DELUSER ann");
+    assert_eq!(wire.run("ACL LOAD"), Value::ok());
+    assert_eq!(wire.run("ACL LIST"), listed);
+    // As in Redis: who comes from the file is another one.
+    assert!(bob.is_closed());
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.iter().all(|name| !name.to_string_lossy().contains("temp")), "{files:?}");
+    assert!(!fs::read_to_string(&file).unwrap().contains("secret"));
+
+    let valkey = RedisServer::start_of(Engine::Valkey, &["--aclfile", file.to_str().unwrap()]);
+    assert_eq!(Wire::connect(valkey.address).run("ACL LIST"), listed);
+    drop(node);
+    let node = start(folder.path(), &["--aclfile", file.to_str().unwrap()]);
+    assert_eq!(Wire::connect(node.address).run("ACL LIST"), listed);
+}
+
+#[test]
+fn a_damaged_file_changes_nothing_and_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.acl");
+    let name = file.to_str().unwrap();
+    fs::write(&file, USERS).unwrap();
+    let node = start(folder.path(), &["--aclfile", name]);
+    let valkey_file = folder.path().join("valkey.acl");
+    fs::write(&valkey_file, USERS).unwrap();
+    let valkey = RedisServer::start_of(Engine::Valkey, &["--aclfile", valkey_file.to_str().unwrap()]);
+    let mut wires = [node.address, valkey.address].map(Wire::connect);
+    let listed = wires[0].run("ACL LIST");
+    let damaged = [
+        "user bob on\nuser ann on +nosuch",
+        "# a comment\nuser bob on",
+        "user bob on >x +@read\nuser bob off",
+        "user bob on #123 !45",
+        "user bob ~* ~x",
+        "user",
+        "usr bob on",
+        "user b\tob on",
+        "user bob (~x +get",
+        "user bob on <secret",
+        "\u{0}\u{1}user",
+        "user bob on +config|get|x -nosuch +@nosuch",
+    ];
+    for text in damaged {
+        fs::write(&file, text).unwrap();
+        fs::write(&valkey_file, text).unwrap();
+        let [ours, theirs] = wires.each_mut().map(|wire| wire.run("ACL LOAD").text());
+        // Valkey tells the same of its own file; for it a zero is the end.
+        assert!(text.starts_with('\0') || ours == theirs.replace("valkey.acl", "users.acl"), "{text}: {ours}\n{theirs}");
+        assert_eq!(wires[0].run("ACL LIST"), listed, "{text}");
+        let (status, _, error) = Binary::run(&["--port", "0", "--aclfile", name]);
+        assert!(!status.success() && error.contains("users.acl:") | error.contains("found on line"), "{text}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(wires[0].run("ACL LOAD").text().contains("opening file"));
+    let (status, _, error) = Binary::run(&["--port", "0", "--aclfile", name]);
+    assert!(!status.success() && error.contains("users.acl"), "{error}");
+    fs::write(&file, USERS).unwrap();
+    assert_eq!(wires[0].run("ACL LOAD"), Value::ok());
+}
+
+#[test]
+fn users_of_the_configuration_are_written_back_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.conf");
+    let (name, text) = (
+        file.to_str().unwrap(),
+        "port 0\n# who may do what\nuser bob on >sesame ~app:* \"(~x -@all +get)\" +@read\nmaxclients 50\n",
+    );
+    fs::write(&file, text).unwrap();
+    let start = || Binary::start(&[name]);
+    let node = start();
+    let mut wire = Wire::connect(node.address);
+    assert_eq!(Wire::connect(node.address).run("AUTH bob sesame"), Value::ok());
+    for line in ["ACL SETUSER ann on nopass +@all (~a -@all +get)", "ACL SETUSER default >secret", "CONFIG SET maxclients 60"] {
+        assert_eq!(wire.run(line), Value::ok());
+    }
+    let listed = wire.run("ACL LIST");
+    assert_eq!(wire.run("CONFIG REWRITE"), Value::ok());
+    let written = fs::read_to_string(&file).unwrap();
+    assert!(written.starts_with("port 0\n# who may do what\nuser ann ") && written.contains("\nmaxclients 60\n"), "{written}");
+    assert!(!written.contains("sesame") && !written.contains("secret"), "{written}");
+    drop(node);
+    let node = start();
+    let mut wire = Wire::connect(node.address);
+    assert!(wire.run("ACL LIST").is_error("NOAUTH"));
+    assert_eq!(wire.run("AUTH secret"), Value::ok());
+    assert_eq!(wire.run("ACL LIST"), listed);
+    // Once more changes nothing.
+    assert_eq!(wire.run("CONFIG REWRITE"), Value::ok());
+    assert_eq!(fs::read_to_string(&file).unwrap(), written);
+    drop(node);
+
+    // The default user is left to requirepass where that says it all.
+    fs::write(&file, "port 0\nrequirepass sesame\n").unwrap();
+    let node = start();
+    let mut wire = Wire::connect(node.address);
+    wire.run("AUTH sesame");
+    assert_eq!(wire.run("CONFIG REWRITE"), Value::ok());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "port 0\nrequirepass sesame\n");
+}
+
+#[test]
+fn wrong_users_of_the_configuration_start_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.conf");
+    let cases = [
+        ("user bob on\nuser bob off", "node.conf, line 2: user: expected one line for each user, and 'bob' has two"),
+        ("user bob on +nosuch", "node.conf, line 1: user: expected rules as ACL SETUSER takes them: '+nosuch': Unknown command"),
+        ("user bob on <secret", "'<(hidden)': The password"),
+        ("user bob (~a", "'(~a' is not"),
+        ("user", "expected a name and rules"),
+        ("user bob on\naclfile users.acl", "and not in both"),
+    ];
+    for (text, expected) in cases {
+        fs::write(&file, text).unwrap();
+        let (status, _, error) = Binary::run(&["--port", "0", file.to_str().unwrap()]);
+        assert!(!status.success() && error.contains(expected) && !error.contains("secret"), "{text}: {error}");
+    }
+    let node = Binary::start(&["--port", "0", "--user", "bob on >sesame ~a* +@all", "--user", "default off"]);
+    let mut wire = Wire::connect(node.address);
+    assert!(wire.run("PING").is_error("NOAUTH"));
+    assert_eq!(wire.run("AUTH bob sesame"), Value::ok());
+    assert_eq!(wire.run("ACL USERS").elements().len(), 2);
+}
