@@ -42,6 +42,9 @@ pub(super) static ROWS: &[Row] = rows! {
     "cache_node_connections_received" Counter Things "NewConnections" "total_connections_received", |s| whole(s.connections), "Connections that were accepted.";
     "cache_node_connections_rejected" Counter Things "" "rejected_connections", |s| whole(s.rejected_connections), "Connections that were refused for maxclients.";
     "cache_node_auth_failures" Counter Things "AuthenticationFailures" "acl_access_denied_auth", |s| whole(s.failed_authentications), "AUTH and HELLO with a wrong name or password.";
+    "cache_node_command_denials" Counter Things "CommandAuthorizationFailures" "acl_access_denied_cmd", |s| whole(s.denied_commands), "Requests whose user may not run the command.";
+    "cache_node_key_denials" Counter Things "KeyAuthorizationFailures" "acl_access_denied_key", |s| whole(s.denied_keys), "Requests whose user may not touch a key.";
+    "cache_node_channel_denials" Counter Things "ChannelAuthorizationFailures" "acl_access_denied_channel", |s| whole(s.denied_channels), "Requests whose user may not use a channel.";
     "cache_node_net_input" Counter Bytes "NetworkBytesIn" "total_net_input_bytes", |s| whole(s.bytes_in), "Bytes that clients sent.";
     "cache_node_net_output" Counter Bytes "NetworkBytesOut" "total_net_output_bytes", |s| whole(s.bytes_out), "Bytes that clients were sent.";
 
