@@ -42,15 +42,19 @@ struct Case {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     String,
+    /// Strings of a user who may only do that: each request is looked at.
+    Limited,
     /// `maxmemory` reached: each SET evicts.
     Eviction,
     Hash,
     Commit(Script),
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     Case { name: "string-1", depth: 1, kind: Kind::String },
     Case { name: "string-16", depth: 16, kind: Kind::String },
+    Case { name: "limited-1", depth: 1, kind: Kind::Limited },
+    Case { name: "limited-16", depth: 16, kind: Kind::Limited },
     Case { name: "eviction-16", depth: 16, kind: Kind::Eviction },
     Case { name: "hash-1", depth: 1, kind: Kind::Hash },
     Case { name: "hash-16", depth: 16, kind: Kind::Hash },
@@ -144,10 +148,14 @@ pub(crate) fn run_case(name: &str, operations: &str) -> Result<()> {
             config.set(name, &[value]).with_context(|| format!("{name} {value}"))?;
         }
     }
+    if matches!(case.kind, Kind::Limited) {
+        let rules = ["default", "on", "nopass", "~cart:*", "~session:*", "-@all", "+@read", "+@write"];
+        config.set("user", &rules).context("the user")?;
+    }
     let mut engine = Engine::new(config);
     let content = Content::new("session", keys as usize, 1);
     let (fill, load): (Box<dyn Traffic>, Box<dyn Traffic>) = match case.kind {
-        Kind::String | Kind::Eviction => {
+        Kind::String | Kind::Limited | Kind::Eviction => {
             (Box::new(Strings::fill(&content, Protocol::Resp)), Box::new(Strings::load(&content, Protocol::Resp, 1)))
         }
         Kind::Hash => (Box::new(Hashes::fill(&content, hash::FIELDS)), Box::new(Hashes::load(&content, hash::FIELDS, 1))),
