@@ -435,3 +435,27 @@ async fn retries_remembered_are_bounded_also_between_changes_with_tokens() {
     })
     .await;
 }
+
+/// The rights that suffice on Redis and Valkey, there with TLS, suffice on the node: nothing that the library sends is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_few_rights_keeps_sessions_and_carts_on_a_node() {
+    let mut config = cache_node::Config::for_test();
+    let shop: Vec<&str> = support::fleet::ACL.split_whitespace().skip(1).collect();
+    for user in [&shop[..], &["operator", "on", "nopass", "+@all"], &["default", "off"]] {
+        config.set("user", user).unwrap();
+    }
+    let node = cache_node::Node::spawn(config).await.unwrap();
+    let url = |user: &str| format!("redis://{user}:sesame@{}", node.addr());
+    let store = support::connected(support::patient(url("shop")).prefix("shop")).await;
+    let app = support::app::router().layer(SessionLayer::new(store));
+    let mut visitor = Visitor::default();
+    visitor.post(&app, "/set/name/ada").await.ok();
+    visitor.post(&app, "/cart/add/TEA/2/a-token").await.ok();
+    visitor.post(&app, "/login/ada").await.ok();
+    assert_eq!(visitor.get(&app, "/cart").await.ok().body, "TEA=2");
+    assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "ada");
+    let mut operator = redis::Client::open(url("operator")).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut operator).await.unwrap();
+    assert_eq!(refused, []);
+    node.shutdown().await.unwrap();
+}

@@ -11,7 +11,7 @@ use super::{Engine, PATIENCE};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// What the user `shop` of every node may do: what the library needs, and nothing else.
-const ACL: &str = "user shop on >sesame resetchannels ~shop:* -@all +@read +@write +@scripting +@connection +time +role \
+pub const ACL: &str = "user shop on >sesame resetchannels ~shop:* -@all +@read +@write +@scripting +@connection +time +role \
                    +cluster|slots +cluster|info +asking +readonly -keys -scan -randomkey -flushdb -flushall -swapdb";
 
 /// How nodes are spoken to.
