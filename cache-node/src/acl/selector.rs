@@ -37,7 +37,7 @@ pub(crate) struct Selector {
     /// Whether the rules begin with all commands or with none.
     begins_with_all: bool,
     /// Those on commands that still hold, in order and in small letters.
-    rules: Vec<String>,
+    rules: Vec<Vec<u8>>,
     /// First arguments of commands without subcommands (`+select|0`), by the command.
     first_arguments: Vec<(usize, Vec<u8>)>,
     has_all_keys: bool,
@@ -201,16 +201,17 @@ impl Selector {
 
     /// Keeps a rule on commands in the place of those that it makes void.
     fn remember(&mut self, name: &[u8], is_in: bool) {
-        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-        self.rules
-            .retain(|rule| rule[1..].strip_prefix(name.as_str()).is_none_or(|rest| !rest.is_empty() && !rest.starts_with('|')));
-        self.rules.push((if is_in { "+" } else { "-" }).to_owned() + &name);
+        let name = name.to_ascii_lowercase();
+        let is_void = |rule: &[u8]| rule[1..].strip_prefix(name.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'|', ..]));
+        self.rules.retain(|rule| !is_void(rule));
+        self.rules.push([if is_in { b"+" } else { b"-" }, name.as_slice()].concat());
     }
 
     /// The rules on commands that make such a selector.
-    pub(crate) fn shown_commands(&self) -> String {
-        let first = if self.begins_with_all { "+@all" } else { "-@all" };
-        self.rules.iter().fold(first.to_owned(), |shown, rule| shown + " " + rule)
+    pub(crate) fn shown_commands(&self) -> Vec<u8> {
+        let first: &[u8] = if self.begins_with_all { b"+@all" } else { b"-@all" };
+        let rules = self.rules.iter().map(Vec::as_slice);
+        std::iter::once(first).chain(rules).collect::<Vec<_>>().join(&b' ')
     }
 
     /// The rules on keys, with blanks between them.
@@ -244,7 +245,7 @@ impl Selector {
             shown if shown.is_empty() => b"resetchannels".to_vec(),
             shown => [b"resetchannels ", &*shown].concat(),
         };
-        let parts = [self.shown_keys(), channels, self.shown_commands().into_bytes()];
+        let parts = [self.shown_keys(), channels, self.shown_commands()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b' ')
     }
 

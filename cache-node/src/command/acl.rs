@@ -168,7 +168,7 @@ fn describe(user: &User, reply: &mut Reply) {
 /// Three fields.
 fn describe_selector(selector: &Selector, reply: &mut Reply) {
     reply.bulk(b"commands");
-    reply.bulk(selector.shown_commands().as_bytes());
+    reply.bulk(&selector.shown_commands());
     reply.bulk(b"keys");
     reply.bulk(&selector.shown_keys());
     reply.bulk(b"channels");
@@ -255,7 +255,9 @@ fn load(ctx: &mut Context<'_>, reply: &mut Reply) -> Outcome {
     })?;
     let removed = ctx.shared.acl.replace(users);
     end_connections(ctx, &removed);
-    ctx.shared.end_subscribers(&ctx.shared.acl.default_user(), ctx.client.entry.id);
+    if ctx.shared.end_subscribers(&ctx.shared.acl.default_user(), ctx.client.entry.id) {
+        ctx.client.closes_after_reply = true;
+    }
     reply.ok();
     Ok(())
 }
