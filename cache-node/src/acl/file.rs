@@ -3,7 +3,7 @@
 use crate::acl::{RuleError, Unmatched, User, is_name, join_selectors};
 
 /// A number that nobody has yet: those of a file get theirs when all of it is right.
-const UNNUMBERED: u64 = u64::MAX;
+const UNNUMBERED: u32 = u32::MAX;
 
 /// A `user` line of the configuration. It is built when all of that is read: `acl-pubsub-default` may stand behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! A user: name, passwords, selectors.
 
+use std::sync::Arc;
+
 use crate::{
     acl::{Catalog, Denial, Reason, RuleError, Selector, password::PasswordHash, rule::has_blanks},
     command::parse::is_word,
@@ -17,8 +19,8 @@ pub(crate) fn is_name(name: &[u8]) -> bool {
 /// What a user is while nobody changes it.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
-    /// Of this one alone, also among users of the same name.
-    pub(crate) id: u64,
+    /// Of this one alone, also among users of the same name: four billion are made before one is used again.
+    pub(crate) id: u32,
     pub(crate) name: Box<[u8]>,
     pub(crate) is_on: bool,
     /// Any password is right.
@@ -28,11 +30,13 @@ pub(crate) struct User {
     passwords: Vec<PasswordHash>,
     root: Selector,
     selectors: Vec<Selector>,
+    /// Whether its requests need not be looked at: known since [`User::settled`].
+    pub(crate) is_unlimited: bool,
 }
 
 impl User {
     /// As SETUSER begins with: off, without passwords and rights, but for channels where `acl-pubsub-default` gives them.
-    pub(super) fn new(id: u64, name: &[u8], has_all_channels: bool) -> User {
+    pub(super) fn new(id: u32, name: &[u8], has_all_channels: bool) -> User {
         User {
             id,
             name: name.into(),
@@ -42,11 +46,12 @@ impl User {
             passwords: Vec::new(),
             root: Selector::new(has_all_channels),
             selectors: Vec::new(),
+            is_unlimited: false,
         }
     }
 
     /// The default user where nothing is said of it: it may do everything, and has no password.
-    pub(super) fn unlimited(id: u64) -> User {
+    pub(super) fn unlimited(id: u32) -> User {
         let mut user = User { is_on: true, needs_no_password: true, ..User::new(id, DEFAULT, true) };
         for rule in [&b"allkeys"[..], b"allcommands"] {
             user.root.apply(rule).expect("a rule that stands here");
@@ -114,9 +119,11 @@ impl User {
         self.is_on && self.needs_no_password
     }
 
-    /// Whether its requests need not be looked at.
-    pub(crate) fn is_unlimited(&self) -> bool {
-        self.all_selectors().any(Selector::permits_everything)
+    /// As it is from now on.
+    pub(super) fn settled(mut self) -> Arc<User> {
+        let is_unlimited = self.all_selectors().any(Selector::permits_everything);
+        self.is_unlimited = is_unlimited;
+        Arc::new(self)
     }
 
     /// The root, and those in parentheses.

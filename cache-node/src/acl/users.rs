@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -16,14 +16,14 @@ use crate::acl::{AclLog, RuleError, User, join_selectors, user::DEFAULT};
 pub(crate) type Users = BTreeMap<Box<[u8]>, Arc<User>>;
 
 /// The default user's number: it is never removed.
-const DEFAULT_ID: u64 = 0;
+const DEFAULT_ID: u32 = 0;
 
 /// See the module. Locks nothing while its own lock is held.
 #[derive(Debug)]
 pub(crate) struct Acl {
     users: RwLock<Users>,
-    version: AtomicU64,
-    next_id: AtomicU64,
+    version: AtomicU32,
+    next_id: AtomicU32,
     pub(crate) log: AclLog,
 }
 
@@ -48,16 +48,16 @@ impl Acl {
         let mut user = User::unlimited(DEFAULT_ID);
         user.require(requirepass);
         Acl {
-            users: RwLock::new(BTreeMap::from([(user.name.clone(), Arc::new(user))])),
-            version: AtomicU64::new(0),
-            next_id: AtomicU64::new(DEFAULT_ID + 1),
+            users: RwLock::new(BTreeMap::from([(user.name.clone(), user.settled())])),
+            version: AtomicU32::new(0),
+            next_id: AtomicU32::new(DEFAULT_ID + 1),
             log: AclLog::default(),
         }
     }
 
     /// Counts changes: an equal number means that no user has changed.
     #[inline]
-    pub(crate) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u32 {
         self.version.load(Ordering::Acquire)
     }
 
@@ -101,7 +101,7 @@ impl Acl {
         for rule in rules {
             user.apply(&rule, has_all_channels).map_err(|error| ChangeError::Rule(rule, error))?;
         }
-        let after = Arc::new(user);
+        let after = user.settled();
         users.insert(name.into(), Arc::clone(&after));
         self.version.fetch_add(1, Ordering::Release);
         Ok(Changed { before, after })
@@ -112,12 +112,12 @@ impl Acl {
         let mut users = self.users.write();
         let mut user = users.get(DEFAULT).map_or_else(|| User::unlimited(DEFAULT_ID), |user| User::clone(user));
         user.require(password);
-        users.insert(user.name.clone(), Arc::new(user));
+        users.insert(user.name.clone(), user.settled());
         self.version.fetch_add(1, Ordering::Release);
     }
 
     /// DELUSER: the number of the one that was removed.
-    pub(crate) fn remove(&self, name: &[u8]) -> Option<u64> {
+    pub(crate) fn remove(&self, name: &[u8]) -> Option<u32> {
         let mut users = self.users.write();
         let removed = users.remove(name)?;
         self.version.fetch_add(1, Ordering::Release);
@@ -126,13 +126,13 @@ impl Acl {
 
     /// Others in the place of all users, as they come from a file. A default user that is not among them may do everything. Gives the numbers of those that are gone: all, but
     /// for the default user, since in Redis too one of the same name is another.
-    pub(crate) fn replace(&self, loaded: Vec<User>) -> Vec<u64> {
+    pub(crate) fn replace(&self, loaded: Vec<User>) -> Vec<u32> {
         let unlimited = User::unlimited(DEFAULT_ID);
-        let mut users: Users = BTreeMap::from([(unlimited.name.clone(), Arc::new(unlimited))]);
+        let mut users: Users = BTreeMap::from([(unlimited.name.clone(), unlimited.settled())]);
         for mut user in loaded {
             let is_default = *user.name == *DEFAULT;
             user.id = if is_default { DEFAULT_ID } else { self.next_id.fetch_add(1, Ordering::Relaxed) };
-            users.insert(user.name.clone(), Arc::new(user));
+            users.insert(user.name.clone(), user.settled());
         }
         self.put(users)
     }
@@ -145,7 +145,7 @@ impl Acl {
         self.replace(loaded.into_iter().chain(default).collect());
     }
 
-    fn put(&self, others: Users) -> Vec<u64> {
+    fn put(&self, others: Users) -> Vec<u32> {
         let mut users = self.users.write();
         let before = std::mem::replace(&mut *users, others);
         self.version.fetch_add(1, Ordering::Release);

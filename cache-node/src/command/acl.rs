@@ -129,14 +129,14 @@ fn delete_users(ctx: &mut Context<'_>, names: Args<'_>, reply: &mut Reply) -> Ou
     if names.iter().any(|name| name == DEFAULT) {
         return Err(CommandError::fixed("ERR The 'default' user cannot be removed"));
     }
-    let removed: Vec<u64> = names.iter().filter_map(|name| ctx.shared.acl.remove(name)).collect();
+    let removed: Vec<u32> = names.iter().filter_map(|name| ctx.shared.acl.remove(name)).collect();
     end_connections(ctx, &removed);
     reply.count(removed.len());
     Ok(())
 }
 
 /// Ends the connections of users that are gone.
-fn end_connections(ctx: &mut Context<'_>, users: &[u64]) {
+fn end_connections(ctx: &mut Context<'_>, users: &[u32]) {
     if ctx.shared.clients.close_of_users(users, ctx.client.entry.id) {
         // The answer still goes out.
         ctx.client.closes_after_reply = true;

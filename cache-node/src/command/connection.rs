@@ -38,7 +38,7 @@ fn ping(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     if args.len() > 2 {
         return Err(CommandError::wrong_arguments("ping"));
     }
-    if ctx.client.subscriptions > 0 && ctx.client.protocol() == Protocol::Resp2 {
+    if ctx.client.subscriptions() > 0 && ctx.client.protocol() == Protocol::Resp2 {
         // Among pushed messages a bare +PONG could not be told apart from them.
         reply.array(2);
         reply.bulk(b"pong");
@@ -355,7 +355,7 @@ struct Filter {
     ids: Option<Vec<u64>>,
     address: Option<String>,
     local_address: Option<String>,
-    user: Option<u64>,
+    user: Option<u32>,
     kind: Option<ClientKind>,
 }
 

@@ -122,7 +122,7 @@ pub(crate) const REQUESTS_MAX: usize = 64;
 
 /// Whether nothing stands in the way of a command that needs nothing but its keys.
 fn is_free(client: &Client) -> bool {
-    client.is_authenticated && client.transaction.is_none() && client.subscriptions == 0
+    client.is_authenticated && client.transaction.is_none() && client.subscriptions() == 0
 }
 
 /// The command's row, if it needs nothing but its keys, and `user`, where there is one to ask, may run it.
@@ -235,11 +235,11 @@ fn execute_known(ctx: &mut Context<'_>, index: usize, args: Args<'_>, is_permitt
             Err(error) => refuse(ctx, Some(index), &error, reply),
         };
     }
-    let (subscriptions, has_subscribed, before) = (ctx.client.subscriptions, ctx.client.subscribed.is_some(), reply.len());
+    let (subscriptions, has_subscribed, before) = (ctx.client.subscriptions(), ctx.client.subscribed.is_some(), reply.len());
     call(ctx, index, args, reply);
     let client = &ctx.client;
     let has_subscribed = has_subscribed || client.subscribed.is_some();
-    if has_subscribed && (client.subscriptions < subscriptions || client.subscriptions == 0) {
+    if has_subscribed && (client.subscriptions() < subscriptions || client.subscriptions() == 0) {
         // What was published until then goes first: behind the confirmation the client would take it for the next reply.
         reply.insert(before, &client.entry.outbox.take());
     }
@@ -258,7 +258,7 @@ fn admit(ctx: &mut Context<'_>, index: usize, args: Args<'_>, is_permitted: bool
     if !is_permitted {
         permission::check(ctx, index, args)?;
     }
-    let is_subscriber = ctx.client.subscriptions > 0 && ctx.client.protocol() == Protocol::Resp2;
+    let is_subscriber = ctx.client.subscriptions() > 0 && ctx.client.protocol() == Protocol::Resp2;
     if is_subscriber && !spec.flags.has(Flags::WHILE_SUBSCRIBED) {
         return Err(CommandError::new(format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",

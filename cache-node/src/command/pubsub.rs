@@ -82,7 +82,7 @@ fn punsubscribe(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
 }
 
 fn add(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply, family: Family) -> Outcome {
-    if ctx.client.subscriptions + args.len() - 1 > SUBSCRIPTIONS_MAX {
+    if ctx.client.subscriptions() + args.len() - 1 > SUBSCRIPTIONS_MAX {
         return Err(CommandError::new(format!("ERR a connection may have {SUBSCRIPTIONS_MAX} subscriptions; open another one")));
     }
     for name in args.from(1).iter() {
@@ -91,7 +91,7 @@ fn add(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply, family: Family)
             ctx.shared.pubsub.subscribe(family.topic(name), &ctx.client.entry);
             count(ctx.client);
         }
-        confirm(reply, family.words().0, Some(name), ctx.client.subscriptions);
+        confirm(reply, family.words().0, Some(name), ctx.client.subscriptions());
     }
     // Who took rights away meanwhile has not seen these subscriptions.
     let has_changed = ctx.client.follow_users(&ctx.shared.acl);
@@ -109,11 +109,11 @@ fn remove(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply, family: Fami
         ctx.client.subscribed.as_mut().map(|subscribed| family.names(subscribed).iter().cloned().collect()).unwrap_or_default()
     };
     if names.is_empty() {
-        confirm(reply, word, None, ctx.client.subscriptions);
+        confirm(reply, word, None, ctx.client.subscriptions());
     }
     for name in &names {
         remove_one(ctx.shared, ctx.client, family, name);
-        confirm(reply, word, Some(name), ctx.client.subscriptions);
+        confirm(reply, word, Some(name), ctx.client.subscriptions());
     }
     Ok(())
 }
@@ -141,7 +141,6 @@ pub(crate) fn unsubscribe_all(shared: &Shared, client: &mut Client) {
 fn count(client: &mut Client) {
     let (channels, patterns) =
         client.subscribed.as_ref().map_or((0, 0), |subscribed| (subscribed.channels.len(), subscribed.patterns.len()));
-    client.subscriptions = channels + patterns;
     client.entry.channels.store(channels as u32, Ordering::Relaxed);
     client.entry.patterns.store(patterns as u32, Ordering::Relaxed);
 }

@@ -13,23 +13,19 @@ use crate::{
     replication::{Hints, SyncRequest, Wait},
 };
 
-/// The state of one connection. Lives on its thread; what others may see is in [`ClientEntry`].
+/// The state of one connection. Lives on its thread; what others may see is in [`ClientEntry`]. Small: an idle connection is little more.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) entry: Arc<ClientEntry>,
     /// Whether it may run commands: it logged in, or nobody has to.
     pub(crate) is_authenticated: bool,
     has_logged_in: bool,
-    /// Whether its user may not do everything.
-    is_limited: bool,
     user: Arc<User>,
     /// The version of all users in which the user was looked at.
-    users_version: u64,
+    users_version: u32,
     /// Boxed, as is the next: an idle connection has neither.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
-    /// Channels and patterns together.
-    pub(crate) subscriptions: usize,
     /// `None` until the first SUBSCRIBE: most connections never do.
     pub(crate) subscribed: Option<Box<Subscribed>>,
     /// The stream's offset behind the last write of this connection; 0: none yet.
@@ -60,12 +56,10 @@ impl Client {
             entry,
             is_authenticated: user.is_open(),
             has_logged_in: user.is_open(),
-            is_limited: !user.is_unlimited(),
             user,
             users_version,
             transaction: None,
             watch: None,
-            subscriptions: 0,
             subscribed: None,
             written_offset: 0,
             closes_after_reply: false,
@@ -84,7 +78,7 @@ impl Client {
     /// The user, if there is something that it may not do.
     #[inline]
     pub(crate) fn limited_user(&self) -> Option<&User> {
-        self.is_limited.then_some(&*self.user)
+        (!self.user.is_unlimited).then_some(&*self.user)
     }
 
     /// The user as it is now, if any was changed since the last look; once per batch. Gives whether one was.
@@ -127,9 +121,14 @@ impl Client {
     }
 
     fn set_user(&mut self, user: Arc<User>) {
-        self.is_limited = !user.is_unlimited();
         self.entry.set_user(&user);
         self.user = user;
+    }
+
+    /// How many channels and patterns it subscribes to.
+    #[inline]
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscribed.as_ref().map_or(0, |subscribed| subscribed.channels.len() + subscribed.patterns.len())
     }
 
     pub(crate) fn db(&self) -> usize {

@@ -44,7 +44,7 @@ pub(crate) struct ClientEntry {
     pub(crate) is_in_transaction: AtomicBool,
     pub(crate) is_replica: AtomicBool,
     /// The number of its user.
-    user: AtomicU64,
+    user: AtomicU32,
 }
 
 /// What a client says of itself.
@@ -75,7 +75,7 @@ impl ClientEntry {
             patterns: AtomicU32::new(0),
             is_in_transaction: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
-            user: AtomicU64::new(0),
+            user: AtomicU32::new(0),
         }
     }
 
@@ -106,7 +106,7 @@ impl ClientEntry {
     }
 
     /// The number of its user.
-    pub(crate) fn user(&self) -> u64 {
+    pub(crate) fn user(&self) -> u32 {
         self.user.load(Ordering::Acquire)
     }
 
@@ -207,7 +207,7 @@ impl Clients {
     }
 
     /// Ends the connections of users that are gone, but for the connection `me`, which has an answer to give: whether it is one of them.
-    pub(crate) fn close_of_users(&self, users: &[u64], me: u64) -> bool {
+    pub(crate) fn close_of_users(&self, users: &[u32], me: u64) -> bool {
         let mut is_mine = false;
         self.for_each(|entry| {
             if !users.contains(&entry.user()) {
