@@ -139,8 +139,9 @@ impl User {
         &self.selectors
     }
 
-    /// Whether a request may run, whose command stands at `index` in the table of commands.
-    #[inline]
+    /// Whether a request may run, whose command stands at `index` in the table of commands. Not inlined: those who may do everything, nearly
+    /// all, would carry it through the loop over their requests.
+    #[inline(never)]
     pub(crate) fn check(&self, index: usize, args: Args<'_>) -> Result<(), Denial> {
         match Catalog::get().asked(index, args) {
             Some(id) => self.check_asked(id, args),
