@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   cache-node --metrics-port 9121            then: curl http://127.0.0.1:9121/metrics
   cache-node --webhook https://example.com/hooks/cache --webhook-secret-file webhook.secret
   cache-node --bind 0.0.0.0 --requirepass \"$PASSWORD\"
-  cache-node --user \"app on >$PASSWORD ~app:* -@all +@read\" --user \"default off\"
+  cache-node --user \"app on >$PASSWORD ~app:* -@all +@read -@dangerous\" --user \"default off\"
   cache-node cluster start --replicas 2
 
 Every option is a directive of redis.conf; in a file it stands without the dashes, one per line. Options win over the file.

@@ -149,8 +149,10 @@ impl CacheStore {
     /// | `cert`, `key` | files with the client's certificate and its key |
     /// | `insecure=accept-any-certificate` | TLS without knowing with whom |
     ///
-    /// A user needs these rights: `~PREFIX:* +@read +@write +@scripting +@connection +time`, with Sentinel also `+role`, in a cluster
-    /// also `+cluster|slots +cluster|info +asking`, and `+readonly` for reads from replicas.
+    /// A user needs these rights: `~PREFIX:* +@read +@write +@scripting +@connection +time`, and behind them
+    /// `-@dangerous -scan -randomkey -function -script|flush -script|kill`, or it could empty the database, list the keys of others, and
+    /// end their connections and scripts. Behind that, with Sentinel also `+role`, in a cluster also
+    /// `+cluster|slots +cluster|info +asking`, and `+readonly` for reads from replicas.
     ///
     /// # Errors
     ///

@@ -440,7 +440,9 @@ async fn retries_remembered_are_bounded_also_between_changes_with_tokens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_of_few_rights_keeps_sessions_and_carts_on_a_node() {
     let mut config = cache_node::Config::for_test();
-    let shop: Vec<&str> = support::fleet::ACL.split_whitespace().skip(1).collect();
+    let rights = support::fleet::RIGHTS;
+    assert!(include_str!("../../README.md").contains(rights), "the README recommends others than these: {rights}");
+    let shop: Vec<&str> = ["shop", "on", ">sesame"].into_iter().chain(rights.split(' ')).collect();
     for user in [&shop[..], &["operator", "on", "nopass", "+@all"], &["default", "off"]] {
         config.set("user", user).unwrap();
     }
@@ -457,5 +459,15 @@ async fn a_user_of_few_rights_keeps_sessions_and_carts_on_a_node() {
     let mut operator = redis::Client::open(url("operator")).unwrap().get_multiplexed_async_connection().await.unwrap();
     let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut operator).await.unwrap();
     assert_eq!(refused, []);
+    // Who has a shop's password cannot harm others with it.
+    let mut thief = redis::Client::open(url("shop")).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for line in
+        ["FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CLIENT KILL TYPE normal", "CLIENT PAUSE 1", "CLIENT LIST", "SCRIPT FLUSH"]
+    {
+        let mut words = line.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        let refused = words.fold(&mut command, |command, word| command.arg(word)).exec_async(&mut thief).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("no permissions")), "{line}");
+    }
     node.shutdown().await.unwrap();
 }

@@ -10,9 +10,12 @@ pub use super::port::free_port;
 use super::{Engine, PATIENCE};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// What the user `shop` of every node may do: what the library needs, and nothing else.
-pub const ACL: &str = "user shop on >sesame resetchannels ~shop:* -@all +@read +@write +@scripting +@connection +time +role \
-                   +cluster|slots +cluster|info +asking +readonly -keys -scan -randomkey -flushdb -flushall -swapdb";
+/// What the user of a shop may do: what the library needs, and nothing that reaches other users' keys, connections or scripts.
+pub const RIGHTS: &str = "~shop:* -@all +@read +@write +@scripting +@connection +time -@dangerous -scan -randomkey -function \
+                          -script|flush -script|kill";
+
+/// What it also needs under Sentinels and in a cluster.
+const RIGHTS_IN_FLEETS: &str = "+role +cluster|slots +cluster|info +asking +readonly";
 
 /// How nodes are spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +152,11 @@ impl Drop for Process {
 pub fn server(engine: Engine, folder: &Path, security: Security, certificates: Option<&Certificates>) -> Process {
     let mut server = Process::new(engine.program("server"), folder);
     let acl = server.folder.join("users.acl");
-    std::fs::write(&acl, format!("user default on nopass ~* &* +@all\n{ACL}\n")).unwrap();
+    std::fs::write(
+        &acl,
+        format!("user default on nopass ~* &* +@all\nuser shop on >sesame resetchannels {RIGHTS} {RIGHTS_IN_FLEETS}\n"),
+    )
+    .unwrap();
     let port = server.port.to_string();
     server.args = [
         "--port",
