@@ -74,7 +74,13 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
     let mut next = 0;
     let mut names = names::Finder::default();
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
-    while next < requests.len() && reply.len() < REPLY_BYTES_MAX && !ctx.client.closes_after_reply && ctx.client.wait.is_none() {
+    while next < requests.len()
+        && reply.len() < REPLY_BYTES_MAX
+        && !ctx.client.closes_after_reply
+        && ctx.client.wait.is_none()
+        // Of the first the caller knows it.
+        && (next == 0 || ctx.client.goes_on(ctx.shared))
+    {
         plain.clear();
         if ctx.shared.gate.is_open() && is_free(ctx.client) {
             let rest = (next..requests.len()).map(|index| requests.args(bytes, index));

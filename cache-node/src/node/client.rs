@@ -8,7 +8,7 @@ use std::{
 use crate::{
     acl::{Acl, User},
     command::{Transaction, Watch},
-    node::ClientEntry,
+    node::{ClientEntry, Shared},
     protocol::Protocol,
     replication::{Hints, SyncRequest, Wait},
 };
@@ -81,7 +81,17 @@ impl Client {
         (!self.user.is_unlimited).then_some(&*self.user)
     }
 
-    /// The user as it is now, if any was changed since the last look; once per batch. Gives whether one was.
+    /// Looks at what others have done to this connection since the last request that was not plain: its user's rights taken away, or the
+    /// connection ended. Gives whether it may run another. Not inlined: within pipelines of plain requests nobody
+    /// comes here. When the node ends, what it has received is still answered.
+    #[inline(never)]
+    pub(crate) fn goes_on(&mut self, shared: &Shared) -> bool {
+        self.follow_users(&shared.acl);
+        self.closes_after_reply |= self.entry.outbox.is_closing() && !shared.is_stopping.load(Ordering::Acquire);
+        !self.closes_after_reply
+    }
+
+    /// The user as it is now, if any was changed since the last look. Gives whether one was.
     #[inline]
     pub(crate) fn follow_users(&mut self, acl: &Acl) -> bool {
         let has_changed = self.users_version != acl.version();

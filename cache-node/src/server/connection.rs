@@ -475,9 +475,11 @@ pub(super) fn run_batch(
     reply.clear();
     reply.set_protocol(client.protocol());
     loop {
-        // Each time: CONFIG SET or ACL SETUSER may have been among the requests before.
+        // Each time: CONFIG SET or ACL SETUSER may have been among the requests before, or come from another connection.
         let config = worker.config();
-        client.follow_users(&worker.shared.acl);
+        if !client.goes_on(&worker.shared) {
+            return (consumed, Stop::End);
+        }
         let limits = Limits { bulk_bytes_max: config.proto_max_bulk_len, arguments_max: ARGUMENTS_MAX };
         let is_authenticated = client.is_authenticated;
         let limits = if is_authenticated { limits } else { limits.unauthenticated() };
@@ -511,7 +513,9 @@ pub(super) fn run_batch(
                         parser.reset();
                         return (consumed - length, Stop::Paused);
                     }
-                    command::execute(&mut context, args, reply);
+                    if context.client.goes_on(&worker.shared) {
+                        command::execute(&mut context, args, reply);
+                    }
                 }
             }
             Next::More => {}

@@ -207,6 +207,35 @@ fn each_request_of_a_pipeline_is_looked_at() {
     assert_eq!(admin.run("GET a1"), Value::bulk("of-bob"));
 }
 
+/// Of a pipeline that has arrived, what is under way when the answer comes is the last that runs.
+#[test]
+fn what_is_taken_away_is_gone_for_the_next_script_of_a_pipeline() {
+    const SCRIPTS: usize = 40;
+    const SCRIPT: &str = "for i = 1, 400000 do local a = i * 2 end return redis.call('INCR', 'x')";
+    let node = node();
+    let changes = ["ACL SETUSER bob -eval", "ACL SETUSER bob reset", "ACL DELUSER bob", "CLIENT KILL USER bob"];
+    for change in changes {
+        let ends_connection = ["ACL DELUSER bob", "CLIENT KILL USER bob"].contains(&change);
+        // The two threads take connections in turn: what one of these sends does not wait for the other's.
+        let [mut bob, mut admin] = [(); 2].map(|()| Wire::connect(node.addr()));
+        for line in ["DEL x", "ACL SETUSER bob reset on nopass ~x +@all"] {
+            admin.run(line);
+        }
+        assert_eq!(bob.run("AUTH bob x"), Value::ok());
+        bob.send_raw(&support::wire::encode(&["EVAL", SCRIPT, "1", "x"]).repeat(SCRIPTS));
+        while admin.run("EXISTS x") == Value::Integer(0) {}
+        let answer = admin.run(change);
+        assert!(answer == Value::ok() || answer == Value::Integer(1), "{change}: {answer:?}");
+        let at_most: usize = admin.run("GET x").text().parse::<usize>().unwrap() + 1;
+        assert!(at_most < SCRIPTS, "{change}: {at_most} had run before");
+        let replies: Vec<Value> = (0..SCRIPTS).map_while(|_| bob.try_read().ok()).collect();
+        let run: usize = admin.run("GET x").text().parse().unwrap();
+        assert!(run <= at_most, "{change}: {run} ran, {at_most} might");
+        let refused = replies.iter().filter(|reply| reply.is_error("NOPERM")).count();
+        assert!(ends_connection || refused == SCRIPTS - run, "{change}: {refused} refused, {run} ran");
+    }
+}
+
 #[test]
 fn a_change_reaches_the_connections_of_every_thread() {
     const CONNECTIONS: usize = 8;
