@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::acl::{AclLog, RuleError, User, join_selectors, user::DEFAULT};
 
@@ -18,12 +18,14 @@ pub(crate) type Users = BTreeMap<Box<[u8]>, Arc<User>>;
 /// The default user's number: it is never removed.
 const DEFAULT_ID: u32 = 0;
 
-/// See the module. Locks nothing while its own lock is held.
+/// See the module. Locks nothing while the lock of its users is held.
 #[derive(Debug)]
 pub(crate) struct Acl {
     users: RwLock<Users>,
     version: AtomicU32,
     next_id: AtomicU32,
+    /// Held while users are written into a file.
+    saving: Mutex<()>,
     pub(crate) log: AclLog,
 }
 
@@ -51,6 +53,7 @@ impl Acl {
             users: RwLock::new(BTreeMap::from([(user.name.clone(), user.settled())])),
             version: AtomicU32::new(0),
             next_id: AtomicU32::new(DEFAULT_ID + 1),
+            saving: Mutex::new(()),
             log: AclLog::default(),
         }
     }
@@ -77,6 +80,13 @@ impl Acl {
     /// All of them in the order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<User>> {
         self.users.read().values().map(Arc::clone).collect()
+    }
+
+    /// Has `write` put all of them into a file. One at a time: of two that overtook each other the older users would stay there, although both
+    /// were told that theirs are. What writes locks nothing else.
+    pub(crate) fn save<T>(&self, write: impl FnOnce(&[Arc<User>]) -> T) -> T {
+        let _in_order = self.saving.lock();
+        write(&self.all())
     }
 
     /// Who comes in with this name and password.

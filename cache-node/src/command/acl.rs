@@ -266,7 +266,7 @@ fn save(ctx: &Context<'_>, reply: &mut Reply) -> Outcome {
     if ctx.config.aclfile.is_none() {
         return Err(CommandError::fixed(NO_FILE));
     }
-    save_users(&ctx.config, &ctx.shared.acl.all()).map_err(|error| {
+    ctx.shared.acl.save(|users| save_users(&ctx.config, users)).map_err(|error| {
         tracing::warn!(%error, "cannot write the ACL file");
         CommandError::fixed("ERR There was an error trying to save the ACLs. Please check the server logs for more information")
     })?;

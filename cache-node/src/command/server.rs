@@ -75,7 +75,10 @@ fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mu
             reply.ok();
         }
         "REWRITE" => {
-            rewrite_file(&ctx.shared.config(), &ctx.shared.acl.all())
+            let shared = ctx.shared;
+            shared
+                .acl
+                .save(|users| rewrite_file(&shared.config(), users))
                 .map_err(|error| CommandError::new(format!("ERR {error}")))?;
             reply.ok();
         }

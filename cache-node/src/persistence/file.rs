@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufWriter, Read, Seek as _, Write},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -21,6 +22,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// What files that are being written are called: a process that was killed leaves one behind.
 const TEMPORARY_PREFIX: &str = "temp-";
 
+/// Permissions of a file that only the user of the system who writes it may read.
+const OWNER_ALONE: u32 = 0o600;
+
 /// Has `write` write the file at `path`, encrypted with `key` if there is one: another process sees the old one or the new one, also after a power failure.
 ///
 /// # Errors
@@ -33,16 +37,15 @@ pub(super) fn write_whole<T>(
     put_in_place(path, |temporary| write_to(temporary, key, write))
 }
 
-/// Puts `bytes` in the place of the file at `path`, in the same way; with `permissions`, if there are any.
+/// Puts `bytes` in the place of the file at `path`, in the same way; with `permissions`, or for this user of the
+/// system alone: what it tells of users and passwords is nobody else's.
 ///
 /// # Errors
 /// Those of the system; the old file is there as before then.
 pub(crate) fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
     put_in_place(path, |temporary| {
         let mut file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
-        if let Some(permissions) = permissions {
-            file.set_permissions(permissions)?;
-        }
+        file.set_permissions(permissions.unwrap_or_else(|| fs::Permissions::from_mode(OWNER_ALONE)))?;
         file.write_all(bytes)?;
         file.sync_all()
     })

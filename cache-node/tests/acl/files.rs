@@ -1,6 +1,6 @@
 //! The ACL file, and users in the configuration.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::support::{Engine, RedisServer, Value, Wire, process::Binary};
 
@@ -152,4 +152,31 @@ fn wrong_users_of_the_configuration_start_nothing() {
     assert!(wire.run("PING").is_error("NOAUTH"));
     assert_eq!(wire.run("AUTH bob sesame"), Value::ok());
     assert_eq!(wire.run("ACL USERS").elements().len(), 2);
+}
+
+/// What SAVE acknowledged is in the file, whoever saves beside it.
+#[test]
+fn users_that_are_saved_at_once_are_all_in_the_file() {
+    const ROUNDS: usize = 60;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.acl");
+    fs::write(&file, USERS).unwrap();
+    let node = start(folder.path(), &["--aclfile", "users.acl", "--io-threads", "2"]);
+    // It comes back readable by its owner alone.
+    fs::remove_file(&file).unwrap();
+    let savers: Vec<_> = (0..4)
+        .map(|saver| {
+            let (mut wire, file) = (Wire::connect(node.address), file.clone());
+            std::thread::spawn(move || {
+                for round in 0..ROUNDS {
+                    let name = format!("user-{saver}-{round}");
+                    assert_eq!(wire.run(&format!("ACL SETUSER {name} on")), Value::ok());
+                    assert_eq!(wire.run("ACL SAVE"), Value::ok());
+                    assert!(fs::read_to_string(&file).unwrap().contains(&format!("user {name} on")), "{name}");
+                }
+            })
+        })
+        .collect();
+    savers.into_iter().for_each(|saver| saver.join().unwrap());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
