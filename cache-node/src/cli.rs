@@ -104,10 +104,13 @@ fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
         parse_file(&mut config, &path.display().to_string(), &text)?;
         config.file = std::fs::canonicalize(path).ok();
     }
+    let users_of_file = std::mem::take(&mut config.users);
     for user in matches.get_many::<String>("user").into_iter().flatten() {
         let words = split_quoted_line(user).ok_or_else(|| ConfigError("user: unbalanced quotes".to_owned()))?;
         config.read("user", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
+    // CONFIG REWRITE writes those of the options into the file, and the same options must start the node again.
+    config.keep_other_users(users_of_file);
     for directive in DIRECTIVES {
         let Some(occurrences) = matches.get_occurrences::<String>(directive.name) else { continue };
         for values in occurrences {

@@ -265,6 +265,12 @@ impl Config {
         Ok(())
     }
 
+    /// Puts lines of `user` in front of those that there are, but for those of the same names.
+    pub(crate) fn keep_other_users(&mut self, mut lines: Vec<UserLine>) {
+        lines.retain(|line| self.users.iter().all(|known| known.name != line.name));
+        self.users.splice(..0, lines);
+    }
+
     /// The folder of everything on disk.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.as_deref().unwrap_or(Path::new("."))

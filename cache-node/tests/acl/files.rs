@@ -180,3 +180,23 @@ fn users_that_are_saved_at_once_are_all_in_the_file() {
     savers.into_iter().for_each(|saver| saver.join().unwrap());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+/// Options win over the file, also over what CONFIG REWRITE wrote of them.
+#[test]
+fn a_node_starts_again_with_the_users_of_its_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.conf");
+    fs::write(&file, "port 0\nuser ann on nopass ~a +get\n").unwrap();
+    let arguments = [file.to_str().unwrap(), "--user", "bob on >sesame ~a* -@all +get", "--user", "ann on nopass ~b +get"];
+    let node = Binary::start(&arguments);
+    let mut wire = Wire::connect(node.address);
+    let listed = wire.run("ACL LIST");
+    wire.run("ACL SETUSER bob +set");
+    assert_eq!(wire.run("CONFIG REWRITE"), Value::ok());
+    drop(node);
+    let node = Binary::start(&arguments);
+    assert_eq!(Wire::connect(node.address).run("ACL LIST"), listed);
+    drop(node);
+    let (status, _, error) = Binary::run(&["--port", "0", "--user", "bob on", "--user", "bob off"]);
+    assert!(!status.success() && error.contains("'bob' has two"), "{error}");
+}
