@@ -293,6 +293,8 @@ fn the_endpoints_lead_to_the_nodes_of_their_role() {
     let cluster = Cluster::start(&PATIENT);
     cluster.wait_whole();
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
+    // The next primary would have none of it.
+    assert!(cluster.connect().run("ACL SETUSER bob on").text().contains("takes no changes of users"));
     let port = |wire: &mut Wire| {
         let info = wire.run("INFO server").text();
         info.lines().find_map(|line| line.strip_prefix("tcp_port:")).unwrap().trim_end().to_owned()

@@ -135,6 +135,8 @@ impl Settings {
         });
         if self.is_own_program {
             words.extend(["--log-format", self.log_format.name()]);
+            // It would hold on one node, and be gone with the next primary.
+            words.extend(["--acl-changes", "no"]);
             words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
         }
         if let Some(port) = &metrics_port {

@@ -12,10 +12,11 @@ use crate::{
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 13] = [
     ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("aclfile", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("user", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("acl-changes", "each node has its own users, and the next primary none of those of this one"),
     ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
     ("metrics-port", "each node has one of its own, which /v1/targets tells Prometheus"),
     ("bind", "the nodes listen on loopback alone"),

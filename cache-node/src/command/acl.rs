@@ -45,8 +45,15 @@ const NO_FILE: &str = "ERR This Redis instance is not configured to use an ACL f
                        command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order to store \
                        users in the Redis configuration.";
 
+const NO_CHANGES: &str = "ERR this node takes no changes of users (acl-changes no): each node of a supervised cluster has its own, so that they \
+                          would be gone with the next primary. Where users are needed, run nodes under Sentinels, each with the same \
+                          'aclfile'";
+
 fn acl(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let subcommand = subcommand::find("ACL", ACL, args)?;
+    if !ctx.config.takes_acl_changes && matches!(subcommand, "DELUSER" | "LOAD" | "SETUSER") {
+        return Err(CommandError::fixed(NO_CHANGES));
+    }
     match (subcommand, args.len()) {
         ("CAT", 2) => {
             reply.array(Categories::NAMES.len());

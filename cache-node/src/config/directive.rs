@@ -97,6 +97,10 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         };
         Ok(())
     };
+    "acl-changes" "yes|no" AT_START "Take ACL SETUSER, DELUSER and LOAD; no: where a change of this node alone would be lost with its role, as in a cluster of 'cluster start'", |config| yes_no(config.takes_acl_changes), |config, values| {
+        config.takes_acl_changes = boolean(values)?;
+        Ok(())
+    };
     "acllog-max-len" "COUNT" LIVE "Refused requests and logins that ACL LOG keeps", |config| config.acllog_max_len.to_string(), |config, values| {
         config.acllog_max_len = number(values, 0, 1_000_000)? as usize;
         Ok(())

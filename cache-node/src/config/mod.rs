@@ -58,6 +58,8 @@ pub struct Config {
     pub(crate) aclfile: Option<PathBuf>,
     /// `acl-pubsub-default`: whether new users may use all channels.
     pub(crate) acl_pubsub_default_all: bool,
+    /// `acl-changes`: whether a change of users is one of all nodes that may have this role.
+    pub(crate) takes_acl_changes: bool,
     pub(crate) acllog_max_len: usize,
     /// `maxclients`: connections at once; one more is refused with an error. Default 10,000.
     pub maxclients: usize,
@@ -150,6 +152,7 @@ impl Default for Config {
             users: Vec::new(),
             aclfile: None,
             acl_pubsub_default_all: false,
+            takes_acl_changes: true,
             acllog_max_len: 128,
             maxclients: 10_000,
             maxmemory: 0,

@@ -200,3 +200,15 @@ fn a_node_starts_again_with_the_users_of_its_command_line() {
     let (status, _, error) = Binary::run(&["--port", "0", "--user", "bob on", "--user", "bob off"]);
     assert!(!status.success() && error.contains("'bob' has two"), "{error}");
 }
+
+/// As the nodes of `cluster start` are.
+#[test]
+fn a_node_whose_users_nobody_else_has_takes_no_changes() {
+    let node = Binary::start(&["--port", "0", "--acl-changes", "no"]);
+    let mut wire = Wire::connect(node.address);
+    for line in ["ACL SETUSER bob on", "ACL DELUSER bob", "ACL LOAD"] {
+        let text = wire.run(line).text();
+        assert!(text.contains("takes no changes of users") && text.contains("aclfile"), "{line}: {text}");
+    }
+    assert_eq!(wire.run("ACL USERS").elements().len(), 1);
+}
