@@ -24,4 +24,4 @@ pub(crate) use log::{AclLog, DenialContext, Denied};
 pub(crate) use rule::{RuleError, Unmatched, join_selectors};
 pub(crate) use selector::{Denial, Reason, Selector};
 pub(crate) use user::{DEFAULT, User, is_name};
-pub(crate) use users::{Acl, ChangeError};
+pub(crate) use users::{Acl, ChangeError, RULES_MAX};

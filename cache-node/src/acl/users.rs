@@ -15,6 +15,9 @@ use crate::acl::{AclLog, RuleError, User, join_selectors, user::DEFAULT};
 /// Users by name; the default user is always among them.
 pub(crate) type Users = BTreeMap<Box<[u8]>, Arc<User>>;
 
+/// Rules of one SETUSER, those in parentheses counted each.
+pub(crate) const RULES_MAX: usize = 4_096;
+
 /// The default user's number: it is never removed.
 const DEFAULT_ID: u32 = 0;
 
@@ -41,6 +44,7 @@ pub(crate) struct Changed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ChangeError {
     Unmatched(Vec<u8>),
+    TooMany,
     Rule(Vec<u8>, RuleError),
 }
 
@@ -102,6 +106,10 @@ impl Acl {
         has_all_channels: bool,
     ) -> Result<Changed, ChangeError> {
         let rules = join_selectors(rules).map_err(|open| ChangeError::Unmatched(open.0.to_vec()))?;
+        // Before the lock: each rule is compared with those before it, and all logins wait.
+        if rules.iter().map(Vec::as_slice).map(words_of).sum::<usize>() > RULES_MAX {
+            return Err(ChangeError::TooMany);
+        }
         let mut users = self.users.write();
         let before = users.get(name).map(Arc::clone);
         let mut user = match &before {
@@ -161,4 +169,9 @@ impl Acl {
         self.version.fetch_add(1, Ordering::Release);
         before.values().map(|user| user.id).filter(|id| *id != DEFAULT_ID).collect()
     }
+}
+
+/// The rules that a rule consists of: several where it stands in parentheses.
+fn words_of(rule: &[u8]) -> usize {
+    if rule.starts_with(b"(") { rule.split(|byte| *byte == 0 || byte.is_ascii_whitespace()).count() } else { 1 }
 }

@@ -1,7 +1,7 @@
 //! ACL: users and their rights.
 
 use crate::{
-    acl::{Catalog, Categories, ChangeError, DEFAULT, Denied, Selector, User, is_name},
+    acl::{Catalog, Categories, ChangeError, DEFAULT, Denied, RULES_MAX, Selector, User, is_name},
     command::{
         CommandError, Context, Flags, Outcome, Spec,
         error::printable,
@@ -118,6 +118,7 @@ fn set_user(ctx: &mut Context<'_>, name: &[u8], rules: Args<'_>, reply: &mut Rep
                 let word = String::from_utf8_lossy(&word);
                 format!("ERR Unmatched parenthesis in acl selector starting at '{word}'.")
             }
+            ChangeError::TooMany => format!("ERR ACL SETUSER takes {RULES_MAX} rules at once: a pattern can stand for many keys"),
             ChangeError::Rule(rule, error) => {
                 let rule = String::from_utf8_lossy(&rule);
                 format!("ERR Error in ACL SETUSER modifier '{rule}': {}", error.text())

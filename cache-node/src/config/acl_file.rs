@@ -22,7 +22,13 @@ pub(crate) fn load_users(config: &Config) -> Result<Vec<User>, ConfigError> {
         return Err(ConfigError(text.to_owned()));
     }
     let name = path.display().to_string();
-    let text = fs::read(&path).map_err(|error| ConfigError(format!("Error loading ACLs, opening file '{name}': {error}. ")))?;
+    let cannot_open =
+        |reason: &dyn std::fmt::Display| ConfigError(format!("Error loading ACLs, opening file '{name}': {reason}. "));
+    // Reading a pipe or a terminal would wait, and with it all connections of the thread.
+    if !fs::metadata(&path).map_err(|error| cannot_open(&error))?.is_file() {
+        return Err(cannot_open(&"it is no regular file"));
+    }
+    let text = fs::read(&path).map_err(|error| cannot_open(&error))?;
     parse_file(&name, &text, config.acl_pubsub_default_all).map_err(ConfigError)
 }
 

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::support::{Engine, RedisServer, Value, Wire, process::Binary};
+use crate::{
+    node,
+    support::{Engine, RedisServer, Value, Wire, process::Binary},
+};
 
 const USERS: &str = "user default on nopass ~* &* +@all\n\nuser bob on #d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272 \
                      ~app:* resetchannels -@all +@read (%W~log:* +append)\n";
@@ -211,4 +214,33 @@ fn a_node_whose_users_nobody_else_has_takes_no_changes() {
         assert!(text.contains("takes no changes of users") && text.contains("aclfile"), "{line}: {text}");
     }
     assert_eq!(wire.run("ACL USERS").elements().len(), 1);
+}
+
+#[test]
+fn so_many_rules_are_taken_at_once() {
+    const RULES_MAX: usize = 4_096;
+    let node = node();
+    let mut wire = Wire::connect(node.addr());
+    let patterns: Vec<String> = (0..=RULES_MAX).map(|at| format!("~{at}")).collect();
+    let mut set = |rules: &[String]| wire.call(&[&["ACL".to_owned(), "SETUSER".to_owned(), "bob".to_owned()], rules].concat());
+    assert_eq!(set(&patterns[1..]), Value::ok());
+    for many in [patterns.clone(), vec![format!("({})", patterns.join(" "))]] {
+        let text = set(&many).text();
+        assert!(text.contains("takes 4096 rules at once"), "{text}");
+    }
+}
+
+/// Reading a pipe would not end.
+#[test]
+fn what_is_no_file_is_not_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.acl");
+    fs::write(&file, USERS).unwrap();
+    let node = start(folder.path(), &["--aclfile", "users.acl"]);
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let mut wire = Wire::connect(node.address);
+    let text = wire.run("ACL LOAD").text();
+    assert!(text.contains("no regular file"), "{text}");
+    assert_eq!(wire.run("ACL USERS").elements().len(), 2);
 }
