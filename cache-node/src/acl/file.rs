@@ -46,6 +46,8 @@ impl UserLine {
 fn shown(rule: &[u8]) -> String {
     match rule {
         [sign @ (b'>' | b'<' | b'#' | b'!'), ..] => format!("'{}(hidden)'", char::from(*sign)),
+        // None belongs there, which is why it may be the error.
+        [b'(', inner @ ..] if inner.iter().any(|byte| matches!(byte, b'>' | b'<' | b'#' | b'!')) => "'((hidden)'".to_owned(),
         _ => format!("'{}'", String::from_utf8_lossy(rule)),
     }
 }
@@ -90,10 +92,9 @@ fn parse_line(file: &str, number: usize, line: &[u8], has_all_channels: bool) ->
     for rule in rules {
         match user.apply(rule.trim_ascii(), has_all_channels) {
             Ok(()) => {}
-            // No password stands in such a rule.
             Err(error @ RuleError::UnknownCommand) => {
-                let rule = String::from_utf8_lossy(&rule);
-                errors += &format!("{file}:{number}: Error in applying operation '{rule}': {}. ", error.text());
+                let rule = shown(&rule);
+                errors += &format!("{file}:{number}: Error in applying operation {rule}: {}. ", error.text());
             }
             // What is wrong behind the first may come from it.
             Err(error) if !has_other_error => {
@@ -146,6 +147,12 @@ mod tests {
     fn an_error_of_the_configuration_tells_no_password() {
         let error = UserLine::parse(&["a", "on", "<sesame"]).expect_err("none to remove");
         assert!(error.contains("'<(hidden)'") && !error.contains("sesame"), "{error}");
+        for rules in [&["(>sesame", "~a)"][..], &["(~a +nosuch >sesame)"], &["(<sesame"]] {
+            let error = UserLine::parse(&[&["a", "on"], rules].concat()).expect_err("no place for a password");
+            assert!(error.contains("(hidden)") && !error.contains("sesame"), "{error}");
+        }
+        let error = parse_file("u", b"user a (+nosuch >sesame)", false).expect_err("no place for a password");
+        assert!(!error.contains("sesame"), "{error}");
         assert!(UserLine::parse(&["a", "(~a", "+get)", "+@all", "-@all", "+xadd"]).is_ok());
     }
 }

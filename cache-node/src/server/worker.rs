@@ -320,11 +320,18 @@ fn refusal(config: &Config, is_open: impl FnOnce() -> bool, host: IpAddr) -> Opt
     if !config.protected_mode || host.to_canonical().is_loopback() || !is_open() {
         return None;
     }
-    Some(
+    // requirepass does not count with an ACL file.
+    Some(if config.aclfile.is_some() {
+        b"-DENIED cache-node is running in protected mode because the default user of its ACL file needs no password. In this mode \
+          connections are only accepted from the loopback interface. To accept other hosts, give it a password or turn it off in that \
+          file and load it with ACL LOAD from this machine (resetpass off), or, if the network is trusted, start with \
+          --protected-mode no.\r\n"
+            .as_slice()
+    } else {
         b"-DENIED cache-node is running in protected mode because no password is set. In this mode connections are only accepted from \
           the loopback interface. To accept other hosts, set a password with --requirepass (or CONFIG SET requirepass from this \
-          machine), or, if the network is trusted, start with --protected-mode no.\r\n",
-    )
+          machine), or, if the network is trusted, start with --protected-mode no.\r\n"
+    })
 }
 
 /// Serves the connections of this thread, all in one task. In a task of its own each would take 200 bytes more: tokio aligns tasks to
@@ -418,6 +425,9 @@ mod tests {
         for other in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0"] {
             assert!(refusal(&protected, || true, host(other)).is_some_and(|text| text.starts_with(b"-DENIED")), "{other}");
             assert!(refusal(&protected, || false, host(other)).is_none(), "{other}");
+            let with_file = Config { aclfile: Some("users.acl".into()), ..Config::default() };
+            let text = refusal(&with_file, || true, host(other)).expect("nobody of this host");
+            assert!(text.windows(8).any(|word| word == b"ACL LOAD") && !text.windows(11).any(|word| word == b"requirepass"));
             let open = Config { protected_mode: false, ..Config::default() };
             assert!(refusal(&open, || true, host(other)).is_none(), "{other}");
         }

@@ -142,6 +142,7 @@ fn wrong_users_of_the_configuration_start_nothing() {
         ("user bob on +nosuch", "node.conf, line 1: user: expected rules as ACL SETUSER takes them: '+nosuch': Unknown command"),
         ("user bob on <secret", "'<(hidden)': The password"),
         ("user bob (~a", "'(~a' is not"),
+        ("user bob \"(>secret ~a)\"", "'((hidden)'"),
         ("user", "expected a name and rules"),
         ("user bob on\naclfile users.acl", "and not in both"),
     ];
