@@ -1,6 +1,6 @@
 //! Users as text: a line each, in the ACL file and in the configuration.
 
-use crate::acl::{RuleError, Unmatched, User, is_name, join_selectors};
+use crate::acl::{RuleError, Unmatched, User, is_name, join_selectors, rule::trimmed};
 
 /// A number that nobody has yet: those of a file get theirs when all of it is right.
 const UNNUMBERED: u32 = u32::MAX;
@@ -19,7 +19,7 @@ impl UserLine {
     /// What is wrong, without passwords.
     pub(crate) fn parse(words: &[&str]) -> Result<UserLine, String> {
         let [name, rules @ ..] = words else { return Err("a name and rules, as ACL SETUSER takes them".to_owned()) };
-        if name.is_empty() || !is_name(name.as_bytes()) {
+        if !is_name(name.as_bytes()) {
             return Err("a name without blanks in front of the rules".to_owned());
         }
         let line = UserLine { name: (*name).to_owned(), rules: rules.iter().map(|rule| (*rule).to_owned()).collect() };
@@ -31,7 +31,7 @@ impl UserLine {
     /// # Errors
     /// As [`UserLine::parse`].
     pub(crate) fn user(&self, has_all_channels: bool) -> Result<User, String> {
-        let words = self.rules.iter().map(|rule| rule.trim().as_bytes());
+        let words = self.rules.iter().map(String::as_bytes);
         let rules = join_selectors(words).map_err(|open| format!("each parenthesis closed: {} is not", shown(open.0)))?;
         let mut user = User::new(UNNUMBERED, self.name.as_bytes(), has_all_channels);
         for rule in rules {
@@ -60,7 +60,7 @@ pub(crate) fn parse_file(name: &str, text: &[u8], has_all_channels: bool) -> Res
     let mut users: Vec<User> = Vec::new();
     let mut errors = String::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.trim_ascii();
+        let line = trimmed(line);
         if line.is_empty() {
             continue;
         }
@@ -90,7 +90,7 @@ fn parse_line(file: &str, number: usize, line: &[u8], has_all_channels: bool) ->
     let mut errors = String::new();
     let mut has_other_error = false;
     for rule in rules {
-        match user.apply(rule.trim_ascii(), has_all_channels) {
+        match user.apply(trimmed(&rule), has_all_channels) {
             Ok(()) => {}
             Err(error @ RuleError::UnknownCommand) => {
                 let rule = shown(&rule);
@@ -107,15 +107,43 @@ fn parse_line(file: &str, number: usize, line: &[u8], has_all_channels: bool) ->
     if errors.is_empty() { Ok(user) } else { Err(errors) }
 }
 
+/// A user that would be another one if its line was read back. Its text names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unwritable(pub(crate) String);
+
+/// Compares a user with what was made of its line.
+///
+/// # Errors
+/// When that is another one.
+pub(crate) fn ensure_same(user: &User, again: Option<&User>) -> Result<(), Unwritable> {
+    if again.is_some_and(|again| again.is_same(user)) {
+        return Ok(());
+    }
+    let name = user.shown_name();
+    Err(Unwritable(format!(
+        "the user '{name}' would be another one when its line is read back, and nothing is written: make it anew with ACL SETUSER"
+    )))
+}
+
 /// The text of a file with these users.
-pub(crate) fn text_of<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<u8> {
-    users.into_iter().flat_map(|user| [&*user.line(), b"\n"].concat()).collect()
+///
+/// # Errors
+/// When one of them would be another one there.
+pub(crate) fn text_of<'a>(users: impl IntoIterator<Item = &'a User>) -> Result<Vec<u8>, Unwritable> {
+    let mut text = Vec::new();
+    for user in users {
+        let line = [&*user.line(), b"\n"].concat();
+        let again = parse_file("", &line, false).unwrap_or_default();
+        ensure_same(user, again.first().filter(|_| again.len() == 1))?;
+        text.extend(line);
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{UserLine, parse_file, text_of};
-    use crate::acl::DEFAULT;
+    use super::{UNNUMBERED, Unwritable, UserLine, parse_file, text_of};
+    use crate::acl::{DEFAULT, User};
 
     #[test]
     fn what_was_written_is_read() {
@@ -123,9 +151,16 @@ mod tests {
             b"user default off resetchannels -@all\n\n  user bob on >a ~x* %R~y (+get ~z) &c -@all +@read -keys +config|get\r\n";
         let users = parse_file("users.acl", text, false).expect("a right file");
         assert_eq!((users.len(), &*users[0].name), (2, DEFAULT));
-        let written = text_of(&users);
+        let written = text_of(&users).expect("they can be written");
         let again = parse_file("users.acl", &written, true).expect("what was written is read");
-        assert_eq!(text_of(&again), written);
+        assert_eq!(text_of(&again), Ok(written));
+    }
+
+    #[test]
+    fn who_would_be_another_one_is_not_written() {
+        let user = User::new(UNNUMBERED, b"bob on nopass ~* +@all", false);
+        let Unwritable(error) = text_of([&user]).expect_err("a name with blanks");
+        assert!(error.contains("'bob on nopass ~* +@all'"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(crate) enum RuleError {
     NoSuchPassword,
     NoHash,
     FirstArgumentOfSubcommand,
+    /// It would be another one when it is read back from a file.
+    Unwritable,
 }
 
 impl RuleError {
@@ -28,6 +30,9 @@ impl RuleError {
             RuleError::NoSuchPassword => "The password you are trying to remove from the user does not exist",
             RuleError::NoHash => {
                 "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"
+            }
+            RuleError::Unwritable => {
+                "Syntax error: a rule in parentheses has no quotes and no ')' at its end, or no file could hold it"
             }
             RuleError::FirstArgumentOfSubcommand => "Allowing first-arg of a subcommand is not supported",
         }
@@ -60,6 +65,19 @@ pub(crate) fn join_selectors<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> R
         Some((word, _)) => Err(Unmatched(word)),
         None => Ok(rules),
     }
+}
+
+/// A word of a file without what stands around it: blanks of ASCII alone, since of others names, patterns and passwords may consist.
+pub(super) fn trimmed(mut word: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r' | b'\n'] = word {
+        word = rest;
+    }
+    word
+}
+
+/// Whether a rule within parentheses is read back from a file as it is: words there are split at quotes, and the last one ends with a parenthesis.
+pub(super) fn fits_in_parentheses(rule: &[u8]) -> bool {
+    rule.last() != Some(&b')') && !rule.iter().any(|byte| matches!(byte, b'"' | b'\''))
 }
 
 /// Whether it holds a blank or a zero: it could not be written into a file and read back.

@@ -6,7 +6,7 @@ use crate::{
         access::{Access, ChannelUse},
         catalog::{Entry, Named},
         pattern::Pattern,
-        rule::has_blanks,
+        rule::{fits_in_parentheses, has_blanks},
     },
     command::{Flags, parse::is_word},
     protocol::{Args, split_quoted_words},
@@ -72,9 +72,22 @@ impl Selector {
         let mut selector = Selector::new(has_all_channels);
         // With quotes that are not closed it has no rules, as in Redis.
         for rule in split_quoted_words(&text[1..text.len() - 1]).unwrap_or_default() {
+            if !fits_in_parentheses(&rule) {
+                return Err(RuleError::Unwritable);
+            }
             selector.apply(&rule)?;
         }
         Ok(selector)
+    }
+
+    /// Whether it has the same words, and they mean the same.
+    pub(super) fn is_same(&self, other: &Selector) -> bool {
+        let are_among = |these: &Selector, those: &Selector| {
+            these.first_arguments.iter().all(|(id, argument)| {
+                those.first_arguments.iter().any(|(known, other)| known == id && other.eq_ignore_ascii_case(argument))
+            })
+        };
+        self.shown() == other.shown() && self.commands == other.commands && are_among(self, other) && are_among(other, self)
     }
 
     pub(super) fn permits_everything(&self) -> bool {
@@ -181,7 +194,7 @@ impl Selector {
         if command.contains(&b'|') {
             return Err(RuleError::FirstArgumentOfSubcommand);
         }
-        if first.is_empty() {
+        if first.is_empty() || has_blanks(first) {
             return Err(RuleError::Syntax);
         }
         if catalog.has_subcommands(command) {

@@ -13,7 +13,7 @@ pub(crate) const DEFAULT: &[u8] = b"default";
 
 /// Whether a user may be called so.
 pub(crate) fn is_name(name: &[u8]) -> bool {
-    !has_blanks(name)
+    !name.is_empty() && !has_blanks(name)
 }
 
 /// What a user is while nobody changes it.
@@ -183,6 +183,12 @@ impl User {
     /// SHA-256 of its passwords in hexadecimal.
     pub(crate) fn passwords(&self) -> impl ExactSizeIterator<Item = String> {
         self.passwords.iter().map(PasswordHash::hexadecimal)
+    }
+
+    /// Whether it has the same name, the same words, and they mean the same.
+    pub(super) fn is_same(&self, other: &User) -> bool {
+        let are_same = || self.all_selectors().zip(other.all_selectors()).all(|(ours, theirs)| ours.is_same(theirs));
+        self.line() == other.line() && self.name == other.name && self.selectors.len() == other.selectors.len() && are_same()
     }
 
     /// All rules that make such a user, as they stand in a file.

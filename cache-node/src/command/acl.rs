@@ -10,7 +10,7 @@ use crate::{
         subcommand::{self, Subcommand, subcommands},
         table::{TABLE, rows},
     },
-    config::{load_users, save_users},
+    config::{SaveError, load_users, save_users},
     protocol::{Args, Reply},
 };
 
@@ -109,6 +109,9 @@ fn cat(name: &[u8], reply: &mut Reply) -> Outcome {
 }
 
 fn set_user(ctx: &mut Context<'_>, name: &[u8], rules: Args<'_>, reply: &mut Reply) -> Outcome {
+    if name.is_empty() {
+        return Err(CommandError::fixed("ERR Usernames can't be empty: no file could hold such a user"));
+    }
     if !is_name(name) {
         return Err(CommandError::fixed("ERR Usernames can't contain spaces or null characters"));
     }
@@ -274,9 +277,14 @@ fn save(ctx: &Context<'_>, reply: &mut Reply) -> Outcome {
     if ctx.config.aclfile.is_none() {
         return Err(CommandError::fixed(NO_FILE));
     }
-    ctx.shared.acl.save(|users| save_users(&ctx.config, users)).map_err(|error| {
-        tracing::warn!(%error, "cannot write the ACL file");
-        CommandError::fixed("ERR There was an error trying to save the ACLs. Please check the server logs for more information")
+    ctx.shared.acl.save(|users| save_users(&ctx.config, users)).map_err(|error| match error {
+        SaveError::Unwritable(error) => CommandError::new(format!("ERR {error}")),
+        SaveError::File(error) => {
+            tracing::warn!(%error, "cannot write the ACL file");
+            CommandError::fixed(
+                "ERR There was an error trying to save the ACLs. Please check the server logs for more information",
+            )
+        }
     })?;
     reply.ok();
     Ok(())

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use crate::{
-    acl::{User, parse_file, text_of},
+    acl::{Unwritable, User, parse_file, text_of},
     config::{Config, ConfigError},
     persistence::replace,
 };
@@ -32,15 +32,22 @@ pub(crate) fn load_users(config: &Config) -> Result<Vec<User>, ConfigError> {
     parse_file(&name, &text, config.acl_pubsub_default_all).map_err(ConfigError)
 }
 
+/// Why the ACL file was not written.
+#[derive(Debug)]
+pub(crate) enum SaveError {
+    Unwritable(String),
+    File(String),
+}
+
 /// Writes the ACL file: aside, durably, and then in its place.
 ///
 /// # Errors
-/// Those of the system; the old file is there as before then.
-pub(crate) fn save_users(config: &Config, users: &[Arc<User>]) -> Result<(), ConfigError> {
+/// When a user would be another one in the file, or those of the system; the old file is there as before then.
+pub(crate) fn save_users(config: &Config, users: &[Arc<User>]) -> Result<(), SaveError> {
     let Some(path) = path(config) else { return Ok(()) };
+    let text = text_of(users.iter().map(AsRef::as_ref)).map_err(|Unwritable(error)| SaveError::Unwritable(error))?;
     let permissions = fs::metadata(&path).ok().map(|known| known.permissions());
-    replace(&path, &text_of(users.iter().map(AsRef::as_ref)), permissions)
-        .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    replace(&path, &text, permissions).map_err(|error| SaveError::File(format!("{}: {error}", path.display())))
 }
 
 /// As in Redis, which works in that folder, it is relative to `dir`.

@@ -8,7 +8,7 @@ mod rewrite;
 mod size;
 mod webhook;
 
-pub(crate) use acl_file::{load_users, save_users};
+pub(crate) use acl_file::{SaveError, load_users, save_users};
 pub(crate) use aof::{AofConfig, AppendFsync, DurabilityMode};
 pub(crate) use directive::{DIRECTIVES, Directive, find};
 pub(crate) use file::parse_file;

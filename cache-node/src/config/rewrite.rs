@@ -3,8 +3,8 @@
 use std::{fs, io, sync::Arc};
 
 use crate::{
-    acl::{Acl, DEFAULT, User},
-    config::{Config, ConfigError, DIRECTIVES, Directive, find},
+    acl::{Acl, DEFAULT, Unwritable, User, ensure_same},
+    config::{Config, ConfigError, DIRECTIVES, Directive, find, parse_file},
     persistence::replace,
     protocol::{quoted_word, split_quoted_line},
 };
@@ -44,9 +44,18 @@ fn user_lines(config: &Config, users: &[Arc<User>]) -> Result<Vec<String>, Confi
         let line = String::from_utf8(user.line()).map_err(|_| {
             ConfigError(format!("the rules of the user {} are not UTF-8: an ACL file takes them (aclfile)", user.shown_name()))
         })?;
-        Ok(line.split(' ').map(quoted_word).collect::<Vec<_>>().join(" "))
+        let line = line.split(' ').map(quoted_word).collect::<Vec<_>>().join(" ");
+        ensure_same(user, read_line(&line).as_ref()).map_err(|Unwritable(error)| ConfigError(error))?;
+        Ok(line)
     });
     lines.collect()
+}
+
+/// The user of a line, as the start reads it.
+fn read_line(line: &str) -> Option<User> {
+    let mut config = Config::default();
+    parse_file(&mut config, "", line).ok()?;
+    config.users.pop()?.user(false).ok()
 }
 
 /// The text of a file with the values that are in force: comments, order and lines that still hold stay. `users`: their lines, which stand

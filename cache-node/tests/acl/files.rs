@@ -205,15 +205,26 @@ fn a_node_starts_again_with_the_users_of_its_command_line() {
     assert!(!status.success() && error.contains("'bob' has two"), "{error}");
 }
 
-/// As the nodes of `cluster start` are.
 #[test]
-fn a_node_whose_users_nobody_else_has_takes_no_changes() {
-    let node = Binary::start(&["--port", "0", "--acl-changes", "no"]);
-    let mut wire = Wire::connect(node.address);
-    for line in ["ACL SETUSER bob on", "ACL DELUSER bob", "ACL LOAD"] {
-        let text = wire.run(line).text();
-        assert!(text.contains("takes no changes of users") && text.contains("aclfile"), "{line}: {text}");
+fn what_no_file_could_hold_is_refused() {
+    let node = node();
+    let mut wire = Wire::connect(node.addr());
+    let refused = [
+        ["bob", "+select|0\nuser evil on nopass ~* +@all"],
+        ["bob", "+select|0 1"],
+        ["bob", r#"(~"a\"b" +@all)"#],
+        ["bob", "(~\"a'b\" +get)"],
+        ["bob", "(~a) +get)"],
+        ["bob", "(+select|\"0\\n1\")"],
+        ["", "on"],
+    ];
+    for [name, rule] in refused {
+        let reply = wire.call(&["ACL", "SETUSER", name, rule]);
+        let text = reply.text();
+        assert!(reply.is_error("ERR") && (text.contains("yntax error") || text.contains("empty")), "{name} {rule}: {text}");
     }
+    let refused = wire.call(&["ACL", "SETUSER", "bob", "(~a) +get)"]).text();
+    assert!(refused.contains("no file could hold it"), "{refused}");
     assert_eq!(wire.run("ACL USERS").elements().len(), 1);
 }
 
@@ -244,4 +255,16 @@ fn what_is_no_file_is_not_loaded() {
     let text = wire.run("ACL LOAD").text();
     assert!(text.contains("no regular file"), "{text}");
     assert_eq!(wire.run("ACL USERS").elements().len(), 2);
+}
+
+/// As the nodes of `cluster start` are.
+#[test]
+fn a_node_whose_users_nobody_else_has_takes_no_changes() {
+    let node = Binary::start(&["--port", "0", "--acl-changes", "no"]);
+    let mut wire = Wire::connect(node.address);
+    for line in ["ACL SETUSER bob on", "ACL DELUSER bob", "ACL LOAD"] {
+        let text = wire.run(line).text();
+        assert!(text.contains("takes no changes of users") && text.contains("aclfile"), "{line}: {text}");
+    }
+    assert_eq!(wire.run("ACL USERS").elements().len(), 1);
 }

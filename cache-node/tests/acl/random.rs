@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 
 use crate::{
     clear, node,
-    support::{Engine, RedisServer, Value, Wire},
+    support::{Engine, RedisServer, Value, Wire, process::Binary},
 };
 
 const SEED: u64 = 20_261_126;
@@ -67,4 +67,59 @@ fn rules_drawn_at_random_mean_the_same() {
         taken > ROUNDS / 4 && permitted > ROUNDS,
         "{taken} were taken, {permitted} requests permitted: too little to compare"
     );
+}
+
+/// Letters of names, patterns, passwords and arguments: what files split at, quote and trim, and blanks that are not ASCII's.
+const LETTERS: [&str; 19] =
+    ["a", "b", "*", "|", "\"", "'", "\\", "(", ")", " ", "\n", "\t", "#", ">", "~", "&", "\u{a0}", "\u{2003}", "é"];
+
+#[test]
+fn what_is_saved_is_loaded_again() {
+    const USERS_DRAWN: usize = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let [acl_file, conf_file] = ["users.acl", "node.conf"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    std::fs::write(&acl_file, "user default on nopass ~* &* +@all\n").unwrap();
+    std::fs::write(&conf_file, "port 0\n").unwrap();
+    let with_file = Binary::start(&["--port", "0", "--aclfile", &acl_file]);
+    let with_lines = Binary::start(&[&conf_file]);
+    let mut wires = [with_file.address, with_lines.address].map(Wire::connect);
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut taken = 0;
+    for _ in 0..USERS_DRAWN {
+        let word = |random: &mut StdRng| -> String {
+            let count = random.random_range(0..5);
+            (0..count).map(|_| *LETTERS.choose(random).unwrap()).collect()
+        };
+        let rule = |random: &mut StdRng| -> String {
+            let begin = ["~", "%R~", "%W~", "&", "+select|", "+get|", "-", "+", "+@"].choose(random).unwrap();
+            match random.random_range(0..4) {
+                0 => ["+get", "-@read", "+@write", "+config|get", "-config"].choose(random).unwrap().to_string(),
+                _ => format!("{begin}{}", word(random)),
+            }
+        };
+        let mut rules = Vec::new();
+        for _ in 0..random.random_range(1..4) {
+            rules.push(match random.random_range(0..4) {
+                0 => format!(">{}", word(&mut random)),
+                1 => {
+                    let inner: Vec<String> = (0..random.random_range(0..3)).map(|_| rule(&mut random)).collect();
+                    format!("({})", inner.join(" "))
+                }
+                _ => rule(&mut random),
+            });
+        }
+        let name = word(&mut random);
+        let request = [&["ACL".to_owned(), "SETUSER".to_owned(), name], &rules[..]].concat();
+        let [first, second] = wires.each_mut().map(|wire| wire.call(&request));
+        assert_eq!(first, second, "{request:?}");
+        taken += usize::from(first == Value::ok());
+    }
+    assert!(taken > USERS_DRAWN / 8, "{taken} were taken: too little to compare");
+    let [with_file_listed, with_lines_listed] = wires.each_mut().map(|wire| wire.run("ACL LIST"));
+    assert_eq!([wires[0].run("ACL SAVE"), wires[0].run("ACL LOAD")], [Value::ok(), Value::ok()]);
+    assert_eq!(wires[0].run("ACL LIST"), with_file_listed);
+    assert_eq!(wires[1].run("CONFIG REWRITE"), Value::ok());
+    drop(with_lines);
+    let with_lines = Binary::start(&[&conf_file]);
+    assert_eq!(Wire::connect(with_lines.address).run("ACL LIST"), with_lines_listed);
 }
