@@ -21,26 +21,32 @@ pub(crate) struct Mark(usize);
 /// all memory.
 pub(crate) const REPLY_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
 
-/// A bulk string with its header up to which room for it is made at once.
-const SHORT_BULK_BYTES: usize = 96;
+/// More than the header of a bulk string and the end of its line take.
+const AROUND_BULK: usize = 32;
 
-/// The largest number in a [`Header`].
-const HEADER_NUMBER_MAX: i64 = 9_999;
+/// Room behind a reply that is made at once, at the most, so that the next ones find it.
+const ROOM_BYTES: usize = 4 * 1024;
 
-/// Texts up to here are copied with what lies behind them.
+/// Bytes from which on a text is appended without its place being filled with zeros before.
+const LONG_BYTES: usize = 4 * 1024;
+
+/// Bytes of bulk strings for which [`Reply::bulks`] makes room at once.
+const BLOCK_BYTES_MAX: usize = 16 * 1024;
+
+/// Texts up to here are copied with what lies behind them: a copy of a size that is known before takes a few instructions, any other one
+/// a call.
 const SHORT_TEXT_BYTES: usize = 32;
+const MIDDLE_TEXT_BYTES: usize = 64;
 
-/// A header line of up to four digits, and its length.
-type Header = ([u8; 8], usize);
+/// Header lines with numbers below so much stand in a table.
+const SHORT_HEADERS: usize = 1024;
 
-/// The header lines of bulk strings that fit into that, by the strings' length.
-static SHORT_BULK_HEADERS: [Header; SHORT_BULK_BYTES - 7] = {
-    let mut headers = [([0; 8], 0); SHORT_BULK_BYTES - 7];
+/// The header lines of bulk strings, by the strings' length.
+static SHORT_BULK_HEADERS: [[u8; 8]; SHORT_HEADERS] = {
+    let mut headers = [[0; 8]; SHORT_HEADERS];
     let mut length = 0;
     while length < headers.len() {
-        if let Some(header) = short_header(b'$', length as i64) {
-            headers[length] = header;
-        }
+        headers[length] = short_header(length as u32);
         length += 1;
     }
     headers
@@ -49,7 +55,10 @@ static SHORT_BULK_HEADERS: [Header; SHORT_BULK_BYTES - 7] = {
 /// A reply buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
-    bytes: Vec<u8>,
+    /// What was written, and behind it bytes of before that are written over: so a reply is a few stores into a slice, where a vector that
+    /// grows asks for its capacity at each of them.
+    storage: Vec<u8>,
+    len: usize,
     protocol: Protocol,
     /// Something did not fit below [`REPLY_BYTES_LIMIT`] and was left out.
     is_over: bool,
@@ -57,7 +66,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new(protocol: Protocol) -> Reply {
-        Reply { bytes: Vec::new(), protocol, is_over: false }
+        Reply { protocol, ..Reply::default() }
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -69,15 +78,15 @@ impl Reply {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.storage[..self.len]
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len == 0
     }
 
     pub(crate) fn clear(&mut self) {
@@ -86,7 +95,7 @@ impl Reply {
 
     /// Drops what was written after the buffer had `length` bytes: an error replaces a half-written reply.
     pub(crate) fn truncate(&mut self, length: usize) {
-        self.bytes.truncate(length);
+        self.len = self.len.min(length);
         self.is_over = false;
     }
 
@@ -97,23 +106,56 @@ impl Reply {
 
     /// Gives memory back after a large reply, and keeps up to `capacity_max` bytes for the next.
     pub(crate) fn shrink_to(&mut self, capacity_max: usize) {
-        if self.bytes.capacity() > capacity_max {
-            self.bytes.shrink_to(capacity_max);
+        if self.storage.capacity() > capacity_max {
+            self.storage.truncate(self.len.max(capacity_max));
+            self.storage.shrink_to(capacity_max);
         }
     }
 
+    /// Whether so many bytes more stay below [`REPLY_BYTES_LIMIT`]; otherwise they are left out.
+    #[inline]
+    fn may_take(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= REPLY_BYTES_LIMIT.saturating_sub(self.len);
+        self.is_over |= !fits;
+        fits
+    }
+
+    /// Room for at least so many bytes behind what was written.
+    #[inline]
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.storage.len() - self.len < bytes {
+            self.grow(bytes);
+        }
+        &mut self.storage[self.len..]
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        let wanted = self.len + bytes + self.storage.len().min(ROOM_BYTES);
+        self.storage.reserve(wanted - self.storage.len());
+        self.storage.resize(wanted, 0);
+    }
+
     /// Appends bytes that are already in the protocol.
+    #[inline]
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        if bytes.len() > REPLY_BYTES_LIMIT - self.bytes.len().min(REPLY_BYTES_LIMIT) {
-            self.is_over = true;
+        if !self.may_take(bytes.len()) {
             return;
         }
-        self.bytes.extend_from_slice(bytes);
+        if bytes.len() >= LONG_BYTES {
+            self.storage.truncate(self.len);
+            self.storage.extend_from_slice(bytes);
+        } else {
+            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        }
+        self.len += bytes.len();
     }
 
     /// Puts bytes that are already in the protocol before what was written from `position` on.
     pub(crate) fn insert(&mut self, position: usize, bytes: &[u8]) {
-        self.bytes.splice(position..position, bytes.iter().copied());
+        self.storage.truncate(self.len);
+        self.storage.splice(position..position, bytes.iter().copied());
+        self.len = self.storage.len();
     }
 
     pub(crate) fn ok(&mut self) {
@@ -143,64 +185,52 @@ impl Reply {
         self.raw(if is_true { b":1\r\n" } else { b":0\r\n" });
     }
 
+    #[inline]
     pub(crate) fn bulk(&mut self, bytes: &[u8]) {
-        /// More than a header and the end of the line take.
-        const AROUND: usize = 32;
-        if bytes.len() + AROUND > REPLY_BYTES_LIMIT.saturating_sub(self.bytes.len()) {
-            self.is_over = true;
+        if !self.may_take(bytes.len() + AROUND_BULK) {
             return;
         }
-        match SHORT_BULK_HEADERS.get(bytes.len()) {
-            Some(header) => self.short_bulk(*header, bytes),
-            None => {
-                self.bytes.reserve(bytes.len() + AROUND);
-                self.header(b'$', bytes.len() as i64);
-                self.bytes.extend_from_slice(bytes);
-                self.bytes.extend_from_slice(b"\r\n");
-            }
+        if bytes.len() >= LONG_BYTES {
+            self.header(b'$', bytes.len() as i64);
+            self.raw(bytes);
+            return self.raw(b"\r\n");
         }
-    }
-
-    /// A hash is answered by dozens of short texts: room for each is made in one go of a size that is known before, which takes a few
-    /// instructions, where making it three times takes three calls.
-    #[inline]
-    fn short_bulk(&mut self, (header, header_bytes): Header, bytes: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; SHORT_BULK_BYTES]);
-        let place = &mut self.bytes[start..];
-        place[..header.len()].copy_from_slice(&header);
+        let place = self.room(bytes.len() + AROUND_BULK);
+        let header_bytes = put_header(place, b'$', bytes.len() as i64);
         let end = header_bytes + bytes.len();
         place[header_bytes..end].copy_from_slice(bytes);
         place[end..end + 2].copy_from_slice(b"\r\n");
-        self.bytes.truncate(start + end + 2);
+        self.len += end + 2;
     }
 
     /// Appends bulk strings that lie in one block: about `count`, of `bytes` together. Each is given as the beginning of what is left of the block, and its length.
     ///
-    /// Room is made once. A short one is copied with what lies behind it, and the next one written over that: a copy of a size that is known before takes a
-    /// few instructions, any other one a call.
+    /// Room is made once. A short one is copied with what lies behind it, and the next one written over that.
+    #[inline]
     pub(crate) fn bulks<'a>(&mut self, count: usize, bytes: usize, texts: impl Iterator<Item = (&'a [u8], usize)>) {
         /// A length has one byte in the block already.
         const AROUND: usize = 8;
-        let start = self.bytes.len();
-        let room = bytes + count * AROUND + SHORT_TEXT_BYTES;
-        if bytes > HEADER_NUMBER_MAX as usize || room > REPLY_BYTES_LIMIT.saturating_sub(start) {
+        let room = bytes + count * AROUND + AROUND_BULK + MIDDLE_TEXT_BYTES;
+        if bytes > BLOCK_BYTES_MAX || room > REPLY_BYTES_LIMIT.saturating_sub(self.len) {
             texts.for_each(|(rest, length)| self.bulk(&rest[..length]));
             return;
         }
-        self.bytes.resize(start + room, 0);
-        let mut at = start;
-        for (rest, length) in texts {
-            if let Some(taken) = put_bulk(&mut self.bytes[at..], rest, length) {
-                at += taken;
-                continue;
-            }
-            // They are more than was said.
-            self.bytes.truncate(at);
-            self.bulk(&rest[..length]);
-            at = self.bytes.len();
+        let (mut texts, mut at) = (texts, 0);
+        let place = self.room(room);
+        let mut more = None;
+        while let Some((text, length)) = texts.next() {
+            let Some(taken) = put_bulk(&mut place[at..], text, length) else {
+                more = Some(&text[..length]);
+                break;
+            };
+            at += taken;
         }
-        self.bytes.truncate(at);
+        self.len += at;
+        // They are more than was said.
+        if let Some(text) = more {
+            self.bulk(text);
+            texts.for_each(|(text, length)| self.bulk(&text[..length]));
+        }
     }
 
     pub(crate) fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
@@ -281,7 +311,7 @@ impl Reply {
 
     /// Begins an array whose length is known only after its elements were written; [`Reply::close_array`] ends it.
     pub(crate) fn open(&mut self) -> Mark {
-        Mark(self.bytes.len())
+        Mark(self.len)
     }
 
     /// Ends an array of `length` elements begun at `mark`. Moves the elements by the size of the header.
@@ -293,65 +323,114 @@ impl Reply {
         header[1..=digits.len()].copy_from_slice(digits);
         header[digits.len() + 1..digits.len() + 3].copy_from_slice(b"\r\n");
         let header = &header[..digits.len() + 3];
-        self.bytes.splice(mark.0..mark.0, header.iter().copied());
+        self.insert(mark.0, header);
     }
 
     fn line(&mut self, kind: u8, text: &str) {
-        if text.len() > REPLY_BYTES_LIMIT - self.bytes.len().min(REPLY_BYTES_LIMIT) {
-            self.is_over = true;
+        /// The kind, and the end of the line.
+        const AROUND: usize = 3;
+        if !self.may_take(text.len() + AROUND) {
             return;
         }
-        self.bytes.push(kind);
+        let place = &mut self.room(text.len() + AROUND)[..text.len() + AROUND];
+        place[0] = kind;
         // A line break inside would end the reply early and let a value forge the next one.
-        self.bytes.extend(text.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte }));
-        self.raw(b"\r\n");
+        for (place, byte) in place[1..].iter_mut().zip(text.bytes()) {
+            *place = if byte == b'\r' || byte == b'\n' { b' ' } else { byte };
+        }
+        place[text.len() + 1..].copy_from_slice(b"\r\n");
+        self.len += text.len() + AROUND;
     }
 
+    #[inline]
     fn header(&mut self, kind: u8, number: i64) {
-        if let Some((header, length)) = short_header(kind, number)
-            && self.bytes.len() < REPLY_BYTES_LIMIT - header.len()
-        {
-            // A copy of eight bytes is one instruction, one of five is a call.
-            self.bytes.extend_from_slice(&header);
-            self.bytes.truncate(self.bytes.len() - header.len() + length);
+        if !self.may_take(AROUND_BULK) {
             return;
         }
-        let mut digits = DecimalBuffer::default();
-        self.raw(&[kind]);
-        self.raw(digits.format(number));
-        self.raw(b"\r\n");
+        let place = self.room(AROUND_BULK);
+        let header_bytes = put_header(place, kind, number);
+        self.len += header_bytes;
     }
+}
+
+/// Writes a header line into at least [`AROUND_BULK`] bytes, and gives how many bytes it took.
+#[inline]
+fn put_header(place: &mut [u8], kind: u8, number: i64) -> usize {
+    if let Ok(number) = usize::try_from(number)
+        && let Some(header) = SHORT_BULK_HEADERS.get(number)
+    {
+        // A copy of eight bytes is one instruction, one of five is a call.
+        place[..header.len()].copy_from_slice(header);
+        place[0] = kind;
+        return header_bytes(number);
+    }
+    put_long_header(place, kind, number)
+}
+
+/// Bytes of a header line with a number of up to four digits.
+#[inline]
+fn header_bytes(number: usize) -> usize {
+    4 + usize::from(number >= 10) + usize::from(number >= 100) + usize::from(number >= 1_000)
+}
+
+#[cold]
+fn put_long_header(place: &mut [u8], kind: u8, number: i64) -> usize {
+    let mut digits = DecimalBuffer::default();
+    let digits = digits.format(number);
+    let end = 1 + digits.len();
+    place[0] = kind;
+    place[1..end].copy_from_slice(digits);
+    place[end..end + 2].copy_from_slice(b"\r\n");
+    end + 2
 }
 
 /// Writes a bulk string, the first `length` bytes of `text`, and gives how many bytes that took. `None`: there is too little room.
+///
+/// Its two ways with sizes that are known before are a dozen instructions each, without a call.
 #[inline]
 fn put_bulk(place: &mut [u8], text: &[u8], length: usize) -> Option<usize> {
-    let (header, header_bytes) = match SHORT_BULK_HEADERS.get(length) {
-        Some(header) => *header,
-        None => short_header(b'$', length as i64)?,
-    };
-    *place.first_chunk_mut()? = header;
-    let body = &mut place[header_bytes..];
-    match (body.first_chunk_mut::<SHORT_TEXT_BYTES>(), text.first_chunk()) {
-        (Some(body), Some(text)) if length <= SHORT_TEXT_BYTES => *body = *text,
-        _ => body.get_mut(..length)?.copy_from_slice(text.get(..length)?),
+    const SHORT_BYTES: usize = 8 + SHORT_TEXT_BYTES;
+    const MIDDLE_BYTES: usize = 8 + MIDDLE_TEXT_BYTES;
+    if length <= SHORT_TEXT_BYTES
+        && let Some((place, text)) = place.first_chunk_mut::<SHORT_BYTES>().zip(text.first_chunk::<SHORT_TEXT_BYTES>())
+    {
+        let header_bytes = if length < 10 { 4 } else { 5 };
+        place[..8].copy_from_slice(&SHORT_BULK_HEADERS[length]);
+        place[header_bytes..header_bytes + text.len()].copy_from_slice(text);
+        place[header_bytes + length..header_bytes + length + 2].copy_from_slice(b"\r\n");
+        return Some(header_bytes + length + 2);
     }
-    *body.get_mut(length..)?.first_chunk_mut()? = *b"\r\n";
-    Some(header_bytes + length + 2)
+    if (SHORT_TEXT_BYTES..=MIDDLE_TEXT_BYTES).contains(&length)
+        && let Some((place, text)) = place.first_chunk_mut::<MIDDLE_BYTES>().zip(text.first_chunk::<MIDDLE_TEXT_BYTES>())
+    {
+        let header_bytes = 5;
+        place[..8].copy_from_slice(&SHORT_BULK_HEADERS[length]);
+        place[header_bytes..header_bytes + text.len()].copy_from_slice(text);
+        place[header_bytes + length..header_bytes + length + 2].copy_from_slice(b"\r\n");
+        return Some(header_bytes + length + 2);
+    }
+    put_other_bulk(place, text, length)
 }
 
-/// `None`: the number has more digits, or a sign.
-const fn short_header(kind: u8, number: i64) -> Option<Header> {
-    if number < 0 || number > HEADER_NUMBER_MAX {
-        return None;
+/// As [`put_bulk`], for what is long, or last in its block.
+#[inline(never)]
+fn put_other_bulk(place: &mut [u8], text: &[u8], length: usize) -> Option<usize> {
+    let place = place.get_mut(..length + AROUND_BULK)?;
+    let header_bytes = put_header(place, b'$', length as i64);
+    let end = header_bytes + length;
+    place[header_bytes..end].copy_from_slice(&text[..length]);
+    place[end..end + 2].copy_from_slice(b"\r\n");
+    Some(end + 2)
+}
+
+/// Of a number of up to four digits.
+const fn short_header(number: u32) -> [u8; 8] {
+    match number {
+        0..10 => [b'$', digit(number, 1), b'\r', b'\n', 0, 0, 0, 0],
+        10..100 => [b'$', digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0, 0],
+        100..1_000 => [b'$', digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0],
+        _ => [b'$', digit(number, 1_000), digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0],
     }
-    let number = number as u32;
-    Some(match number {
-        0..10 => ([kind, digit(number, 1), b'\r', b'\n', 0, 0, 0, 0], 4),
-        10..100 => ([kind, digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0, 0], 5),
-        100..1_000 => ([kind, digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0, 0], 6),
-        _ => ([kind, digit(number, 1_000), digit(number, 100), digit(number, 10), digit(number, 1), b'\r', b'\n', 0], 7),
-    })
 }
 
 /// The digit of a number that counts so many.
@@ -406,7 +485,7 @@ mod tests {
     #[test]
     fn bulk_strings_of_every_length() {
         let mut reply = Reply::new(Protocol::Resp2);
-        for length in (0..300).chain([999, 1_000, 9_999, 10_000, 100_000]) {
+        for length in (0..300).chain([999, 1_000, 1_023, 1_024, 4_095, 4_096, 9_999, 10_000, 5, 100_000, 7]) {
             let text = "x".repeat(length);
             let before = reply.len();
             reply.bulk(text.as_bytes());
@@ -442,6 +521,26 @@ mod tests {
                 assert_eq!(reply.bytes(), each.bytes(), "{lengths:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_dropped_is_not_seen_again() {
+        let mut reply = Reply::new(Protocol::Resp2);
+        reply.raw(&[b'x'; 10_000]);
+        reply.truncate(3);
+        assert_eq!(reply.bytes(), b"xxx");
+        reply.insert(1, b"ab");
+        assert_eq!(reply.bytes(), b"xabxx");
+        reply.bulk(&[b'y'; 5_000]);
+        reply.truncate(5);
+        reply.error("ERR no");
+        assert_eq!(reply.bytes(), b"xabxx-ERR no\r\n");
+        reply.clear();
+        reply.null();
+        assert_eq!((reply.bytes(), reply.len()), (&b"$-1\r\n"[..], 5));
+        reply.shrink_to(2);
+        reply.integer(12_345);
+        assert_eq!(reply.bytes(), b"$-1\r\n:12345\r\n");
     }
 
     #[test]
