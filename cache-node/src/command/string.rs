@@ -146,7 +146,9 @@ fn put(keys: &mut Keys<'_>, key: &[u8], value: &[u8], expires_at_ms: Option<u64>
 
 /// Records a string with the moment at which it goes, whatever the command counted from.
 fn record_with_time(keys: &mut Keys<'_>, key: &[u8], value: &[u8], at: u64) {
-    keys.record(&[b"SET", key, value, b"PXAT", DecimalBuffer::default().format(at as i64)]);
+    if keys.is_recorded() {
+        keys.record(&[b"SET", key, value, b"PXAT", DecimalBuffer::default().format(at as i64)]);
+    }
 }
 
 fn setex(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
