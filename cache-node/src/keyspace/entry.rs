@@ -101,6 +101,7 @@ impl<'a> Entry<'a> {
         &self.0[start + length..self.0.len() - usize::from(unused)]
     }
 
+    #[inline]
     pub(super) fn form(self) -> Form {
         match (self.0[FORM_AT] & FORM) >> 4 {
             1 => Form::String,
@@ -115,12 +116,13 @@ impl<'a> Entry<'a> {
         u32::from_le_bytes(number) as usize
     }
 
+    #[inline]
     pub(super) fn expires_at_ms(self) -> Option<u64> {
-        let mut bytes = [0; 8];
-        bytes[..6].copy_from_slice(&self.0[..6]);
-        Some(u64::from_le_bytes(bytes)).filter(|at| *at != 0)
+        let (low, _) = self.0.split_first_chunk::<8>().expect("a header is longer");
+        Some(u64::from_le_bytes(*low) & EXPIRES_MAX).filter(|at| *at != 0)
     }
 
+    #[inline]
     pub(super) fn is_expired(self, now_ms: u64) -> bool {
         self.expires_at_ms().is_some_and(|at| at <= now_ms)
     }
@@ -129,10 +131,12 @@ impl<'a> Entry<'a> {
         self.0[FORM_AT] & EPOCH != 0
     }
 
+    #[inline]
     pub(super) fn access(self) -> Access {
         Access::from_bytes([self.0[6], self.0[7], self.0[8]])
     }
 
+    #[inline]
     fn key_span(self) -> (usize, usize) {
         if self.0[FORM_AT] & LONG_KEY == 0 {
             (SHORT_HEADER, usize::from(self.0[SHORT_HEADER - 1]))

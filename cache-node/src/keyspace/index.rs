@@ -59,6 +59,7 @@ impl Index {
         self.slots.len()
     }
 
+    #[inline]
     pub(super) fn at(&self, position: usize) -> Option<Handle> {
         let slot = *self.slots.get(position)?;
         (slot != 0).then(|| Handle::from_bits(slot as u32))
@@ -70,23 +71,22 @@ impl Index {
 
     /// The position of the entry with this hash for which `is_it` holds.
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(Handle) -> bool) -> Option<usize> {
-        let mut position = self.home(hash);
-        while let Some(slot) = self.slots.get(position).copied()
-            && slot != 0
-        {
-            let there = (slot >> 32) as u32;
-            if there > hash {
-                break;
-            }
-            if there == hash && is_it(Handle::from_bits(slot as u32)) {
-                return Some(position);
-            }
-            position += 1;
-        }
-        None
+        self.places(hash).find(|(_, handle)| is_it(*handle)).map(|(position, _)| position)
+    }
+
+    /// The entries with this hash, by their positions: nearly always one or none.
+    #[inline]
+    pub(super) fn places(&self, hash: u32) -> impl Iterator<Item = (usize, Handle)> {
+        let home = self.home(hash);
+        let run = self.slots.get(home..).unwrap_or_default().iter().enumerate();
+        let of_hash = run.take_while(move |(_, slot)| **slot != 0 && (**slot >> 32) as u32 <= hash);
+        of_hash
+            .filter(move |(_, slot)| (**slot >> 32) as u32 == hash)
+            .map(move |(offset, slot)| (home + offset, Handle::from_bits(*slot as u32)))
     }
 
     /// Reads where an entry with this hash would be.
+    #[inline]
     pub(super) fn touch(&self, hash: u32) -> u64 {
         self.slots.get(self.home(hash)).copied().unwrap_or(0)
     }
@@ -222,6 +222,7 @@ impl Index {
         None
     }
 
+    #[inline]
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.capacity as u64) >> 32) as usize
     }

@@ -3,9 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::keyspace::{
-    Change, ChangeSink, Class, Clock, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set,
-    SortedSet, Usage, Value, WatchFlag, WrongType,
-    arena::Handle,
+    Change, ChangeSink, Class, Collection, Guards, HashRef, HashedKey, Keyspace, Kind, List, Now, Record, SHARDS, Set, SortedSet,
+    Usage, Value, WatchFlag, WrongType,
     entry::{self, Entry, Form},
     garbage::Garbage,
     index::Index,
@@ -137,43 +136,50 @@ struct Place {
     position: usize,
 }
 
-/// An entry that is read. The handle is valid until the next change of its shard.
-struct Found {
-    guard: usize,
-    handle: Handle,
-}
-
 impl<'a> Keys<'a> {
-    pub(super) fn new(
+    /// Locks the shards whose bits are set, in one order for everyone: the lower one first.
+    ///
+    /// The view is made first and its locks are taken into it: with room for all of them it is too large to be moved.
+    #[inline(always)]
+    pub(super) fn lock(
         keyspace: &'a Keyspace,
-        guards: Guards<'a>,
+        shards: u32,
         hashed: &'a [HashedKey<'a>],
         db: usize,
         now: Now,
         sink: &'a dyn ChangeSink,
     ) -> Keys<'a> {
-        let mut guard_of_shard = [NOT_LOCKED; SHARDS];
-        for (place, (shard, _)) in guards.iter().enumerate() {
-            guard_of_shard[*shard] = place as u8;
-        }
-        let expiry = if keyspace.is_follower() { Expiry::Hide } else { Expiry::Remove };
-        let record = sink.wants_records().then(Record::default);
-        Keys {
+        let mut keys = Keys {
             keyspace,
-            guards,
-            guard_of_shard,
+            guards: Guards::new(),
+            guard_of_shard: [NOT_LOCKED; SHARDS],
             hashed,
             asked: 0,
             db,
             now,
             sink,
-            expiry,
+            expiry: Expiry::Remove,
             changes: 0,
             resized_bytes: 0,
-            record,
+            record: None,
             has_recorded: false,
             has_written: false,
+        };
+        let mut rest = shards;
+        while rest != 0 {
+            let shard = rest.trailing_zeros() as usize;
+            keys.guard_of_shard[shard] = keys.guards.len() as u8;
+            keys.guards.push((shard, keyspace.cells[shard].shard.lock()));
+            rest &= rest - 1;
         }
+        // Both change under all locks.
+        if keyspace.is_follower() {
+            keys.expiry = Expiry::Hide;
+        }
+        if sink.wants_records() {
+            keys.record = Some(Record::default());
+        }
+        keys
     }
 
     /// Makes this a view for requests of a stream that is followed: nothing expires by itself, and nothing is recorded, since whoever
@@ -214,6 +220,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Records a command that came to its end by its own words, if it changed something and has not said others.
+    #[inline]
     pub(crate) fn record_command<'b>(&mut self, has_changed: bool, arguments: impl ExactSizeIterator<Item = &'b [u8]>) {
         // Those others end with the command, whatever it did: the next one has its own.
         let has_recorded = std::mem::take(&mut self.has_recorded);
@@ -259,6 +266,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads ahead what the hashed keys will need.
+    #[inline]
     pub(crate) fn read_ahead(&self) {
         let keys = self.hashed.iter().take(READ_AHEAD_MAX);
         read_ahead(keys.map(|key| (&*self.guards[self.guard_of(key.hash)].1, index_hash(key.hash))), self.db);
@@ -266,35 +274,38 @@ impl<'a> Keys<'a> {
 
     /// The value, counted as a hit or a miss and as a use.
     pub(crate) fn get(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
-        let found = self.find_used(key)?;
-        let shard = &self.guards[found.guard].1;
-        Some(value_in(shard, shard.entry_of(found.handle)))
+        let (shard, entry) = self.used_entry(key)?;
+        Some(value_in(shard, entry))
     }
 
     /// The string, if it is one; counted as [`Keys::get`].
     pub(crate) fn string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
-            Some(_) => Err(WrongType),
+        let Some((shard, entry)) = self.used_entry(key) else { return Ok(None) };
+        if entry.form() == Form::String {
+            return Ok(Some(entry.value()));
+        }
+        match value_in(shard, entry) {
+            ValueRef::Str(bytes) => Ok(Some(bytes)),
+            _ => Err(WrongType),
         }
     }
 
     /// The hash, if it is one; counted as [`Keys::get`].
     pub(crate) fn hash(&mut self, key: &[u8]) -> Result<Option<HashRef<'_>>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
-            Some(_) => Err(WrongType),
+        let Some((shard, entry)) = self.used_entry(key) else { return Ok(None) };
+        if entry.form() == Form::Hash {
+            return Ok(Some(HashRef::packed(entry.value())));
+        }
+        match value_in(shard, entry) {
+            ValueRef::Hash(hash) => Ok(Some(hash)),
+            _ => Err(WrongType),
         }
     }
 
     /// A set, sorted set or list, if it is of the type asked for; counted as [`Keys::get`]. Strings and hashes have methods of their
     /// own, since small ones lie in their entries.
     pub(crate) fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, WrongType> {
-        let Some(found) = self.find_used(key) else { return Ok(None) };
-        let shard = &self.guards[found.guard].1;
-        let entry = shard.entry_of(found.handle);
+        let Some((shard, entry)) = self.used_entry(key) else { return Ok(None) };
         if entry.form() != Form::Object {
             return Err(WrongType);
         }
@@ -322,7 +333,7 @@ impl<'a> Keys<'a> {
 
     /// EXISTS, TOUCH: counted as [`Keys::get`].
     pub(crate) fn touch(&mut self, key: &[u8]) -> bool {
-        self.find_used(key).is_some()
+        self.used_entry(key).is_some()
     }
 
     pub(crate) fn kind(&mut self, key: &[u8]) -> Option<Kind> {
@@ -724,32 +735,50 @@ impl<'a> Keys<'a> {
     }
 
     /// One look at the entry for everything that a read asks of it: this is the way of every GET.
-    fn find_used(&mut self, key: &[u8]) -> Option<Found> {
+    #[inline(always)]
+    fn used_entry(&mut self, key: &[u8]) -> Option<(&Shard, Entry<'_>)> {
         let hash = self.hash_of(key);
         let guard = self.guard_of(hash);
-        let (db, now) = (self.db, self.now);
+        let now = self.now;
         let shard: &mut Shard = &mut self.guards[guard].1;
-        if let Some(handle) = shard.locate(db, index_hash(hash), key) {
-            let slot = shard.slot_of_mut(handle);
-            let entry = Entry(slot);
-            if self.expiry == Expiry::Ignore || !entry.is_expired(now.unix_ms) {
-                count_use(slot, self.keyspace.clock(), now);
-                shard.counters.hits += 1;
-                return Some(Found { guard, handle });
+        let mut found = None;
+        if let Some((handle, entry)) = shard.locate(self.db, index_hash(hash), key)
+            && (self.expiry == Expiry::Ignore || !entry.is_expired(now.unix_ms))
+        {
+            let access = entry.access();
+            let used = self.keyspace.clock().used(access, now);
+            // Written only where that changes something: the entry's cache line stays clean otherwise.
+            if used != access {
+                entry::set_access(shard.slot_of_mut(handle), used);
             }
-            self.look_up(hash, key);
+            shard.counters.hits += 1;
+            found = Some(handle);
         }
-        self.guards[guard].1.counters.misses += 1;
-        self.notify(Class::Miss, "keymiss", key);
-        None
+        let Some(handle) = found else {
+            self.miss(hash, guard, key);
+            return None;
+        };
+        let shard = &*self.guards[guard].1;
+        Some((shard, shard.entry_of(handle)))
     }
 
-    /// As [`Keys::find_used`] for a change: a use, but no hit and no miss, as in Redis.
+    /// A read that found no key, or one whose time has come.
+    #[cold]
+    fn miss(&mut self, hash: u64, guard: usize, key: &[u8]) {
+        self.look_up(hash, key);
+        self.guards[guard].1.counters.misses += 1;
+        self.notify(Class::Miss, "keymiss", key);
+    }
+
+    /// As [`Keys::used_entry`] for a change: a use, but no hit and no miss, as in Redis.
     fn find_to_change(&mut self, key: &[u8]) -> Option<Place> {
         let place = self.find(key)?;
         let shard = &mut self.guards[place.guard].1;
-        let handle = shard.handle(self.db, place.position);
-        count_use(shard.slot_of_mut(handle), self.keyspace.clock(), self.now);
+        let access = shard.entry(self.db, place.position).access();
+        let used = self.keyspace.clock().used(access, self.now);
+        if used != access {
+            shard.set_access(self.db, place.position, used);
+        }
         Some(place)
     }
 
@@ -782,6 +811,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The key's hash. That a key is the very one that was hashed before its address tells.
+    #[inline]
     fn hash_of(&mut self, key: &[u8]) -> u64 {
         for asked in [self.asked, self.asked + 1] {
             if let Some(hashed) = self.hashed.get(asked).filter(|hashed| std::ptr::eq(hashed.key, key)) {
@@ -792,6 +822,7 @@ impl<'a> Keys<'a> {
         self.keyspace.hash(key)
     }
 
+    #[inline]
     fn guard_of(&self, hash: u64) -> usize {
         let guard = self.guard_of_shard[self.keyspace.shard_of(hash)];
         assert!(guard != NOT_LOCKED, "a command touches only keys that its row in the command table names");
@@ -803,15 +834,6 @@ impl Drop for Keys<'_> {
     /// What expired under a command that wrote nothing is recorded as well, while the locks are held.
     fn drop(&mut self) {
         self.commit();
-    }
-}
-
-/// Writes to the entry only where that changes something: its cache line stays clean otherwise.
-fn count_use(slot: &mut [u8], clock: &Clock, now: Now) {
-    let access = Entry(slot).access();
-    let used = clock.used(access, now);
-    if used != access {
-        entry::set_access(slot, used);
     }
 }
 

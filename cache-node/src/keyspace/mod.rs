@@ -181,10 +181,11 @@ impl Keyspace {
         sink: &'a dyn ChangeSink,
     ) -> Keys<'a> {
         let shards = keys.fold(0, |shards, key| shards | 1 << self.shard_of(self.hash(key)));
-        Keys::new(self, self.guards(shards), &[], db, now, sink)
+        Keys::lock(self, shards, &[], db, now, sink)
     }
 
     /// As [`Keyspace::lock`], for keys that were hashed before: the view does not hash them again.
+    #[inline(always)]
     pub(crate) fn lock_hashed<'a>(
         &'a self,
         keys: &'a [HashedKey<'a>],
@@ -193,27 +194,16 @@ impl Keyspace {
         sink: &'a dyn ChangeSink,
     ) -> Keys<'a> {
         let shards = keys.iter().fold(0, |shards, key| shards | 1 << self.shard_of(key.hash));
-        Keys::new(self, self.guards(shards), keys, db, now, sink)
-    }
-
-    /// Locks the shards whose bits are set, in one order for everyone: the lower one first.
-    fn guards(&self, shards: u32) -> Guards<'_> {
-        let (mut guards, mut rest) = (Guards::new(), shards);
-        while rest != 0 {
-            let index = rest.trailing_zeros() as usize;
-            guards.push((index, self.cells[index].shard.lock()));
-            rest &= rest - 1;
-        }
-        guards
+        Keys::lock(self, shards, keys, db, now, sink)
     }
 
     /// Locks every shard: scripts, and commands on the whole keyspace.
     pub(crate) fn lock_all<'a>(&'a self, db: usize, now: Now, sink: &'a dyn ChangeSink) -> Keys<'a> {
-        let guards = self.cells.iter().map(|cell| cell.shard.lock()).enumerate().collect();
-        Keys::new(self, guards, &[], db, now, sink)
+        Keys::lock(self, (1 << self.shard_count()) - 1, &[], db, now, sink)
     }
 
     /// The key with its hash, for [`Keyspace::lock_hashed`].
+    #[inline]
     pub(crate) fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
         HashedKey { key, hash: self.hash(key) }
     }
@@ -223,6 +213,7 @@ impl Keyspace {
         self.hasher.hash_one(key)
     }
 
+    #[inline]
     fn shard_of(&self, hash: u64) -> usize {
         hash as usize % SHARDS
     }

@@ -120,27 +120,29 @@ impl Shard {
 
     /// As [`Shard::find`], for who needs the entry alone.
     #[inline]
-    pub(super) fn locate(&self, db: usize, hash: u32, key: &[u8]) -> Option<Handle> {
-        let mut located = None;
-        self.tables[db].find(hash, |handle| {
-            let is_it = Entry(self.arena.slot(handle)).key() == key;
-            located = is_it.then_some(handle);
-            is_it
-        });
-        located
+    pub(super) fn locate(&self, db: usize, hash: u32, key: &[u8]) -> Option<(Handle, Entry<'_>)> {
+        for (_, handle) in self.tables[db].places(hash) {
+            let entry = Entry(self.arena.slot(handle));
+            if entry.key() == key {
+                return Some((handle, entry));
+            }
+        }
+        None
     }
 
     /// The bytes of an entry with this hash, whichever key it has, without a look at them.
+    #[inline]
     pub(super) fn slot_by_hash(&self, db: usize, hash: u32) -> Option<&[u8]> {
-        let table = &self.tables[db];
-        let handle = table.at(table.find(hash, |_| true)?)?;
+        let (_, handle) = self.tables[db].places(hash).next()?;
         Some(self.arena.slot(handle))
     }
 
+    #[inline]
     pub(super) fn entry(&self, db: usize, position: usize) -> Entry<'_> {
         Entry(self.arena.slot(self.handle(db, position)))
     }
 
+    #[inline]
     pub(super) fn entry_of(&self, handle: Handle) -> Entry<'_> {
         Entry(self.arena.slot(handle))
     }
@@ -344,6 +346,7 @@ impl Shard {
         self.arena.slot_mut(handle)
     }
 
+    #[inline]
     pub(super) fn handle(&self, db: usize, position: usize) -> Handle {
         self.tables[db].at(position).expect("callers pass positions of entries")
     }

@@ -46,6 +46,7 @@ impl Chunk {
         Chunk { storage, whole: Part { span: 0, slot_bytes: 0 }, shared: None, free: u128::MAX, place }
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         self.storage.bytes()
     }
@@ -60,6 +61,7 @@ impl Chunk {
     }
 
     /// Size of the slot that begins there.
+    #[inline]
     pub(super) fn slot_bytes(&self, start: usize) -> usize {
         match &self.shared {
             None => self.whole.slot_bytes.into(),

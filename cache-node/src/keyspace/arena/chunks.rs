@@ -37,6 +37,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
+    #[inline]
     pub(super) fn get(&self, number: u32) -> &Chunk {
         &self.list[number as usize]
     }
