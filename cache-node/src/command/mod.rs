@@ -70,9 +70,11 @@ pub(crate) const REPLY_BYTES_MAX: usize = 256 * 1024;
 
 /// Runs requests in order and writes their replies. Gives how many were run: fewer than all when the connection ends or
 /// [`REPLY_BYTES_MAX`] are reached.
-pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Requests, reply: &mut Reply) -> usize {
+pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Requests, reply: &mut Reply) -> usize {
+    if requests.len() == 1 && run_single(ctx, bytes, requests, reply) {
+        return 1;
+    }
     let mut next = 0;
-    let mut names = names::Finder::default();
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
     while next < requests.len()
         && reply.len() < REPLY_BYTES_MAX
@@ -83,10 +85,10 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &Reques
     {
         plain.clear();
         if ctx.shared.gate.is_open() && is_free(ctx.client) {
-            let rest = (next..requests.len()).map(|index| requests.args(bytes, index));
-            let user = ctx.client.limited_user();
-            for index in rest.map_while(|args| plain_command(&mut names, user, args)) {
-                plain.push(index);
+            let rest = next..requests.len();
+            match ctx.client.limited_user() {
+                None => plain.extend(rest.map_while(|request| plain_command(bytes, requests, request))),
+                Some(user) => plain.extend(rest.map_while(|request| permitted_command(user, bytes, requests, request))),
             }
         }
         if plain.is_empty() {
@@ -131,13 +133,62 @@ fn is_free(client: &Client) -> bool {
     client.is_authenticated && client.transaction.is_none() && client.subscriptions() == 0
 }
 
-/// The command's row, if it needs nothing but its keys, and `user`, where there is one to ask, may run it.
-fn plain_command(names: &mut names::Finder, user: Option<&User>, args: Args<'_>) -> Option<usize> {
-    let index = names.find(args.at(0))?;
+/// The command's row, if it needs nothing but its keys. That the name and the number of arguments decide, and of most requests both are
+/// those of one before them.
+#[inline(always)]
+fn plain_command(bytes: &[u8], requests: &mut Requests, request: usize) -> Option<usize> {
+    if let Some(index) = requests.noted(request) {
+        return Some(index as usize);
+    }
+    let args = requests.args(bytes, request);
+    let index = names::find(args.at(0))?;
     let spec = &table::TABLE[index];
-    let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE);
-    let is_permitted = || user.is_none_or(|user| user.check(index, args).is_ok());
-    (is_plain && spec.check_arity(args).is_ok() && is_permitted()).then_some(index)
+    let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE) && spec.check_arity(args).is_ok();
+    if is_plain {
+        requests.note(request, index as u32);
+    }
+    is_plain.then_some(index)
+}
+
+/// The same, if `user` may run it.
+fn permitted_command(user: &User, bytes: &[u8], requests: &mut Requests, request: usize) -> Option<usize> {
+    plain_command(bytes, requests, request).filter(|index| user.check(*index, requests.args(bytes, request)).is_ok())
+}
+
+/// Runs the one request that has arrived, if it needs nothing but its keys and nothing stands in its way: `false` when it is to be looked at
+/// more closely.
+fn run_single(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Requests, reply: &mut Reply) -> bool {
+    let client = &*ctx.client;
+    let goes_on = reply.len() < REPLY_BYTES_MAX && !client.closes_after_reply && client.wait.is_none();
+    // What a user who may not do everything asks for is looked at more closely.
+    if !goes_on || !ctx.shared.gate.is_open() || !is_free(client) || client.limited_user().is_some() {
+        return false;
+    }
+    let Some(index) = plain_command(bytes, requests, 0) else { return false };
+    let spec = &table::TABLE[index];
+    let Run::Keys(run) = spec.run else { return false };
+    if ctx.config.maxmemory > 0 && spec.flags.has(Flags::DENYOOM) && make_room(ctx).is_err() {
+        return false;
+    }
+    let (args, shared) = (requests.args(bytes, 0), ctx.shared);
+    let (started, before) = (Instant::now(), reply.len());
+    let mut hashed: SmallVec<[HashedKey<'_>; 4]> = SmallVec::new();
+    hash_keys(shared, spec, args, &mut hashed);
+    let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
+    // The role changed behind the look at the gate.
+    if keys.is_follower() {
+        return false;
+    }
+    let outcome = run_recorded(&mut keys, run, args, reply);
+    stand_behind(ctx, spec, &outcome);
+    ctx.client.set_db(keys.db());
+    ctx.client.wrote(keys.commit());
+    drop(keys);
+    let took = started.elapsed();
+    finish(ctx, index, outcome, before, reply);
+    count(ctx, index, args, took.as_nanos() as u64);
+    ctx.client.entry.last_command.store(index as u32, Ordering::Relaxed);
+    true
 }
 
 /// Runs commands on keys one after the other with all their shards locked at once. Gives how many were run: none when
@@ -150,11 +201,10 @@ fn run_plain(
     plain: &[usize],
     reply: &mut Reply,
 ) -> usize {
-    let shared = ctx.shared;
-    let args_of = |offset: usize| requests.args(bytes, first + offset);
+    let (shared, table) = (ctx.shared, &table::TABLE[..]);
     let mut hashed: SmallVec<[HashedKey<'_>; REQUESTS_MAX]> = SmallVec::new();
-    for (offset, index) in plain.iter().enumerate() {
-        hash_keys(shared, &table::TABLE[*index], args_of(offset), &mut hashed);
+    for (index, args) in plain.iter().zip(requests.args_from(bytes, first)) {
+        hash_keys(shared, &table[*index], args, &mut hashed);
     }
     let mut keys = shared.keyspace.lock_hashed(&hashed, ctx.client.db(), ctx.now, shared);
     if keys.is_follower() {
@@ -163,27 +213,30 @@ fn run_plain(
     keys.read_ahead();
     let mut stopwatch = Stopwatch::start(ctx.config.slowlog_slower_than_ns);
     let mut done = 0_usize;
-    for (offset, index) in plain.iter().enumerate() {
-        let spec = &table::TABLE[*index];
+    let mut rest = requests.args_from(bytes, first);
+    'batch: for same in plain.chunk_by(|one, next| one == next) {
+        let (index, spec) = (same[0], &table[same[0]]);
         let Run::Keys(run) = spec.run else { break };
-        let (args, before) = (args_of(offset), reply.len());
-        let outcome = run_recorded(&mut keys, run, args, reply);
-        stand_behind(ctx, spec, &outcome);
-        finish(ctx, *index, outcome, before, reply);
-        done += 1;
-        let is_full = reply.len() >= REPLY_BYTES_MAX;
-        let bytes = [args.spanned_bytes(), reply.len() - before, keys.take_resized_bytes()];
-        let goes_on = stopwatch.goes_on(spec, args.len(), bytes) && plain.get(done) == Some(index) && !is_full;
-        if !goes_on {
-            let stretch = stopwatch.read();
-            ctx.stats.called_often(*index, stretch.before, stretch.before_ns_each);
-            ctx.stats.called(*index, stretch.last_ns);
-            if let Some(told_ns) = stretch.told_ns {
-                slowlog::note(ctx, *index, args, told_ns);
+        for (left, args) in (0..same.len()).rev().zip(&mut rest) {
+            let before = reply.len();
+            let outcome = run_recorded(&mut keys, run, args, reply);
+            stand_behind(ctx, spec, &outcome);
+            finish(ctx, index, outcome, before, reply);
+            done += 1;
+            let is_full = reply.len() >= REPLY_BYTES_MAX;
+            let bytes = [args.spanned_bytes(), reply.len() - before, keys.take_resized_bytes()];
+            let goes_on = stopwatch.goes_on(spec, args.len(), bytes) && left > 0 && !is_full;
+            if !goes_on {
+                let stretch = stopwatch.read();
+                ctx.stats.called_often(index, stretch.before, stretch.before_ns_each);
+                ctx.stats.called(index, stretch.last_ns);
+                if let Some(told_ns) = stretch.told_ns {
+                    slowlog::note(ctx, index, args, told_ns);
+                }
             }
-        }
-        if is_full {
-            break;
+            if is_full {
+                break 'batch;
+            }
         }
     }
     ctx.client.set_db(keys.db());
@@ -363,6 +416,7 @@ fn hashed_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>) -> SmallVec<[Ha
     hashed
 }
 
+#[inline]
 fn hash_keys<'a>(shared: &Shared, spec: &Spec, args: Args<'a>, hashed: &mut SmallVec<impl Array<Item = HashedKey<'a>>>) {
     match spec.keys.only().map(|position| args.get(position)) {
         Some(Some(key)) => hashed.push(shared.keyspace.hashed(key)),
@@ -408,6 +462,7 @@ pub(crate) fn call_locked(
 /// waits for all that was written until now. Called under the locks that the command ran with; of one that wrote, the offset behind that
 /// takes the place of this one. An error acknowledges nothing. On a replica there is nothing to wait for: it is the primary that
 /// acknowledged the change, and what makes that safe (this very node, it may be) is not told here.
+#[inline]
 fn stand_behind(ctx: &mut Context<'_>, spec: &Spec, outcome: &Outcome) {
     if !spec.flags.has(MAY_WRITE) || outcome.is_err() {
         return;
@@ -419,6 +474,7 @@ fn stand_behind(ctx: &mut Context<'_>, spec: &Spec, outcome: &Outcome) {
 }
 
 /// Runs a command on keys, and records it if it changed something: by its own words where it has not said others.
+#[inline]
 fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let changes = keys.changes();
     let outcome = run(keys, args, reply);
@@ -427,14 +483,23 @@ fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: 
 }
 
 /// Puts an error in place of what the command wrote since the reply had `before` bytes.
+#[inline]
 fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, before: usize, reply: &mut Reply) {
-    let error = if reply.is_over() { Some(CommandError::REPLY_TOO_LARGE) } else { outcome.err() };
-    if let Some(error) = &error {
-        reply.truncate(before);
-        reply.error(error.text());
-        ctx.shared.errors.count(error.prefix());
-        ctx.stats.failed(index);
+    if outcome.is_err() || reply.is_over() {
+        fail(ctx, index, outcome, before, reply);
     }
+}
+
+#[cold]
+fn fail(ctx: &mut Context<'_>, index: usize, outcome: Outcome, before: usize, reply: &mut Reply) {
+    let error = match outcome {
+        Err(error) if !reply.is_over() => error,
+        _ => CommandError::REPLY_TOO_LARGE,
+    };
+    reply.truncate(before);
+    reply.error(error.text());
+    ctx.shared.errors.count(error.prefix());
+    ctx.stats.failed(index);
 }
 
 fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {

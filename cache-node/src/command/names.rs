@@ -36,14 +36,21 @@ static INDEX: LazyLock<Box<[IndexSlot]>> = LazyLock::new(|| {
     index
 });
 
+#[inline]
 fn slot([first, second, third]: &Name) -> usize {
     let mixed = (first ^ second.rotate_left(29) ^ third.rotate_left(43)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 54) as usize % INDEX_SLOTS
 }
 
 /// Of up to [`NAME_BYTES_MAX`] bytes.
+#[inline(always)]
 fn capitals(bytes: &[u8]) -> Name {
     let mut name = Name::default();
+    if bytes.len() <= size_of::<u64>() {
+        // Nearly all of those that are sent.
+        name[0] = uppercase(word_of(bytes));
+        return name;
+    }
     for (word, part) in name.iter_mut().zip(bytes.chunks(8)) {
         *word = uppercase(word_of(part));
     }
@@ -74,37 +81,15 @@ fn uppercase(word: u64) -> u64 {
     word ^ is_small >> 2
 }
 
-/// Looks up one name after the other. The same once more, as in most pipelines, costs a comparison.
-#[derive(Debug, Default)]
-pub(crate) struct Finder {
-    word: u64,
-    length: usize,
-    index: Option<usize>,
-}
-
-impl Finder {
-    /// As [`find`].
-    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        if bytes.len() > size_of::<u64>() {
-            return find(bytes);
-        }
-        let (word, length) = (word_of(bytes), bytes.len());
-        if word != self.word || length != self.length {
-            *self = Finder { word, length, index: find(bytes) };
-        }
-        self.index
-    }
-}
-
 /// A command's place in [`TABLE`], by its name in any case. O(1), no allocation.
 pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
     if bytes.len() > NAME_BYTES_MAX {
         return None;
     }
-    let name = capitals(bytes);
+    let (index, name) = (&INDEX[..], capitals(bytes));
     let mut at = slot(&name);
     loop {
-        let there = &INDEX[at];
+        let there = &index[at];
         let place = there.place.checked_sub(1)?;
         // A zero that was sent is not one that fills up.
         if there.name == name && there.name_bytes == bytes.len() {
@@ -116,17 +101,13 @@ pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Finder, NAME_BYTES_MAX, TABLE, capitals, find};
+    use super::{NAME_BYTES_MAX, TABLE, capitals, find};
 
     #[test]
     fn every_row_is_found_by_its_name_in_any_case() {
         for (index, spec) in TABLE.iter().enumerate() {
             assert!(spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase(), "{}", spec.name);
             assert_eq!(find(spec.name.to_ascii_lowercase().as_bytes()), Some(index), "{} stands twice", spec.name);
-        }
-        let mut finder = Finder::default();
-        for bytes in [&b""[..], b"GET", b"GET", b"get", b"GET\0", b"", b"GETRANGE", b"GETRANGE", b"PEXPIRETIME", b"GET", b"\0"] {
-            assert_eq!(finder.find(bytes), find(bytes), "{bytes:?}");
         }
         assert_eq!(find(b"NOSUCHCOMMAND"), None);
         assert_eq!(find(&[b'A'; 1000]), None);

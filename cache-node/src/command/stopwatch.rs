@@ -54,6 +54,7 @@ impl Stopwatch {
 
     /// A command ended, which had arguments and a reply and moved memory of so many bytes. Whether the stretch goes on behind it, if the
     /// next command is the same.
+    #[inline]
     pub(super) fn goes_on(&mut self, spec: &Spec, arguments: usize, bytes: [usize; 3]) -> bool {
         self.calls += 1;
         let is_short =

@@ -90,10 +90,12 @@ impl<'a> Args<'a> {
     }
 
     /// The argument at `index`; callers have checked the arity, so an absent one is a programming error.
+    #[inline]
     pub(crate) fn at(self, index: usize) -> &'a [u8] {
         self.get(index).expect("the arity check admits only requests with this argument")
     }
 
+    #[inline]
     pub(crate) fn get(self, index: usize) -> Option<&'a [u8]> {
         let span = self.spans.get(index)?;
         Some(&self.bytes[span.start as usize..span.end as usize])
@@ -110,6 +112,7 @@ impl<'a> Args<'a> {
     }
 
     /// Bytes from the first argument to the last.
+    #[inline]
     pub(crate) fn spanned_bytes(self) -> usize {
         let (first, last) = (self.spans.first(), self.spans.last());
         first.zip(last).map_or(0, |(first, last)| (last.end - first.start) as usize)
@@ -169,34 +172,51 @@ impl<'a> FromIterator<&'a [u8]> for OwnedRequest {
 pub(crate) struct Requests {
     spans: Vec<Span>,
     ends: Vec<RequestEnd>,
-    /// How the last few began, of this batch or of one before it.
+    /// How the last few different ones began, of this batch or of one before it.
     beginnings: [Beginning; BEGINNINGS],
     /// The one of them that goes next.
     oldest: usize,
+    /// The number of the last one.
+    numbered: u32,
     /// What they passed.
     limits: Limits,
 }
 
 /// The bytes of a request up to where its second argument begins, if they are few: in a pipeline most requests begin as one before them
 /// did, with a key of the same length, and need not be taken apart again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Beginning {
     words: [u64; BEGINNING_WORDS],
     /// Which bits of `words` count.
     mask: [u64; BEGINNING_WORDS],
-    /// At least two, or none where nothing is known.
+    /// At least two.
     arguments: usize,
+    /// Which beginning this is: never [`UNKNOWN`], and another one's only after all other numbers.
+    number: u32,
+    /// What was noted of requests that begin so.
+    note: Option<u32>,
     name: Span,
     argument: Span,
 }
 
-const BEGINNINGS: usize = 2;
+/// In place of a beginning's number: nobody knows how the request began.
+const UNKNOWN: u32 = 0;
+
+const BEGINNINGS: usize = 4;
 const BEGINNING_WORDS: usize = 4;
 const BEGINNING_BYTES: usize = BEGINNING_WORDS * size_of::<u64>();
 
+impl Default for Beginning {
+    /// How no request begins.
+    fn default() -> Beginning {
+        let (words, mask) = ([0; BEGINNING_WORDS], [u64::MAX; BEGINNING_WORDS]);
+        Beginning { words, mask, arguments: 2, number: UNKNOWN, note: None, name: Span::default(), argument: Span::default() }
+    }
+}
+
 impl Beginning {
     /// Of the request at the front of `bytes`, which has these arguments.
-    fn of(bytes: &[u8], name: Span, argument: Span, arguments: usize) -> Option<Beginning> {
+    fn of(bytes: &[u8], name: Span, argument: Span, arguments: usize, number: u32) -> Option<Beginning> {
         let words = Beginning::words(bytes)?;
         let known = argument.start as usize;
         let mask: [u64; BEGINNING_WORDS] = std::array::from_fn(|word| match known.saturating_sub(word * size_of::<u64>()) {
@@ -205,7 +225,7 @@ impl Beginning {
         });
         // What follows is a key or a password: nothing of it stays.
         let words = std::array::from_fn(|word| words[word] & mask[word]);
-        (known <= BEGINNING_BYTES).then_some(Beginning { words, mask, arguments, name, argument })
+        (known <= BEGINNING_BYTES).then_some(Beginning { words, mask, arguments, number, note: None, name, argument })
     }
 
     fn words(bytes: &[u8]) -> Option<[u64; BEGINNING_WORDS]> {
@@ -214,9 +234,10 @@ impl Beginning {
         Some(std::array::from_fn(|word| u64::from_le_bytes(words[word])))
     }
 
+    #[inline]
     fn is_of(&self, words: &[u64; BEGINNING_WORDS]) -> bool {
-        let differing = (0..BEGINNING_WORDS).fold(0, |all, word| all | (self.words[word] ^ words[word]) & self.mask[word]);
-        self.arguments > 0 && differing == 0
+        // Most others differ in the first word, by how many arguments there are or how long the name is.
+        (0..BEGINNING_WORDS).all(|word| (self.words[word] ^ words[word]) & self.mask[word] == 0)
     }
 }
 
@@ -224,6 +245,8 @@ impl Beginning {
 struct RequestEnd {
     spans: usize,
     bytes: usize,
+    beginning: u32,
+    note: Option<u32>,
 }
 
 impl Requests {
@@ -240,9 +263,37 @@ impl Requests {
     }
 
     /// The arguments of a request, whose bytes are those that it was found in.
+    #[inline]
     pub(crate) fn args<'a>(&'a self, bytes: &'a [u8], index: usize) -> Args<'a> {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before].spans);
         Args { bytes, spans: &self.spans[start..self.ends[index].spans] }
+    }
+
+    /// As [`Requests::args`], of one request after the other from the one with number `first` on.
+    #[inline]
+    pub(crate) fn args_from<'a>(&'a self, bytes: &'a [u8], first: usize) -> impl Iterator<Item = Args<'a>> {
+        let start = first.checked_sub(1).map_or(0, |before| self.ends[before].spans);
+        let mut rest = &self.spans[start..];
+        let mut taken = start;
+        self.ends[first..].iter().map(move |end| {
+            let (spans, behind) = rest.split_at(end.spans - taken);
+            (rest, taken) = (behind, end.spans);
+            Args { bytes, spans }
+        })
+    }
+
+    /// What was noted of a request that began as this one: it has the same name, letter by letter, and as many arguments.
+    #[inline]
+    pub(crate) fn noted(&self, index: usize) -> Option<u32> {
+        self.ends.get(index).and_then(|end| end.note)
+    }
+
+    /// Notes what holds of all requests that begin as this one, for those that are found from now on.
+    pub(crate) fn note(&mut self, index: usize, note: u32) {
+        let number = self.ends.get(index).map_or(UNKNOWN, |end| end.beginning);
+        if let Some(beginning) = self.beginnings.iter_mut().find(|known| known.number == number) {
+            beginning.note = Some(note);
+        }
     }
 
     /// Bytes up to the end of the first `count` requests.
@@ -255,49 +306,54 @@ impl Requests {
     /// instructions.
     pub(crate) fn push_plain(&mut self, bytes: &[u8], start: usize, limits: Limits) -> Option<usize> {
         let spans = self.spans.len();
-        let Some(end) = self.plain_spans(bytes, start, limits) else {
+        let Some((end, beginning, note)) = self.plain_spans(bytes, start, limits) else {
             self.spans.truncate(spans);
             return None;
         };
-        self.ends.push(RequestEnd { spans: self.spans.len(), bytes: end });
+        self.ends.push(RequestEnd { spans: self.spans.len(), bytes: end, beginning, note });
         Some(end - start)
     }
 
-    fn plain_spans(&mut self, bytes: &[u8], start: usize, limits: Limits) -> Option<usize> {
+    /// Where it ends, the number of how it began, and what was noted of that.
+    #[inline]
+    fn plain_spans(&mut self, bytes: &[u8], start: usize, limits: Limits) -> Option<(usize, u32, Option<u32>)> {
         if limits != self.limits {
             (self.beginnings, self.limits) = (Default::default(), limits);
         }
         let from = bytes.get(start..)?;
         let words = Beginning::words(from);
         let known = words.and_then(|words| self.beginnings.iter().find(|known| known.is_of(&words)));
-        let Some(Beginning { arguments, name, argument, .. }) = known.copied() else {
+        let Some(&Beginning { arguments, number, note, name, argument, .. }) = known else {
             let (count, position) = short_length(bytes, start, b'*')?;
             if count == 0 || count > PLAIN_ARGUMENTS_MAX.min(limits.arguments_max) {
                 return None;
             }
             let first = self.spans.len();
             let end = self.spans_from(bytes, position, count, limits)?;
-            self.remember(from, start, first);
-            return Some(end);
+            return Some((end, self.remember(from, start, first), None));
         };
-        self.spans.extend([name, argument].map(|span| span.moved(start as u32)));
+        self.spans.push(name.moved(start as u32));
+        self.spans.push(argument.moved(start as u32));
         let position = start + argument.end as usize + 2;
         if arguments == 2 {
-            return (position <= bytes.len()).then_some(position);
+            return (position <= bytes.len()).then_some((position, number, note));
         }
-        self.spans_from(bytes, position, arguments - 2, limits)
+        Some((self.spans_from(bytes, position, arguments - 2, limits)?, number, note))
     }
 
-    /// The request at the front of `from`, whose spans are those from the one with number `first` on, `start` too far behind.
+    /// The request at the front of `from`, whose spans are those from the one with number `first` on, `start` too far behind. Gives the
+    /// number of how it began.
     #[cold]
-    fn remember(&mut self, from: &[u8], start: usize, first: usize) {
+    fn remember(&mut self, from: &[u8], start: usize, first: usize) -> u32 {
         let at_front = |span: &Span| Span { start: span.start - start as u32, end: span.end - start as u32 };
-        let [name, argument, ..] = &self.spans[first..] else { return };
-        let beginning = Beginning::of(from, at_front(name), at_front(argument), self.spans.len() - first);
-        if let Some(beginning) = beginning {
-            self.beginnings[self.oldest] = beginning;
-            self.oldest = (self.oldest + 1) % BEGINNINGS;
-        }
+        let [name, argument, ..] = &self.spans[first..] else { return UNKNOWN };
+        let number = self.numbered.wrapping_add(1).max(UNKNOWN + 1);
+        let beginning = Beginning::of(from, at_front(name), at_front(argument), self.spans.len() - first, number);
+        let Some(beginning) = beginning else { return UNKNOWN };
+        self.beginnings[self.oldest] = beginning;
+        self.oldest = (self.oldest + 1) % BEGINNINGS;
+        self.numbered = number;
+        number
     }
 
     /// The spans of `count` arguments, of which the first begins at `position`. Gives where the last one ends.
@@ -318,7 +374,7 @@ impl Requests {
     pub(crate) fn push(&mut self, parser: &RequestParser, start: usize, length: usize) {
         let shift = start as u32;
         self.spans.extend(parser.spans.iter().map(|span| span.moved(shift)));
-        self.ends.push(RequestEnd { spans: self.spans.len(), bytes: start + length });
+        self.ends.push(RequestEnd { spans: self.spans.len(), bytes: start + length, beginning: UNKNOWN, note: None });
     }
 }
 
@@ -723,6 +779,28 @@ mod tests {
             }
         }
         assert!(plain > 10_000 && left > 10_000, "{plain} {left}");
+    }
+
+    #[test]
+    fn a_note_is_of_requests_that_begin_in_the_same_way() {
+        let requests_of = |kinds: &[&str]| kinds.concat().into_bytes();
+        let (get, longer, set) =
+            ("*2\r\n$3\r\nGET\r\n$1\r\na\r\n", "*2\r\n$3\r\nGET\r\n$2\r\nab\r\n", "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n");
+        let bytes = requests_of(&[get, get, longer, set, "*2\r\n$3\r\nget\r\n$1\r\na\r\n", get, "*1\r\n$4\r\nPING\r\n"]);
+        let mut requests = Requests::default();
+        for round in 0..3 {
+            requests.clear();
+            let mut start = 0;
+            while start < bytes.len() {
+                start += requests.push_plain(&bytes, start, LIMITS).expect("it is plain");
+            }
+            let noted: Vec<_> = (0..requests.len()).map(|index| requests.noted(index)).collect();
+            let known = if round == 0 { [None; 7] } else { [Some(5), Some(5), None, Some(6), None, Some(5), None] };
+            assert_eq!(noted, known);
+            requests.note(1, 5);
+            requests.note(3, 6);
+            requests.note(6, 7);
+        }
     }
 
     #[test]
