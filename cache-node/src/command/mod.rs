@@ -87,16 +87,20 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Re
         if ctx.shared.gate.is_open() && is_free(ctx.client) {
             let rest = next..requests.len();
             match ctx.client.limited_user() {
-                None => plain.extend(rest.map_while(|request| plain_command(bytes, requests, request))),
+                None => plain.extend(rest.map_while(|request| known_command(bytes, requests, request)?.plain())),
                 Some(user) => plain.extend(rest.map_while(|request| permitted_command(user, bytes, requests, request))),
             }
         }
         if plain.is_empty() {
+            let known = known_command(bytes, requests, next);
             let args = requests.args(bytes, next);
             if is_postponed(ctx, args) {
                 break;
             }
-            execute(ctx, args, reply);
+            match known {
+                Some(Known { index, .. }) => execute_known(ctx, index, args, reply),
+                None => refuse_unknown(ctx, args, reply),
+            }
             next += 1;
             continue;
         }
@@ -133,26 +137,43 @@ fn is_free(client: &Client) -> bool {
     client.is_authenticated && client.transaction.is_none() && client.subscriptions() == 0
 }
 
-/// The command's row, if it needs nothing but its keys. That the name and the number of arguments decide, and of most requests both are
-/// those of one before them.
-#[inline(always)]
-fn plain_command(bytes: &[u8], requests: &mut Requests, request: usize) -> Option<usize> {
-    if let Some(index) = requests.noted(request) {
-        return Some(index as usize);
+/// What a request's name and the number of its arguments tell: of most requests both are those of one before them.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The command's row.
+    index: usize,
+    /// Whether it needs nothing but its keys, and has as many arguments as it must.
+    is_plain: bool,
+}
+
+impl Known {
+    #[inline]
+    fn plain(self) -> Option<usize> {
+        self.is_plain.then_some(self.index)
     }
+}
+
+#[inline(always)]
+fn known_command(bytes: &[u8], requests: &mut Requests, request: usize) -> Option<Known> {
+    if let Some(note) = requests.noted(request) {
+        return Some(Known { index: (note >> 1) as usize, is_plain: note & 1 != 0 });
+    }
+    look_up(bytes, requests, request)
+}
+
+#[cold]
+fn look_up(bytes: &[u8], requests: &mut Requests, request: usize) -> Option<Known> {
     let args = requests.args(bytes, request);
     let index = names::find(args.at(0))?;
     let spec = &table::TABLE[index];
     let is_plain = matches!(spec.run, Run::Keys(_)) && !spec.flags.has(Flags::WHOLE_KEYSPACE) && spec.check_arity(args).is_ok();
-    if is_plain {
-        requests.note(request, index as u32);
-    }
-    is_plain.then_some(index)
+    requests.note(request, (index as u32) << 1 | u32::from(is_plain));
+    Some(Known { index, is_plain })
 }
 
-/// The same, if `user` may run it.
+/// The row of a command that needs nothing but its keys, if `user` may run it.
 fn permitted_command(user: &User, bytes: &[u8], requests: &mut Requests, request: usize) -> Option<usize> {
-    plain_command(bytes, requests, request).filter(|index| user.check(*index, requests.args(bytes, request)).is_ok())
+    known_command(bytes, requests, request)?.plain().filter(|index| user.check(*index, requests.args(bytes, request)).is_ok())
 }
 
 /// Runs the one request that has arrived, if it needs nothing but its keys and nothing stands in its way: `false` when it is to be looked at
@@ -164,7 +185,7 @@ fn run_single(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Requests, repl
     if !goes_on || !ctx.shared.gate.is_open() || !is_free(client) || client.limited_user().is_some() {
         return false;
     }
-    let Some(index) = plain_command(bytes, requests, 0) else { return false };
+    let Some(index) = known_command(bytes, requests, 0).and_then(Known::plain) else { return false };
     let spec = &table::TABLE[index];
     let Run::Keys(run) = spec.run else { return false };
     if ctx.config.maxmemory > 0 && spec.flags.has(Flags::DENYOOM) && make_room(ctx).is_err() {
@@ -272,11 +293,15 @@ pub(crate) fn is_postponed(ctx: &mut Context<'_>, args: Args<'_>) -> bool {
 
 /// Runs one request and writes its reply.
 pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
-    let Some(index) = names::find(args.at(0)) else {
-        ctx.client.fail_transaction();
-        return refuse(ctx, None, &unknown_command(args), reply);
-    };
-    execute_known(ctx, index, args, false, reply);
+    match names::find(args.at(0)) {
+        Some(index) => execute_known(ctx, index, args, false, reply),
+        None => refuse_unknown(ctx, args, reply),
+    }
+}
+
+fn refuse_unknown(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
+    ctx.client.fail_transaction();
+    refuse(ctx, None, &unknown_command(args), reply);
 }
 
 /// As [`execute`], for a request whose row was found already. `is_permitted`: it is known that the user may run it.
