@@ -98,7 +98,7 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Re
                 break;
             }
             match known {
-                Some(Known { index, .. }) => execute_known(ctx, index, args, reply),
+                Some(Known { index, .. }) => execute_known(ctx, index, args, false, reply),
                 None => refuse_unknown(ctx, args, reply),
             }
             next += 1;

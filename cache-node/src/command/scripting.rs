@@ -9,7 +9,7 @@ use crate::{
     },
     keyspace::Keys,
     protocol::{Args, Reply},
-    script::{Digest, ScriptCache, ScriptCall},
+    script::{Digest, Script, ScriptCache, ScriptCall},
 };
 
 const EVAL: Flags = Flags::NOSCRIPT.and(Flags::MOVABLE_KEYS).and(Flags::STALE).and(Flags::SKIP_MONITOR).and(Flags::RUNS_SCRIPT);
@@ -43,24 +43,34 @@ fn evalsha_ro(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply:
 fn run_source(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, is_readonly: bool) -> Outcome {
     let key_count = key_count(args)?;
     let source = args.at(1);
-    let digest = ScriptCache::digest(source);
-    if ctx.shared.scripts.get(&digest).is_none() {
+    let (scripts, digest) = (&ctx.shared.scripts, ScriptCache::digest(source));
+    let losses = scripts.losses();
+    if scripts.get(&digest).is_none() {
         // Only what compiles is kept: EVALSHA of broken text is NOSCRIPT, as in Redis.
         ctx.scripts.check(source)?;
-        ctx.shared.scripts.add(source);
+        scripts.add(source);
     }
-    run(ctx, keys, ScriptCall { digest: &digest, source, keys: args.from(3), key_count, is_readonly }, reply)
+    let script = ctx.scripts.compile(scripts, losses, &digest, source)?;
+    run(ctx, keys, &script, ScriptCall { keys: args.from(3), key_count, is_readonly }, reply)
 }
 
 fn run_digest(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, is_readonly: bool) -> Outcome {
     let key_count = key_count(args)?;
-    let (digest, source) = ctx.shared.scripts.get(args.at(1)).ok_or(CommandError::NO_SCRIPT)?;
-    run(ctx, keys, ScriptCall { digest: &digest, source: &source, keys: args.from(3), key_count, is_readonly }, reply)
+    let scripts = &ctx.shared.scripts;
+    let script = match ctx.scripts.compiled(scripts, args.at(1)) {
+        Some(script) => script,
+        None => {
+            let losses = scripts.losses();
+            let (digest, source) = scripts.get(args.at(1)).ok_or(CommandError::NO_SCRIPT)?;
+            ctx.scripts.compile(scripts, losses, &digest, &source)?
+        }
+    };
+    run(ctx, keys, &script, ScriptCall { keys: args.from(3), key_count, is_readonly }, reply)
 }
 
-fn run(ctx: &mut Context<'_>, keys: &mut Keys<'_>, call: ScriptCall<'_>, reply: &mut Reply) -> Outcome {
+fn run(ctx: &mut Context<'_>, keys: &mut Keys<'_>, script: &Script, call: ScriptCall<'_>, reply: &mut Reply) -> Outcome {
     let scripts = ctx.scripts;
-    scripts.run(ctx, keys, call, reply)
+    scripts.run(ctx, keys, script, call, reply)
 }
 
 fn key_count(args: Args<'_>) -> Result<usize, CommandError> {

@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use mlua::{Function, Lua, Table, Value, ffi};
+use mlua::{Function, Lua, LuaString, Table, Value, ffi};
 
 use crate::{
     protocol::Reply,
@@ -16,6 +16,7 @@ use crate::{
         ScriptCall,
         host::{Caller, OVER},
         memory,
+        recycler::Recycler,
         reply::{self, Walk},
         stack::{Stack, Type},
     },
@@ -61,9 +62,9 @@ impl Bridge {
     pub(super) fn run(
         &self,
         lua: &Lua,
-        (environment, function): (&Table, &Function),
+        (environment, function, names): (&Table, &Function, &[LuaString; 2]),
         call: ScriptCall<'_>,
-        caller: &mut Caller<'_, '_, '_>,
+        (caller, recycler): (&mut Caller<'_, '_, '_>, &Recycler),
         reply: &mut Reply,
     ) -> mlua::Result<End> {
         let walk = Walk { resp: caller.resp, deadline: caller.deadline };
@@ -71,7 +72,9 @@ impl Bridge {
         let running = Running::start(self, caller);
         // SAFETY: the closure runs in a protected call. It owns nothing with a destructor: references and numbers only.
         let raised: mlua::Result<Value> = unsafe {
-            lua.exec_raw((environment, function), |state| {
+            lua.exec_raw((environment, function, &names[0], &names[1]), |state| {
+                // From here on, where mlua has entered the protected call by its short way.
+                recycler.work();
                 let stack = Stack::new(state);
                 has_returned = enter(stack, call) && walk.write_result(stack, reply);
                 if has_returned {
@@ -83,6 +86,7 @@ impl Bridge {
                 }
             })
         };
+        recycler.rest();
         drop(running);
         if let Some(panic) = caller.panic.take() {
             resume_unwind(panic);
@@ -107,13 +111,14 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Fills KEYS and ARGV and calls the script: at 1 the environment, at 2 the function, whose place the result takes. `false`: it raised.
+/// Fills KEYS and ARGV and calls the script: at 1 the environment, at 2 the function, behind it the names of the two. Leaves the result on
+/// top. `false`: it raised.
 fn enter(stack: Stack, call: ScriptCall<'_>) -> bool {
     const ENVIRONMENT: c_int = 1;
     const FUNCTION: c_int = 2;
     let (key_count, length) = (call.key_count, call.keys.len());
-    for (name, arguments) in [(b"KEYS", 0..key_count), (b"ARGV", key_count..length)] {
-        stack.push_bytes(name);
+    for (name, arguments) in [(3, 0..key_count), (4, key_count..length)] {
+        stack.push_copy(name);
         stack.push_table(arguments.len(), 0);
         let table = stack.len();
         for (argument, index) in arguments.zip(1..) {

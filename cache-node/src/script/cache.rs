@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::RwLock;
@@ -21,6 +24,10 @@ const SOURCE_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct ScriptCache {
     inner: RwLock<Inner>,
+    /// Counts each time that scripts went. Changed under the lock.
+    losses: AtomicU64,
+    /// Counts SCRIPT FLUSH, so that threads drop what they compiled. Changed under the lock.
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -28,8 +35,6 @@ struct Inner {
     sources: HashMap<Digest, Arc<[u8]>, ahash::RandomState>,
     order: VecDeque<Digest>,
     bytes: usize,
-    /// Counts SCRIPT FLUSH, so that threads drop what they compiled.
-    generation: u64,
 }
 
 impl ScriptCache {
@@ -53,6 +58,7 @@ impl ScriptCache {
         while (inner.order.len() > SCRIPTS_MAX || inner.bytes > SOURCE_BYTES_MAX) && inner.order.len() > 1 {
             let Some(oldest) = inner.order.pop_front().and_then(|oldest| inner.sources.remove(&oldest)) else { break };
             inner.bytes -= oldest.len();
+            self.losses.fetch_add(1, Ordering::Release);
         }
         digest
     }
@@ -68,11 +74,17 @@ impl ScriptCache {
         inner.sources.clear();
         inner.order.clear();
         inner.bytes = 0;
-        inner.generation += 1;
+        self.losses.fetch_add(1, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.inner.read().generation
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// As long as this stays what it is, each script that was here is.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
     }
 
     pub(crate) fn len(&self) -> usize {

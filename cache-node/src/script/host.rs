@@ -10,6 +10,7 @@ use crate::{
     protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
         json,
+        recycler::Recycler,
         stack::{Stack, Value as Argument},
     },
 };
@@ -64,7 +65,12 @@ impl Deadline {
 }
 
 /// The table that the prelude closes over; `call` and `pcall` are put into it beside what stands here.
-pub(super) fn table(lua: &Lua, deadline: &Rc<Deadline>, resp: &Rc<Cell<Protocol>>) -> mlua::Result<Table> {
+pub(super) fn table(
+    lua: &Lua,
+    deadline: &Rc<Deadline>,
+    resp: &Rc<Cell<Protocol>>,
+    recycler: &Rc<Recycler>,
+) -> mlua::Result<Table> {
     let host = lua.create_table()?;
     host.raw_set("version", crate::REDIS_VERSION)?;
     host.raw_set("version_number", version_number())?;
@@ -90,8 +96,23 @@ pub(super) fn table(lua: &Lua, deadline: &Rc<Deadline>, resp: &Rc<Cell<Protocol>
             Ok(())
         })?,
     )?;
-    host.raw_set("encode", lua.create_function(move |lua, value: Value| lua.create_string(json::encode(&value, &encoder)?))?)?;
-    host.raw_set("decode", lua.create_function(|lua, text: mlua::LuaString| json::decode(lua, &text.as_bytes()))?)?;
+    // These are mlua's work, by thousands of handles.
+    let resting = Rc::clone(recycler);
+    host.raw_set(
+        "encode",
+        lua.create_function(move |lua, value: Value| {
+            let _pause = resting.pause();
+            lua.create_string(json::encode(&value, &encoder)?)
+        })?,
+    )?;
+    let resting = Rc::clone(recycler);
+    host.raw_set(
+        "decode",
+        lua.create_function(move |lua, text: mlua::LuaString| {
+            let _pause = resting.pause();
+            json::decode(lua, &text.as_bytes())
+        })?,
+    )?;
     Ok(host)
 }
 

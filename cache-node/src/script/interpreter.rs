@@ -7,17 +7,18 @@ use std::{
     time::Instant,
 };
 
-use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, LuaString, StdLib, Table, Value, VmState};
 
 use crate::{
     command::{CommandError, Context, Outcome},
     keyspace::Keys,
     protocol::{Args, Protocol, Reply},
     script::{
-        Digest,
+        Digest, ScriptCache,
         bridge::{Bridge, End},
         host::{self, Buffers, Caller, Deadline, OVER},
         memory::{self, LUA_BYTES_MAX},
+        recycler::Recycler,
     },
 };
 
@@ -38,13 +39,26 @@ pub(crate) struct Interpreter {
 #[derive(Default)]
 struct Compiled {
     generation: u64,
-    functions: HashMap<Digest, Function, ahash::RandomState>,
+    scripts: HashMap<Digest, Script, ahash::RandomState>,
+}
+
+/// A script that this thread has compiled.
+#[derive(Clone)]
+pub(crate) struct Script {
+    digest: Digest,
+    function: Function,
+    /// [`ScriptCache::losses`] when its source was there.
+    losses: u64,
 }
 
 struct Machine {
+    /// First: the state's functions share it, and it goes with the last of them, when the state does.
+    recycler: Rc<Recycler>,
     lua: Lua,
     /// What scripts find as globals.
     environment: Table,
+    /// "KEYS" and "ARGV", which are set in it for each script.
+    names: [LuaString; 2],
     deadline: Rc<Deadline>,
     resp: Rc<Cell<Protocol>>,
     buffers: RefCell<Buffers>,
@@ -61,8 +75,6 @@ impl std::fmt::Debug for Interpreter {
 /// What EVAL was asked to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScriptCall<'a> {
-    pub(crate) digest: &'a Digest,
-    pub(crate) source: &'a [u8],
     pub(crate) keys: Args<'a>,
     pub(crate) key_count: usize,
     pub(crate) is_readonly: bool,
@@ -70,12 +82,49 @@ pub(crate) struct ScriptCall<'a> {
 
 impl Interpreter {
     /// Runs a script and writes its result.
-    pub(crate) fn run(&self, ctx: &mut Context<'_>, keys: &mut Keys<'_>, call: ScriptCall<'_>, reply: &mut Reply) -> Outcome {
-        let machine = self.machine().map_err(|error| CommandError::new(format!("ERR Lua is not available: {error}")))?;
-        let function = self.compile(machine, ctx.shared.scripts.generation(), &call);
-        let outcome = function.and_then(|function| machine.run(&function, ctx, keys, call, reply));
+    pub(crate) fn run(
+        &self,
+        ctx: &mut Context<'_>,
+        keys: &mut Keys<'_>,
+        script: &Script,
+        call: ScriptCall<'_>,
+        reply: &mut Reply,
+    ) -> Outcome {
+        let machine = self.machine()?;
+        let outcome = machine.run(script, ctx, keys, call, reply);
         self.give_back_memory(machine);
         outcome
+    }
+
+    /// The script of a digest in small letters that this thread has compiled, if its source is still kept for sure.
+    pub(crate) fn compiled(&self, scripts: &ScriptCache, digest: &[u8]) -> Option<Script> {
+        let (generation, losses) = (scripts.generation(), scripts.losses());
+        let compiled = self.compiled.borrow();
+        let script = compiled.scripts.get::<Digest>(digest.try_into().ok()?)?;
+        (compiled.generation == generation && script.losses == losses).then(|| script.clone())
+    }
+
+    /// The script of a source that was seen to be kept since [`ScriptCache::losses`] was this.
+    pub(crate) fn compile(
+        &self,
+        scripts: &ScriptCache,
+        losses: u64,
+        digest: &Digest,
+        source: &[u8],
+    ) -> Result<Script, CommandError> {
+        let generation = scripts.generation();
+        let compiled = &mut *self.compiled.borrow_mut();
+        if compiled.generation != generation || compiled.scripts.len() >= COMPILED_MAX {
+            *compiled = Compiled { generation, scripts: HashMap::default() };
+        }
+        if let Some(script) = compiled.scripts.get_mut(digest) {
+            script.losses = losses;
+            return Ok(script.clone());
+        }
+        let function = self.machine()?.compile(source)?;
+        let script = Script { digest: *digest, function, losses };
+        compiled.scripts.insert(*digest, script.clone());
+        Ok(script)
     }
 
     /// Collects what scripts left, when it is much; then also what was compiled, if that is what takes the memory.
@@ -87,40 +136,27 @@ impl Interpreter {
         };
         if memory::is_short(&machine.lua) {
             collect();
-        }
-        if memory::is_short(&machine.lua) {
-            self.compiled.borrow_mut().functions.clear();
-            collect();
+            if memory::is_short(&machine.lua) {
+                self.compiled.borrow_mut().scripts.clear();
+                collect();
+            }
         }
     }
 
     /// Checks that a source compiles: SCRIPT LOAD.
     pub(crate) fn check(&self, source: &[u8]) -> Outcome {
-        let machine = self.machine().map_err(|error| CommandError::new(format!("ERR Lua is not available: {error}")))?;
+        let machine = self.machine()?;
         let outcome = machine.compile(source).map(drop);
         self.give_back_memory(machine);
         outcome
     }
 
-    fn machine(&self) -> mlua::Result<&Machine> {
+    fn machine(&self) -> Result<&Machine, CommandError> {
         if let Some(machine) = self.machine.get() {
             return Ok(machine);
         }
-        let machine = Machine::new()?;
+        let machine = Machine::new().map_err(|error| CommandError::new(format!("ERR Lua is not available: {error}")))?;
         Ok(self.machine.get_or_init(|| machine))
-    }
-
-    fn compile(&self, machine: &Machine, generation: u64, call: &ScriptCall<'_>) -> Result<Function, CommandError> {
-        let mut compiled = self.compiled.borrow_mut();
-        if compiled.generation != generation || compiled.functions.len() >= COMPILED_MAX {
-            *compiled = Compiled { generation, functions: HashMap::default() };
-        }
-        if let Some(function) = compiled.functions.get(call.digest) {
-            return Ok(function.clone());
-        }
-        let function = machine.compile(call.source)?;
-        compiled.functions.insert(*call.digest, function.clone());
-        Ok(function)
     }
 }
 
@@ -130,7 +166,8 @@ impl Machine {
         let deadline = Rc::new(Deadline::default());
         let resp = Rc::new(Cell::new(Protocol::Resp2));
         let bridge = Box::new(Bridge::default());
-        let host = host::table(&lua, &deadline, &resp)?;
+        let recycler = Rc::new(Recycler::new(&lua)?);
+        let host = host::table(&lua, &deadline, &resp, &recycler)?;
         let (call, pcall, check) = bridge.functions(&lua)?;
         for (name, function) in [("call", call), ("pcall", pcall), ("check", check)] {
             host.raw_set(name, function)?;
@@ -141,7 +178,8 @@ impl Machine {
             if watched.has_passed() { Err(mlua::Error::runtime(OVER)) } else { Ok(VmState::Continue) }
         })?;
         lua.set_memory_limit(LUA_BYTES_MAX)?;
-        Ok(Machine { lua, environment, deadline, resp, buffers: RefCell::default(), bridge })
+        let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
+        Ok(Machine { recycler, lua, environment, names, deadline, resp, buffers: RefCell::default(), bridge })
     }
 
     fn compile(&self, source: &[u8]) -> Result<Function, CommandError> {
@@ -154,7 +192,7 @@ impl Machine {
 
     fn run(
         &self,
-        function: &Function,
+        script: &Script,
         ctx: &mut Context<'_>,
         keys: &mut Keys<'_>,
         call: ScriptCall<'_>,
@@ -174,15 +212,21 @@ impl Machine {
             buffers: &mut buffers,
             panic: None,
         };
-        let end = self.bridge.run(&self.lua, (&self.environment, function), call, &mut caller, reply);
+        let end = self.bridge.run(
+            &self.lua,
+            (&self.environment, &script.function, &self.names),
+            call,
+            (&mut caller, &self.recycler),
+            reply,
+        );
         let Caller { keys, buffers, .. } = caller;
         buffers.shrink();
         // SELECT inside a script lasts as long as the script.
         keys.select(db);
         let outcome = match end {
             Ok(End::Returned) => Ok(()),
-            Ok(End::Raised(value)) => Err(self.raised(&value, call.digest)),
-            Err(error) => Err(script_error(&message(&error), None, call.digest)),
+            Ok(End::Raised(value)) => Err(self.raised(&value, &script.digest)),
+            Err(error) => Err(script_error(&message(&error), None, &script.digest)),
         };
         self.deadline.start(None);
         outcome

@@ -9,8 +9,9 @@ mod host;
 mod interpreter;
 mod json;
 mod memory;
+mod recycler;
 mod reply;
 mod stack;
 
 pub(crate) use cache::{Digest, ScriptCache};
-pub(crate) use interpreter::{Interpreter, ScriptCall};
+pub(crate) use interpreter::{Interpreter, Script, ScriptCall};

@@ -184,11 +184,11 @@ impl Stack {
         unsafe { ffi::luaL_where(self.0, 1) }
     }
 
-    /// Bytes that Lua has allocated.
+    /// Bytes that Lua has allocated, up to the next KiB.
     pub(super) fn used_bytes(self) -> usize {
         // SAFETY: asks only.
-        let (kibibytes, rest) = unsafe { (ffi::lua_gc(self.0, ffi::LUA_GCCOUNT, 0), ffi::lua_gc(self.0, ffi::LUA_GCCOUNTB, 0)) };
-        usize::try_from(kibibytes).unwrap_or(0) * 1024 + usize::try_from(rest).unwrap_or(0)
+        let kibibytes = unsafe { ffi::lua_gc(self.0, ffi::LUA_GCCOUNT, 0) };
+        (usize::try_from(kibibytes).unwrap_or(0) + 1) * 1024
     }
 
     /// Frees what nothing refers to any more. May raise.
