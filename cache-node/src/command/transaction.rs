@@ -51,15 +51,15 @@ impl Transaction {
 
 pub(crate) fn queue(ctx: &mut Context<'_>, index: usize, args: Args<'_>) -> Outcome {
     let Some(transaction) = ctx.client.transaction.as_mut() else { return Ok(()) };
-    let request = args.to_owned();
-    transaction.queued_bytes += request.allocated_bytes() + size_of::<(usize, OwnedRequest)>();
+    // Looked at before the copy is made: what is refused takes nothing.
+    transaction.queued_bytes += args.owned_bytes() + size_of::<(usize, OwnedRequest)>();
     if transaction.queued_bytes > QUEUE_BYTES_MAX {
         transaction.has_failed = true;
         return Err(CommandError::fixed(
             "ERR the transaction's queue exceeds 256 MB; send fewer or smaller commands between MULTI and EXEC",
         ));
     }
-    transaction.queue.push((index, request));
+    transaction.queue.push((index, args.to_owned()));
     Ok(())
 }
 

@@ -118,8 +118,21 @@ impl<'a> Args<'a> {
         first.zip(last).map_or(0, |(first, last)| (last.end - first.start) as usize)
     }
 
+    /// Bytes that [`Args::to_owned`] allocates.
+    pub(crate) fn owned_bytes(self) -> usize {
+        self.bytes_of_all() + size_of_val(self.spans)
+    }
+
+    /// A copy that owns its bytes, and takes no more than they need.
     pub(crate) fn to_owned(self) -> OwnedRequest {
-        self.iter().collect()
+        let (bytes, spans) = (Vec::with_capacity(self.bytes_of_all()), Vec::with_capacity(self.len()));
+        let mut request = OwnedRequest { bytes, spans };
+        self.iter().for_each(|argument| request.push(argument));
+        request
+    }
+
+    fn bytes_of_all(self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
     }
 }
 
@@ -154,16 +167,6 @@ impl OwnedRequest {
     /// Bytes that this request keeps allocated.
     pub(crate) fn allocated_bytes(&self) -> usize {
         self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
-    }
-}
-
-impl<'a> FromIterator<&'a [u8]> for OwnedRequest {
-    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(arguments: I) -> Self {
-        let mut request = OwnedRequest::default();
-        for argument in arguments {
-            request.push(argument);
-        }
-        request
     }
 }
 
@@ -869,6 +872,17 @@ mod tests {
             assert_eq!(parser.parse(whole, LIMITS, true), Ok(Some(whole.len())));
             assert_eq!(parser.args(whole).iter().collect::<Vec<_>>(), [&b"SET"[..], b"k", b"value"]);
         }
+    }
+
+    #[test]
+    fn a_copy_allocates_what_was_told_before() {
+        let mut parser = RequestParser::default();
+        let bytes = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\n0123456789\r\n";
+        parser.parse(bytes, LIMITS, true).unwrap();
+        let args = parser.args(bytes);
+        let copy = args.to_owned();
+        assert!(copy.args().iter().eq(args.iter()));
+        assert_eq!((copy.allocated_bytes(), copy.len()), (args.owned_bytes(), 14));
     }
 
     #[test]
