@@ -104,6 +104,17 @@ impl Reply {
         self.is_over
     }
 
+    /// Bytes that this keeps allocated.
+    pub(crate) fn capacity(&self) -> usize {
+        self.storage.capacity()
+    }
+
+    /// Changes what was written, and the memory that it lies in, for what the other has.
+    pub(crate) fn exchange(&mut self, other: &mut Reply) {
+        std::mem::swap(&mut self.storage, &mut other.storage);
+        std::mem::swap(&mut self.len, &mut other.len);
+    }
+
     /// Gives memory back after a large reply, and keeps up to `capacity_max` bytes for the next.
     pub(crate) fn shrink_to(&mut self, capacity_max: usize) {
         if self.storage.capacity() > capacity_max {
@@ -218,7 +229,7 @@ impl Reply {
         let (mut texts, mut at) = (texts, 0);
         let place = self.room(room);
         let mut more = None;
-        while let Some((text, length)) = texts.next() {
+        for (text, length) in texts.by_ref() {
             let Some(taken) = put_bulk(&mut place[at..], text, length) else {
                 more = Some(&text[..length]);
                 break;

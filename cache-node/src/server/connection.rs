@@ -263,10 +263,11 @@ impl Connection {
             return Ok(());
         }
         let is_held = self.late.as_ref().is_some_and(|late| late.held_for.is_some());
-        let outcome = if is_held { Ok(0) } else { self.send_in_turn(reply.bytes()) };
+        let length = reply.len();
+        let outcome = if is_held { Ok(0) } else { self.send_in_turn(reply) };
         if let Ok(sent) = outcome {
-            self.worker.stats().sent(reply.len());
-            if sent < reply.len() {
+            self.worker.stats().sent(length);
+            if sent < length {
                 self.late.get_or_insert_default().outgoing.extend_from_slice(&reply.bytes()[sent..]);
             }
         }
@@ -276,15 +277,15 @@ impl Connection {
         outcome.map(drop).map_err(End::from)
     }
 
-    /// Gives how many bytes are the turn's, or the socket's.
-    fn send_in_turn(&self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stream) = self.socket.tokio() else { return self.try_send(bytes) };
-        let (replies, entry) = (&self.worker.replies, &self.client.entry);
-        if replies.take(stream, entry, bytes) {
-            return Ok(bytes.len());
+    /// Gives how many bytes are the turn's, or the socket's. Where all are the turn's, the reply may be empty then.
+    fn send_in_turn(&self, reply: &mut Reply) -> io::Result<usize> {
+        let Some(stream) = self.socket.tokio() else { return self.try_send(reply.bytes()) };
+        let (replies, entry, length) = (&self.worker.replies, &self.client.entry, reply.len());
+        if replies.take(stream, entry, reply) {
+            return Ok(length);
         }
         replies.send();
-        if replies.has_rest(entry.id) { Ok(0) } else { self.try_send(bytes) }
+        if replies.has_rest(entry.id) { Ok(0) } else { self.try_send(reply.bytes()) }
     }
 
     /// Gives how many bytes the socket took.
