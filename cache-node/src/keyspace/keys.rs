@@ -741,8 +741,10 @@ impl<'a> Keys<'a> {
         let guard = self.guard_of(hash);
         let now = self.now;
         let shard: &mut Shard = &mut self.guards[guard].1;
+        let located = shard.locate(self.db, index_hash(hash), key);
+        let is_there = located.is_some();
         let mut found = None;
-        if let Some((handle, entry)) = shard.locate(self.db, index_hash(hash), key)
+        if let Some((handle, entry)) = located
             && (self.expiry == Expiry::Ignore || !entry.is_expired(now.unix_ms))
         {
             let access = entry.access();
@@ -755,17 +757,20 @@ impl<'a> Keys<'a> {
             found = Some(handle);
         }
         let Some(handle) = found else {
-            self.miss(hash, guard, key);
+            if is_there {
+                // Its time has come.
+                self.look_up(hash, key);
+            }
+            self.miss(guard, key);
             return None;
         };
         let shard = &*self.guards[guard].1;
         Some((shard, shard.entry_of(handle)))
     }
 
-    /// A read that found no key, or one whose time has come.
-    #[cold]
-    fn miss(&mut self, hash: u64, guard: usize, key: &[u8]) {
-        self.look_up(hash, key);
+    /// Counts a read that found no key, or one whose time has come.
+    #[inline(never)]
+    fn miss(&mut self, guard: usize, key: &[u8]) {
         self.guards[guard].1.counters.misses += 1;
         self.notify(Class::Miss, "keymiss", key);
     }
