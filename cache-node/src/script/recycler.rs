@@ -22,14 +22,10 @@ struct Waiting {
 }
 
 /// The blocks of one size that wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct List {
     first: Cell<*mut Waiting>,
     bytes: Cell<usize>,
-}
-
-impl List {
-    const EMPTY: List = List { first: Cell::new(ptr::null_mut()), bytes: Cell::new(0) };
 }
 
 /// An allocator in front of mlua's own.
@@ -63,7 +59,7 @@ impl Recycler {
             state,
             allocate,
             context,
-            lists: [const { List::EMPTY }; BLOCK_BYTES_MAX + 1],
+            lists: std::array::from_fn(|_| List::default()),
             waiting_bytes: Cell::new(0),
             is_in_use: Cell::new(false),
         })
