@@ -49,6 +49,35 @@ async fn a_script_ends_by_its_time_whatever_it_does() {
     }
 }
 
+/// A thread that has compiled a script runs it without a look at its source: only as long as that is kept.
+#[tokio::test]
+async fn a_script_that_went_is_unknown_also_where_it_ran() {
+    /// More than are kept.
+    const OTHERS: usize = 1_000;
+    let (_node, mut wire) = node_with(&[]).await;
+    let mut load = |source: &str| match wire.call(&["SCRIPT", "LOAD", source]) {
+        Value::Bulk(digest) => String::from_utf8(digest).unwrap(),
+        other => panic!("{source}: {other:?}"),
+    };
+    let (first, second) = (load("return 1"), load("return 2"));
+    for (digest, result) in [(&first, 1), (&second, 2), (&first, 1)] {
+        assert_eq!(wire.call(&["EVALSHA", digest, "0"]), Value::Integer(result));
+    }
+    // The oldest goes, and the next one stays.
+    for other in 0..OTHERS - 1 {
+        wire.call(&["SCRIPT", "LOAD", &format!("return {}", other + 10)]);
+    }
+    for _ in 0..2 {
+        assert!(fails_with(&wire.call(&["EVALSHA", &first, "0"]), "NOSCRIPT"));
+        assert_eq!(wire.call(&["EVALSHA", &second.to_uppercase(), "0"]), Value::Integer(2));
+        assert_eq!(wire.call(&["EVALSHA", &second, "0"]), Value::Integer(2));
+    }
+    wire.run("SCRIPT FLUSH");
+    assert!(fails_with(&wire.call(&["EVALSHA", &second, "0"]), "NOSCRIPT"));
+    assert_eq!(eval(&mut wire, "return 2"), Value::Integer(2));
+    assert_eq!(wire.call(&["EVALSHA", &second, "0"]), Value::Integer(2));
+}
+
 #[tokio::test]
 async fn a_script_that_used_up_its_memory_leaves_it_to_the_next() {
     let (_node, mut wire) = node_with(&[("lua-time-limit", "60000")]).await;
