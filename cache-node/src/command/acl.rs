@@ -8,7 +8,7 @@ use crate::{
         names,
         parse::{integer, is_word},
         subcommand::{self, Subcommand, subcommands},
-        table::{TABLE, rows},
+        table::rows,
     },
     config::{SaveError, load_users, save_users},
     protocol::{Args, Reply},
@@ -203,15 +203,8 @@ fn dry_run(ctx: &Context<'_>, name: &[u8], request: Args<'_>, reply: &mut Reply)
     let error = |text: String| CommandError::new(format!("ERR {text}"));
     let user = ctx.shared.acl.user(name).ok_or_else(|| error(format!("User '{}' not found", printable(name))))?;
     let unknown = || error(format!("Command '{}' not found", printable(request.at(0))));
-    let index = names::find(request.at(0)).ok_or_else(unknown)?;
-    let catalog = Catalog::get();
-    let id = match request.get(1) {
-        Some(subcommand) if !catalog.entry(index).subcommands.is_empty() => {
-            catalog.subcommand(index, subcommand).ok_or_else(unknown)?
-        }
-        _ => index,
-    };
-    let entry = catalog.entry(id);
+    let id = asked(request).ok_or_else(unknown)?;
+    let entry = Catalog::get().entry(id);
     if !entry.takes(request) {
         return Err(error(format!("wrong number of arguments for '{}' command", entry.name)));
     }
@@ -290,14 +283,17 @@ fn save(ctx: &Context<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// redis.acl_check_cmd: whether the connection's user could run a request.
+/// redis.acl_check_cmd: whether the connection's user could run a request. `None`: there is no such command.
 pub(crate) fn may_run(ctx: &Context<'_>, request: Args<'_>) -> Option<bool> {
+    asked(request).map(|id| ctx.client.user().check_asked(id, request).is_ok())
+}
+
+/// What a request asks for, whatever its arguments.
+fn asked(request: Args<'_>) -> Option<usize> {
     let index = names::find(request.at(0))?;
     let has_subcommands = !Catalog::get().entry(index).subcommands.is_empty();
-    let id = match request.get(1) {
-        Some(subcommand) if has_subcommands => Catalog::get().subcommand(index, subcommand)?,
-        _ => index,
-    };
-    debug_assert!(index < TABLE.len());
-    Some(ctx.client.user().check_asked(id, request).is_ok())
+    match request.get(1) {
+        Some(subcommand) if has_subcommands => Catalog::get().subcommand(index, subcommand),
+        _ => Some(index),
+    }
 }

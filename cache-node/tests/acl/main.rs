@@ -40,8 +40,9 @@ fn connect(address: SocketAddr, protocol: u8) -> Wire {
 fn clear(address: SocketAddr) {
     let mut wire = Wire::connect(address);
     for user in wire.run("ACL USERS").elements() {
-        wire.run(&format!("ACL DELUSER {}", user.text()));
-        wire.call(&["ACL", "DELUSER", &user.text()]);
+        if let Value::Bulk(name) = user {
+            wire.call(&[&b"ACL"[..], b"DELUSER", name]);
+        }
     }
     for line in ["ACL SETUSER default reset on nopass +@all ~* &*", "FLUSHALL", "ACL LOG RESET", "CONFIG SET acllog-max-len 128"]
     {
