@@ -131,6 +131,24 @@ fn what_is_not_the_protocol_gets_an_error_and_a_close() {
     siege.lifted();
 }
 
+/// What nothing was remembered of yet looked like a request of nothing but zeros, with the command of the last one that was too short to
+/// be remembered.
+#[test]
+fn zeros_behind_a_short_request_are_none() {
+    let siege = Siege::laid(&["--io-threads", "1"]);
+    for short in [&["SET", "k", "v"][..], &["APPEND", "k", "v"], &["GET", "k"], &["RPUSH", "l", "v"]] {
+        let mut wire = Wire::connect(siege.address());
+        assert!(!matches!(wire.call(short), Value::Error(_)), "{short:?}");
+        for count in [32, 64, 4_096] {
+            wire.send_raw(&vec![0; count]);
+        }
+        // They are a line with nothing on it.
+        wire.send_raw(b"\r\nPING\r\n");
+        assert_eq!(wire.read(), Value::Simple("PONG".to_owned()), "{short:?}");
+    }
+    siege.lifted();
+}
+
 #[test]
 fn random_bytes_harm_nobody() {
     const CONNECTIONS: u64 = 2_000;

@@ -210,7 +210,7 @@ const BEGINNING_WORDS: usize = 4;
 const BEGINNING_BYTES: usize = BEGINNING_WORDS * size_of::<u64>();
 
 impl Default for Beginning {
-    /// How no request begins.
+    /// How no request begins, which the number says.
     fn default() -> Beginning {
         let (words, mask) = ([0; BEGINNING_WORDS], [u64::MAX; BEGINNING_WORDS]);
         Beginning { words, mask, arguments: 2, number: UNKNOWN, note: None, name: Span::default(), argument: Span::default() }
@@ -239,8 +239,9 @@ impl Beginning {
 
     #[inline]
     fn is_of(&self, words: &[u64; BEGINNING_WORDS]) -> bool {
-        // Most others differ in the first word, by how many arguments there are or how long the name is.
-        (0..BEGINNING_WORDS).all(|word| (self.words[word] ^ words[word]) & self.mask[word] == 0)
+        // Most others differ in the first word, by how many arguments there are or how long the name is. What nothing was put into yet would be
+        // of a request of nothing but zeros.
+        self.number != UNKNOWN && (0..BEGINNING_WORDS).all(|word| (self.words[word] ^ words[word]) & self.mask[word] == 0)
     }
 }
 
@@ -293,7 +294,7 @@ impl Requests {
 
     /// Notes what holds of all requests that begin as this one, for those that are found from now on.
     pub(crate) fn note(&mut self, index: usize, note: u32) {
-        let number = self.ends.get(index).map_or(UNKNOWN, |end| end.beginning);
+        let Some(number) = self.ends.get(index).map(|end| end.beginning).filter(|number| *number != UNKNOWN) else { return };
         if let Some(beginning) = self.beginnings.iter_mut().find(|known| known.number == number) {
             beginning.note = Some(note);
         }
@@ -804,6 +805,17 @@ mod tests {
             requests.note(3, 6);
             requests.note(6, 7);
         }
+    }
+
+    #[test]
+    fn nothing_is_noted_of_what_begins_as_nothing_was_remembered() {
+        let mut requests = Requests::default();
+        let short = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
+        assert_eq!(requests.push_plain(short, 0, LIMITS), Some(short.len()));
+        requests.note(0, 5);
+        assert_eq!(requests.push_plain(&[0; 64], 0, LIMITS), None, "that is not how an array begins");
+        assert_eq!(requests.push_plain(short, 0, LIMITS), Some(short.len()));
+        assert_eq!(requests.noted(1), None);
     }
 
     #[test]
