@@ -70,6 +70,8 @@ impl Bridge {
         let walk = Walk { resp: caller.resp, deadline: caller.deadline };
         let mut has_returned = false;
         let running = Running::start(self, caller);
+        // Also when a panic goes through: the interpreter has its own allocator again before anybody else sees it.
+        let working = Working(recycler);
         // SAFETY: the closure runs in a protected call. It owns nothing with a destructor: references and numbers only.
         let raised: mlua::Result<Value> = unsafe {
             lua.exec_raw((environment, function, &names[0], &names[1]), |state| {
@@ -86,12 +88,20 @@ impl Bridge {
                 }
             })
         };
-        recycler.rest();
-        drop(running);
+        drop((working, running));
         if let Some(panic) = caller.panic.take() {
             resume_unwind(panic);
         }
         Ok(if has_returned { End::Returned } else { End::Raised(raised?) })
+    }
+}
+
+/// Blocks come from the recycler, once it works, until this is dropped.
+struct Working<'a>(&'a Recycler);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 
