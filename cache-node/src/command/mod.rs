@@ -299,7 +299,13 @@ pub(crate) fn execute(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
     }
 }
 
+/// What makes a command panic in a test of what becomes of its connection.
+#[cfg(test)]
+pub(crate) const PANIC: &[u8] = b"PANIC";
+
 fn refuse_unknown(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
+    #[cfg(test)]
+    assert!(args.at(0) != PANIC, "a test asked for it");
     ctx.client.fail_transaction();
     refuse(ctx, None, &unknown_command(args), reply);
 }

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -16,6 +17,7 @@ use tokio::{
 };
 
 use bytes::BufMut as _;
+use futures_util::FutureExt as _;
 
 use crate::{
     command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
@@ -84,10 +86,15 @@ enum Turn {
 pub(super) fn serve(worker: Rc<Worker>, socket: Socket, client: Client) -> impl Future<Output = ()> {
     let mut connection = Connection { worker, socket, client, unfinished: None, late: None };
     async move {
-        // How it ended makes no difference to what is left to do.
-        let _end = connection.run().await;
+        // How it ended makes no difference to what is left to do, but for a panic, whose replies are not to be trusted: its place is free again as
+        // any other's is.
+        let end = AssertUnwindSafe(connection.run()).catch_unwind().await;
         connection.worker.replies.send();
-        if connection.socket.is_sending() || connection.worker.replies.has_rest(connection.client.entry.id) {
+        if end.is_err() {
+            tracing::error!("a connection ended by a panic");
+            connection.client.sync = None;
+            drop(connection.worker.replies.take_rest(connection.client.entry.id));
+        } else if connection.socket.is_sending() || connection.worker.replies.has_rest(connection.client.entry.id) {
             Box::pin(connection.send_rest()).await;
         }
         let Connection { worker, socket, mut client, .. } = connection;
@@ -581,4 +588,41 @@ pub(super) fn gather(
         }
     }
     (found, Next::More)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    use crate::{Config, Node, command::PANIC};
+
+    #[test]
+    fn a_connection_that_panics_leaves_its_place_free() {
+        const CLIENTS_MAX: usize = 3;
+        let node = Node::start(Config { maxclients: CLIENTS_MAX, ..Config::for_test() }).expect("it starts");
+        let ask = |request: &[u8]| {
+            let mut stream = TcpStream::connect(node.addr()).expect("it listens");
+            stream.write_all(request).expect("it reads");
+            let mut answer = [0; 4096];
+            let length = stream.read(&mut answer).expect("it answers or closes");
+            String::from_utf8_lossy(&answer[..length]).into_owned()
+        };
+        for _ in 0..3 * CLIENTS_MAX {
+            let subscribed = ask(&[b"SUBSCRIBE news\r\nUNSUBSCRIBE\r\n", PANIC, b"\r\n"].concat());
+            assert!(!subscribed.contains("max number of clients"), "{subscribed}");
+        }
+        let mut rest = String::new();
+        // The last one is gone a moment behind its end.
+        for _ in 0..100 {
+            rest = ask(b"INFO clients\r\n");
+            if rest.contains("connected_clients:1\r\n") {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(rest.contains("connected_clients:1\r\n"), "{rest}");
+    }
 }
