@@ -77,9 +77,7 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Re
     let mut next = 0;
     let mut plain: SmallVec<[usize; REQUESTS_MAX]> = SmallVec::new();
     while next < requests.len()
-        && reply.len() < REPLY_BYTES_MAX
-        && !ctx.client.closes_after_reply
-        && ctx.client.wait.is_none()
+        && takes_more(ctx.client, reply)
         // Of the first the caller knows it.
         && (next == 0 || ctx.client.goes_on(ctx.shared))
     {
@@ -132,6 +130,12 @@ pub(crate) fn execute_all(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Re
 /// Requests of a batch that are looked at together.
 pub(crate) const REQUESTS_MAX: usize = 64;
 
+/// Whether another request of a batch may run behind what was answered already.
+#[inline]
+fn takes_more(client: &Client, reply: &Reply) -> bool {
+    reply.len() < REPLY_BYTES_MAX && !client.closes_after_reply && client.wait.is_none()
+}
+
 /// Whether nothing stands in the way of a command that needs nothing but its keys.
 fn is_free(client: &Client) -> bool {
     client.is_authenticated && client.transaction.is_none() && client.subscriptions() == 0
@@ -180,9 +184,8 @@ fn permitted_command(user: &User, bytes: &[u8], requests: &mut Requests, request
 /// more closely.
 fn run_single(ctx: &mut Context<'_>, bytes: &[u8], requests: &mut Requests, reply: &mut Reply) -> bool {
     let client = &*ctx.client;
-    let goes_on = reply.len() < REPLY_BYTES_MAX && !client.closes_after_reply && client.wait.is_none();
     // What a user who may not do everything asks for is looked at more closely.
-    if !goes_on || !ctx.shared.gate.is_open() || !is_free(client) || client.limited_user().is_some() {
+    if !takes_more(client, reply) || !ctx.shared.gate.is_open() || !is_free(client) || client.limited_user().is_some() {
         return false;
     }
     let Some(index) = known_command(bytes, requests, 0).and_then(Known::plain) else { return false };

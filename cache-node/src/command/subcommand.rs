@@ -1,7 +1,7 @@
 //! Subcommands of commands such as CLIENT and CONFIG: one table per command, from which come checks and HELP.
 
 use crate::{
-    command::{CommandError, acl, connection, generic, latency, parse::is_word, pubsub, scripting, server, slowlog},
+    command::{CommandError, acl, connection, generic, latency, parse::is_word, pubsub, scripting, server, slowlog, table},
     protocol::{Args, Reply},
 };
 
@@ -35,8 +35,7 @@ impl Subcommand {
 
     /// Whether a request has as many arguments as it takes.
     pub(crate) fn takes(&self, args: Args<'_>) -> bool {
-        let wanted = usize::from(self.arity.unsigned_abs());
-        args.len() == wanted || self.arity < 0 && args.len() > wanted
+        table::takes(i16::from(self.arity), args)
     }
 }
 

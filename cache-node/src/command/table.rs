@@ -152,9 +152,7 @@ pub(crate) struct Spec {
 
 impl Spec {
     pub(crate) fn check_arity(&self, args: Args<'_>) -> Result<(), CommandError> {
-        let count = args.len();
-        let wanted = usize::from(self.arity.unsigned_abs());
-        if count == wanted || (self.arity < 0 && count > wanted) { Ok(()) } else { Err(CommandError::wrong_arguments(self.name)) }
+        if takes(self.arity, args) { Ok(()) } else { Err(CommandError::wrong_arguments(self.name)) }
     }
 
     /// Where the keys of a request stand, also where their number stands in it; nowhere when that is wrong, which the command refuses.
@@ -165,6 +163,13 @@ impl Spec {
         let count = movable_keys(args).unwrap_or(0);
         (MOVABLE_FIRST..MOVABLE_FIRST + count).step_by(1)
     }
+}
+
+/// Whether a request has so many arguments, the names among them; negative: at least so many.
+#[inline]
+pub(super) fn takes(arity: i16, args: Args<'_>) -> bool {
+    let (count, wanted) = (args.len(), usize::from(arity.unsigned_abs()));
+    count == wanted || (arity < 0 && count > wanted)
 }
 
 /// Sets of flags that many rows share.

@@ -103,9 +103,10 @@ pub(super) fn change_plain(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     let (version, set) = call.args.split_first_chunk::<3>().ok_or(Refusal("ERR an argument is missing"))?;
     let count = digits(i64::try_from(set.len()).map_err(|_| Refusal("ERR too many arguments"))?);
     let args = [&version[..], &[b"", b"", &count], set].concat();
-    let is_as_read = call.keyspace.field(call.key(1)?, b"@tok")?.is_some_and(|seen| seen == version[0]);
-    let answer = change_within(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })?;
-    Ok(if is_as_read { Answer::String(version[1].to_vec()) } else { answer })
+    Ok(match change_within(&mut Call { keyspace: call.keyspace, keys: call.keys, args: &args })? {
+        Answer::Integer(_) => Answer::String(version[1].to_vec()),
+        overtaken => overtaken,
+    })
 }
 
 /// What was changed, or what to answer in its place.
