@@ -2,6 +2,7 @@
 //!
 //! One code base serves both through sqlx's `Any` driver, so the SQL keeps to what both understand.
 
+mod migrations;
 mod open;
 mod orders;
 mod products;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Any, AnyConnection, ConnectOptions, Connection, Executor, Transaction};
 use tracing::{info, warn};
 
 use crate::shop::catalogue;
-use crate::shop::database::{Database, Engine};
+use crate::shop::database::{Database, Engine, migrations};
 
 /// Connections per replica. SQLite has one writer at a time, so more would only queue inside the database.
 const CONNECTIONS_MAX: u32 = 8;
@@ -22,8 +22,6 @@ const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON
 /// Tries at opening: replicas that start together all want to switch a new file to write-ahead logging.
 const OPEN_ATTEMPTS: u32 = 20;
 const OPEN_PAUSE: Duration = Duration::from_millis(100);
-
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +62,12 @@ impl Database {
         let failed = |source| OpenError::Migrate { url: without_password(url), source };
         match self.engine {
             // Under an advisory lock that sqlx takes.
-            Engine::Postgres => MIGRATIONS.run(&self.pool).await.map_err(failed),
+            Engine::Postgres => migrations::all().run(&self.pool).await.map_err(failed),
             // sqlx has no lock for SQLite, so the database's own write lock is held around all of it.
             Engine::Sqlite => {
                 let mut lock = self.begin_to_write().await.map_err(|error| failed(error.into()))?;
                 let connection: &mut AnyConnection = &mut lock;
-                MIGRATIONS.run_direct(None, connection, false).await.map_err(failed)?;
+                migrations::all().run_direct(None, connection, false).await.map_err(failed)?;
                 lock.commit().await.map_err(|error| failed(error.into()))
             }
         }
