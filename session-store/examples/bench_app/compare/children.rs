@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::cores::Cores;
 use crate::mode::Mode;
 
 /// A process that is up within this time or not at all.
@@ -72,12 +73,13 @@ pub(super) struct App {
 
 impl App {
     /// This very program, serving.
-    pub(super) fn start(mode: Mode, store: &Store) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    pub(super) fn start(mode: Mode, store: &Store, cores: Cores) -> Result<Self> {
+        let mut program = Command::new(std::env::current_exe()?);
+        program
             .args(["--listen", "127.0.0.1:0", "--mode", &mode.to_string()])
             .args(["--store", &format!("redis://127.0.0.1:{}", store.port)])
-            .stdout(Stdio::piped())
-            .spawn()?;
+            .stdout(Stdio::piped());
+        let mut child = cores.start(&mut program)?;
         let output = child.stdout.take().context("standard output is piped")?;
         let process = Process(child);
         let mut line = String::new();

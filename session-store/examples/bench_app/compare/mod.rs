@@ -2,6 +2,7 @@
 
 mod alarm;
 mod children;
+mod cores;
 mod equal_rate;
 pub(crate) mod load;
 mod open_loop;
@@ -19,6 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
     children::Store,
+    cores::Cores,
     report::Report,
     turns::{Subject, Turns},
 };
@@ -75,6 +77,10 @@ pub(crate) struct Options {
     /// Two short rounds at 64 connections: two minutes, and rougher numbers
     #[arg(long)]
     quick: bool,
+    /// Gives the applications all cores but the last, which the store and the load share: what one of them leaves in a core's
+    /// caches is then not another's loss, and ratios hardly depend on what else the machine does
+    #[arg(long)]
+    pin: bool,
     /// Folder for results.json and results.svg
     #[arg(long, value_name = "FOLDER", default_value = "target/bench_app")]
     output: PathBuf,
@@ -128,7 +134,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let has_rate =
         |connections, route| options.rate > 0 && modes.contains(&equal_rate::MEASURE) && equal_rate::has_goal(connections, route);
 
-    let turns = Turns::new(Store::start(&options.store_program)?, turn)?;
+    let cores = if options.pin { cores::pin()? } else { Cores::Any };
+    let turns = Turns::new(Store::start(&options.store_program)?, turn, cores)?;
     let subjects = modes.iter().map(|&mode| turns.start(mode)).collect::<Result<Vec<Subject>>>()?;
     let loads: Vec<_> =
         connections.iter().flat_map(|&connections| routes.iter().map(move |&route| (connections, route))).collect();

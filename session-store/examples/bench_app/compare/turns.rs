@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{
     Route, SESSIONS,
     children::{App, Store, cpu},
+    cores::Cores,
     equal_rate,
     load::{self, Load, Turn},
     report::Sample,
@@ -29,15 +30,16 @@ pub(super) struct Turns {
     runtime: Runtime,
     store: Store,
     turn: Duration,
+    cores: Cores,
 }
 
 impl Turns {
-    pub(super) fn new(store: Store, turn: Duration) -> Result<Self> {
-        Ok(Self { runtime: Builder::new_current_thread().enable_all().build()?, store, turn })
+    pub(super) fn new(store: Store, turn: Duration, cores: Cores) -> Result<Self> {
+        Ok(Self { runtime: Builder::new_current_thread().enable_all().build()?, store, turn, cores })
     }
 
     pub(super) fn start(&self, mode: Mode) -> Result<Subject> {
-        let app = App::start(mode, &self.store)?;
+        let app = App::start(mode, &self.store, self.cores)?;
         let cookies = self.runtime.block_on(load::seed(app.addr, SESSIONS, mode == Mode::Plain));
         Ok(Subject { app, cookies: cookies.with_context(|| format!("{mode}"))? })
     }
