@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::RngExt as _;
 use redis::{Pipeline, Value};
+use smallvec::SmallVec;
 use tower_sessions::session::Id;
 
 use crate::{
@@ -471,7 +472,7 @@ impl CacheStore {
     /// Applies what differs, if the expected field, when there is one, has not changed.
     pub(crate) fn commit_call(&self, tag: &Tag, write: &Write, delta: &Delta<'_>, expected: Option<Expected<'_>>) -> Call {
         let keys = self.keys();
-        let mut named = vec![keys.session(tag)];
+        let mut named = SmallVec::<[_; 4]>::from_iter([keys.session(tag)]);
         if !matches!(write.merge, Merge::Nothing) {
             named.extend([keys.cart(tag), keys.cart_tokens(tag)]);
         }
@@ -634,7 +635,7 @@ impl CacheStore {
     ///
     /// [`list_elsewhere`]: Self::list_elsewhere
     /// [`extend_behind`]: Self::extend_behind
-    pub(crate) fn along<'a>(&'a self, along: &Along, session: &Tag, named: &mut Vec<Name<'a>>) -> String {
+    pub(crate) fn along<'a>(&'a self, along: &Along, session: &Tag, named: &mut impl Extend<Name<'a>>) -> String {
         let mut how = String::new();
         if along.logs_in {
             how.push('l');
@@ -647,11 +648,11 @@ impl CacheStore {
         }
         if let Some(cart_ttl_ms) = along.cart_ttl_ms {
             how.push_str(&format!("c{cart_ttl_ms}"));
-            named.push(self.keys().cart(along.user.as_ref().unwrap_or(session)));
+            named.extend([self.keys().cart(along.user.as_ref().unwrap_or(session))]);
         }
         if let Some(user) = &along.user {
             how.push_str(&format!("u{}", along.sessions_max));
-            named.push(self.keys().user_sessions(user));
+            named.extend([self.keys().user_sessions(user)]);
         }
         how
     }

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::try_join_all};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use smallvec::{SmallVec, smallvec};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
 
@@ -37,6 +38,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(15);
 const REDIRECTIONS_AT_ONCE: u32 = 3;
 /// While a request waits through an outage: until it looks again, when nothing tells it that the node is back.
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a script answered, by far the most two numbers.
+pub(crate) type Answer = SmallVec<[Value; 2]>;
 
 /// How long the request that uses this store still waits through an outage, and whether it met one.
 #[derive(Default)]
@@ -83,7 +87,7 @@ struct Begun<'a> {
 
 impl CacheStore {
     /// One script call in one round trip; in two when the store does not know the script yet.
-    pub(crate) async fn script(&self, call: &Call) -> Result<Vec<Value>, StoreError> {
+    pub(crate) async fn script(&self, call: &Call) -> Result<Answer, StoreError> {
         let mut answer = match self.send(call).await {
             Err(Problem::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.send(&call.with_code()).await.map_err(Problem::into_error)?
@@ -91,9 +95,9 @@ impl CacheStore {
             answer => answer.map_err(Problem::into_error)?,
         };
         match answer.value().map_err(malformed)? {
-            Value::Array(values) if !values.is_empty() => Ok(values),
+            Value::Array(values) if !values.is_empty() => Ok(values.into()),
             // What is done and says one number: a list costs the store a tenth of a commit.
-            number @ Value::Int(_) => Ok(vec![Value::Int(reply::OK), number]),
+            number @ Value::Int(_) => Ok(smallvec![Value::Int(reply::OK), number]),
             // Or several, as they stand in the store.
             Value::BulkString(digits) => iter::once(Ok(reply::OK))
                 .chain(digits.split(|byte| *byte == b' ').map(number))

@@ -28,6 +28,7 @@ use std::{borrow::Cow, cell::OnceCell, collections::HashMap, io, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use redis::Value;
 use serde_json::Value as Json;
+use smallvec::SmallVec;
 
 pub(crate) use self::field::RawField;
 use crate::{
@@ -304,7 +305,8 @@ fn is_written_so(value: &Json, bytes: &[u8]) -> bool {
 
 /// What changed between two states of a session.
 pub(crate) struct Delta<'a> {
-    pub(crate) set: Vec<&'a RawField>,
+    // Of most commits one.
+    pub(crate) set: SmallVec<[&'a RawField; 2]>,
     pub(crate) removed: Vec<&'a [u8]>,
 }
 

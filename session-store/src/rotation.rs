@@ -15,6 +15,7 @@ use crate::{
     cart::merge::Merge,
     encryption::{SEALED_NAME, damaged_line, is_sealed},
     keys::Tag,
+    operation::Answer,
     record::{Delta, bytes, integer, number, unreadable},
     scripts::{PLACE, RETIRE, reply},
 };
@@ -142,7 +143,7 @@ impl CacheStore {
         with_cart: bool,
         write: &Write,
         delta: &Delta<'_>,
-    ) -> Result<Option<Vec<Value>>, StoreError> {
+    ) -> Result<Option<Answer>, StoreError> {
         let keys = self.keys();
         let mut named = vec![keys.session(new), keys.cart(new), keys.cart_tokens(new)];
         let how = self.along(&write.along, new, &mut named);

@@ -18,6 +18,7 @@ use crate::{
     CacheStore, StoreError,
     backend::{CommitToken, GRACE_MS, Write, absolute, number_at},
     keys::Tag,
+    operation::Answer,
     record::{VERSION, bytes, corrupt, encode, integer, unreadable},
     scripts::{Call, DROP_RECORD, TAKE_OVER, TAKE_OVER_STEPS, reply},
     wire::Argument,
@@ -42,7 +43,7 @@ enum Ours {
 
 /// What a step has found.
 enum Step {
-    Done(Vec<Value>),
+    Done(Answer),
     /// There is a session of ours, or there was a moment ago.
     There,
     /// Somebody else takes the steps.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use redis::Value;
+use smallvec::SmallVec;
 
 use super::{CartChange, CartError, CartLimits, IdempotencyToken};
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     encryption::damaged_line,
     expiry::ExpiryPolicy,
     keys::Tag,
+    operation::Answer,
     record::{VERSION, bytes, integer, unreadable},
     scripts::{CART, CART_SEALED, Call, LINE, LINE_SEALED, reply},
     unit_of_work::{CartTarget, CreateSession, UnitOfWork},
@@ -94,7 +96,7 @@ pub(crate) async fn run(
         let answer = call(unit, &target, token, operation, lines).await?;
         match integer(&answer[0]).map_err(CartError::from)? {
             reply::OK => {
-                let change = Change::parse(answer)?;
+                let change = Change::parse(&answer)?;
                 unit.cart_changed(&target, change.session_extended, change.session_kept_ms);
                 return Ok(change.change);
             }
@@ -139,7 +141,7 @@ async fn call(
     token: Token<'_>,
     operation: Operation,
     lines: &[(&str, u32)],
-) -> Result<Vec<Value>, StoreError> {
+) -> Result<Answer, StoreError> {
     let one_script = unit.store.scripts_cross_slots() || target.session.is_none_or(|session| session == target.cart);
     if one_script {
         let call = script_call(unit, target, token, operation, lines)?;
@@ -158,7 +160,8 @@ async fn call(
         if integer(&changed[0])? == reply::OK {
             // What became of the session's time.
             changed = whole(changed);
-            changed.splice(6.., checked.into_iter().skip(6));
+            changed.truncate(6);
+            changed.extend(checked.into_iter().skip(6));
         }
         Ok(changed)
     })
@@ -175,7 +178,7 @@ fn script_call(
     let (keys, settings) = (unit.store.keys(), &unit.settings);
     let cart_ttl_ms = settings.cart_ttl_ms;
     let cart = keys.cart(&target.cart);
-    let mut named = Vec::with_capacity(5);
+    let mut named = SmallVec::<[_; 5]>::new();
     named.push(cart);
     let (token, remembered, tokens_ttl_ms) = match token {
         Token::Given(token) => {
@@ -335,12 +338,13 @@ pub(super) fn move_call(store: &CacheStore, user: &Tag, names: usize, skus: &[St
 }
 
 /// What was done, where `line.lua` says no more of it than the numbers: the session's time was left as it is.
-fn whole(answer: Vec<Value>) -> Vec<Value> {
-    match <[Value; 5]>::try_from(answer) {
-        Ok([ok, quantity, revision, lines, count]) => {
-            vec![ok, Value::Int(1), revision, quantity, lines, count, Value::BulkString(Vec::new()), Value::Int(0)]
+fn whole(answer: Answer) -> Answer {
+    match &answer[..] {
+        [ok, quantity, revision, lines, count] => {
+            let [ok, quantity, revision, lines, count] = [ok, quantity, revision, lines, count].map(Value::clone);
+            vec![ok, Value::Int(1), revision, quantity, lines, count, Value::BulkString(Vec::new()), Value::Int(0)].into()
         }
-        Err(answer) => answer,
+        _ => answer,
     }
 }
 
@@ -352,28 +356,33 @@ struct Change {
 }
 
 impl Change {
-    fn parse(answer: Vec<Value>) -> Result<Self, StoreError> {
-        let Ok([_, applied, revision, quantity, lines, count, extended, kept]) = <[Value; 8]>::try_from(whole(answer)) else {
-            return Err(unreadable("the answer for a change of a cart has another length"));
+    fn parse(answer: &[Value]) -> Result<Self, StoreError> {
+        let (applied, kept) = (Value::Int(1), Value::Int(0));
+        let (applied, revision, quantity, lines, count, extended, kept) = match answer {
+            [_, quantity, revision, lines, count] => (&applied, revision, quantity, lines, count, None, &kept),
+            [_, applied, revision, quantity, lines, count, extended, kept] => {
+                (applied, revision, quantity, lines, count, Some(extended), kept)
+            }
+            _ => return Err(unreadable("the answer for a change of a cart has another length")),
         };
         let out_of_range = |_| unreadable("a number of a cart is out of range");
         let change = CartChange {
-            revision: integer(&revision)?.try_into().map_err(out_of_range)?,
-            quantity: integer(&quantity)?.try_into().map_err(out_of_range)?,
-            lines: integer(&lines)?.try_into().map_err(out_of_range)?,
-            count: integer(&count)?.try_into().map_err(out_of_range)?,
-            applied: integer(&applied)? == 1,
+            revision: integer(revision)?.try_into().map_err(out_of_range)?,
+            quantity: integer(quantity)?.try_into().map_err(out_of_range)?,
+            lines: integer(lines)?.try_into().map_err(out_of_range)?,
+            count: integer(count)?.try_into().map_err(out_of_range)?,
+            applied: integer(applied)? == 1,
         };
-        let extended = bytes(extended)?;
+        let extended = extended.cloned().map_or(Ok(Vec::new()), bytes)?;
         let session_extended = (!extended.is_empty()).then(|| ExpiryPolicy::parse(&extended)).transpose()?;
-        Ok(Self { change, session_extended, session_kept_ms: integer(&kept)? })
+        Ok(Self { change, session_extended, session_kept_ms: integer(kept)? })
     }
 }
 
-fn owner(answer: Vec<Value>) -> Result<Option<Tag>, StoreError> {
+fn owner(answer: Answer) -> Result<Option<Tag>, StoreError> {
     Ok(Tag::from_bytes(&second(answer)?))
 }
 
-fn second(answer: Vec<Value>) -> Result<Vec<u8>, StoreError> {
+fn second(answer: Answer) -> Result<Vec<u8>, StoreError> {
     bytes(answer.into_iter().nth(1).ok_or_else(|| unreadable("an answer is too short"))?)
 }

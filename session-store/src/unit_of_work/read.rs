@@ -470,8 +470,7 @@ impl UnitOfWork {
         let version = stored.data_version.map(|version| version.to_string());
         // Whoever sees the old version has seen the old data, and must not write over what others made of the new.
         let expected = Expected { field: b"@d", value: version.as_deref().map(str::as_bytes) };
-        let delta = Delta::between(&stored.fields, &after);
-        let call = self.store.commit_call(tag, &write, &delta, Some(expected));
+        let call = self.store.commit_call(tag, &write, &Delta::between(&stored.fields, &after), Some(expected));
         let Committed::Done { .. } = self.store.commit_session(tag, &write, &call).await? else {
             return Ok(false);
         };

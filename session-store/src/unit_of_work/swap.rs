@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{UnitOfWork, commit::Known, state::Base};
@@ -22,10 +23,13 @@ tokio::task_local! {
     static CURRENT: Arc<Swap>;
 }
 
+/// A name or a value, most of which are short: each that is allocated instead is a two-hundredth of what a change costs.
+type Short = SmallVec<[u8; 32]>;
+
 /// Set this key to this value, if nobody else has changed it.
 #[derive(Debug)]
 pub(crate) struct Swap {
-    pub(super) field: Vec<u8>,
+    pub(super) field: Short,
     state: Mutex<SwapState>,
 }
 
@@ -50,14 +54,14 @@ pub(super) struct Updates {
     /// What the handle showed when a key was swapped, or was found to be changed by others, until it shows the new value. It never does when
     /// the update is dropped in between, or gives up.
     // Few at a time: looked through, which is cheaper than to hash them.
-    echoes: Mutex<Vec<Echo>>,
+    echoes: Mutex<SmallVec<[Echo; 1]>>,
 }
 
 /// What the handle shows of a key in the place of what the store has.
 #[derive(Debug)]
 struct Echo {
-    field: Vec<u8>,
-    shown: Option<Vec<u8>>,
+    field: Short,
+    shown: Option<Short>,
 }
 
 impl Default for Updates {
@@ -94,7 +98,7 @@ impl Updates {
 
     /// Whether the handle only does not show yet what was swapped.
     pub(super) fn is_echo(&self, field: &[u8], shown: Option<&[u8]>) -> bool {
-        self.echoes.lock().iter().any(|echo| echo.field == field && echo.shown.as_deref() == shown)
+        self.echoes.lock().iter().any(|echo| echo.field[..] == *field && echo.shown.as_deref() == shown)
     }
 }
 
@@ -125,7 +129,7 @@ pub(crate) enum Swapped {
 
 impl Swap {
     pub(crate) fn of(key: &str) -> Arc<Self> {
-        Arc::new(Self { field: field_name(key).into_owned().into_bytes(), state: Mutex::default() })
+        Arc::new(Self { field: field_name(key).as_bytes().into(), state: Mutex::default() })
     }
 
     /// What came of it, after `save` has run; `None`: it saved to another store.
@@ -189,7 +193,7 @@ impl Swap {
         if let Some(updates) = &self.state.lock().updates {
             let mut echoes = updates.echoes.lock();
             echoes.retain(|echo| echo.field != self.field);
-            echoes.push(Echo { field: self.field.clone(), shown: shown.map(<[u8]>::to_vec) });
+            echoes.push(Echo { field: self.field.clone(), shown: shown.map(Short::from) });
         }
     }
 
@@ -215,13 +219,13 @@ impl Swap {
 
     /// The session's fields with the new value among them.
     pub(super) fn put_into(&self, fields: &[RawField]) -> Vec<RawField> {
-        let value = self.state.lock().value.clone();
+        let state = self.state.lock();
         let mut all = Vec::with_capacity(fields.len() + 1);
         all.extend_from_slice(fields);
         // In its place, where the difference finds it.
-        match all.iter_mut().find(|field| field.name() == self.field) {
-            Some(field) => *field = field.with_value(&value),
-            None => all.push(RawField::new(&self.field, value)),
+        match all.iter_mut().find(|field| field.name() == &self.field[..]) {
+            Some(field) => *field = field.with_value(&state.value),
+            None => all.push(RawField::new(&self.field, state.value.clone())),
         }
         all
     }
