@@ -295,6 +295,7 @@ fn the_endpoints_lead_to_the_nodes_of_their_role() {
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());
     // The next primary would have none of it.
     assert!(cluster.connect().run("ACL SETUSER bob on").text().contains("takes no changes of users"));
+    assert!(cluster.connect().run("CONFIG SET requirepass secret").text().contains("takes no changes of passwords"));
     let port = |wire: &mut Wire| {
         let info = wire.run("INFO server").text();
         info.lines().find_map(|line| line.strip_prefix("tcp_port:")).unwrap().trim_end().to_owned()
@@ -360,7 +361,7 @@ fn what_cannot_be_done_is_said() {
     let (status, _, error) = Binary::run(&["cluster", "--maxmemory", "lots"]);
     assert!(!status.success() && error.contains("256mb"), "{error}");
     for refused in
-        [&["--requirepass", "x"][..], &["--save", "", "--RequirePass=x"], &["--replicaof", "no", "one"], &["--port", "1"]]
+        [&["--requirepass", "x"][..], &["--save", "", "--RequirePass=x"], &["--masterauth", "x"], &["--replicaof", "no", "one"], &["--port", "1"]]
     {
         let output = cluster.command().arg("--").args(refused).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);

@@ -135,7 +135,7 @@ impl Settings {
         });
         if self.is_own_program {
             words.extend(["--log-format", self.log_format.name()]);
-            // It would hold on one node, and be gone with the next primary.
+            // It would hold on one node, and be gone with the next primary. A password would keep out the controller, which has none.
             words.extend(["--acl-changes", "no"]);
             words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
         }

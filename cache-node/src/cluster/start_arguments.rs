@@ -12,8 +12,10 @@ use crate::{
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 15] = [
     ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("masterauth", "the nodes have no password; they listen on loopback alone"),
+    ("masteruser", "the nodes have no users but the default one; they listen on loopback alone"),
     ("aclfile", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("user", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("acl-changes", "each node has its own users, and the next primary none of those of this one"),

@@ -128,6 +128,9 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         if seen.contains(&directive.name) {
             return Err(failed(&name, "duplicate parameter"));
         }
+        if !ctx.config.takes_acl_changes && PASSWORDS.contains(&directive.name) {
+            return Err(failed(&name, NO_PASSWORDS));
+        }
         seen.push(directive.name);
     }
     let before = ctx.shared.config();
@@ -153,6 +156,13 @@ fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     }
     Ok(())
 }
+
+/// Directives by which nodes and their clients know each other.
+const PASSWORDS: [&str; 3] = ["requirepass", "masterauth", "masteruser"];
+
+const NO_PASSWORDS: &str = "this node takes no changes of passwords (acl-changes no): the controller of a supervised cluster and its replicas \
+                            have none, and would be locked out. Where a password is needed, run nodes under Sentinels, each with the same \
+                            'requirepass' and 'masterauth'";
 
 fn failed(name: &str, reason: &str) -> CommandError {
     CommandError::new(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {reason}", printable(name.as_bytes())))

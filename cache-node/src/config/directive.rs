@@ -97,7 +97,7 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         };
         Ok(())
     };
-    "acl-changes" "yes|no" AT_START "Take ACL SETUSER, DELUSER and LOAD; no: where a change of this node alone would be lost with its role, as in a cluster of 'cluster start'", |config| yes_no(config.takes_acl_changes), |config, values| {
+    "acl-changes" "yes|no" AT_START "Take ACL SETUSER, DELUSER and LOAD, and CONFIG SET of requirepass, masterauth and masteruser; no: where a change of this node alone would be lost with its role, as in a cluster of 'cluster start'", |config| yes_no(config.takes_acl_changes), |config, values| {
         config.takes_acl_changes = boolean(values)?;
         Ok(())
     };

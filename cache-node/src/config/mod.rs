@@ -58,7 +58,7 @@ pub struct Config {
     pub(crate) aclfile: Option<PathBuf>,
     /// `acl-pubsub-default`: whether new users may use all channels.
     pub(crate) acl_pubsub_default_all: bool,
-    /// `acl-changes`: whether a change of users is one of all nodes that may have this role.
+    /// `acl-changes`: whether a change of users or passwords is one of all nodes that may have this role.
     pub(crate) takes_acl_changes: bool,
     pub(crate) acllog_max_len: usize,
     /// `maxclients`: connections at once; one more is refused with an error. Default 10,000.

@@ -267,4 +267,10 @@ fn a_node_whose_users_nobody_else_has_takes_no_changes() {
         assert!(text.contains("takes no changes of users") && text.contains("aclfile"), "{line}: {text}");
     }
     assert_eq!(wire.run("ACL USERS").elements().len(), 1);
+    for name in ["requirepass", "REQUIREPASS", "masterauth", "masteruser"] {
+        let text = wire.run(&format!("CONFIG SET maxclients 77 {name} secret")).text();
+        assert!(text.contains("takes no changes of passwords") && text.contains("Sentinels"), "{name}: {text}");
+    }
+    assert_ne!(wire.run("CONFIG GET maxclients").elements()[1], Value::bulk("77"), "all of them or none");
+    assert_eq!(Wire::connect(node.address).run("PING").text(), "PONG");
 }
