@@ -17,7 +17,14 @@ use std::{
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use support::{Value, Wire, process::Binary, wait_until, wire::encode};
+use support::{
+    Value, Wire,
+    content::info,
+    process::Binary,
+    server::{Kind, Server},
+    wait_until,
+    wire::encode,
+};
 
 const MB: usize = 1024 * 1024;
 
@@ -371,4 +378,23 @@ fn a_script_without_end_is_ended() {
     }
     assert_eq!(wire.run("PING"), Value::Simple("PONG".to_owned()));
     siege.lifted();
+}
+
+/// What it sent behind its WAIT, and nobody reads before that is over, must not hide that it is gone.
+#[test]
+fn a_client_that_closes_while_it_waits_gives_its_place_back() {
+    for kind in [Kind::Node, Kind::Redis] {
+        let server = Server::start(kind, &[]);
+        let mut watching = server.wire();
+        for behind in ["", "PING\r\n", &"PING\r\n".repeat(1_000)] {
+            let mut waiting = server.wire();
+            waiting.send_raw(b"WAIT 1 0\r\n");
+            assert!(waiting.is_silent(Duration::from_millis(100)));
+            waiting.send_raw(behind.as_bytes());
+            drop(waiting);
+            let length = behind.len();
+            let is_free = || info(&mut watching, "connected_clients") == "1";
+            wait_until(&format!("{kind:?} lets go of a client with {length} bytes behind WAIT"), is_free);
+        }
+    }
 }

@@ -372,7 +372,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Completes when the client has closed. What it sent before that stays unread, and hides it.
+    /// Completes when the client has closed, whatever it sent before that.
     async fn gone(&self) {
         loop {
             time::sleep(GONE_LOOK).await;

@@ -11,6 +11,8 @@ mod ring_socket;
 #[cfg(target_os = "linux")]
 mod slot;
 
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::{
     future::poll_fn,
     io, net,
@@ -20,6 +22,8 @@ use std::{
 };
 
 use bytes::BufMut;
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, Interest, ReadBuf},
     net::TcpStream,
@@ -117,14 +121,11 @@ impl Socket {
         }
     }
 
-    /// Whether the client is known to have closed. What it sent before that and nobody has read may hide it.
+    /// Whether the client is known to have closed, also behind what it sent before that and nobody has read.
     pub(super) fn has_ended(&self, cx: &mut Context<'_>) -> bool {
         match self {
-            Socket::Tokio(stream) => {
-                let mut byte = [0];
-                matches!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(0) | Err(_)))
-            }
-            Socket::Ring(socket) => socket.has_ended(),
+            Socket::Tokio(stream) => has_hung_up(&**stream, cx),
+            Socket::Ring(socket) => socket.has_ended(cx),
         }
     }
 
@@ -171,6 +172,21 @@ fn poll_read(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>)
             _ => return Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Whether the other side has closed. To read would not tell: what it sent before that is still to be read.
+#[cfg(target_os = "linux")]
+fn has_hung_up(socket: &impl AsFd, _: &mut Context<'_>) -> bool {
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // That it broke is told unasked. Of a look that fails nothing is known.
+    poll(&mut [PollFd::new(socket, PollFlags::RDHUP)], Some(&AT_ONCE)).is_ok_and(|told| told > 0)
+}
+
+/// As far as what it sent before that, and nobody has read, does not hide it.
+#[cfg(not(target_os = "linux"))]
+fn has_hung_up(stream: &TcpStream, cx: &mut Context<'_>) -> bool {
+    let mut byte = [0];
+    matches!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(0) | Err(_)))
 }
 
 /// Without the C library's `recv`, which is a place where a thread may be cancelled and pays for that.

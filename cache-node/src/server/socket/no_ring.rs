@@ -59,7 +59,7 @@ impl RingSocket {
         match self.0 {}
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self, _: &mut Context<'_>) -> bool {
         match self.0 {}
     }
 

@@ -9,8 +9,7 @@ use std::{
 use rustix::net::SendFlags;
 use tokio::io::ReadBuf;
 
-use super::ring::Ring;
-use super::slot::Slot;
+use super::{has_hung_up, ring::Ring, slot::Slot};
 
 /// More bytes than this are not copied for a request: the socket takes what it has room for at once.
 const COPIED_MAX: usize = 16 * 1024;
@@ -80,8 +79,9 @@ impl RingSocket {
         self.ring.inner.borrow().slots[self.id].is_sending()
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.ring.inner.borrow().slots[self.id].has_ended()
+    pub(super) fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        let slot = &self.ring.inner.borrow().slots[self.id];
+        slot.has_ended() || has_hung_up(&slot.stream, cx)
     }
 
     /// Ready when the kernel receives nothing for it any more.
