@@ -166,7 +166,7 @@ fn pexpiretime(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcom
 
 /// -2 without the key, -1 without a time, else what `convert` makes of it.
 fn answer_time(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, convert: impl Fn(u64) -> u64) -> Outcome {
-    match keys.expires_at_ms(args.at(1)) {
+    match keys.read_expires_at_ms(args.at(1)) {
         None => reply.integer(-2),
         Some(None) => reply.integer(-1),
         Some(Some(at)) => reply.integer(convert(at) as i64),

@@ -8,7 +8,7 @@ use crate::{
         parse::{count, integer, is_word},
         table::{GROW, GROW_FAST, READ, READ_SHORT, WRITE, WRITE_FAST, rows},
     },
-    keyspace::{Changed, Class, End, Keys, Kind, List},
+    keyspace::{Changed, Class, End, Keys, Kind, List, ValueRef},
     protocol::{Args, Reply},
 };
 
@@ -284,7 +284,7 @@ fn rpoplpush(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome 
 
 fn transfer(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply, from: End, to: End) -> Outcome {
     let (source, target) = (args.at(1), args.at(2));
-    let Some(list) = keys.read::<List>(source)? else {
+    let Some(list) = keys.peek(source).map(ValueRef::list).transpose()? else {
         reply.null();
         return Ok(());
     };

@@ -156,7 +156,7 @@ fn sscan(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 
 fn smove(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (from, to, member) = (args.at(1), args.at(2), args.at(3));
-    let is_member = keys.read::<Set>(from)?.map(|set| set.contains(member));
+    let is_member = keys.peek(from).map(ValueRef::set).transpose()?.map(|set| set.contains(member));
     let Some(is_member) = is_member else {
         // Nothing to move: the other key's type does not matter.
         reply.flag(false);

@@ -363,7 +363,7 @@ fn add(keys: &mut Keys<'_>, key: &[u8], amount: i64, reply: &mut Reply) -> Outco
 
 fn incrbyfloat(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let key = args.at(1);
-    let number = match keys.string(key)? {
+    let number = match keys.peek(key).map(ValueRef::string).transpose()? {
         Some(string) => Decimal::parse(string).ok_or(CommandError::NOT_A_FLOAT)?,
         None => Decimal::ZERO,
     };

@@ -65,6 +65,20 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    pub(crate) fn string(self) -> Result<&'a [u8], WrongType> {
+        match self {
+            ValueRef::Str(bytes) => Ok(bytes),
+            _ => Err(WrongType),
+        }
+    }
+
+    pub(crate) fn list(self) -> Result<&'a List, WrongType> {
+        match self {
+            ValueRef::List(list) => Ok(list),
+            _ => Err(WrongType),
+        }
+    }
+
     /// An error when the value is of another type.
     pub(crate) fn expect(self, kind: Kind) -> Result<(), WrongType> {
         if self.kind() == kind { Ok(()) } else { Err(WrongType) }
@@ -124,6 +138,13 @@ enum Expiry {
     Hide,
     /// It is a key like others: for requests of that stream, which meant it while it lived.
     Ignore,
+}
+
+/// Whether listeners are told of a key that was not found.
+#[derive(Clone, Copy)]
+enum Miss {
+    Told,
+    Untold,
 }
 
 /// Mark of a shard without a guard.
@@ -312,7 +333,7 @@ impl<'a> Keys<'a> {
         T::of(shard.object(entry.object())).map(Some)
     }
 
-    /// The value, uncounted: OBJECT, TYPE, TTL do not keep a key alive.
+    /// The value, uncounted: for changes, which count as neither hit nor miss.
     pub(crate) fn peek(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let place = self.find(key)?;
         Some(self.value(place))
@@ -336,19 +357,27 @@ impl<'a> Keys<'a> {
         self.used_entry(key).is_some()
     }
 
+    /// TYPE: counted as [`Keys::get`], and no use.
     pub(crate) fn kind(&mut self, key: &[u8]) -> Option<Kind> {
-        self.peek(key).map(ValueRef::kind)
+        let place = self.find_counted(key, Miss::Told)?;
+        Some(self.value(place).kind())
     }
 
     /// `None`: no such key. `Some(None)`: it has no time to live. Otherwise Unix time in milliseconds.
     pub(crate) fn expires_at_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
         let place = self.find(key)?;
-        Some(self.guards[place.guard].1.entry(self.db, place.position).expires_at_ms())
+        Some(self.expires_at_ms_of(place))
     }
 
-    /// Milliseconds since the key was last used, and its LFU counter.
+    /// TTL and its like: as [`Keys::expires_at_ms`], counted as [`Keys::get`], and no use.
+    pub(crate) fn read_expires_at_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
+        let place = self.find_counted(key, Miss::Told)?;
+        Some(self.expires_at_ms_of(place))
+    }
+
+    /// OBJECT: milliseconds since the key was last used, and its LFU counter. Counted as a hit or a miss, of which nobody is told, and no use.
     pub(crate) fn idle_and_frequency(&mut self, key: &[u8]) -> Option<(u64, u32)> {
-        let place = self.find(key)?;
+        let place = self.find_counted(key, Miss::Untold)?;
         let access = self.guards[place.guard].1.entry(self.db, place.position).access();
         Some((access.idle_ms(self.now), access.frequency(self.now)))
     }
@@ -713,6 +742,22 @@ impl<'a> Keys<'a> {
         let hash = self.hash_of(key);
         let (guard, found) = self.look_up(hash, key);
         found.map(|position| Place { guard, position })
+    }
+
+    /// As [`Keys::find`], counted as a hit or a miss. It is no use: whoever only looks keeps no key alive.
+    fn find_counted(&mut self, key: &[u8], miss: Miss) -> Option<Place> {
+        let hash = self.hash_of(key);
+        let (guard, found) = self.look_up(hash, key);
+        match (found, miss) {
+            (Some(_), _) => self.guards[guard].1.counters.hits += 1,
+            (None, Miss::Told) => self.miss(guard, key),
+            (None, Miss::Untold) => self.guards[guard].1.counters.misses += 1,
+        }
+        found.map(|position| Place { guard, position })
+    }
+
+    fn expires_at_ms_of(&self, place: Place) -> Option<u64> {
+        self.guards[place.guard].1.entry(self.db, place.position).expires_at_ms()
     }
 
     /// The key's shard among the locked ones, and its position if it is there; an expired one is removed.
