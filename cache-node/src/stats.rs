@@ -122,9 +122,9 @@ impl WorkerStats {
         add(&stats.nanoseconds, calls * nanoseconds_each);
     }
 
-    /// A call, counted before or later, was answered by an error.
-    pub(crate) fn failed(&self, index: usize) {
-        add(&self.commands[index].failed, 1);
+    /// A call, counted before or later, was answered by so many errors.
+    pub(crate) fn failed(&self, index: usize, errors: u64) {
+        add(&self.commands[index].failed, errors);
     }
 
     pub(crate) fn rejected(&self, index: usize) {
@@ -229,7 +229,7 @@ mod tests {
         let workers = [WorkerStats::new(), WorkerStats::new()];
         workers[0].called_often(3, 2, 100);
         workers[1].called(3, 9_000_000_000);
-        workers[1].failed(3);
+        workers[1].failed(3, 1);
         workers[1].rejected(3);
         let totals = command_totals(&workers, 3);
         assert_eq!((totals.calls(), totals.failed, totals.rejected, totals.nanoseconds), (3, 1, 1, 9_000_000_200));

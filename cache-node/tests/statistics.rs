@@ -1,4 +1,4 @@
-//! INFO counts what Redis counts: hits and misses of each command.
+//! INFO counts what Redis counts: hits and misses of each command, and errors once, in scripts as outside of them.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
 mod support;
@@ -132,6 +132,78 @@ fn hits_and_misses_are_those_of_redis() {
         for command in [command.replace('@', ""), command.replace('@', "no")] {
             let [ours, theirs] = wires.each_mut().map(|(wire, _)| hits_and_misses(wire, &command));
             assert_eq!(ours, theirs, "{command}");
+        }
+    }
+}
+
+const SCRIPTS: [&str; 26] = [
+    "return redis.call('incr',KEYS[1])",
+    "return redis.pcall('incr',KEYS[1])",
+    "redis.pcall('incr',KEYS[1]) return 1",
+    "local e=redis.pcall('incr',KEYS[1]) return {e,e}",
+    "local e=redis.pcall('incr',KEYS[1]) return {e.err}",
+    "local e=redis.pcall('incr',KEYS[1]) error(e)",
+    "local e=redis.pcall('incr',KEYS[1]) error(e.err)",
+    "local e=redis.pcall('incr',KEYS[1]) return redis.error_reply(e.err)",
+    "local e=redis.pcall('incr',KEYS[1]) return e.ignore_error_stats_update",
+    "return redis.error_reply('MY own')",
+    "return {1,{redis.error_reply('MY own'),redis.error_reply('MINE too')}}",
+    "return {err='noprefix'}",
+    "error('boom')",
+    "error({err='TAB le'})",
+    "local _,e=pcall(redis.call,'incr',KEYS[1]) return e",
+    "local _,e=pcall(redis.call,'incr',KEYS[1]) error(e)",
+    "return redis.call('nosuch')",
+    "redis.pcall('nosuch') return 1",
+    "redis.pcall('get') return 1",
+    "redis.pcall() return 1",
+    "redis.pcall('get',{}) return 1",
+    "redis.pcall('subscribe','x') return 1",
+    "return redis.call('get','l')",
+    "return nosuchvariable",
+    "no script at all",
+    "return redis.call('lpush','l')",
+];
+
+/// The errors by their first words, and the commands that failed or were refused: of INFO, in the order of their names.
+fn errors(wire: &mut Wire) -> Vec<String> {
+    let text = wire.run("INFO everything").text();
+    let is_error = |line: &&str| {
+        line.starts_with("errorstat_")
+            || line.starts_with("cmdstat_") && !(line.contains("rejected_calls=0") && line.contains("failed_calls=0"))
+    };
+    let mut lines: Vec<String> = text.lines().filter(is_error).map(without_times).collect();
+    lines.push(field(wire, "total_error_replies"));
+    lines.sort();
+    lines
+}
+
+fn without_times(line: &str) -> String {
+    line.split(',').filter(|part| !part.contains("usec")).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn errors_of_scripts_are_counted_as_redis_counts_them() {
+    let mut wires = [Kind::Node, Kind::Redis].map(|kind| {
+        let server = Server::start(kind, &[]);
+        (server.wire(), server)
+    });
+    for script in SCRIPTS {
+        for way in ["EVAL", "EVAL_RO", "EXEC"] {
+            let counted = wires.each_mut().map(|(wire, _)| {
+                for line in ["FLUSHALL", "SET s abc", "RPUSH l a", "CONFIG RESETSTAT"] {
+                    wire.run(line);
+                }
+                if way == "EXEC" {
+                    wire.run("MULTI");
+                    wire.call(&["EVAL", script, "1", "s"]);
+                    wire.run("EXEC");
+                } else {
+                    wire.call(&[way, script, "1", "s"]);
+                }
+                errors(wire)
+            });
+            assert_eq!(counted[0], counted[1], "{way}: {script}");
         }
     }
 }

@@ -60,10 +60,18 @@ impl CommandError {
         &self.0
     }
 
-    /// The first word: what `errorstats` counts by.
+    /// What `errorstats` counts by.
     pub(crate) fn prefix(&self) -> &str {
-        self.0.split(' ').next().unwrap_or("ERR")
+        prefix(self.0.as_bytes())
     }
+}
+
+/// The first word of an error, where others follow: what `errorstats` counts by. ERR of one that has none, or a long one, as in Redis.
+pub(crate) fn prefix(text: &[u8]) -> &str {
+    const PREFIX_BYTES_MAX: usize = 32;
+    let start = &text[..text.len().min(PREFIX_BYTES_MAX)];
+    let word = start.iter().position(|byte| *byte == b' ').map(|end| &start[..end]);
+    word.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("ERR")
 }
 
 impl From<WrongType> for CommandError {

@@ -29,7 +29,7 @@ pub(crate) mod subcommand;
 pub(crate) mod table;
 mod transaction;
 
-pub(crate) use error::CommandError;
+pub(crate) use error::{CommandError, prefix};
 pub(crate) use table::{Flags, KeyPositions, Outcome, Run, Spec};
 pub(crate) use transaction::{Transaction, Watch};
 
@@ -63,6 +63,17 @@ pub(crate) struct Context<'a> {
     pub(crate) is_full: bool,
     /// Whether EXEC runs this request: nothing may wait then.
     pub(crate) is_in_exec: bool,
+    /// What the script that ended last leaves to be counted.
+    pub(crate) script_errors: ScriptErrors,
+}
+
+/// Errors of a script beside the one that it may have raised.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScriptErrors {
+    /// Failures of the script, for the errors in what it returned.
+    pub(crate) failures: u64,
+    /// Whether the error that it raised is one of a command of it, which was counted there.
+    pub(crate) is_raised_counted: bool,
 }
 
 /// Bytes of replies after which a batch pauses until they are sent: a pipeline of reads of large values must not pile up.
@@ -426,7 +437,7 @@ fn call(ctx: &mut Context<'_>, index: usize, args: Args<'_>, reply: &mut Reply) 
             let mut keys = shared.keyspace.lock_all(ctx.client.db(), ctx.now, shared);
             // What a script writes is seen together, and repeated together.
             keys.begin_atomic();
-            let outcome = run(ctx, &mut keys, args, reply);
+            let outcome = run_on_both(ctx, &mut keys, (index, run), args, reply);
             stand_behind(ctx, spec, &outcome);
             ctx.client.wrote(keys.commit());
             outcome
@@ -483,7 +494,7 @@ pub(crate) fn call_locked(
         // None of those that EXEC and scripts may run selects a database.
         Run::Client(run) => run(ctx, args, reply),
         Run::Keys(run) => run_recorded(keys, run, args, reply),
-        Run::Both(run) => run(ctx, keys, args, reply),
+        Run::Both(run) => run_on_both(ctx, keys, (index, run), args, reply),
     };
     stand_behind(ctx, spec, &outcome);
     let ended = Instant::now();
@@ -516,6 +527,22 @@ fn run_recorded(keys: &mut Keys<'_>, run: table::OnKeys, args: Args<'_>, reply: 
     outcome
 }
 
+/// Runs a command on the keyspace and the connection: a script, say, whose result may hold errors.
+fn run_on_both(
+    ctx: &mut Context<'_>,
+    keys: &mut Keys<'_>,
+    (index, run): (usize, table::OnBoth),
+    args: Args<'_>,
+    reply: &mut Reply,
+) -> Outcome {
+    let outcome = run(ctx, keys, args, reply);
+    let failures = std::mem::take(&mut ctx.script_errors.failures);
+    if failures > 0 {
+        ctx.stats.failed(index, failures);
+    }
+    outcome
+}
+
 /// Puts an error in place of what the command wrote since the reply had `before` bytes.
 #[inline]
 fn finish(ctx: &mut Context<'_>, index: usize, outcome: Outcome, before: usize, reply: &mut Reply) {
@@ -532,11 +559,13 @@ fn fail(ctx: &mut Context<'_>, index: usize, outcome: Outcome, before: usize, re
     };
     reply.truncate(before);
     reply.error(error.text());
-    ctx.shared.errors.count(error.prefix());
-    ctx.stats.failed(index);
+    if !std::mem::take(&mut ctx.script_errors.is_raised_counted) {
+        ctx.shared.errors.count(error.prefix());
+    }
+    ctx.stats.failed(index, 1);
 }
 
-fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {
+pub(crate) fn refuse(ctx: &Context<'_>, index: Option<usize>, error: &CommandError, reply: &mut Reply) {
     if let Some(index) = index {
         ctx.stats.rejected(index);
     }

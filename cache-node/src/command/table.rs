@@ -17,6 +17,9 @@ pub(crate) type Outcome = Result<(), CommandError>;
 /// The function of a command that touches only keys.
 pub(crate) type OnKeys = fn(&mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome;
 
+/// The function of a command that touches the connection and all keys.
+pub(crate) type OnBoth = fn(&mut Context<'_>, &mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome;
+
 /// A command's function, by what it may touch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run {
@@ -25,7 +28,7 @@ pub(crate) enum Run {
     /// The connection and the node, no keys.
     Client(fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome),
     /// Both, with every shard locked: scripts, INFO. A function of [`Run::Client`] never locks a shard: EXEC may hold it.
-    Both(fn(&mut Context<'_>, &mut Keys<'_>, Args<'_>, &mut Reply) -> Outcome),
+    Both(OnBoth),
 }
 
 /// Properties of a command; the names are those that COMMAND prints.

@@ -17,7 +17,7 @@ use crate::{
         host::{Caller, OVER},
         memory,
         recycler::Recycler,
-        reply::{self, Walk},
+        reply::{self, COUNTED, Tally, Walk},
         stack::{Stack, Type},
     },
 };
@@ -67,7 +67,8 @@ impl Bridge {
         (caller, recycler): (&mut Caller<'_, '_, '_>, &Recycler),
         reply: &mut Reply,
     ) -> mlua::Result<End> {
-        let walk = Walk { resp: caller.resp, deadline: caller.deadline };
+        let tally = Tally::new(&caller.ctx.shared.errors);
+        let walk = Walk { resp: caller.resp, deadline: caller.deadline, tally: &tally };
         let mut has_returned = false;
         let running = Running::start(self, caller);
         // Also when a panic goes through: the interpreter has its own allocator again before anybody else sees it.
@@ -89,6 +90,7 @@ impl Bridge {
             })
         };
         drop((working, running));
+        caller.ctx.script_errors.failures = tally.failures();
         if let Some(panic) = caller.panic.take() {
             resume_unwind(panic);
         }
@@ -209,12 +211,20 @@ unsafe fn command(state: *mut ffi::lua_State, ask: Ask) -> c_int {
         stack.raise_text(memory::SHORT);
     }
     let is_error = bytes.first() == Some(&b'-');
+    let is_counted = caller.is_counted;
     reply::push(stack, &mut bytes);
-    if is_error && ask != Ask::Pcall && stack.type_of(-1) == Type::Table {
-        stack.push_bytes(b"where");
-        stack.push_place();
-        stack.set(1);
-        stack.raise();
+    if is_error && stack.type_of(-1) == Type::Table {
+        if is_counted {
+            stack.push_bytes(COUNTED.as_bytes());
+            stack.push_boolean(true);
+            stack.set(1);
+        }
+        if ask != Ask::Pcall {
+            stack.push_bytes(b"where");
+            stack.push_place();
+            stack.set(1);
+            stack.raise();
+        }
     }
     1
 }

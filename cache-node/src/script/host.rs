@@ -5,9 +5,9 @@ use std::{any::Any, cell::Cell, rc::Rc, time::Instant};
 use mlua::{Lua, Table, Value, Variadic};
 
 use crate::{
-    command::{self, Context, Flags, acl, names, permission, table},
+    command::{self, CommandError, Context, Flags, Outcome, acl, names, permission, table},
     keyspace::Keys,
-    protocol::{DecimalBuffer, OwnedRequest, Protocol, Reply},
+    protocol::{Args, DecimalBuffer, OwnedRequest, Protocol, Reply},
     script::{
         json,
         recycler::Recycler,
@@ -133,6 +133,11 @@ fn log(_: &Lua, (level, parts): (i64, Variadic<Value>)) -> mlua::Result<()> {
     Ok(())
 }
 
+const UNKNOWN: CommandError = CommandError::fixed("ERR Unknown Redis command called from script");
+const WRONG_ARGUMENTS: CommandError = CommandError::fixed("ERR Wrong number of args calling Redis command from script");
+const NOT_ALLOWED: CommandError = CommandError::fixed("ERR This Redis command is not allowed from script");
+const READ_ONLY: CommandError = CommandError::fixed("ERR Write commands are not allowed from read-only scripts.");
+
 /// One script's access to commands.
 pub(super) struct Caller<'a, 'b, 'k> {
     pub(super) ctx: &'a mut Context<'b>,
@@ -141,6 +146,8 @@ pub(super) struct Caller<'a, 'b, 'k> {
     pub(super) resp: &'a Cell<Protocol>,
     pub(super) deadline: &'a Deadline,
     pub(super) buffers: &'a mut Buffers,
+    /// Whether the error in the buffer was counted: whoever sees it again behind the script counts it no second time.
+    pub(super) is_counted: bool,
     /// What a command panicked with, until the script has ended.
     pub(super) panic: Option<Box<dyn Any + Send>>,
 }
@@ -171,10 +178,18 @@ impl Caller<'_, '_, '_> {
     pub(super) fn answer(&mut self, stack: Stack) {
         self.buffers.reply.clear();
         self.buffers.reply.set_protocol(self.resp.get());
-        if let Err(text) = self.run(stack) {
-            self.buffers.reply.clear();
-            self.buffers.reply.error(text);
+        if let Err(text) = self.read_arguments(stack) {
+            self.is_counted = false;
+            return self.buffers.reply.error(text);
         }
+        self.is_counted = true;
+        let args = self.buffers.request.args();
+        let Some(index) = names::find(args.at(0)) else { return self.refuse(None, &UNKNOWN) };
+        if let Err(error) = self.admit(index, args) {
+            return self.refuse(Some(index), &error);
+        }
+        let ended = command::call_locked(self.ctx, self.keys, index, args, &mut self.buffers.reply);
+        self.deadline.look(ended);
     }
 
     /// Room was made before the script, and what it writes is evicted after it: under its locks nothing can be.
@@ -184,44 +199,39 @@ impl Caller<'_, '_, '_> {
         maxmemory > 0 && (self.ctx.is_full || self.ctx.shared.keyspace.used_bytes() > used_max)
     }
 
-    fn run(&mut self, stack: Stack) -> Result<(), &'static str> {
-        self.read_arguments(stack)?;
-        let args = self.buffers.request.args();
-        let index = names::find(args.at(0)).ok_or("ERR Unknown Redis command called from script")?;
+    /// Whether a command may run in this script.
+    fn admit(&self, index: usize, args: Args<'_>) -> Outcome {
         let spec = &table::TABLE[index];
         if spec.check_arity(args).is_err() {
-            return Err("ERR Wrong number of args calling Redis command from script");
+            return Err(WRONG_ARGUMENTS);
         }
         if spec.flags.has(Flags::NOSCRIPT) {
-            return Err("ERR This Redis command is not allowed from script");
+            return Err(NOT_ALLOWED);
         }
-        if let Err(error) = permission::check_in_script(self.ctx, index, args) {
-            // Its text names the user.
-            self.buffers.reply.error(error.text());
-            return Ok(());
-        }
+        permission::check_in_script(self.ctx, index, args)?;
         if self.is_readonly && spec.flags.has(Flags::WRITE) {
-            return Err("ERR Write commands are not allowed from read-only scripts.");
+            return Err(READ_ONLY);
         }
         if spec.flags.has(Flags::WRITE) && !self.ctx.shared.gate.is_open() {
-            // Its text is not fixed: it names what went wrong.
-            if let Err(error) = command::may_write(self.ctx) {
-                self.buffers.reply.error(error.text());
-                return Ok(());
-            }
+            command::may_write(self.ctx)?;
         }
         if spec.flags.has(Flags::DENYOOM) && self.may_add_nothing() {
             self.ctx.shared.counters.count_out_of_memory();
-            return Err("OOM command not allowed when used memory > 'maxmemory'.");
+            return Err(CommandError::OUT_OF_MEMORY);
         }
-        let ended = command::call_locked(self.ctx, self.keys, index, args, &mut self.buffers.reply);
-        self.deadline.look(ended);
         Ok(())
+    }
+
+    /// Leaves the error in the buffer, and counts it as one outside of scripts.
+    #[cold]
+    fn refuse(&mut self, index: Option<usize>, error: &CommandError) {
+        command::refuse(self.ctx, index, error, &mut self.buffers.reply);
     }
 
     /// redis.acl_check_cmd: leaves a boolean in the buffer, or an error. Never raises.
     pub(super) fn answer_check(&mut self, stack: Stack) {
         self.buffers.reply.clear();
+        self.is_counted = false;
         if stack.len() == 0 {
             return self.buffers.reply.error("ERR Please specify at least one argument for this redis.acl_check_cmd() call");
         }

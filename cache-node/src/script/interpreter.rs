@@ -19,6 +19,7 @@ use crate::{
         host::{self, Buffers, Caller, Deadline, OVER},
         memory::{self, LUA_BYTES_MAX},
         recycler::Recycler,
+        reply::COUNTED,
     },
 };
 
@@ -210,6 +211,7 @@ impl Machine {
             resp: &self.resp,
             deadline: &self.deadline,
             buffers: &mut buffers,
+            is_counted: false,
             panic: None,
         };
         let end = self.bridge.run(
@@ -219,13 +221,16 @@ impl Machine {
             (&mut caller, &self.recycler),
             reply,
         );
-        let Caller { keys, buffers, .. } = caller;
+        let Caller { ctx, keys, buffers, .. } = caller;
         buffers.shrink();
         // SELECT inside a script lasts as long as the script.
         keys.select(db);
         let outcome = match end {
             Ok(End::Returned) => Ok(()),
-            Ok(End::Raised(value)) => Err(self.raised(&value, &script.digest)),
+            Ok(End::Raised(value)) => {
+                ctx.script_errors.is_raised_counted = is_counted(&value);
+                Err(self.raised(&value, &script.digest))
+            }
             Err(error) => Err(script_error(&message(&error), None, &script.digest)),
         };
         self.deadline.start(None);
@@ -245,6 +250,11 @@ impl Machine {
             other => script_error(&other.to_string().unwrap_or_else(|_| "unknown error".to_owned()), None, digest),
         }
     }
+}
+
+/// Whether what a script raised is the error of a command, which was counted there.
+fn is_counted(value: &Value) -> bool {
+    value.as_table().is_some_and(|table| table.raw_get::<bool>(COUNTED).unwrap_or(false))
 }
 
 /// An error as Redis 7 words it: the text, the script's digest and the line. `place` is "user_script:3: ", if it is not in the text.

@@ -6,11 +6,13 @@
 use std::cell::Cell;
 
 use crate::{
+    command::prefix,
     protocol::{Protocol, Reply, parse_integer},
     script::{
         host::{Deadline, OVER},
         stack::{Stack, Type},
     },
+    stats::ErrorStats,
 };
 
 /// Tables within tables that a script may return: more is an error and not a stack overflow.
@@ -112,6 +114,40 @@ fn integer(text: &[u8]) -> i64 {
 pub(super) struct Walk<'a> {
     pub(super) resp: &'a Cell<Protocol>,
     pub(super) deadline: &'a Deadline,
+    pub(super) tally: &'a Tally<'a>,
+}
+
+/// The field by which a table says that its error was counted, as in Redis.
+pub(super) const COUNTED: &str = "ignore_error_stats_update";
+
+/// Errors in what a script returns.
+#[derive(Debug)]
+pub(super) struct Tally<'a> {
+    errors: &'a ErrorStats,
+    /// Those of commands, which were counted there.
+    of_commands: Cell<u64>,
+    /// Whether the script made others.
+    has_own: Cell<bool>,
+}
+
+impl Tally<'_> {
+    pub(super) fn new(errors: &ErrorStats) -> Tally<'_> {
+        Tally { errors, of_commands: Cell::new(0), has_own: Cell::new(false) }
+    }
+
+    /// How often the script failed: for each error of a command, and once for all of its own, as Redis counts it.
+    pub(super) fn failures(&self) -> u64 {
+        self.of_commands.get() + u64::from(self.has_own.get())
+    }
+
+    fn add(&self, text: &[u8], is_counted: bool) {
+        if is_counted {
+            self.of_commands.set(self.of_commands.get() + 1);
+        } else {
+            self.has_own.set(true);
+            self.errors.count(prefix(text));
+        }
+    }
 }
 
 /// The script's time is over.
@@ -155,7 +191,14 @@ impl Walk<'_> {
         }
         let table = stack.len();
         if get_field(stack, table, b"err") == Type::String {
-            stack.with_bytes(-1, |text| reply.error(&String::from_utf8_lossy(text)));
+            stack.push_bytes(COUNTED.as_bytes());
+            stack.get(table);
+            let is_counted = stack.boolean(-1);
+            stack.pop(1);
+            stack.with_bytes(-1, |text| {
+                self.tally.add(text, is_counted);
+                reply.error(&String::from_utf8_lossy(text));
+            });
         } else if get_field(stack, table, b"ok") == Type::String {
             stack.with_bytes(-1, |text| reply.simple(&String::from_utf8_lossy(text)));
         } else if get_field(stack, table, b"double") == Type::Number {

@@ -20,7 +20,7 @@ use bytes::BufMut as _;
 use futures_util::FutureExt as _;
 
 use crate::{
-    command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX},
+    command::{self, Context, REPLY_BYTES_MAX, REQUESTS_MAX, ScriptErrors},
     node::{Client, Hindrance},
     protocol::{Limits, ProtocolError, Reply, RequestParser, Requests},
     replication::{self, Deposed, Wait, serve_replica},
@@ -496,8 +496,17 @@ pub(super) fn run_batch(
         let (found, next) = gather(parser, requests, &bytes[consumed..], limits, is_authenticated, count_max);
         let stats = worker.stats();
         let scripts = &worker.scripts;
-        let mut context =
-            Context { shared: &worker.shared, config, client, scripts, stats, now, is_full: false, is_in_exec: false };
+        let mut context = Context {
+            shared: &worker.shared,
+            config,
+            client,
+            scripts,
+            stats,
+            now,
+            is_full: false,
+            is_in_exec: false,
+            script_errors: ScriptErrors::default(),
+        };
         let done = command::execute_all(&mut context, &bytes[consumed..], requests, reply);
         let is_ending = context.client.closes_after_reply;
         if done < requests.len() || is_ending || context.client.wait.is_some() {
