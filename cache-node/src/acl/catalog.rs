@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     /// `None` of a command.
     subcommand: Option<&'static Subcommand>,
     /// Where its subcommands are; empty of what has none.
-    pub(crate) subcommands: Range<usize>,
+    subcommands: Range<usize>,
     pub(super) keys: KeyUse,
     pub(super) channels: ChannelUse,
 }
@@ -57,7 +57,7 @@ impl Catalog {
         let mut subcommands = Vec::new();
         let commands = TABLE.iter().map(|spec| {
             let begin = TABLE.len() + subcommands.len();
-            subcommands.extend(subcommand::all_of(spec.name).map(|subcommand| Entry {
+            subcommands.extend(subcommand::all_of(spec.name).iter().map(|subcommand| Entry {
                 name: format!("{}|{}", spec.name, subcommand.name).to_ascii_lowercase(),
                 categories: Categories::of_subcommand(spec.name, subcommand.name),
                 spec,
@@ -111,21 +111,19 @@ impl Catalog {
     }
 
     /// Of `config` or `config|get`, in any case.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<usize> {
+        let mut parts = name.splitn(2, |byte| *byte == b'|');
+        let index = names::find(parts.next()?)?;
+        parts.next().map_or(Some(index), |subcommand| self.subcommand(index, subcommand))
+    }
+
+    /// As [`find`](Catalog::find), of what Redis has as well.
     pub(super) fn named(&self, name: &[u8]) -> Option<Named> {
         let foreign = || {
             let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
             foreign::is_known(&name).then_some(Named::Foreign)
         };
-        let mut parts = name.split(|byte| *byte == b'|');
-        let (command, subcommand) = (parts.next()?, parts.next());
-        if parts.next().is_some() {
-            return None;
-        }
-        let here = names::find(command).and_then(|index| match subcommand {
-            None => Some(index),
-            Some(subcommand) => self.subcommand(index, subcommand),
-        });
-        here.map(Named::Here).or_else(foreign)
+        self.find(name).map(Named::Here).or_else(foreign)
     }
 
     /// Whether a command, by its name, has subcommands.
@@ -138,6 +136,20 @@ impl Catalog {
 }
 
 impl Entry {
+    /// `None` of a command.
+    pub(crate) fn subcommand(&self) -> Option<&'static Subcommand> {
+        self.subcommand
+    }
+
+    pub(crate) fn subcommands(&self) -> &'static [Entry] {
+        &CATALOG.entries[self.subcommands.clone()]
+    }
+
+    /// Arguments with its name, or both; negative: at least so many.
+    pub(crate) fn arity(&self) -> i64 {
+        self.subcommand.map_or(i64::from(self.spec.arity), |known| i64::from(known.arity))
+    }
+
     /// Whether a request has as many arguments as it takes.
     pub(crate) fn takes(&self, args: Args<'_>) -> bool {
         match self.subcommand {

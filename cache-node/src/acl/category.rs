@@ -61,6 +61,11 @@ impl Categories {
         self.0 & other.0 != 0
     }
 
+    /// Whether it is what operators do.
+    pub(crate) fn are_for_operators(self) -> bool {
+        self.overlaps(Categories::OPERATION)
+    }
+
     /// The category of a name, in any case.
     pub(crate) fn named(name: &[u8]) -> Option<Categories> {
         let at = Categories::NAMES.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()))?;

@@ -16,8 +16,8 @@ mod selector;
 mod user;
 mod users;
 
-pub(crate) use catalog::Catalog;
 use catalog::Commands;
+pub(crate) use catalog::{Catalog, Entry};
 pub(crate) use category::Categories;
 pub(crate) use file::{Unwritable, UserLine, ensure_same, parse_file, text_of};
 pub(crate) use log::{AclLog, DenialContext, Denied};

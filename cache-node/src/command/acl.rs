@@ -20,18 +20,19 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
 };
 
 pub(super) const ACL: &[Subcommand] = subcommands! {
-    "CAT" -2 "[<category>]" "Return the categories, or the commands of one.";
-    "DELUSER" -3 "<username> [<username> ...]" "Remove users, and end their connections.";
-    "DRYRUN" -4 "<username> <command> [<arg> ...]" "Tell whether a user may run a request, without running it.";
-    "GENPASS" -2 "[<bits>]" "Return a random password of 256 bits, or of another number of them.";
-    "GETUSER" 3 "<username>" "Return a user's rules.";
-    "LIST" 2 "" "Return all users as they stand in a file.";
-    "LOAD" 2 "" "Read the users from the ACL file, all of them or none.";
-    "LOG" -2 "[<count> | RESET]" "Return the latest requests and logins that were refused, or forget them.";
-    "SAVE" 2 "" "Write the users into the ACL file.";
-    "SETUSER" -3 "<username> <rule> [<rule> ...]" "Make a user, or change one: by all rules, or by none.";
-    "USERS" 2 "" "Return the names of all users.";
-    "WHOAMI" 2 "" "Return the name of this connection's user.";
+    "CAT" -2 "[<category>]" "6.0.0" "Return the categories, or the commands of one.";
+    "DELUSER" -3 "<username> [<username> ...]" "6.0.0" "Remove users, and end their connections.";
+    "DRYRUN" -4 "<username> <command> [<arg> ...]" "7.0.0" "Tell whether a user may run a request, without running it.";
+    "GENPASS" -2 "[<bits>]" "6.0.0" "Return a random password of 256 bits, or of another number of them.";
+    "GETUSER" 3 "<username>" "6.0.0" "Return a user's rules.";
+    "LIST" 2 "" "6.0.0" "Return all users as they stand in a file.";
+    "LOAD" 2 "" "6.0.0" "Read the users from the ACL file, all of them or none.";
+    "LOG" -2 "[<count> | RESET]" "6.0.0" "Return the latest requests and logins that were refused, or forget them.";
+    "SAVE" 2 "" "6.0.0" "Write the users into the ACL file.";
+    "SETUSER" -3 "<username> <rule> [<rule> ...]" "6.0.0" "Make a user, or change one: by all rules, or by none.";
+    "USERS" 2 "" "6.0.0" "Return the names of all users.";
+    "WHOAMI" 2 "" "6.0.0" "Return the name of this connection's user.";
+    "HELP" 2 "" "6.0.0" "Print this help.";
 };
 
 /// Bits of a password that GENPASS gives, and how many it may be asked for (Redis: the same).
@@ -291,7 +292,7 @@ pub(crate) fn may_run(ctx: &Context<'_>, request: Args<'_>) -> Option<bool> {
 /// What a request asks for, whatever its arguments.
 fn asked(request: Args<'_>) -> Option<usize> {
     let index = names::find(request.at(0))?;
-    let has_subcommands = !Catalog::get().entry(index).subcommands.is_empty();
+    let has_subcommands = !Catalog::get().entry(index).subcommands().is_empty();
     match request.get(1) {
         Some(subcommand) if has_subcommands => Catalog::get().subcommand(index, subcommand),
         _ => Some(index),

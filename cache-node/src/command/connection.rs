@@ -169,19 +169,20 @@ fn reset(ctx: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 pub(super) const CLIENT: &[Subcommand] = subcommands! {
-    "GETNAME" 2 "" "Return the name of this connection.";
-    "GETREDIR" 2 "" "Return the connection that tracking messages are sent to: -1, there is none.";
-    "ID" 2 "" "Return the number of this connection.";
-    "INFO" 2 "" "Return information about this connection.";
-    "KILL" -3 "<ip:port> | <option> <value> [<option> <value> ...]" "Close connections by ID, ADDR, LADDR, USER, TYPE; SKIPME yes|no.";
-    "LIST" -2 "[TYPE <type>] [ID <id> ...]" "Return information about connections.";
-    "NO-EVICT" 3 "ON|OFF" "Accepted: connections are never evicted here.";
-    "NO-TOUCH" 3 "ON|OFF" "Accepted as a hint.";
-    "PAUSE" -3 "<timeout> [WRITE|ALL]" "Have requests wait for so many milliseconds, those that write or all.";
-    "SETINFO" 4 "<LIB-NAME|LIB-VER> <value>" "Set what CLIENT LIST shows of the client's library.";
-    "SETNAME" 3 "<name>" "Set the name of this connection.";
-    "TRACKING" -3 "ON|OFF [BCAST] [PREFIX <prefix> ...]" "Tell this connection of keys that change: all, or those with a prefix. Needs HELLO 3.";
-    "UNPAUSE" 2 "" "Let requests go on that CLIENT PAUSE has wait.";
+    "GETNAME" 2 "" "2.6.9" "Return the name of this connection.";
+    "GETREDIR" 2 "" "6.0.0" "Return the connection that tracking messages are sent to: -1, there is none.";
+    "ID" 2 "" "5.0.0" "Return the number of this connection.";
+    "INFO" 2 "" "6.2.0" "Return information about this connection.";
+    "KILL" -3 "<ip:port> | <option> <value> [<option> <value> ...]" "2.4.0" "Close connections by ID, ADDR, LADDR, USER, TYPE; SKIPME yes|no.";
+    "LIST" -2 "[TYPE <type>] [ID <id> ...]" "2.4.0" "Return information about connections.";
+    "NO-EVICT" 3 "ON|OFF" "7.0.0" "Accepted: connections are never evicted here.";
+    "NO-TOUCH" 3 "ON|OFF" "7.2.0" "Accepted as a hint.";
+    "PAUSE" -3 "<timeout> [WRITE|ALL]" "2.9.50" "Have requests wait for so many milliseconds, those that write or all.";
+    "SETINFO" 4 "<LIB-NAME|LIB-VER> <value>" "7.2.0" "Set what CLIENT LIST shows of the client's library.";
+    "SETNAME" 3 "<name>" "2.6.9" "Set the name of this connection.";
+    "TRACKING" -3 "ON|OFF [BCAST] [PREFIX <prefix> ...]" "6.0.0" "Tell this connection of keys that change: all, or those with a prefix. Needs HELLO 3.";
+    "UNPAUSE" 2 "" "6.2.0" "Let requests go on that CLIENT PAUSE has wait.";
+    "HELP" 2 "" "5.0.0" "Print this help.";
 };
 
 fn client(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

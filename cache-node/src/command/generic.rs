@@ -247,10 +247,11 @@ fn kind(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 pub(super) const OBJECT: &[Subcommand] = subcommands! {
-    "ENCODING" 3 "<key>" "Return the kind of internal representation used to store the value of a key.";
-    "FREQ" 3 "<key>" "Return the access frequency of a key, under an LFU maxmemory-policy.";
-    "IDLETIME" 3 "<key>" "Return the seconds since the last access to a key, under any other maxmemory-policy.";
-    "REFCOUNT" 3 "<key>" "Return the number of references to the value of a key.";
+    "ENCODING" 3 "<key>" "2.2.3" "Return the kind of internal representation used to store the value of a key.";
+    "FREQ" 3 "<key>" "4.0.0" "Return the access frequency of a key, under an LFU maxmemory-policy.";
+    "IDLETIME" 3 "<key>" "2.2.3" "Return the seconds since the last access to a key, under any other maxmemory-policy.";
+    "REFCOUNT" 3 "<key>" "2.2.3" "Return the number of references to the value of a key.";
+    "HELP" 2 "" "6.2.0" "Print this help.";
 };
 
 fn object(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -321,7 +322,8 @@ fn is_integer_set(set: &Set) -> bool {
 }
 
 pub(super) const MEMORY: &[Subcommand] = subcommands! {
-    "USAGE" -3 "<key> [SAMPLES <count>]" "Return the memory in bytes that a key and its value take. Sizes are counted: SAMPLES is not needed.";
+    "USAGE" -3 "<key> [SAMPLES <count>]" "4.0.0" "Return the memory in bytes that a key and its value take. Sizes are counted: SAMPLES is not needed.";
+    "HELP" 2 "" "4.0.0" "Print this help.";
 };
 
 fn memory(keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

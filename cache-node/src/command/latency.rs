@@ -19,12 +19,13 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
 };
 
 pub(super) const LATENCY: &[Subcommand] = subcommands! {
-    "DOCTOR" 2 "" "Say which commands are slow, in words.";
-    "GRAPH" 3 "<event>" "Draw an event's durations; no event is kept.";
-    "HISTOGRAM" -2 "[<command> ...]" "Return how many calls took how long, of all commands or some.";
-    "HISTORY" 3 "<event>" "Return an event's durations; no event is kept.";
-    "LATEST" 2 "" "Return the latest events; no event is kept.";
-    "RESET" -2 "[<event> ...]" "Forget events; no event is kept.";
+    "DOCTOR" 2 "" "2.8.13" "Say which commands are slow, in words.";
+    "GRAPH" 3 "<event>" "2.8.13" "Draw an event's durations; no event is kept.";
+    "HISTOGRAM" -2 "[<command> ...]" "7.0.0" "Return how many calls took how long, of all commands or some.";
+    "HISTORY" 3 "<event>" "2.8.13" "Return an event's durations; no event is kept.";
+    "LATEST" 2 "" "2.8.13" "Return the latest events; no event is kept.";
+    "RESET" -2 "[<event> ...]" "2.8.13" "Forget events; no event is kept.";
+    "HELP" 2 "" "2.8.13" "Print this help.";
 };
 
 /// The longest duration that Redis's first bucket holds.

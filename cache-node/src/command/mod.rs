@@ -10,6 +10,7 @@ mod generic;
 mod hash;
 mod latency;
 mod list;
+mod listing;
 pub(crate) mod names;
 pub(crate) mod parse;
 pub(crate) mod permission;

@@ -153,9 +153,10 @@ fn confirm(reply: &mut Reply, word: &str, name: Option<&[u8]>, subscriptions: us
 }
 
 pub(super) const PUBSUB: &[Subcommand] = subcommands! {
-    "CHANNELS" -2 "[<pattern>]" "Return the channels that have subscribers and match a pattern.";
-    "NUMPAT" 2 "" "Return the number of patterns that have subscribers.";
-    "NUMSUB" -2 "[<channel> ...]" "Return the number of subscribers of each channel, patterns not counted.";
+    "CHANNELS" -2 "[<pattern>]" "2.8.0" "Return the channels that have subscribers and match a pattern.";
+    "NUMPAT" 2 "" "2.8.0" "Return the number of patterns that have subscribers.";
+    "NUMSUB" -2 "[<channel> ...]" "2.8.0" "Return the number of subscribers of each channel, patterns not counted.";
+    "HELP" 2 "" "6.2.0" "Print this help.";
 };
 
 fn pubsub(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

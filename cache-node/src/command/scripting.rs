@@ -83,10 +83,11 @@ fn key_count(args: Args<'_>) -> Result<usize, CommandError> {
 
 #[rustfmt::skip]
 pub(super) const SCRIPT: &[Subcommand] = subcommands! {
-    "EXISTS" -3 "<sha1> [<sha1> ...]" "Tell which scripts are known.";
-    "FLUSH" -2 "[ASYNC|SYNC]" "Forget all scripts.";
-    "KILL" 2 "" "End the script that runs.";
-    "LOAD" 3 "<script>" "Keep a script without running it.";
+    "EXISTS" -3 "<sha1> [<sha1> ...]" "2.6.0" "Tell which scripts are known.";
+    "FLUSH" -2 "[ASYNC|SYNC]" "2.6.0" "Forget all scripts.";
+    "KILL" 2 "" "2.6.0" "End the script that runs.";
+    "LOAD" 3 "<script>" "2.6.0" "Keep a script without running it.";
+    "HELP" 2 "" "5.0.0" "Print this help.";
 };
 
 fn script(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {

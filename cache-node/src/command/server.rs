@@ -3,13 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
-    acl::Catalog,
     command::{
-        CommandError, Context, Flags, KeyPositions, Outcome, Spec,
+        CommandError, Context, Flags, Outcome, Spec,
         error::printable,
-        names,
         subcommand::{self, Subcommand, subcommands},
-        table::{self, TABLE, rows},
+        table::rows,
     },
     config::{ConfigError, DIRECTIVES, Directive, find as find_directive, rewrite_file},
     info,
@@ -22,7 +20,6 @@ const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(F
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[Spec] = rows! {
-    "COMMAND" -1 Flags::LOADING.and(Flags::STALE), "server" NONE Client(command) "2.8.13" "Returns detailed information about all commands.";
     "CONFIG" -2 ADMIN, "server" NONE Both(config) "2.0.0" "A container for server configuration commands.";
     "INFO" -1 Flags::LOADING.and(Flags::STALE), "server" NONE Both(info) "1.0.0" "Returns information and statistics about the server.";
     "TIME" 1 Flags::LOADING.and(Flags::STALE).and(Flags::FAST), "server" NONE Client(time) "2.6.0" "Returns the server time.";
@@ -51,10 +48,11 @@ fn info(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut 
 }
 
 pub(super) const CONFIG: &[Subcommand] = subcommands! {
-    "GET" -3 "<pattern> [<pattern> ...]" "Return the directives whose names match a pattern, with their values.";
-    "SET" -4 "<directive> <value> [<directive> <value> ...]" "Set directives, all of them or none.";
-    "RESETSTAT" 2 "" "Reset the statistics that INFO reports.";
-    "REWRITE" 2 "" "Rewrite the configuration file.";
+    "GET" -3 "<pattern> [<pattern> ...]" "2.0.0" "Return the directives whose names match a pattern, with their values.";
+    "SET" -4 "<directive> <value> [<directive> <value> ...]" "2.0.0" "Set directives, all of them or none.";
+    "RESETSTAT" 2 "" "2.0.0" "Reset the statistics that INFO reports.";
+    "REWRITE" 2 "" "2.8.0" "Rewrite the configuration file.";
+    "HELP" 2 "" "5.0.0" "Print this help.";
 };
 
 fn config(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -166,89 +164,4 @@ const NO_PASSWORDS: &str = "this node takes no changes of passwords (acl-changes
 
 fn failed(name: &str, reason: &str) -> CommandError {
     CommandError::new(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {reason}", printable(name.as_bytes())))
-}
-
-pub(super) const COMMAND: &[Subcommand] = subcommands! {
-    "COUNT" 2 "" "Return the number of commands.";
-    "DOCS" -2 "[<command> ...]" "Return documentation of commands, of all by default.";
-    "GETKEYS" -3 "<command> [<arg> ...]" "Return the keys of a request.";
-    "INFO" -2 "[<command> ...]" "Return details of commands, of all by default.";
-    "LIST" 2 "" "Return the names of all commands.";
-};
-
-fn command(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    if args.len() == 1 {
-        reply.array(TABLE.len());
-        TABLE.iter().for_each(|spec| describe(spec, reply));
-        return Ok(());
-    }
-    match subcommand::find("COMMAND", COMMAND, args)? {
-        "COUNT" => reply.count(TABLE.len()),
-        "LIST" => {
-            reply.array(TABLE.len());
-            TABLE.iter().for_each(|spec| reply.bulk(spec.name.to_ascii_lowercase().as_bytes()));
-        }
-        "INFO" => {
-            let named = named_or_all(args);
-            reply.array(named.len());
-            for spec in named {
-                match spec {
-                    Some(spec) => describe(spec, reply),
-                    None => reply.null(),
-                }
-            }
-        }
-        "DOCS" => {
-            let named: Vec<&Spec> = named_or_all(args).into_iter().flatten().collect();
-            reply.map(named.len());
-            for spec in named {
-                reply.bulk(spec.name.to_ascii_lowercase().as_bytes());
-                reply.map(3);
-                for (field, value) in [("summary", spec.summary), ("since", spec.since), ("group", spec.category)] {
-                    reply.bulk(field.as_bytes());
-                    reply.bulk(value.as_bytes());
-                }
-            }
-        }
-        "GETKEYS" => getkeys(args.from(2), reply)?,
-        _ => subcommand::help("COMMAND", COMMAND, reply),
-    }
-    Ok(())
-}
-
-fn named_or_all(args: Args<'_>) -> Vec<Option<&'static Spec>> {
-    if args.len() == 2 {
-        return TABLE.iter().map(Some).collect();
-    }
-    args.from(2).iter().map(|name| names::find(name).map(|index| &TABLE[index])).collect()
-}
-
-fn describe(spec: &Spec, reply: &mut Reply) {
-    reply.array(10);
-    reply.bulk(spec.name.to_ascii_lowercase().as_bytes());
-    reply.integer(i64::from(spec.arity));
-    let flags: Vec<&str> = spec.flags.names().collect();
-    reply.set(flags.len());
-    flags.iter().for_each(|flag| reply.simple(flag));
-    let KeyPositions { first, last, step } = spec.keys;
-    [first, last, step].iter().for_each(|number| reply.integer(i64::from(*number)));
-    let entry = names::find(spec.name.as_bytes()).map(|index| Catalog::get().entry(index));
-    let categories: Vec<&str> = entry.map(|entry| entry.categories.names().collect()).unwrap_or_default();
-    reply.set(categories.len());
-    categories.iter().for_each(|category| reply.simple(&format!("@{category}")));
-    // Tips, key specifications and subcommands: none.
-    (0..3).for_each(|_| reply.array(0));
-}
-
-fn getkeys(args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let index = names::find(args.at(0)).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
-    let spec = &TABLE[index];
-    spec.check_arity(args).map_err(|_| CommandError::fixed("ERR Invalid number of arguments specified for command"))?;
-    let keys: Vec<&[u8]> = table::keys(spec, args)?.collect();
-    if keys.is_empty() {
-        return Err(CommandError::fixed("ERR The command has no key arguments"));
-    }
-    reply.array(keys.len());
-    keys.iter().for_each(|key| reply.bulk(key));
-    Ok(())
 }

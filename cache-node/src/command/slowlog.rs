@@ -17,9 +17,10 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
 };
 
 pub(super) const SLOWLOG: &[Subcommand] = subcommands! {
-    "GET" -2 "[<count>]" "Return the latest requests that took long, 10 by default, all for -1.";
-    "LEN" 2 "" "Return how many there are.";
-    "RESET" 2 "" "Forget them.";
+    "GET" -2 "[<count>]" "2.2.12" "Return the latest requests that took long, 10 by default, all for -1.";
+    "LEN" 2 "" "2.2.12" "Return how many there are.";
+    "RESET" 2 "" "2.2.12" "Forget them.";
+    "HELP" 2 "" "6.2.0" "Print this help.";
 };
 
 /// Entries that GET gives where no number is asked for.

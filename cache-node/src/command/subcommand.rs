@@ -1,7 +1,9 @@
 //! Subcommands of commands such as CLIENT and CONFIG: one table per command, from which come checks and HELP.
 
 use crate::{
-    command::{CommandError, acl, connection, generic, latency, parse::is_word, pubsub, scripting, server, slowlog, table},
+    command::{
+        CommandError, acl, connection, generic, latency, listing, parse::is_word, pubsub, scripting, server, slowlog, table,
+    },
     protocol::{Args, Reply},
 };
 
@@ -11,18 +13,16 @@ pub(crate) struct Subcommand {
     /// In capitals.
     pub(crate) name: &'static str,
     /// Arguments with both names; negative: at least so many.
-    pub(super) arity: i8,
+    pub(crate) arity: i8,
     /// What stands behind the name.
     pub(super) usage: &'static str,
-    pub(super) summary: &'static str,
+    pub(crate) since: &'static str,
+    pub(crate) summary: &'static str,
 }
 
-/// What every command with subcommands has.
-static HELP: Subcommand = Subcommand { name: "HELP", arity: 2, usage: "", summary: "Print this help." };
-
-/// The name of the subcommand that `args` ask for, if they are as many as it takes. HELP is known without a row.
+/// The name of the subcommand that `args` ask for, if they are as many as it takes.
 pub(super) fn find(command: &str, table: &'static [Subcommand], args: Args<'_>) -> Result<&'static str, CommandError> {
-    let known = table.iter().chain(std::iter::once(&HELP)).find(|known| known.is_named(args.at(1)));
+    let known = table.iter().find(|known| known.is_named(args.at(1)));
     let known = known.ok_or_else(|| CommandError::unknown_subcommand(command, args.at(1)))?;
     if known.takes(args) { Ok(known.name) } else { Err(CommandError::wrong_arguments(&format!("{command}|{}", known.name))) }
 }
@@ -40,11 +40,11 @@ impl Subcommand {
 }
 
 /// Those of a command, by its name in capitals, HELP among them. None of most.
-pub(crate) fn all_of(command: &str) -> impl Iterator<Item = &'static Subcommand> + use<> {
-    let table: &[Subcommand] = match command {
+pub(crate) fn all_of(command: &str) -> &'static [Subcommand] {
+    match command {
         "ACL" => acl::ACL,
         "CLIENT" => connection::CLIENT,
-        "COMMAND" => server::COMMAND,
+        "COMMAND" => listing::COMMAND,
         "CONFIG" => server::CONFIG,
         "LATENCY" => latency::LATENCY,
         "MEMORY" => generic::MEMORY,
@@ -53,24 +53,29 @@ pub(crate) fn all_of(command: &str) -> impl Iterator<Item = &'static Subcommand>
         "SCRIPT" => scripting::SCRIPT,
         "SLOWLOG" => slowlog::SLOWLOG,
         _ => &[],
-    };
-    table.iter().chain((!table.is_empty()).then_some(&HELP))
+    }
 }
 
 /// Answers HELP.
 pub(super) fn help(command: &str, table: &[Subcommand], reply: &mut Reply) {
-    reply.array(table.len() * 2 + 3);
+    reply.array(table.len() * 2 + 1);
     reply.simple(&format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    for known in table.iter().chain(std::iter::once(&HELP)) {
+    for known in table {
         reply.simple(format!("{} {}", known.name, known.usage).trim_end());
         reply.simple(&format!("    {}", known.summary));
     }
 }
 
-/// Writes rows: name, arity, usage, summary.
+/// Writes rows: name, arity, usage, since which version of Redis, summary. HELP stands last.
 macro_rules! subcommands {
-    ($($name:literal $arity:literal $usage:literal $summary:literal;)*) => {
-        &[$($crate::command::subcommand::Subcommand { name: $name, arity: $arity, usage: $usage, summary: $summary }),*]
+    ($($name:literal $arity:literal $usage:literal $since:literal $summary:literal;)*) => {
+        &[$($crate::command::subcommand::Subcommand {
+            name: $name,
+            arity: $arity,
+            usage: $usage,
+            since: $since,
+            summary: $summary,
+        }),*]
     };
 }
 pub(super) use subcommands;

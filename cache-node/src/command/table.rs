@@ -4,7 +4,7 @@ use std::{iter::StepBy, ops::Range, sync::LazyLock};
 
 use crate::{
     command::{
-        CommandError, Context, acl, aof, connection, generic, hash, latency, list, parse::integer, pubsub, replication,
+        CommandError, Context, acl, aof, connection, generic, hash, latency, list, listing, parse::integer, pubsub, replication,
         scripting, server, set, slowlog, snapshot, sorted_set, string, transaction,
     },
     keyspace::Keys,
@@ -36,6 +36,7 @@ pub(crate) enum Run {
 pub(crate) struct Flags(u32);
 
 impl Flags {
+    pub(crate) const NONE: Flags = Flags(0);
     pub(crate) const WRITE: Flags = Flags(1 << 0);
     pub(crate) const READONLY: Flags = Flags(1 << 1);
     /// May need memory: refused when `maxmemory` is reached and nothing may be evicted.
@@ -85,6 +86,10 @@ impl Flags {
 
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+
+    pub(crate) const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
     }
 
     pub(crate) const fn has(self, other: Flags) -> bool {
@@ -203,7 +208,7 @@ pub(crate) use rows;
 
 /// Every command, by family; the families' rows stand beside their functions.
 pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let families: [&[Spec]; 17] = [
+    let families: [&[Spec]; 18] = [
         string::COMMANDS,
         generic::COMMANDS,
         hash::COMMANDS,
@@ -216,6 +221,7 @@ pub(crate) static TABLE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         connection::COMMANDS,
         acl::COMMANDS,
         aof::COMMANDS,
+        listing::COMMANDS,
         server::COMMANDS,
         snapshot::COMMANDS,
         slowlog::COMMANDS,
