@@ -360,9 +360,13 @@ fn what_cannot_be_done_is_said() {
     assert!(!status.success() && error.contains("0..=5"), "{error}");
     let (status, _, error) = Binary::run(&["cluster", "--maxmemory", "lots"]);
     assert!(!status.success() && error.contains("256mb"), "{error}");
-    for refused in
-        [&["--requirepass", "x"][..], &["--save", "", "--RequirePass=x"], &["--masterauth", "x"], &["--replicaof", "no", "one"], &["--port", "1"]]
-    {
+    for refused in [
+        &["--requirepass", "x"][..],
+        &["--save", "", "--RequirePass=x"],
+        &["--masterauth", "x"],
+        &["--replicaof", "no", "one"],
+        &["--port", "1"],
+    ] {
         let output = cluster.command().arg("--").args(refused).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && error.contains("do not take"), "{refused:?}: {error}");
