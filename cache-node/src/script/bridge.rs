@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use mlua::{Function, Lua, LuaString, Table, Value, ffi};
+use mlua::{FromLua as _, Function, IntoLua as _, Lua, Table, Value, ffi};
 
 use crate::{
     protocol::Reply,
@@ -30,6 +30,16 @@ const PANICKED: &str = "ERR the command failed";
 pub(super) struct Bridge {
     /// A [`Caller`] while a script runs, else null.
     caller: Cell<*mut c_void>,
+    /// A [`Run`] likewise.
+    run: Cell<*mut c_void>,
+}
+
+/// What the protected part of a script's run is given, and what it leaves.
+struct Run<'a> {
+    call: ScriptCall<'a>,
+    walk: Walk<'a>,
+    reply: &'a mut Reply,
+    has_returned: bool,
 }
 
 /// How a script ended.
@@ -55,46 +65,81 @@ impl Bridge {
         }
     }
 
-    /// Runs a compiled script with its KEYS and ARGV, and writes its result.
+    /// The function that runs scripts: it gives them KEYS and ARGV, by these names in this environment, and is given the script's own. It must
+    /// not outlive this bridge.
+    pub(super) fn runner(&self, lua: &Lua, environment: &Table, names: [&str; 2]) -> mlua::Result<Function> {
+        let address = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: as in `functions`; the three values that it is given become upvalues behind the address.
+        unsafe {
+            lua.exec_raw((environment, names[0], names[1]), |state| {
+                ffi::lua_pushlightuserdata(state, address);
+                ffi::lua_insert(state, 1);
+                ffi::lua_pushcclosure(state, script, 4);
+            })
+        }
+    }
+
+    /// Runs a compiled script, and writes its result.
     ///
     /// # Errors
-    /// When Lua itself has no memory to begin or to end.
+    /// When Lua itself has no memory to end.
     pub(super) fn run(
         &self,
         lua: &Lua,
-        (environment, function, names): (&Table, &Function, &[LuaString; 2]),
+        (runner, function): (&Function, &Function),
         call: ScriptCall<'_>,
         (caller, recycler): (&mut Caller<'_, '_, '_>, &Recycler),
         reply: &mut Reply,
     ) -> mlua::Result<End> {
         let tally = Tally::new(&caller.ctx.shared.errors);
         let walk = Walk { resp: caller.resp, deadline: caller.deadline, tally: &tally };
-        let mut has_returned = false;
-        let running = Running::start(self, caller);
-        // Also when a panic goes through: the interpreter has its own allocator again before anybody else sees it.
-        let working = Working(recycler);
-        // SAFETY: the closure runs in a protected call. It owns nothing with a destructor: references and numbers only.
-        let raised: mlua::Result<Value> = unsafe {
-            lua.exec_raw((environment, function, &names[0], &names[1]), |state| {
-                // From here on, where mlua has entered the protected call by its short way.
+        let mut run = Run { call, walk, reply, has_returned: false };
+        let running = Running::start(self, caller, &mut run);
+        // Not by mlua's own way into a protected call: it makes two functions for each, and a seventh of a short commit is its.
+        let raised: mlua::Result<Value> = lua.exec_raw_lua(|raw| {
+            // SAFETY: two functions are pushed, where an empty stack has room for 20 values, and called by what catches all that they raise.
+            // Nothing else here raises, and whatever is left above the stack's old top goes with `kept`.
+            unsafe {
+                let kept = Kept::new(raw.state());
+                runner.push_into_stack(raw)?;
+                function.push_into_stack(raw)?;
+                // Also when a panic goes through: the interpreter has its own allocator again before anybody else sees it.
                 recycler.work();
-                let stack = Stack::new(state);
-                has_returned = enter(stack, call) && walk.write_result(stack, reply);
-                if has_returned {
-                    stack.truncate(0);
-                } else if stack.len() > 1 {
-                    // One value goes back.
-                    ffi::lua_replace(state, 1);
-                    stack.truncate(1);
-                }
-            })
-        };
-        drop((working, running));
+                let working = Working(recycler);
+                ffi::lua_pcall(kept.state, 1, 1, 0);
+                drop(working);
+                Value::from_stack(-1, raw)
+            }
+        });
+        drop(running);
+        let has_returned = run.has_returned;
         caller.ctx.script_errors.failures = tally.failures();
         if let Some(panic) = caller.panic.take() {
             resume_unwind(panic);
         }
         Ok(if has_returned { End::Returned } else { End::Raised(raised?) })
+    }
+}
+
+/// Puts the stack's top back where it was.
+struct Kept {
+    state: *mut ffi::lua_State,
+    top: c_int,
+}
+
+impl Kept {
+    /// # Safety
+    /// The state is alive for as long as this, and nobody takes away what stands on its stack now.
+    unsafe fn new(state: *mut ffi::lua_State) -> Kept {
+        // SAFETY: by the contract.
+        Kept { state, top: unsafe { ffi::lua_gettop(state) } }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: by the contract of `new`.
+        unsafe { ffi::lua_settop(self.state, self.top) }
     }
 }
 
@@ -111,8 +156,9 @@ impl Drop for Working<'_> {
 struct Running<'a>(&'a Bridge);
 
 impl<'a> Running<'a> {
-    fn start(bridge: &'a Bridge, caller: &mut Caller<'_, '_, '_>) -> Running<'a> {
+    fn start(bridge: &'a Bridge, caller: &mut Caller<'_, '_, '_>, run: &mut Run<'_>) -> Running<'a> {
         bridge.caller.set(ptr::from_mut(caller).cast());
+        bridge.run.set(ptr::from_mut(run).cast());
         Running(bridge)
     }
 }
@@ -120,16 +166,32 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.caller.set(ptr::null_mut());
+        self.0.run.set(ptr::null_mut());
     }
 }
 
-/// Fills KEYS and ARGV and calls the script: at 1 the environment, at 2 the function, behind it the names of the two. Leaves the result on
-/// top. `false`: it raised.
+/// The protected part of a run: at 1 the script's function, as upvalues the bridge, the environment and the names in it. Gives what was raised, or
+/// nothing.
+unsafe extern "C-unwind" fn script(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this with its own state, by `Bridge::run` alone, which keeps the bridge, the caller and the run while it waits. Nobody
+    // else refers to the run meanwhile: commands know the caller. Nothing here has a destructor.
+    let (stack, run) = unsafe {
+        let bridge = ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast::<Bridge>();
+        (Stack::new(state), (*bridge).run.get().cast::<Run<'_>>().as_mut())
+    };
+    let Some(run) = run else { stack.raise_text("ERR no script is running") };
+    run.has_returned = enter(stack, run.call) && run.walk.write_result(stack, run.reply);
+    c_int::from(!run.has_returned)
+}
+
+/// Fills KEYS and ARGV and calls the script, in [`script`]. Leaves the result on top. `false`: it raised.
 fn enter(stack: Stack, call: ScriptCall<'_>) -> bool {
-    const ENVIRONMENT: c_int = 1;
-    const FUNCTION: c_int = 2;
+    const FUNCTION: c_int = 1;
+    const ENVIRONMENT: c_int = ffi::lua_upvalueindex(2);
+    const KEYS: c_int = ffi::lua_upvalueindex(3);
+    const ARGV: c_int = ffi::lua_upvalueindex(4);
     let (key_count, length) = (call.key_count, call.keys.len());
-    for (name, arguments) in [(3, 0..key_count), (4, key_count..length)] {
+    for (name, arguments) in [(KEYS, 0..key_count), (ARGV, key_count..length)] {
         stack.push_copy(name);
         stack.push_table(arguments.len(), 0);
         let table = stack.len();

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use mlua::{Function, HookTriggers, Lua, LuaOptions, LuaString, StdLib, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState};
 
 use crate::{
     command::{CommandError, Context, Outcome},
@@ -56,10 +56,8 @@ struct Machine {
     /// First: the state's functions share it, and it goes with the last of them, when the state does.
     recycler: Rc<Recycler>,
     lua: Lua,
-    /// What scripts find as globals.
-    environment: Table,
-    /// "KEYS" and "ARGV", which are set in it for each script.
-    names: [LuaString; 2],
+    /// What calls the functions of scripts.
+    runner: Function,
     deadline: Rc<Deadline>,
     resp: Rc<Cell<Protocol>>,
     buffers: RefCell<Buffers>,
@@ -173,14 +171,14 @@ impl Machine {
         for (name, function) in [("call", call), ("pcall", pcall), ("check", check)] {
             host.raw_set(name, function)?;
         }
-        let environment = lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host, Value::NULL))?;
+        let environment: Table = lua.load(include_str!("prelude.lua")).set_name("=prelude").call((host, Value::NULL))?;
+        let runner = bridge.runner(&lua, &environment, ["KEYS", "ARGV"])?;
         let watched = Rc::clone(&deadline);
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK), move |_, _| {
             if watched.has_passed() { Err(mlua::Error::runtime(OVER)) } else { Ok(VmState::Continue) }
         })?;
         lua.set_memory_limit(LUA_BYTES_MAX)?;
-        let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
-        Ok(Machine { recycler, lua, environment, names, deadline, resp, buffers: RefCell::default(), bridge })
+        Ok(Machine { recycler, lua, runner, deadline, resp, buffers: RefCell::default(), bridge })
     }
 
     fn compile(&self, source: &[u8]) -> Result<Function, CommandError> {
@@ -214,13 +212,7 @@ impl Machine {
             is_counted: false,
             panic: None,
         };
-        let end = self.bridge.run(
-            &self.lua,
-            (&self.environment, &script.function, &self.names),
-            call,
-            (&mut caller, &self.recycler),
-            reply,
-        );
+        let end = self.bridge.run(&self.lua, (&self.runner, &script.function), call, (&mut caller, &self.recycler), reply);
         let Caller { ctx, keys, buffers, .. } = caller;
         buffers.shrink();
         // SELECT inside a script lasts as long as the script.
