@@ -95,7 +95,8 @@ impl Bridge {
         let walk = Walk { resp: caller.resp, deadline: caller.deadline, tally: &tally };
         let mut run = Run { call, walk, reply, has_returned: false };
         let running = Running::start(self, caller, &mut run);
-        // Not by mlua's own way into a protected call: it makes two functions for each, and a seventh of a short commit is its.
+        // Not by mlua's own way into a protected call: it makes two functions for each, which is a fifteenth of a short commit. What is called here
+        // in its place mlua has for its own macros and hides from its documentation; without it this does not compile.
         let raised: mlua::Result<Value> = lua.exec_raw_lua(|raw| {
             // SAFETY: two functions are pushed, where an empty stack has room for 20 values, and called by what catches all that they raise.
             // Nothing else here raises, and whatever is left above the stack's old top goes with `kept`.
