@@ -22,7 +22,7 @@ pub(super) fn pin() -> Result<Cores> {
     last.set(cores[cores.len() - 1]);
     applications.unset(cores[cores.len() - 1]);
     sched_setaffinity(None, &last).context("--pin: the kernel refuses it")?;
-    Ok(Cores::Pinned { applications, last })
+    Ok(Cores { pinned: Some((applications, last)) })
 }
 
 /// # Errors
@@ -32,27 +32,24 @@ pub(super) fn pin() -> Result<Cores> {
     anyhow::bail!("--pin works on Linux only")
 }
 
-/// Where applications are started.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Cores {
-    /// Left to the kernel.
-    Any,
+/// Where applications are started: left to the kernel, unless [`pin`] has made it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cores {
+    /// Those of the applications, and the last one.
     #[cfg(target_os = "linux")]
-    Pinned { applications: CpuSet, last: CpuSet },
+    pinned: Option<(CpuSet, CpuSet)>,
 }
 
 impl Cores {
     /// Starts an application: it counts its cores as it begins, and makes a thread for each.
     pub(super) fn start(self, application: &mut Command) -> Result<Child> {
-        match self {
-            Self::Any => Ok(application.spawn()?),
-            #[cfg(target_os = "linux")]
-            Self::Pinned { applications, last } => {
-                sched_setaffinity(None, &applications).context("--pin")?;
-                let child = application.spawn();
-                sched_setaffinity(None, &last).context("--pin")?;
-                Ok(child?)
-            }
+        #[cfg(target_os = "linux")]
+        if let Some((applications, last)) = self.pinned {
+            sched_setaffinity(None, &applications).context("--pin")?;
+            let child = application.spawn();
+            sched_setaffinity(None, &last).context("--pin")?;
+            return Ok(child?);
         }
+        Ok(application.spawn()?)
     }
 }

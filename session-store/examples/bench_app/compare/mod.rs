@@ -134,7 +134,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let has_rate =
         |connections, route| options.rate > 0 && modes.contains(&equal_rate::MEASURE) && equal_rate::has_goal(connections, route);
 
-    let cores = if options.pin { cores::pin()? } else { Cores::Any };
+    let cores = if options.pin { cores::pin()? } else { Cores::default() };
     let turns = Turns::new(Store::start(&options.store_program)?, turn, cores)?;
     let subjects = modes.iter().map(|&mode| turns.start(mode)).collect::<Result<Vec<Subject>>>()?;
     let loads: Vec<_> =
