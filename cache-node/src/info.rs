@@ -369,8 +369,10 @@ fn latency_stats(ctx: &Context<'_>) -> String {
 
 fn error_stats(ctx: &Context<'_>) -> String {
     let counts = ctx.shared.errors.snapshot();
+    // A script makes up what it likes, and whoever reads this takes it for a field of its own: Sentinel for the role.
+    let safe = |prefix: &str| prefix.replace([':', '#', '\r', '\n'], "_");
     let fields: Vec<(String, String)> =
-        counts.iter().map(|(prefix, count)| (format!("errorstat_{prefix}"), format!("count={count}"))).collect();
+        counts.iter().map(|(prefix, count)| (format!("errorstat_{}", safe(prefix)), format!("count={count}"))).collect();
     let fields: Vec<(&str, String)> = fields.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     lines("Errorstats", &fields)
 }

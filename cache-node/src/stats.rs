@@ -11,6 +11,40 @@ use crate::{command::table::TABLE, usage};
 
 /// Distinct error prefixes that are counted (Redis: 128): scripts may invent prefixes without end.
 const ERROR_PREFIXES_MAX: usize = 128;
+/// Where those are counted that find no room, as in Valkey.
+const OVERFLOW: &str = "ERRORSTATS_OVERFLOW";
+/// Prefixes of the node itself, for which there is room however many a script has invented.
+const OWN_PREFIXES: [&str; 29] = [
+    "ASK",
+    "BUSY",
+    "BUSYKEY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "ERR",
+    "EXECABORT",
+    "INPROG",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOGOODSLAVE",
+    "NOMASTERLINK",
+    "NOPERM",
+    "NOPROTO",
+    "NOQUORUM",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "UNKILLABLE",
+    "WRONGPASS",
+    "WRONGTYPE",
+    OVERFLOW,
+];
 
 /// Classes of duration that are counted apart: one per power of two of [`LATENCY_UNIT_NS`], and one for everything longer (a second).
 pub(crate) const LATENCY_CLASSES: usize = 24;
@@ -195,9 +229,11 @@ impl ErrorStats {
         let mut counts = self.0.lock();
         if let Some(count) = counts.get_mut(prefix) {
             *count += 1;
-        } else if counts.len() < ERROR_PREFIXES_MAX {
-            counts.insert(prefix.to_owned(), 1);
+            return;
         }
+        let has_room = counts.len() < ERROR_PREFIXES_MAX || OWN_PREFIXES.contains(&prefix);
+        let prefix = if has_room { prefix } else { OVERFLOW };
+        *counts.entry(prefix.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<String, u64> {
@@ -211,7 +247,22 @@ impl ErrorStats {
 
 #[cfg(test)]
 mod tests {
-    use super::{LATENCY_CLASSES, WorkerStats, calls, command_totals, latency_bound_ns, latency_class};
+    use super::{
+        ERROR_PREFIXES_MAX, ErrorStats, LATENCY_CLASSES, OWN_PREFIXES, WorkerStats, calls, command_totals, latency_bound_ns,
+        latency_class,
+    };
+
+    #[test]
+    fn invented_prefixes_have_a_bound_and_hide_no_error_of_the_nodes_own() {
+        let errors = ErrorStats::default();
+        for invented in 0..1_000 {
+            errors.count(&format!("ORDER-{invented}"));
+        }
+        errors.count("WRONGTYPE");
+        let counts = errors.snapshot();
+        assert_eq!((counts["WRONGTYPE"], counts.values().sum::<u64>()), (1, 1_001));
+        assert!(counts.len() <= ERROR_PREFIXES_MAX + OWN_PREFIXES.len(), "{}", counts.len());
+    }
 
     #[test]
     fn a_class_ends_at_its_bound() {

@@ -136,7 +136,7 @@ fn hits_and_misses_are_those_of_redis() {
     }
 }
 
-const SCRIPTS: [&str; 26] = [
+const SCRIPTS: [&str; 31] = [
     "return redis.call('incr',KEYS[1])",
     "return redis.pcall('incr',KEYS[1])",
     "redis.pcall('incr',KEYS[1]) return 1",
@@ -149,6 +149,11 @@ const SCRIPTS: [&str; 26] = [
     "return redis.error_reply('MY own')",
     "return {1,{redis.error_reply('MY own'),redis.error_reply('MINE too')}}",
     "return {err='noprefix'}",
+    "return {err='A\\r\\nrole:slave x'}",
+    "error({err='A\\nrole:slave x'})",
+    "return redis.error_reply('A=B:c#d e')",
+    "return {err=string.rep('P', 30) .. ' x'}",
+    "return {err=string.rep('P', 31) .. ' x'}",
     "error('boom')",
     "error({err='TAB le'})",
     "local _,e=pcall(redis.call,'incr',KEYS[1]) return e",
@@ -170,6 +175,8 @@ fn errors(wire: &mut Wire) -> Vec<String> {
     let text = wire.run("INFO everything").text();
     let is_error = |line: &&str| {
         line.starts_with("errorstat_")
+            // Nothing but the node itself says which role it has.
+            || line.starts_with("role:")
             || line.starts_with("cmdstat_") && !(line.contains("rejected_calls=0") && line.contains("failed_calls=0"))
     };
     let mut lines: Vec<String> = text.lines().filter(is_error).map(without_times).collect();

@@ -66,11 +66,12 @@ impl CommandError {
     }
 }
 
-/// The first word of an error, where others follow: what `errorstats` counts by. ERR of one that has none, or a long one, as in Redis.
+/// The first word of an error, where others follow: what `errorstats` counts by. ERR of one that has none, or a long one, as in Redis, which
+/// looks at 32 bytes with the `-` before them. The end of a line is one of a word: the reply has a space there, and INFO has a line for each word.
 pub(crate) fn prefix(text: &[u8]) -> &str {
-    const PREFIX_BYTES_MAX: usize = 32;
+    const PREFIX_BYTES_MAX: usize = 31;
     let start = &text[..text.len().min(PREFIX_BYTES_MAX)];
-    let word = start.iter().position(|byte| *byte == b' ').map(|end| &start[..end]);
+    let word = start.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n')).map(|end| &start[..end]);
     word.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("ERR")
 }
 

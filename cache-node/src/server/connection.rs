@@ -372,7 +372,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Completes when the client has closed, whatever it sent before that.
+    /// Completes when the client has closed, also behind what it sent before that, as far as the kernel takes it: behind more, the end has not
+    /// arrived, and the place is free when the kernel of the client's machine gives up.
     async fn gone(&self) {
         loop {
             time::sleep(GONE_LOOK).await;
