@@ -8,8 +8,7 @@ use crate::keyspace::{
     ChangeSink, Class, EvictionPolicy, Keyspace, Now, Record, entry::Entry, index::TICK_MS as DUE_TICK_MS, shard::Shard,
 };
 
-/// Shards tried in a row without finding anything that may go, before eviction gives up: every shard once or more with
-/// overwhelming probability.
+/// Shards tried one after the other without finding anything that may go, before eviction gives up: more than there are.
 const EMPTY_SHARDS_MAX: usize = 128;
 
 /// Keys removed by one write at the most, so that no client waits for a whole sweep after `maxmemory` was lowered.
@@ -38,6 +37,8 @@ impl Keyspace {
         }
         let mut empty = 0;
         let mut evicted = 0;
+        let any_shard = || rand::random_range(0..self.cells.len());
+        let mut sampled = any_shard();
         while self.used_bytes() > target_bytes {
             if policy == EvictionPolicy::NoEviction || empty == EMPTY_SHARDS_MAX {
                 return false;
@@ -45,11 +46,14 @@ impl Keyspace {
             if evicted == EVICTED_PER_WRITE_MAX {
                 return true;
             }
-            if self.evict_one(policy, samples, now, sink) {
+            if self.evict_one(sampled, policy, samples, now, sink) {
                 empty = 0;
                 evicted += 1;
+                sampled = any_shard();
             } else {
                 empty += 1;
+                // One after the other: drawn each time anew, the only one with a key that may go might never be.
+                sampled = (sampled + 1) % self.cells.len();
             }
         }
         true
@@ -70,9 +74,8 @@ impl Keyspace {
         self.nothing_due_before_ms.store(now.unix_ms + DUE_TICK_MS, Ordering::Relaxed);
     }
 
-    /// Looks at a few entries of a random shard, and removes what is worth least of all that was looked at in any shard.
-    fn evict_one(&self, policy: EvictionPolicy, samples: usize, now: Now, sink: &dyn ChangeSink) -> bool {
-        let sampled = rand::random_range(0..self.cells.len());
+    /// Looks at a few entries of a shard, and removes what is worth least of all that was looked at in any shard.
+    fn evict_one(&self, sampled: usize, policy: EvictionPolicy, samples: usize, now: Now, sink: &dyn ChangeSink) -> bool {
         if matches!(policy, EvictionPolicy::AllKeysRandom | EvictionPolicy::VolatileRandom) {
             return self.remove_from(sampled, sink, |shard| random_entry(shard, policy));
         }
@@ -178,11 +181,14 @@ impl Pool {
     /// Takes the best candidate that still is one.
     fn take(&mut self, shard: &Shard, now: Now) -> Option<(usize, usize)> {
         while let Some(Candidate { worth: then, db, hash }) = self.candidates.pop() {
-            let Some(position) = shard.tables[db].find(hash, |_| true) else { continue };
-            let entry = shard.entry(db, position);
-            // What was used or given more time since is no candidate any more, nor is what may not go at all now.
-            let may_go = !self.policy.is_volatile() || entry.expires_at_ms().is_some();
-            if may_go && worth(entry, self.policy, now) <= then {
+            // What was used or given more time since is no candidate any more, nor is what may not go at all now. Looked for among all
+            // of the same hash: the first may be one that never goes.
+            let is_candidate = |handle| {
+                let entry = shard.entry_of(handle);
+                let may_go = !self.policy.is_volatile() || entry.expires_at_ms().is_some();
+                may_go && worth(entry, self.policy, now) <= then
+            };
+            if let Some(position) = shard.tables[db].find(hash, is_candidate) {
                 return Some((db, position));
             }
         }
@@ -368,6 +374,8 @@ mod tests {
         let now = Now { unix_ms: 1_000_000 };
         let mut keys = keyspace.lock_all(0, now, &Nobody);
         (0..50_000).for_each(|number| keys.set_string(format!("lasting-{number}").as_bytes(), b"v", None));
+        // With its place in the index, which may have grown for it and does not shrink.
+        keys.set_string(b"passing", b"v", Some(2_000_000));
         let lasting = keyspace.used_bytes();
         keys.set_string(b"passing", &[0; 1_000_000], Some(2_000_000));
         drop(keys);
