@@ -202,6 +202,12 @@ impl SessionLayer {
 
     /// When sessions end. Default: [`EXPIRY_DEFAULT`](crate::EXPIRY_DEFAULT). A session can have its own with `Session::set_expiry`, which lasts.
     ///
+    /// Of several requests that choose one the last to commit decides, also where it chooses what it has read; a request that chooses none leaves it
+    /// to the others. A choice is committed, so that choosing in each request costs a round trip in each. A session whose time passes while a request
+    /// runs, an idle timeout or an `AtDateTime`, has ended like any other: what the request changes is refused
+    /// ([`StoreError::SessionEnded`](crate::StoreError::SessionEnded), 409), for the store has dropped it, and a part of it would be all
+    /// that is left. A request that may take longer than its session has left chooses a later end and saves before.
+    ///
     /// An idle timeout counts from the last request that read or changed the session. It is extended once a sixteenth of
     /// it has passed, by a change earlier, so that a session may end that much earlier than the full time after its last request.
     ///

@@ -5,8 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use axum::{extract::Path, routing::post};
 use http::{Method, StatusCode};
-use session_store::{Expiry, SessionLayer};
+use session_store::{Expiry, Session, SessionLayer};
 use support::{
     Answer, Server, Visitor, app, each_backend, fleet::until, hold::Hold, meter::Meter, replica_with, send, two_replicas_with,
 };
@@ -229,6 +230,61 @@ async fn what_a_request_chooses_after_others_is_what_was_chosen_last() {
             assert_eq!(stored, "i1800000", "{passed_ms} ms");
             assert!(server.session_ttl().await > 1_700_000, "{passed_ms} ms");
         }
+    })
+    .await;
+}
+
+/// What a handler chooses is a choice, be it what was there when it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_choose_the_expiry_that_was_read_is_a_choice_too() {
+    let slow_remember = async |session: Session, Path((ms, change)): Path<(u64, String)>| {
+        session.get::<String>("name").await.unwrap();
+        support::hold::pause(ms).await;
+        if change == "changed" {
+            session.insert("name", "bob").await.unwrap();
+        }
+        session.set_expiry(Some(Expiry::OnInactivity(Time::hours(1))));
+    };
+    each_backend(async |server| {
+        let idle = |layer: SessionLayer| layer.with_expiry(Expiry::OnInactivity(Time::minutes(30)));
+        let store = support::patient_store(&server).await;
+        let app = app::router().route("/slow-remember/{ms}/{change}", post(slow_remember)).layer(idle(SessionLayer::new(store)));
+        let mut connection = server.connection().await;
+        for change in ["changed", "the-same"] {
+            redis::cmd("FLUSHDB").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/remember/3600").await.ok();
+            let hold = Hold::new();
+            let late = tokio::spawn({
+                let (app, cookie, path) = (app.clone(), visitor.cookie.clone(), format!("/slow-remember/{hold}/{change}"));
+                async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
+            });
+            hold.reached().await;
+            visitor.post(&app, "/remember/60").await.ok();
+            hold.release();
+            late.await.unwrap().ok();
+            let key = live_session(&server).await;
+            let stored: String = redis::cmd("HGET").arg(&key).arg("@expiry").query_async(&mut connection).await.unwrap();
+            assert_eq!(stored, "i3600000", "{change}");
+            assert!(server.session_ttl().await > 3_000_000, "{change}");
+        }
+    })
+    .await;
+}
+
+/// A visitor without a session, whose cart begins one, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_chosen_behind_the_first_change_of_a_cart_counts() {
+    let add_and_remember = async |session: Session, cart: session_store::Cart| {
+        cart.add("TEA", 1).await.unwrap();
+        session.set_expiry(Some(Expiry::OnInactivity(Time::hours(1))));
+    };
+    each_backend(async |server| {
+        let store = support::patient_store(&server).await;
+        let app = app::router().route("/add-and-remember", post(add_and_remember)).layer(SessionLayer::new(store));
+        let answer = send(&app, Method::POST, "/add-and-remember", None).await.ok();
+        assert_eq!(max_age(&answer), Some(3_600), "{answer:?}");
+        assert!(server.session_ttl().await <= 3_600_000);
     })
     .await;
 }

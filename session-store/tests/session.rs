@@ -452,3 +452,225 @@ async fn a_session_of_thousands_of_keys_is_kept_whole() {
     })
     .await;
 }
+
+/// A cart that the request has begun, and a login that it has made, are of the session that ends. What is there afterwards is a cart, or no session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_ends_what_the_request_has_begun() {
+    const FRESH: [(&str, Option<&str>); 25] = [
+        ("login,flush,add", Some("TEA=1")),
+        ("login,flush,lines", None),
+        ("add", Some("TEA=1")),
+        ("add,insert", Some("TEA=1")),
+        ("add,clear", Some("TEA=1")),
+        ("add,cycle", Some("TEA=1")),
+        ("add,flush", None),
+        ("add,delete", None),
+        ("add,insert,flush", None),
+        ("insert,add,flush", None),
+        ("insert,save,add,flush", None),
+        ("add,save,flush", None),
+        ("add,cycle,flush", None),
+        ("add,flush,insert", Some("")),
+        ("add,flush,add", Some("TEA=1")),
+        ("add,flush,add,flush", None),
+        ("login", Some("BOOK=1")),
+        ("login,flush", None),
+        ("login,insert,flush", None),
+        ("insert,login,flush", None),
+        ("login,flush,insert", Some("")),
+        ("login,flush,login", Some("BOOK=1")),
+        ("flush,login", Some("BOOK=1")),
+        ("insert,cycle,login", Some("BOOK=1")),
+        ("add,login,flush", None),
+    ];
+    const THERE: [(&str, Option<&str>); 20] = [
+        ("cycle,login,flush,add", Some("TEA=1")),
+        ("cycle,flush,add", Some("TEA=1")),
+        ("login", Some("BOOK=1,CUP=1")),
+        ("cycle,login", Some("BOOK=1,CUP=1")),
+        ("clear,login", Some("BOOK=1,CUP=1")),
+        ("clear,cycle,login", Some("BOOK=1,CUP=1")),
+        ("login,flush", None),
+        ("login,delete", None),
+        ("cycle,login,flush", None),
+        ("login,cycle,flush", None),
+        ("cycle,insert,login,flush", None),
+        ("cycle,login,insert,flush", None),
+        ("cycle,login,flush,insert", Some("CUP=1")),
+        ("flush,login", Some("BOOK=1")),
+        ("delete,login", Some("BOOK=1")),
+        ("flush,login,flush", None),
+        ("cycle", Some("CUP=1")),
+        ("cycle,flush", None),
+        ("read,cycle,flush", None),
+        ("add,flush", None),
+    ];
+    let calls = async |session: Session, cart: Cart, Path(calls): Path<String>| {
+        for call in calls.split(',') {
+            match call {
+                "add" => drop(cart.add("TEA", 1).await.unwrap()),
+                "lines" => assert_eq!(cart.count().await.unwrap(), 0),
+                "login" => cart.log_in("eve").await.unwrap(),
+                "insert" => session.insert("seen", "now").await?,
+                "read" => drop(session.get::<String>("seen").await?),
+                "clear" => session.clear().await,
+                "save" => session.save().await?,
+                "cycle" => session.cycle_id().await?,
+                "flush" => session.flush().await?,
+                "delete" => session.delete().await?,
+                _ => panic!("{call}"),
+            }
+        }
+        Ok::<_, Unavailable>(())
+    };
+    each_backend(async |server| {
+        let routes = support::app::router().route("/calls/{calls}", post(calls));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        let mut connection = server.connection().await;
+        let fresh = ["new", "stale"].into_iter().flat_map(|arrival| FRESH.map(|case| (arrival, case)));
+        for (arrival, (calls, cart)) in
+            fresh.chain(["empty", "full"].into_iter().flat_map(|arrival| THERE.map(|case| (arrival, case))))
+        {
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let mut eve = Visitor::default();
+            eve.post(&app, "/login/eve").await.ok();
+            eve.post(&app, "/cart/add/BOOK/1").await.ok();
+            let mut visitor = Visitor::default();
+            match arrival {
+                "stale" => visitor.cookie = Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+                "empty" => drop(visitor.post(&app, "/cart/add/CUP/1").await.ok()),
+                "full" => {
+                    visitor.post(&app, "/set/color/blue").await.ok();
+                    visitor.post(&app, "/cart/add/CUP/1").await.ok();
+                }
+                _ => {}
+            }
+            let case = format!("{arrival}: {calls}");
+            visitor.post(&app, &format!("/calls/{calls}")).await.ok();
+            let shown = match &visitor.cookie {
+                Some(_) => Some(visitor.get(&app, "/cart").await.ok()).filter(|answer| !answer.removes_cookie()),
+                None => None,
+            };
+            assert_eq!(shown.map(|answer| answer.body).as_deref(), cart, "{case}");
+            if !calls.contains("insert") {
+                assert_eq!(
+                    eve.get(&app, "/cart").await.ok().body.contains("CUP"),
+                    cart.is_some_and(|cart| cart.contains("BOOK=1,CUP")),
+                    "{case}"
+                );
+            }
+            let mut live = 0;
+            for key in server.keys("*:session:*").await {
+                let alive: bool = redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async(&mut connection).await.unwrap();
+                live += usize::from(alive);
+            }
+            assert_eq!(live, 1 + usize::from(cart.is_some()), "{case}");
+        }
+    })
+    .await;
+}
+
+/// A login that begins with a `flush` wants nothing of the session that the visitor came with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_is_no_conflict_with_the_end_of_the_session_by_another_request() {
+    let slow = async |session: Session, cart: Cart, Path((ms, calls)): Path<(u64, String)>| {
+        for call in calls.split(',') {
+            match call {
+                "read" => drop(session.get::<String>("name").await?),
+                "lines" => drop(cart.lines().await.unwrap()),
+                "set" => session.insert("name", "eve").await?,
+                "pause" => support::hold::pause(ms).await,
+                "try" => drop(cart.add("TEA", 1).await.unwrap_err()),
+                "flush" => session.flush().await?,
+                "delete" => session.delete().await?,
+                "insert" => session.insert("user", "eve").await?,
+                "login" => cart.log_in("eve").await.unwrap(),
+                "add" => drop(cart.add("CUP", 1).await.unwrap()),
+                _ => panic!("{call}"),
+            }
+        }
+        Ok::<_, Unavailable>(())
+    };
+    each_backend(async |server| {
+        let routes = support::app::router().route("/slow/{ms}/{calls}", post(slow));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        for end in ["/logout", "/cycle", "/login/bob"] {
+            for (calls, user, cart) in [
+                ("read,pause,flush,insert", "eve", ""),
+                ("read,set,pause,flush,insert,login", "eve", ""),
+                ("lines,pause,flush,insert", "eve", ""),
+                ("pause,read,flush,insert", "eve", ""),
+                ("pause,flush,insert", "eve", ""),
+                ("read,pause,try,flush,insert", "eve", ""),
+                ("pause,try,flush,insert", "eve", ""),
+                ("read,pause,flush,add", "-", "CUP=1"),
+                ("read,pause,flush,login,add", "-", "CUP=1"),
+                ("read,pause,delete,add", "-", "CUP=1"),
+                ("read,pause,flush", "-", ""),
+                ("read,pause,delete", "-", ""),
+                ("pause,read,delete", "-", ""),
+                ("set,pause,delete", "-", ""),
+            ] {
+                redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+                let mut visitor = Visitor::default();
+                visitor.post(&app, "/set/name/ada").await.ok();
+                visitor.post(&app, "/cart/add/POT/1").await.ok();
+                let former = visitor.cookie.clone();
+                let hold = Hold::new();
+                let late = tokio::spawn({
+                    let (app, former, path) = (app.clone(), former.clone(), format!("/slow/{hold}/{calls}"));
+                    async move { send(&app, Method::POST, &path, former.as_deref()).await }
+                });
+                hold.reached().await;
+                visitor.post(&app, end).await.ok();
+                hold.release();
+                let late = late.await.unwrap().ok();
+                let case = format!("{calls} beside {end}");
+                let begins = user != "-" || !cart.is_empty();
+                assert_eq!((late.removes_cookie(), late.cookie().is_some()), (!begins, true), "{case}: {late:?}");
+                let mut eve = Visitor { cookie: late.cookie().filter(|_| begins) };
+                assert_ne!(eve.cookie, former, "{case}");
+                assert_eq!(eve.get(&app, "/get/user").await.ok().body, user, "{case}");
+                assert_eq!(eve.get(&app, "/get/name").await.ok().body, "-", "{case}");
+                assert_eq!(eve.get(&app, "/cart").await.ok().body, cart, "{case}");
+                // The other request's session is as it was.
+                let name = if end == "/logout" { "-" } else { "ada" };
+                assert_eq!(visitor.get(&app, "/get/name").await.ok().body, name, "{case}");
+                let refused = send(&app, Method::POST, "/set/name/eve", former.as_deref()).await;
+                assert_eq!(refused.status, StatusCode::CONFLICT, "{case}: the id of before lives");
+            }
+        }
+    })
+    .await;
+}
+
+/// One session, whoever of a request's tasks begins it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_one_request_begin_one_session() {
+    const COUNT: Key<u32> = Key::new("count");
+    let both = async |session: Session, cart: Cart, Path(first): Path<String>| {
+        let update = async || session.update(&COUNT, |count| count.unwrap_or(0) + 1).await.unwrap();
+        let add = async || cart.add("TEA", 1).await.unwrap().quantity;
+        if first == "update" {
+            assert_eq!(tokio::join!(update(), add(), add()).0, 1);
+        } else {
+            assert_eq!(tokio::join!(add(), update(), add()).1, 1);
+        }
+    };
+    let count = async |session: Session| session.get::<u32>("count").await.unwrap().unwrap_or_default().to_string();
+    each_backend(async |server| {
+        let routes = support::app::router().route("/both/{first}", post(both)).route("/count", get(count));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        for (first, cookie) in
+            ["update", "add"].into_iter().flat_map(|first| [(first, None), (first, Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA"))])
+        {
+            redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
+            let mut visitor = Visitor { cookie: cookie.map(str::to_owned) };
+            visitor.post(&app, &format!("/both/{first}")).await.ok();
+            let seen = (visitor.get(&app, "/cart").await.ok().body, visitor.get(&app, "/count").await.ok().body);
+            assert_eq!(seen, ("TEA=2".to_owned(), "1".to_owned()), "{first} first, {cookie:?}");
+            assert_eq!(server.keys("*:session:*").await.len(), 1, "{first} first, {cookie:?}");
+        }
+    })
+    .await;
+}

@@ -18,7 +18,7 @@ use axum::{
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
-use session_store::{Expiry, Key, Session, SessionExt as _, SessionLayer};
+use session_store::{Cart, Expiry, Key, Session, SessionExt as _, SessionLayer};
 use support::{
     Server, Visitor, each_backend,
     hold::{Hold, pause},
@@ -340,6 +340,26 @@ async fn what_only_reads_behind_the_answer_does_not_extend_the_session() {
         assert_eq!(say(&mut socket, "save").await, "saved");
         let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
         assert!(left > IDLE_MS / 2, "{left} ms");
+    })
+    .await;
+}
+
+/// A cookie that leads to it can be given no more: it would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cart_that_a_body_would_begin_is_refused() {
+    let add_late = async |cart: Cart| {
+        Body::from_stream(stream::once(async move {
+            let said = cart.add("TEA", 1).await.map_or_else(|error| format!("{error:?}"), |change| change.count.to_string());
+            Ok::<_, std::io::Error>(Bytes::from(said))
+        }))
+    };
+    each_backend(async |server| {
+        let app = router().route("/add-late", post(add_late)).layer(SessionLayer::new(patient_store(&server).await));
+        let mut visitor = Visitor::default();
+        assert_eq!(visitor.post(&app, "/add-late").await.ok().body, "SessionEnded");
+        assert_eq!(server.keys("*").await, [""; 0]);
+        visitor.post(&app, "/set/name/ada").await.ok();
+        assert_eq!(visitor.post(&app, "/add-late").await.ok().body, "1");
     })
     .await;
 }

@@ -97,7 +97,12 @@ pub(crate) async fn run(
         match integer(&answer[0]).map_err(CartError::from)? {
             reply::OK => {
                 let change = Change::parse(&answer)?;
-                unit.cart_changed(&target, change.session_extended, change.session_kept_ms);
+                let begun = unit.cart_changed(&target, change.session_extended, change.session_kept_ms);
+                if let Some(id) = begun {
+                    // Whoever is saving the handle may wait until nothing else is under way.
+                    drop(target);
+                    Box::pin(unit.adopt(id)).await;
+                }
                 return Ok(change.change);
             }
             reply::OWNED => unit.cart_is_owned(&target, owner(answer)?),
@@ -137,7 +142,7 @@ enum Token<'a> {
 /// change was let in.
 async fn call(
     unit: &UnitOfWork,
-    target: &CartTarget,
+    target: &CartTarget<'_>,
     token: Token<'_>,
     operation: Operation,
     lines: &[(&str, u32)],
@@ -170,7 +175,7 @@ async fn call(
 
 fn script_call(
     unit: &UnitOfWork,
-    target: &CartTarget,
+    target: &CartTarget<'_>,
     token: Token<'_>,
     operation: Operation,
     lines: &[(&str, u32)],
@@ -257,7 +262,7 @@ struct Terms<'a> {
     cart_ttl_ms: i64,
     limits: CartLimits,
     owner: Option<&'a Tag>,
-    create: Option<&'a CreateSession>,
+    create: Option<&'a CreateSession<'a>>,
     absolute_ms: Option<i64>,
     along: &'a str,
     /// Of the session that is created.

@@ -94,7 +94,7 @@ pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str, policy: MergePolicy
         LoginView::Owned(_) | LoginView::Fresh => Merge::Nothing,
         LoginView::Anonymous { cart, binding } => merge(unit, &cart, &binding, &user, policy).await?,
     };
-    unit.set_owner(user, policy, merge);
+    unit.set_owner(user, policy, merge).await;
     Ok(())
 }
 

@@ -241,6 +241,7 @@ impl Cart {
     /// # }
     /// ```
     pub async fn snapshot(&self) -> Result<CartSnapshot, CartError> {
+        self.unit.settle_login().await;
         for _ in 0..REDIRECTS_MAX {
             match self.unit.cart_source() {
                 CartSource::Here(snapshot) => return Ok(snapshot),

@@ -1,5 +1,6 @@
 //! Where the cart of this request is.
 
+use tokio::sync::SemaphorePermit;
 use tower_sessions::{Session, session::Id};
 
 use super::{
@@ -29,19 +30,21 @@ pub(crate) enum CartSource {
 }
 
 /// Where to change the cart, and what to check in the same step.
-pub(crate) struct CartTarget {
+pub(crate) struct CartTarget<'a> {
     pub(crate) cart: Tag,
     /// The session that must exist, or is created with the change.
     pub(crate) session: Option<Tag>,
     /// The owner whom that session is expected to have.
     pub(crate) owner: Option<Tag>,
-    pub(crate) create: Option<CreateSession>,
+    pub(crate) create: Option<CreateSession<'a>>,
 }
 
-pub(crate) struct CreateSession {
+pub(crate) struct CreateSession<'a> {
     pub(crate) id: Id,
     pub(crate) token: CommitToken,
     pub(crate) policy: ExpiryPolicy,
+    /// A commit of this request at the same time would begin another session, and the cart would be that of neither.
+    _alone: Option<SemaphorePermit<'a>>,
 }
 
 /// Whose cart it is when somebody logs in.
@@ -93,11 +96,17 @@ impl UnitOfWork {
     }
 
     /// `None`: there is no cart, and this change would put nothing into one.
-    pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget>, StoreError> {
+    pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget<'_>>, StoreError> {
+        self.settle_login().await;
+        let is_emptied = self.is_emptied_behind_cycle().await;
         let to_end = {
             let mut state = self.state();
             state.touch(self.store.keys());
-            (state.intent == Intent::End).then(|| state.base.session()).flatten()
+            let to_end = (is_emptied || state.intent == Intent::End).then(|| state.base.session()).flatten();
+            if state.intent == Intent::End && to_end.is_none() {
+                state.leave(&self.settings);
+            }
+            to_end
         };
         if let Some((_, tag)) = to_end {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
@@ -108,7 +117,15 @@ impl UnitOfWork {
         if let (true, Some(session)) = (merge_is_due, &session) {
             Box::pin(self.save(session)).await?;
         }
-        let policy = ExpiryPolicy::of(session.map_or(Some(self.settings.expiry), |session| session.expiry()));
+        if can_fill && self.state().has_no_session() {
+            let alone = Box::pin(self.committing.acquire()).await.ok();
+            return self.target(can_fill, alone);
+        }
+        self.target(can_fill, None)
+    }
+
+    fn target<'a>(&'a self, can_fill: bool, alone: Option<SemaphorePermit<'a>>) -> Result<Option<CartTarget<'a>>, StoreError> {
+        let (policy, _) = self.policy();
         let mut state = self.state();
         state.cart = None;
         if let Some(pending) = &state.pending_owner {
@@ -122,21 +139,28 @@ impl UnitOfWork {
             Base::Live(live) => (live.tag, live.owner),
             Base::Ended { .. } | Base::Lost { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } if !can_fill => return Ok(None),
+            // No cookie could lead to it any more.
+            Base::Sent(_) | Base::None { .. } if state.answered => return Err(StoreError::SessionEnded),
             Base::Sent(_) | Base::None { .. } => {
                 let planned = state.planned().clone();
                 let tag = self.store.keys().session_tag(&planned.id);
-                let create = CreateSession { id: planned.id, token: planned.token, policy };
+                let create = CreateSession { id: planned.id, token: planned.token, policy, _alone: alone };
                 return Ok(Some(CartTarget { cart: tag, session: Some(tag), owner: None, create: Some(create) }));
             }
         };
         Ok(Some(CartTarget { cart: owner.unwrap_or(tag), session: Some(tag), owner, create: None }))
     }
 
-    pub(crate) fn cart_changed(&self, target: &CartTarget, extended: Option<ExpiryPolicy>, kept_ms: i64) {
+    /// The id of the session that was begun with the change.
+    pub(crate) fn cart_changed(&self, target: &CartTarget<'_>, extended: Option<ExpiryPolicy>, kept_ms: i64) -> Option<Id> {
         let mut state = self.state();
         state.cart = None;
+        let mut begun = None;
         if let (Some(create), Base::None { .. }) = (&target.create, &state.base) {
             metrics::session_created();
+            begun = Some(create.id);
+            state.begins(create.id);
+            state.apply(create.policy);
             state.base = Base::Live(Live {
                 id: create.id,
                 tag: target.cart,
@@ -146,7 +170,8 @@ impl UnitOfWork {
                 data_version: self.settings.data_version(),
                 fields: Vec::new().into(),
                 version: None,
-                fresh: false,
+                // One that had an id that led nowhere has not been given it.
+                fresh: state.has_other_id(),
             });
             state.committed = true;
             state.keeps(kept_ms);
@@ -158,9 +183,10 @@ impl UnitOfWork {
             state.keeps(kept_ms);
             self.remember_touch(&state, false, true);
         }
+        begun
     }
 
-    pub(crate) fn cart_is_owned(&self, target: &CartTarget, by: Option<Tag>) {
+    pub(crate) fn cart_is_owned(&self, target: &CartTarget<'_>, by: Option<Tag>) {
         if let Some(session) = &target.session {
             self.store.owners().learn(session, by);
         }
@@ -183,7 +209,7 @@ impl UnitOfWork {
     }
 
     /// A stale id is no reason to refuse: the visitor gets a session. One that this request has seen alive is.
-    pub(crate) async fn cart_session_gone(&self, target: &CartTarget) -> Result<(), CartError> {
+    pub(crate) async fn cart_session_gone(&self, target: &CartTarget<'_>) -> Result<(), CartError> {
         if Box::pin(self.find_elsewhere()).await? {
             return Ok(());
         }
@@ -202,7 +228,7 @@ impl UnitOfWork {
         self.state().base.lose().into()
     }
 
-    pub(crate) fn planned_id_taken(&self, target: &CartTarget) {
+    pub(crate) fn planned_id_taken(&self, target: &CartTarget<'_>) {
         let mut state = self.state();
         let taken = target.create.as_ref().map(|create| create.id);
         if state.planned.as_ref().map(|planned| planned.id) == taken {
@@ -211,6 +237,7 @@ impl UnitOfWork {
     }
 
     pub(crate) async fn login_view(&self) -> Result<LoginView, StoreError> {
+        self.settle_login().await;
         let unread = {
             let mut state = self.state();
             state.touch(self.store.keys());
@@ -238,9 +265,10 @@ impl UnitOfWork {
         self.state().cart.take()
     }
 
-    pub(crate) fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {
+    pub(crate) async fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {
+        let is_held = self.hold().await;
         let mut state = self.state();
         state.cart = None;
-        state.pending_owner = Some(PendingOwner { user, policy, merge }.into());
+        state.pending_owner = Some(PendingOwner { user, policy, merge, is_held }.into());
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, mem, sync::Arc};
 
 use serde_json::Value as Json;
-use tower_sessions::{Session, session::Id};
+use tower_sessions::session::Id;
 
 use super::{
     UnitOfWork,
@@ -14,7 +14,7 @@ use crate::{
     StoreError,
     backend::{Committed, Expected, Write},
     cart::merge::{self, Merge},
-    expiry::{ExpiryPolicy, not_chosen},
+    expiry::ExpiryPolicy,
     keys::Tag,
     metrics,
     record::{CSRF_KEY, Delta, RawField, encode_beside, find_field, unreadable, value_of},
@@ -29,7 +29,8 @@ enum Step {
     Done(Option<Id>),
     Conflict,
     Read,
-    End(Tag),
+    /// `None`: it has ended already.
+    End(Option<Tag>),
     Create(Write),
     Update(Known, Write),
     Rotate(Known, Write),
@@ -68,7 +69,9 @@ impl UnitOfWork {
                 match self.encoded(data) {
                     Ok(shown) => {
                         if creating {
-                            self.state().begin_anew(data);
+                            let mut state = self.state();
+                            state.begin_anew(data);
+                            state.drop_login_of_emptied(data);
                         }
                         self.steps(&Arc::new(shown), creating, swap).await
                     }
@@ -118,11 +121,11 @@ impl UnitOfWork {
         };
         let (mut before_swap, mut fields) = wanted();
         for _ in 0..STEPS_MAX {
-            let policy = self.policy();
+            let (policy, is_chosen) = self.policy();
             let step = {
                 let mut state = self.state();
                 state.touch(self.store.keys());
-                let write = Write::new(policy, &self.settings);
+                let write = Write { policy_changed: is_chosen, ..Write::new(policy, &self.settings) };
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
             // By reference: what is taken out of it would be in the future beside it.
@@ -136,13 +139,17 @@ impl UnitOfWork {
                 Step::Conflict => return Err(self.state().base.lose()),
                 Step::Read => Box::pin(self.read_once(false)).await?,
                 Step::End(tag) => {
-                    Box::pin(self.end(tag)).await?;
+                    match tag {
+                        Some(tag) => Box::pin(self.end(tag)).await?,
+                        None => self.state().leave(&self.settings),
+                    }
                     (before_swap, fields) = wanted();
                 }
                 Step::Create(write) => {
                     let (id, answer, fields) = Box::pin(self.store.create_session(write, &fields)).await?;
                     if let Some(kept) = self.settle(answer, write, None).await? {
                         metrics::session_created();
+                        self.state().begins(id);
                         let id = self.committed(id, write, &fields, kept);
                         if let Some(swap) = swap {
                             self.swapped(swap, shown);
@@ -209,7 +216,9 @@ impl UnitOfWork {
             Base::Live(live) => Arc::clone(&live.fields),
             _ => Arc::default(),
         };
-        encode_beside(data, &before)
+        let mut fields = encode_beside(data, &before)?;
+        self.state().strip_marks(&mut fields);
+        Ok(fields)
     }
 
     /// The state of the session as the handle has it, with what was swapped meanwhile and the handle does not show yet, and without
@@ -254,35 +263,17 @@ impl UnitOfWork {
         };
         self.store.end_session(tag, user.as_ref()).await?;
         metrics::session_ended(metrics::End::Logout);
-        let session = self.attached();
-        let handle = session.as_ref().and_then(Session::id);
-        let mut state = self.state();
-        if let (Some(session), Base::Live(live)) = (&session, &state.base)
-            && session.expiry() == not_chosen(live.policy.expiry())
-        {
-            // When the former session was to end is nothing to the next one.
-            session.set_expiry(not_chosen(self.settings.expiry));
-        }
-        let id = state.base.id();
-        if state.intent == Intent::End {
-            // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
-            state.deserted = handle.or(id.filter(|_| state.is_deserting));
-            state.is_deserting = false;
-        }
-        state.base = Base::None { stale: false };
-        state.intent = Intent::Keep;
-        state.ended_here = true;
-        state.committed = true;
-        state.extended = None;
-        state.cart = None;
+        self.state().leave(&self.settings);
         Ok(())
     }
 
-    fn policy(&self) -> ExpiryPolicy {
-        match (self.attached(), &self.state().base) {
-            (Some(session), _) => ExpiryPolicy::of(session.expiry()),
-            (None, Base::Live(live)) => live.policy,
-            (None, _) => ExpiryPolicy::of(Some(self.settings.expiry)),
+    /// When the session is to end by what this request knows, and whether the handler has chosen that.
+    pub(super) fn policy(&self) -> (ExpiryPolicy, bool) {
+        let state = self.state();
+        match (&state.session, &state.base) {
+            (Some(session), _) => (ExpiryPolicy::of(session.expiry()), state.is_chosen(&self.settings)),
+            (None, Base::Live(live)) => (live.policy, false),
+            (None, _) => (ExpiryPolicy::of(Some(self.settings.expiry)), false),
         }
     }
 
@@ -305,10 +296,10 @@ impl UnitOfWork {
             Committed::CartChanged => {
                 metrics::conflict(metrics::Conflict::CartChanged);
                 let pending = self.state().pending_owner.as_deref().cloned();
-                if let (Some(PendingOwner { user, policy, .. }), Some(known)) = (pending, known) {
+                if let (Some(PendingOwner { user, policy, is_held, .. }), Some(known)) = (pending, known) {
                     // Something was put into the anonymous cart since: it is to come along.
                     let merge = Box::pin(merge::merge(self, &known.tag, &known.binding, &user, policy)).await?;
-                    self.state().pending_owner = Some(PendingOwner { user, policy, merge }.into());
+                    self.state().pending_owner = Some(PendingOwner { user, policy, merge, is_held }.into());
                 }
                 Ok(None)
             }
@@ -334,7 +325,9 @@ impl UnitOfWork {
         if known.is_some_and(|known| known != policy) {
             state.extended = Some(policy);
         }
-        if policy != write.policy {
+        if policy == write.policy {
+            state.apply(policy);
+        } else {
             state.adopt(write.policy, policy);
         }
         let owner = write.owner.or(owner);
@@ -419,10 +412,7 @@ fn next_step(
 ) -> Step {
     let policy = write.policy;
     if state.intent == Intent::End {
-        match state.base.session() {
-            Some((_, tag)) => return Step::End(tag),
-            None => state.intent = Intent::Keep,
-        }
+        return Step::End(state.base.session().map(|(_, tag)| tag));
     }
     if state.answered && state.intent == Intent::Rotate {
         tracing::warn!("a session cannot get a new id once its answer is on the way; it keeps the one that it has");
@@ -438,9 +428,10 @@ fn next_step(
         Base::Ended { .. } | Base::Lost { .. } => Step::Conflict,
         Base::Sent(_) | Base::Unread { .. } => Step::Read,
         // Of a time that this request has not chosen the store knows whether others have chosen another one since.
-        Base::Live(live) if policy.has_passed() && policy != live.policy => Step::End(live.tag),
+        Base::Live(live) if policy.has_passed() && policy != live.policy => Step::End(Some(live.tag)),
         Base::Live(live) => {
-            write.policy_changed = live.policy != policy;
+            // What the handler has chosen is said also where it is what was read: another request may choose something else meanwhile.
+            write.policy_changed |= live.policy != policy;
             if live.data_version == write.data_version {
                 write.data_version = None;
             } else if write.data_version.is_none() {

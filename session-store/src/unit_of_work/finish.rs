@@ -147,35 +147,41 @@ impl UnitOfWork {
     }
 
     async fn write(&self, session: &Session, server_error: bool) -> Result<(), StoreError> {
-        let (intent, base, owner_pending, had_fields) = {
+        let (intent, base, owner_pending) = {
             let state = self.state();
-            let had_fields = matches!(&state.base, Base::Live(live) if !live.fields.is_empty());
-            (state.intent, state.base.session(), state.pending_owner.is_some(), had_fields)
+            (state.intent, state.base.session(), state.pending_owner.is_some())
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
-            let begins_anew = session.id().is_none() && !session.is_empty().await && !self.shows_deserted(session).await;
-            if !server_error && (begins_anew || owner_pending) {
+            let is_emptied = session.is_empty().await;
+            let begins_anew = session.id().is_none() && !is_emptied && !self.shows_deserted(session).await;
+            if !server_error && (begins_anew || owner_pending && !is_emptied) {
                 return self.save(session).await;
             }
             return match base {
                 Some((_, tag)) => Box::pin(self.end_alone(&tag)).await,
-                None => Ok(()),
+                None => {
+                    self.state().leave(&self.settings);
+                    Ok(())
+                }
             };
         }
         if server_error || !(session.is_modified() || owner_pending || intent == Intent::Rotate) {
             return Ok(());
         }
         if !session.is_empty().await {
+            let is_over = base.is_none() && self.state().deserted.is_some() && session.id().is_some();
+            if is_over && intent == Intent::Keep && !owner_pending {
+                // What the handle shows is of the session that was deleted, and saved it would begin another one without it.
+                return Ok(());
+            }
             return self.save(session).await;
         }
+        // The handle has no id, and not even the mark that one has which was empty from the beginning: it was emptied, by a `flush` that no store is
+        // told of then. A login before it does not count, and a session behind `cycle_id` is over; a visitor who stored nothing gets nothing.
+        self.state().pending_owner = None;
         match (intent, base) {
-            // `cycle_id` and then `flush`, which cannot tell this unit of it.
-            (Intent::Rotate, Some((_, tag))) if had_fields && !owner_pending => Box::pin(self.end_alone(&tag)).await,
-            // A session that holds nothing but its cart.
-            (Intent::Rotate, _) => self.save(session).await,
-            _ if owner_pending => self.save(session).await,
-            // A visitor who stored nothing gets nothing.
+            (Intent::Rotate, Some((_, tag))) => Box::pin(self.end_alone(&tag)).await,
             _ => Ok(()),
         }
     }

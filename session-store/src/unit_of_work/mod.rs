@@ -3,6 +3,7 @@
 //! `tower_sessions::Session` calls it as its store. It remembers what was loaded, notes a deletion instead of making it,
 //! and sends the difference when the session is saved: by the layer when the answer is ready, or by the handler.
 
+mod adopt;
 mod at_hand;
 mod cart;
 mod commit;
@@ -31,7 +32,10 @@ use tower_sessions::{
     session_store,
 };
 
-use self::state::{Base, Intent, State};
+use self::{
+    adopt::adopted,
+    state::{Base, HELD_MARK, Intent, State},
+};
 pub(crate) use self::{
     at_hand::{AtHand, at_hand},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
@@ -165,6 +169,7 @@ impl UnitOfWork {
 
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
         let is_deserting = state.is_deserting;
+        let is_live = matches!(state.base, Base::Live(_));
         let fields = match &mut state.base {
             Base::Live(live) if live.id == *id && live.fresh => {
                 live.fresh = false;
@@ -183,6 +188,9 @@ impl UnitOfWork {
         let record = decode(fields).map(|mut data| {
             if is_deserting {
                 data.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
+            } else if is_live && data.is_empty() {
+                data.insert(HELD_MARK.to_owned(), Json::Bool(true));
+                state.is_held = true;
             }
             Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
         });
@@ -220,6 +228,10 @@ impl SessionStore for UnitOfWork {
         if look::shows(&record.data) {
             return Ok(());
         }
+        if let Some(id) = adopted() {
+            self.adopted_by(record, id);
+            return Ok(());
+        }
         let committed = self.commit(&record.data, true).await;
         if committed.is_ok() && record.data.contains_key(CSRF_KEY) && self.is_committed_without(CSRF_KEY) {
             // The handle does not show what the new id has not got, and does not bring it back.
@@ -229,21 +241,21 @@ impl SessionStore for UnitOfWork {
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        if look::shows(&record.data) {
+        if look::shows(&record.data) || adopted().is_some() {
             return Ok(());
         }
         self.noted(self.commit(&record.data, false).await.map(drop))
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let with_cart = {
+        let (id, with_cart) = {
             let mut state = self.state();
             state.touch(self.store.keys());
             if state.is_asked_explicitly() {
                 // What was read for somebody else will not do.
                 state.base.mark_seen();
             }
-            state.cart_expected
+            (&state.meant(id), state.cart_expected)
         };
         let known = match self.known_record(id) {
             // It may have been read long ago: what is moved away is what is there now.
@@ -297,20 +309,24 @@ impl SessionStore for UnitOfWork {
         let alone = {
             let mut state = self.state();
             state.touch(self.store.keys());
-            let is_deserted = state.deserted == Some(*id);
-            let Some((_, tag)) = state.base.session().filter(|(known, _)| known == id || is_deserted) else {
-                if is_deserted && handle.is_some_and(|session| session.id().is_none()) {
-                    // A new id for what the handle shows of a session that is over.
-                    state.intent = Intent::Rotate;
-                }
-                // Or an id that was never stored: `cycle_id` called twice.
+            if ending.is_some() {
+                state.pending_owner = None;
+            }
+            if !state.is_about(id) {
+                // An id that was never stored: `cycle_id` called twice.
                 return Ok(());
-            };
+            }
             match (&handle, ending) {
                 (Some(_), Some(session)) => {
+                    // One that has ended already, by another request, ends for this one all the same: nothing of it matters any more.
                     state.intent = Intent::End;
                     state.is_deserting = !is_emptied;
-                    let has_record = session.is_modified() || matches!(&state.base, Base::Live(live) if !live.fresh);
+                    let has_record = session.is_modified()
+                        || match &state.base {
+                            Base::Live(live) => !live.fresh,
+                            Base::Ended { .. } => true,
+                            _ => false,
+                        };
                     if is_emptied || !has_record {
                         // What it reads from now on comes with the mark.
                         return Ok(());
@@ -318,12 +334,17 @@ impl SessionStore for UnitOfWork {
                     None
                 }
                 (Some(_), None) => {
-                    if state.intent != Intent::End {
+                    // A new id for what the handle shows, be it of a session that is over; one that another request has ended gets none.
+                    let is_there = state.base.session().is_some() || state.deserted == Some(*id);
+                    if is_there && state.intent != Intent::End {
                         state.intent = Intent::Rotate;
                     }
                     return Ok(());
                 }
-                (None, _) => Some(tag),
+                (None, _) => match state.base.session() {
+                    Some((_, tag)) => Some(tag),
+                    None => return Ok(()),
+                },
             }
         };
         match (alone, ending) {

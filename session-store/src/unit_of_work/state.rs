@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
-use tower_sessions::{Session, session::Id};
+use tower_sessions::{Expiry, Session, session::Id};
 
 use super::{Arrival, swap::Updates};
 use crate::{
@@ -28,6 +28,11 @@ use crate::{
 /// A key in the handle that `delete` has left with its data. A `flush` behind `cycle_id` is told to no store, since the handle has no id
 /// then; it takes this along with everything else.
 pub(crate) const DESERTED_MARK: &str = "@deserted";
+/// A key in a handle that holds nothing else, and is not emptied for all that: behind `cycle_id`, and before there is a session, no store is told of
+/// a `flush`, which takes this along.
+pub(super) const HELD_MARK: &str = "@held";
+/// Those two as fields, which none of a session is.
+const MARK_FIELDS: [&[u8]; 2] = [b"@@deserted", b"@@held"];
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -93,6 +98,12 @@ pub(super) struct State {
     pub(super) deserted: Option<Id>,
     /// What it shows has [`DESERTED_MARK`] beside it, until it is emptied.
     pub(super) is_marked: bool,
+    /// There may be a [`HELD_MARK`] in the handle.
+    pub(super) is_held: bool,
+    /// The id that the handle has, which led nowhere, of the session that this request has begun all the same.
+    stands_for: Option<Id>,
+    /// The handle's expiry that the session has been given.
+    applied: Option<Expiry>,
     /// The CSRF secret of the former id, which the handle shows until it has got the new one.
     left_secret: Option<Box<RawField>>,
     /// Nobody but the layer waits for the write, which finds its failure here.
@@ -147,6 +158,9 @@ impl State {
             is_deserting: false,
             deserted: None,
             is_marked: false,
+            is_held: false,
+            stands_for: None,
+            applied: None,
             left_secret: None,
             keeps_failures: false,
             updates: None,
@@ -180,6 +194,68 @@ impl State {
             self.deserted = None;
             self.is_deserting = false;
         }
+    }
+
+    /// A handle that was emptied since somebody has logged in, which no store is told of, logs nobody in.
+    pub(super) fn drop_login_of_emptied(&mut self, shown: &Data) {
+        if self.pending_owner.as_ref().is_some_and(|pending| pending.is_held) && !shown.contains_key(HELD_MARK) {
+            self.pending_owner = None;
+        }
+    }
+
+    /// Takes out what only the handle is to show.
+    pub(super) fn strip_marks(&self, fields: &mut Vec<RawField>) {
+        if self.is_marked || self.is_held {
+            fields.retain(|field| !MARK_FIELDS.contains(&field.name()));
+        }
+    }
+
+    /// This request has begun a session, of which the handle does not learn where it has an id that led nowhere.
+    pub(super) fn begins(&mut self, id: Id) {
+        self.stands_for = self.session.as_ref().and_then(Session::id).filter(|shown| *shown != id);
+    }
+
+    pub(super) fn has_other_id(&self) -> bool {
+        self.stands_for.is_some()
+    }
+
+    /// The id of the session that the handle means by this one.
+    pub(super) fn meant(&self, id: &Id) -> Id {
+        self.base.session().filter(|_| self.stands_for == Some(*id)).map_or(*id, |(known, _)| known)
+    }
+
+    /// Whether a call of the handle with this id is about the session that is known here.
+    pub(super) fn is_about(&self, id: &Id) -> bool {
+        let is_known = match &self.base {
+            Base::Ended { id: known, .. } | Base::Lost { id: known } => known == id,
+            base => base.session().is_some_and(|(known, _)| known == *id),
+        };
+        is_known || self.deserted == Some(*id) || self.stands_for == Some(*id)
+    }
+
+    /// The session of this request is over, by its own wish: what is saved from now on belongs to another one.
+    pub(super) fn leave(&mut self, settings: &Settings) {
+        let handle = self.session.as_ref().and_then(Session::id);
+        let default = not_chosen(settings.expiry);
+        if let (Some(session), Base::Live(live)) = (&self.session, &self.base)
+            && session.expiry() == not_chosen(live.policy.expiry())
+            && session.expiry() != default
+        {
+            // When the former session was to end is nothing to the next one.
+            session.set_expiry(default);
+        }
+        if self.intent == Intent::End {
+            // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
+            self.deserted = handle.or(self.base.any_id().filter(|_| self.is_deserting));
+            self.is_deserting = false;
+        }
+        self.base = Base::None { stale: false };
+        self.applied = None;
+        self.intent = Intent::Keep;
+        self.ended_here = true;
+        self.committed = true;
+        self.extended = None;
+        self.cart = None;
     }
 
     /// The session has got a new id, and not the secret among these fields.
@@ -238,6 +314,24 @@ impl State {
         self.kept_since = Some(extended.unwrap_or(now));
     }
 
+    /// Whether the handler has chosen the expiry that the handle has, and no commit has said so yet. It may be the one that was read.
+    pub(super) fn is_chosen(&self, settings: &Settings) -> bool {
+        let Some(session) = &self.session else {
+            return false;
+        };
+        let expiry = session.expiry();
+        let is_default = expiry == not_chosen(settings.expiry);
+        !is_default && expiry != not_chosen(ExpiryPolicy::of(expiry).expiry()) && self.applied != expiry
+    }
+
+    /// A commit has said that the handle's expiry counts.
+    pub(super) fn apply(&mut self, policy: ExpiryPolicy) {
+        let expiry = self.session.as_ref().and_then(Session::expiry);
+        if ExpiryPolicy::of(expiry) == policy {
+            self.applied = expiry;
+        }
+    }
+
     /// The session of an upgraded connection, when so much time has passed that it should be extended.
     pub(super) fn due_long_after(&self) -> Option<(Tag, ExpiryPolicy)> {
         let Base::Live(live) = &self.base else {
@@ -274,6 +368,11 @@ impl State {
             cart_ttl_ms: self.is_to_extend().then_some(settings.cart_ttl_ms),
             logs_in: user.is_some(),
         }
+    }
+
+    /// Whether the first change of a cart would begin one.
+    pub(super) fn has_no_session(&self) -> bool {
+        self.pending_owner.is_none() && matches!(self.base, Base::Sent(_) | Base::None { .. })
     }
 
     pub(super) fn planned(&mut self) -> &Planned {
@@ -313,6 +412,14 @@ impl Base {
         match self {
             Self::Sent(id) => Some(*id),
             base => base.session().map(|(id, _)| id),
+        }
+    }
+
+    /// Likewise, of one that has ended too.
+    fn any_id(&self) -> Option<Id> {
+        match self {
+            Self::Ended { id, .. } | Self::Lost { id } => Some(*id),
+            base => base.id(),
         }
     }
 
@@ -401,6 +508,8 @@ pub(super) struct PendingOwner {
     pub(super) user: Tag,
     pub(super) policy: MergePolicy,
     pub(super) merge: Merge,
+    /// A [`HELD_MARK`] is in the handle since.
+    pub(super) is_held: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -32,11 +32,14 @@ pub struct Handle {
     is_loaded: bool,
     /// The session was over when it was first asked for.
     pub is_late: bool,
+    is_given_up: bool,
     known: BTreeMap<&'static str, u32>,
     shown: BTreeMap<&'static str, u32>,
     read_idle_s: i64,
     idle_s: i64,
     is_idle_chosen: bool,
+    /// No commit has said so yet.
+    is_idle_due: bool,
     owner: Option<&'static str>,
     /// Who has logged in, and is not yet the session's user.
     pending: Option<&'static str>,
@@ -46,11 +49,24 @@ pub struct Handle {
     ends: bool,
     /// The handle shows what it has deleted.
     is_deserted: bool,
-    /// The handle has no id; of a session that the cart has begun in this request it hears when it is saved.
+    /// The handle has no id.
     is_new: bool,
+    /// A `flush` of a handle without an id has emptied it.
+    is_emptied: bool,
     is_modified: bool,
     pub said: Option<Vec<String>>,
     pub is_lost: bool,
+}
+
+impl Handle {
+    /// It got a new id, and was emptied.
+    fn is_over_behind_cycle(&self) -> bool {
+        self.cycles
+            && self.is_new
+            && self.shown.is_empty()
+            && (self.is_emptied || !self.known.is_empty())
+            && self.pending.is_none()
+    }
 }
 
 pub struct Conflict;
@@ -103,6 +119,7 @@ impl Model {
         self.ids += 1;
         self.live.insert(self.ids, Stored { idle_s: handle.idle_s, ..Stored::default() });
         (handle.base, handle.is_loaded, handle.read_idle_s) = (Some(self.ids), true, handle.idle_s);
+        handle.is_idle_due = false;
         handle.known.clear();
     }
 
@@ -120,7 +137,7 @@ impl Model {
         if handle.is_late {
             return Err(Conflict);
         }
-        let changes_idle = handle.idle_s != handle.read_idle_s;
+        let changes_idle = std::mem::take(&mut handle.is_idle_due) || handle.idle_s != handle.read_idle_s;
         if handle.known != handle.shown || changes_idle || handle.cycles || counts || handle.pending.is_some() {
             let (known, shown, idle_s) = (handle.known.clone(), handle.shown.clone(), handle.idle_s);
             let live = handle.base.and_then(|id| self.live.get_mut(&id)).ok_or(Conflict)?;
@@ -169,8 +186,11 @@ impl Model {
     }
 
     pub fn carry_out(&mut self, handle: &mut Handle, op: Op) {
-        if handle.is_lost || handle.is_late {
+        if handle.is_lost || handle.is_given_up {
             return;
+        }
+        if handle.is_late {
+            return Self::carry_out_late(handle, op);
         }
         match self.outcome(handle, op) {
             Ok(text) => match text {
@@ -178,6 +198,23 @@ impl Model {
                 _ => handle.said = None,
             },
             Err(Conflict) => handle.is_lost = true,
+        }
+    }
+
+    /// The session was over when it was first asked for: its request can still begin another one.
+    fn carry_out_late(handle: &mut Handle, op: Op) {
+        handle.said = None;
+        match op {
+            Op::Get(_) | Op::Set(..) | Op::Remove(_) | Op::Lines | Op::Pause => {}
+            Op::Expire(seconds) => (handle.idle_s, handle.is_idle_chosen) = (seconds, true),
+            Op::Flush | Op::Delete => {
+                (handle.is_late, handle.base, handle.is_modified) = (false, None, true);
+                (handle.is_new, handle.is_deserted) = (op == Op::Flush, op == Op::Delete);
+                handle.shown.clear();
+                handle.known.clear();
+            }
+            // With an id that leads nowhere any more, or none, nothing else can be done.
+            Op::Count | Op::Save | Op::Cycle | Op::LogIn(_) | Op::Add(_) | Op::SetLine(..) => handle.is_given_up = true,
         }
     }
 
@@ -215,7 +252,8 @@ impl Model {
                 handle.shown.clear();
                 (handle.is_modified, handle.is_loaded) = (true, true);
                 handle.ends = handle.base.is_some() && !handle.is_new;
-                handle.is_new = true;
+                handle.is_emptied = handle.is_new;
+                (handle.is_new, handle.pending) = (true, None);
             }
             // A handle without an id deletes nothing.
             Op::Delete => {
@@ -224,12 +262,15 @@ impl Model {
                     self.load(handle);
                 }
                 if !handle.is_new && !handle.is_late {
-                    (handle.ends, handle.is_deserted) = (true, true);
+                    (handle.ends, handle.is_deserted, handle.pending) = (true, true, None);
                 }
             }
-            Op::Expire(seconds) => (handle.idle_s, handle.is_idle_chosen, handle.is_modified) = (seconds, true, true),
+            Op::Expire(seconds) => {
+                (handle.idle_s, handle.is_idle_chosen, handle.is_idle_due, handle.is_modified) = (seconds, true, true, true);
+            }
             Op::Add(sku) | Op::SetLine(sku, _) => {
-                if handle.ends {
+                if handle.ends || handle.is_over_behind_cycle() {
+                    handle.cycles = false;
                     self.end(handle);
                 }
                 if handle.pending.is_some() && handle.merges {
@@ -240,6 +281,8 @@ impl Model {
                         return Ok(Some("0".to_owned()));
                     }
                     self.create(handle);
+                    // The handle is told.
+                    handle.is_new = false;
                 }
                 if handle.pending.is_none() {
                     handle.owner = self.live(handle)?.owner;
@@ -293,7 +336,7 @@ impl Model {
         }
         let is_empty = handle.is_new && handle.shown.is_empty();
         // What was emptied and got a new id may have been flushed behind it, which nobody is told of.
-        if (handle.ends || handle.cycles && !handle.known.is_empty()) && is_empty && handle.pending.is_none() {
+        if (handle.ends || handle.is_over_behind_cycle()) && is_empty && handle.pending.is_none() {
             handle.cycles = false;
             self.end(handle);
             return;

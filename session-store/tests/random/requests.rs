@@ -53,6 +53,12 @@ impl Draws {
                 }
                 6 | 7 => {
                     ops.truncate(at);
+                    if self.chance(0.3) {
+                        ops.push(Op::Cycle);
+                    }
+                    if self.chance(0.3) {
+                        ops.push(self.log_in());
+                    }
                     ops.push(Op::Flush);
                     if self.chance(0.5) {
                         ops.push(Op::Set("a", self.0.random_range(0..3)));

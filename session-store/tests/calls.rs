@@ -1,0 +1,197 @@
+//! What calls of `Session` come to that follow each other in one request: each alone, each pair and each triple of them, beside what tower-sessions
+//! makes of the same with its `MemoryStore`. Where this layer does something else it is for one of the reasons in [`Because`].
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use axum::{
+    Router,
+    extract::Path,
+    routing::{get, post},
+};
+use http::{Method, StatusCode};
+use session_store::{Session, SessionLayer, testing::MemoryNode};
+use support::{Visitor, each_backend, patient_store, send};
+use tower_sessions::{MemoryStore, SessionManagerLayer, session::Error};
+
+const CALLS: [&str; 8] = ["insert", "remove", "clear", "delete", "flush", "cycle_id", "save", "load"];
+/// With what the visitor comes: no cookie, one of a session with data, one of a session without, one that leads nowhere.
+const ARRIVALS: [&str; 4] = ["new", "full", "empty", "stale"];
+
+async fn call(session: Session, Path(calls): Path<String>) -> Result<(), (StatusCode, String)> {
+    for (place, call) in calls.split(',').enumerate() {
+        let done: Result<(), Error> = match call {
+            "insert" => session.insert("new", place).await,
+            "remove" => session.remove_value("old").await.map(drop),
+            "clear" => {
+                session.clear().await;
+                Ok(())
+            }
+            "delete" => session.delete().await,
+            "flush" => session.flush().await,
+            "cycle_id" => session.cycle_id().await,
+            "save" => session.save().await,
+            "load" => session.load().await,
+            "probe" => session.insert("probe", place).await,
+            _ => panic!("{call}"),
+        };
+        done.map_err(|error| (StatusCode::CONFLICT, format!("{call}: {error}")))?;
+    }
+    Ok(())
+}
+
+async fn look(session: Session) -> String {
+    let mut said = String::new();
+    for key in ["old", "other", "new"] {
+        if let Some(value) = session.get_value(key).await.unwrap() {
+            write!(said, "{key}={value} ").unwrap();
+        }
+    }
+    said
+}
+
+fn routes() -> Router {
+    let begin = async |session: Session| {
+        session.insert("old", 1).await.unwrap();
+        session.insert("other", 2).await.unwrap();
+    };
+    let empty = async |session: Session| session.clear().await;
+    Router::new()
+        .route("/begin", post(begin))
+        .route("/empty", post(empty))
+        .route("/call/{calls}", post(call))
+        .route("/look", get(look))
+}
+
+/// What has come of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Outcome {
+    status: StatusCode,
+    /// The session that the visitor has afterwards: whether under another id, and what is in it.
+    session: Option<(bool, String)>,
+    /// The id with which the visitor came still has a session.
+    former_lives: bool,
+}
+
+async fn outcome(app: &Router, arrival: &str, calls: &str) -> Outcome {
+    let mut visitor = Visitor::default();
+    if arrival != "new" {
+        visitor.post(app, "/begin").await.ok();
+    }
+    let former = visitor.cookie.clone();
+    match arrival {
+        "empty" => drop(visitor.post(app, "/empty").await.ok()),
+        "stale" => visitor.cookie = former.as_ref().map(|cookie| format!("{}AAAAAAAA", &cookie[..cookie.len() - 8])),
+        _ => {}
+    }
+    let sent = visitor.cookie.clone();
+    let status = visitor.post(app, &format!("/call/{calls}")).await.status;
+    let session = match visitor.cookie.clone() {
+        Some(cookie) => {
+            let is_other = Some(&cookie) != sent.as_ref();
+            let seen = send(app, Method::GET, "/look", Some(&cookie)).await.ok();
+            (!seen.removes_cookie()).then_some((is_other, seen.body))
+        }
+        None => None,
+    };
+    // What lives can be changed.
+    let former_lives = match &sent {
+        Some(cookie) => {
+            let changed = send(app, Method::POST, "/call/probe", Some(cookie)).await;
+            changed.status == StatusCode::OK && changed.cookie().is_none_or(|now| now == *cookie)
+        }
+        None => false,
+    };
+    Outcome { status, session, former_lives }
+}
+
+fn sequences(longest: usize) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut last = vec![String::new()];
+    for _ in 0..longest {
+        last = last.iter().flat_map(|calls| CALLS.map(|call| format!("{calls},{call}"))).collect();
+        all.extend(last.iter().map(|calls| calls[1..].to_owned()));
+    }
+    all
+}
+
+/// Why this layer does something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Because {
+    /// A session that was to be deleted is, whatever the handle still shows; theirs saves it again where something was changed before.
+    DeletedIsDeleted,
+    /// What is saved behind a `flush` has an id that nobody knew before, and theirs the one that the visitor came with.
+    FlushedIsAnotherId,
+    /// A session without data has its cart: a new id for it is one, where theirs ends it.
+    EmptyHasACart,
+    /// A visitor whose session is saved gets its cookie, and of theirs nobody hears.
+    SavedIsGiven,
+    /// An id that nobody has given out is not taken from the visitor, which theirs does for one who clears his session.
+    IdsAreGivenOut,
+    /// Behind an id that leads nowhere there is an empty session: to save it is to do nothing, and to load it is to forget what was inserted.
+    NowhereIsEmpty,
+}
+
+impl Because {
+    fn of(arrival: &str, calls: &str, theirs: &Outcome, ours: &Outcome) -> Option<Self> {
+        let has = |call: &str| calls.split(',').any(|other| other == call);
+        if theirs.status != ours.status {
+            return None;
+        }
+        Some(match (&theirs.session, &ours.session) {
+            _ if arrival == "stale" && theirs.former_lives && !has("flush") => Self::IdsAreGivenOut,
+            (Some((false, theirs_shown)), Some((true, shown))) if has("flush") && theirs_shown == shown => {
+                Self::FlushedIsAnotherId
+            }
+            (Some(_), None) if has("delete") => Self::DeletedIsDeleted,
+            (None, Some((true, shown))) if arrival == "empty" && has("cycle_id") && shown.is_empty() => Self::EmptyHasACart,
+            (None, Some((true, shown))) if (arrival != "full" || has("delete")) && has("save") && shown.is_empty() => {
+                Self::SavedIsGiven
+            }
+            (Some((true, _)), None) if arrival == "stale" && (has("save") || has("load")) => Self::NowhereIsEmpty,
+            _ => return None,
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_in_any_order_come_to_what_tower_sessions_makes_of_them_or_are_better_for_a_reason() {
+    let theirs = routes().layer(SessionManagerLayer::new(MemoryStore::default()));
+    let ours = routes().layer(SessionLayer::new(MemoryNode::new().store()));
+    let (mut reasons, mut unexplained) = (BTreeMap::<_, usize>::new(), Vec::new());
+    for (arrival, calls) in ARRIVALS.into_iter().flat_map(|arrival| sequences(3).into_iter().map(move |calls| (arrival, calls))) {
+        let (a, b) = (outcome(&theirs, arrival, &calls).await, outcome(&ours, arrival, &calls).await);
+        if a == b {
+            continue;
+        }
+        match Because::of(arrival, &calls, &a, &b) {
+            Some(reason) => *reasons.entry(reason).or_default() += 1,
+            None => unexplained.push(format!("{arrival} {calls}: theirs {a:?}, ours {b:?}")),
+        }
+    }
+    assert_eq!(reasons.len(), 6, "{reasons:?}");
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
+}
+
+/// As in memory, and nothing is stored of the marks that tell handles apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_come_to_the_same_on_servers() {
+    let in_memory = routes().layer(SessionLayer::new(MemoryNode::new().store()));
+    each_backend(async |server| {
+        let app = routes().layer(SessionLayer::new(patient_store(&server).await));
+        for (arrival, calls) in
+            ARRIVALS.into_iter().flat_map(|arrival| sequences(2).into_iter().map(move |calls| (arrival, calls)))
+        {
+            let there = outcome(&app, arrival, &calls).await;
+            assert_eq!(there, outcome(&in_memory, arrival, &calls).await, "{arrival} {calls}");
+        }
+        let mut connection = server.connection().await;
+        for key in server.keys("*:session:*").await {
+            let names: Vec<String> = redis::cmd("HKEYS").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(!names.iter().any(|name| name.starts_with("@@")), "{names:?}");
+        }
+    })
+    .await;
+}
