@@ -10,19 +10,20 @@ use tower_sessions::session::Id;
 
 use crate::{
     CacheStore, StoreError,
-    cart::{lines::CartSnapshot, merge::Merge},
+    cart::{lines::CartSnapshot, merge::Merge, merged::Merged},
     device::Device,
     encryption::{BIND_FIELD, damaged_line},
     error::Elsewhere,
     expiry::{ExpiryPolicy, TTL_MAX_MS},
     keys::{Name, Tag},
-    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, next, unreadable},
+    record::{Delta, RawField, StoredSession, VERSION, bytes, integer, unreadable},
+    rotation::flat,
     scripts::{
         CHANGE, CHANGE_ARGUMENTS_MAX, CHANGE_PLAIN, CHANGE_WITHIN, COMMIT, COMMIT_SEALED, CREATE, Call, END, LIST, ROTATE,
         ROTATE_SEALED, TOUCH, reply,
     },
     settings::Settings,
-    wire::{Argument as _, Item, Packed, Reply},
+    wire::{Argument as _, Packed, Reply},
 };
 
 /// How long a session that ended, or got a new id, is remembered: longer than a request takes that was under way.
@@ -344,19 +345,17 @@ impl CacheStore {
         CartSnapshot::parse(&mut self.ask(&command).await?, self.vault().lines(binding))
     }
 
-    /// A cart, and the tokens that it remembers.
-    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag, binding: &Tag) -> Result<(CartSnapshot, Bytes), StoreError> {
+    /// A cart, and all that is in it and in the tokens that it remembers, as it is stored.
+    pub(crate) async fn read_cart_and_tokens(&self, tag: &Tag, binding: &Tag) -> Result<(CartSnapshot, Merged), StoreError> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("HGETALL").arg(self.keys().cart(tag));
         pipeline.cmd("GET").arg(self.keys().cart_tokens(tag));
-        let mut reply = self.ask(&pipeline).await?;
-        let cart = CartSnapshot::parse(&mut reply, self.vault().lines(binding))?;
-        let tokens = match next(&mut reply)? {
-            Item::Null => Bytes::new(),
-            Item::String(tokens) => tokens,
-            _ => return Err(unreadable("the tokens of a cart are no string")),
+        let Ok([cart, tokens]) = <[Value; 2]>::try_from(self.pipeline(&pipeline).await?) else {
+            return Err(unreadable("an answer has another length"));
         };
-        Ok((cart, tokens))
+        let tokens = if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? };
+        let stored = Merged::new(&flat(cart)?, &tokens);
+        Ok((CartSnapshot::of(stored.fields(), &self.vault().lines(binding))?, stored))
     }
 
     /// Extends the time that a session is kept, and tells it in ms; `None` when there is none any more.
@@ -792,7 +791,7 @@ fn merge(call: &mut Call, write: &Write) {
     match &write.merge {
         Merge::Nothing => call.arg(""),
         Merge::Here(how) => call.arg(&how[..]),
-        Merge::Done(revision) => call.arg(revision),
+        Merge::Done(merged) => call.parts(&[b"=", &merged.packed()]),
     };
 }
 

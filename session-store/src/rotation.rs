@@ -12,7 +12,7 @@ use tower_sessions::session::Id;
 use crate::{
     CacheStore, StoreError,
     backend::{Committed, GRACE_MS, ID_ATTEMPTS, Write, changes, head},
-    cart::merge::Merge,
+    cart::{merge::Merge, merged::Merged},
     encryption::{SEALED_NAME, damaged_line, is_sealed},
     keys::Tag,
     operation::Answer,
@@ -31,7 +31,6 @@ struct Old {
     /// Field, value, ...
     fields: Vec<Vec<u8>>,
     cart: Vec<Vec<u8>>,
-    cart_revision: u64,
     cart_ttl_ms: i64,
     tokens: Vec<u8>,
     tokens_ttl_ms: i64,
@@ -60,7 +59,7 @@ impl CacheStore {
             };
             let merged = match &write.merge {
                 Merge::Nothing => None,
-                Merge::Done(revision) => Some(*revision),
+                Merge::Done(merged) => Some(merged),
                 Merge::Here(_) => return Err(unreadable("a cart cannot be merged across slots")),
             };
             // What is encrypted moves with what only those who have the keys can say of the new session.
@@ -71,7 +70,7 @@ impl CacheStore {
             }
             let is_bound = is_sealed || binding != old;
             let write = &Write { bind_field: self.vault().bind_field(&new, binding, is_bound)?, ..write.clone() };
-            if merged.is_some_and(|revision| revision != record.cart_revision) {
+            if merged.is_some_and(|merged| **merged != Merged::new(&record.cart, &record.tokens)) {
                 return Ok((id, Committed::CartChanged));
             }
             let Some(placed) = self.place_copy(&new, &record, merged.is_none(), write, delta).await? else {
@@ -127,7 +126,6 @@ impl CacheStore {
             revision,
             commit_tokens,
             fields,
-            cart_revision: revision_of(&cart)?,
             cart,
             cart_ttl_ms: integer(&cart_ttl)?,
             tokens: if tokens == Value::Nil { Vec::new() } else { bytes(tokens)? },
@@ -180,12 +178,6 @@ impl CacheStore {
             tracing::debug!(%error, "a record that a lost rotation left was not removed");
         }
     }
-}
-
-/// The revision is the first number of the field `@`; a cart that is not there is at 0.
-fn revision_of(cart: &[Vec<u8>]) -> Result<u64, StoreError> {
-    let meta = cart.chunks_exact(2).find(|pair| pair[0] == b"@").map(|pair| &pair[1][..]);
-    meta.map_or(Ok(0), |meta| number(meta.split(|byte| *byte == b' ').next().unwrap_or_default()))
 }
 
 /// The answer to HGETALL: field, value, ...

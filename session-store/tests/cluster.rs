@@ -9,9 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::Path, routing::get};
+use axum::{
+    Router,
+    extract::Path,
+    routing::{get, post},
+};
 use session_store::{
-    BreakerState, CacheStore, Csrf, CsrfLayer, EncryptionKeys, NearCache, SessionLayer,
+    BreakerState, CacheStore, Cart, Csrf, CsrfLayer, EncryptionKeys, NearCache, Session, SessionLayer,
     testing::{Fault, Faults},
 };
 use support::{
@@ -728,6 +732,46 @@ async fn a_new_id_brings_what_was_changed_between_its_steps_at_the_same_revision
             }
             break;
         }
+    }
+}
+
+/// As when a replica that lacked the cart's last change has taken its primary's place between the merge and the commit of a login, and another change
+/// has been made there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_brings_what_was_put_into_the_cart_behind_the_merge_at_the_same_revision() {
+    const CHANGE: &str = "redis.call('DEL', KEYS[1]) return redis.call('HSET', KEYS[1], 'CUP', 1, '@', '1 1 1')";
+    let slow_login = async |session: Session, cart: Cart, Path((ms, id)): Path<(u64, String)>| {
+        if id == "new" {
+            session.cycle_id().await.unwrap();
+        }
+        cart.log_in("ada").await.unwrap();
+        support::hold::pause(ms).await;
+    };
+    let cluster = Cluster::start(Security::Plain).await;
+    let at = Theirs(&cluster);
+    let builder = CacheStore::builder(&cluster.url).deadline(Duration::from_secs(20));
+    let routes = support::app::router().route("/slow-login/{ms}/{id}", post(slow_login));
+    let app = routes.layer(SessionLayer::new(support::connected(builder).await));
+    for id in ["new", "the-same"] {
+        for node in cluster.primaries().await {
+            cluster.nodes[node].ask::<()>(&["FLUSHALL"]).await;
+        }
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/cart/add/TEA/1").await.ok();
+        let anonymous = keys(&cluster, "*:cart:*").await.remove(0);
+        let hold = Hold::new();
+        let login = tokio::spawn({
+            let (app, mut visitor, path) = (app.clone(), visitor.clone(), format!("/slow-login/{hold}/{id}"));
+            async move {
+                visitor.post(&app, &path).await.ok();
+                visitor
+            }
+        });
+        hold.reached().await;
+        at.send(redis::cmd("EVAL").arg(CHANGE).arg(1).arg(&anonymous)).await;
+        hold.release();
+        let mut visitor = login.await.unwrap();
+        assert_eq!(visitor.get(&app, "/cart").await.ok().body, "CUP=1,TEA=1", "{id}");
     }
 }
 

@@ -67,34 +67,42 @@ impl CartSnapshot {
         let mut read = Ok(());
         for _ in 0..pairs {
             let (name, value) = (text(reply)?, text(reply)?);
-            let (name, value) = (reply.at(&name), reply.at(&value));
-            if name.first() == Some(&b'@') {
-                if name == b"@" {
-                    let revision = value.split(|&byte| byte == b' ').next().unwrap_or_default();
-                    match number(revision) {
-                        Ok(revision) => cart.revision = revision,
-                        Err(error) => read = read.and(Err(error)),
-                    }
-                }
-                continue;
-            }
-            match lines.open(name, value) {
-                Ok((sku, quantity)) => cart.lines.push(CartLine { sku, quantity }),
-                Err(error) => read = read.and(Err(error)),
-            }
+            read = read.and(cart.take(reply.at(&name), reply.at(&value), &lines));
         }
-        read?;
+        read.map(|()| cart.in_order())
+    }
+
+    /// Of the fields of a cart.
+    pub(crate) fn of<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, lines: &Lines<'_>) -> Result<Self, StoreError> {
+        let mut cart = Self::default();
+        for (name, value) in fields {
+            cart.take(name, value, lines)?;
+        }
+        Ok(cart.in_order())
+    }
+
+    fn take(&mut self, name: &[u8], value: &[u8], lines: &Lines<'_>) -> Result<(), StoreError> {
+        if name.first() != Some(&b'@') {
+            let (sku, quantity) = lines.open(name, value)?;
+            self.lines.push(CartLine { sku, quantity });
+        } else if name == b"@" {
+            self.revision = number(value.split(|&byte| byte == b' ').next().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn in_order(mut self) -> Self {
         // The store orders fields as it likes; a page should not shuffle its lines.
-        cart.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+        self.lines.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
         // A replica that had not got all keys yet may have begun a second one of the same.
-        cart.lines.dedup_by(|more, line| {
+        self.lines.dedup_by(|more, line| {
             let is_same = more.sku == line.sku;
             if is_same {
                 line.quantity = line.quantity.saturating_add(more.quantity);
             }
             is_same
         });
-        Ok(cart)
+        self
     }
 }
 

@@ -4,16 +4,19 @@
 //! it counts once.
 //!
 //! On one node the commit of the session merges in the same script. An encrypted cart is read before: the script is told
-//! what is in it, and merges if it is still at the revision that was read. Where a script may not leave its slot, it is done in
+//! what is in it, and merges if that is still so. Where a script may not leave its slot, it is done in
 //! steps on one slot each: read the anonymous cart; merge it into the user's, where a mark of what was merged from where
-//! makes each unit count once; let the commit of the session drop the anonymous cart, if it is still at the revision that
-//! was merged.
+//! makes each unit count once; let the commit of the session drop the anonymous cart, if it is still what was merged.
 
 use std::sync::Arc;
 
 use redis::Value;
 
-use super::{CartError, command::TOKENS_REMEMBERED};
+use super::{
+    CartError,
+    command::TOKENS_REMEMBERED,
+    merged::{Merged, pack},
+};
 use crate::{
     StoreError,
     encryption::damaged_line,
@@ -75,8 +78,8 @@ pub(crate) enum Merge {
     Nothing,
     /// The commit merges it, by these instructions; an encrypted one as it was when they were made.
     Here(Arc<[u8]>),
-    /// It was merged as it was at this revision.
-    Done(u64),
+    /// It was merged as it was then.
+    Done(Arc<Merged>),
 }
 
 impl Merge {
@@ -107,17 +110,15 @@ pub(crate) async fn merge(
     policy: MergePolicy,
 ) -> Result<Merge, StoreError> {
     if !unit.store.scripts_cross_slots() {
-        return Ok(Merge::Done(merge_before(unit, from, binding, user, policy).await?));
+        return Ok(Merge::Done(merge_before(unit, from, binding, user, policy).await?.into()));
     }
     let vault = unit.store.vault();
     let names = vault.names_of_a_line();
     let mut how = policy.instructions(&unit.settings, names).into_bytes();
     if names.is_some() {
-        let cart = match unit.take_cart() {
-            Some(cart) => cart,
-            None => unit.store.read_cart(from, binding).await?,
-        };
-        how.extend_from_slice(format!("\n{}\n", cart.revision).as_bytes());
+        let (cart, as_read) = unit.store.read_cart_and_tokens(from, binding).await?;
+        how.push(b'\n');
+        pack(&mut how, &as_read.packed());
         for line in &cart.lines {
             vault.lines(user).pack(&mut how, &line.sku, line.quantity)?;
         }
@@ -125,18 +126,24 @@ pub(crate) async fn merge(
     Ok(Merge::Here(how.into()))
 }
 
-/// Merges the anonymous cart under `from` into that of the user, and tells which revision of it was merged.
-async fn merge_before(unit: &UnitOfWork, from: &Tag, binding: &Tag, user: &Tag, policy: MergePolicy) -> Result<u64, StoreError> {
-    let (anonymous, tokens) = unit.store.read_cart_and_tokens(from, binding).await?;
-    if anonymous.lines.is_empty() && tokens.is_empty() {
-        return Ok(anonymous.revision);
+/// Merges the anonymous cart under `from` into that of the user, and tells what was merged.
+async fn merge_before(
+    unit: &UnitOfWork,
+    from: &Tag,
+    binding: &Tag,
+    user: &Tag,
+    policy: MergePolicy,
+) -> Result<Merged, StoreError> {
+    let (anonymous, merged) = unit.store.read_cart_and_tokens(from, binding).await?;
+    if anonymous.lines.is_empty() && merged.tokens().is_empty() {
+        return Ok(merged);
     }
     let keys = unit.store.keys();
     let vault = unit.store.vault();
     let names = vault.names_of_a_line();
     let script = if names.is_some() { &MERGE_SEALED } else { &MERGE };
     let mut call = script.call(&[&keys.cart(user), &keys.cart_merged(user), &keys.cart_tokens(user)]);
-    call.arg(from.as_str()).arg(policy.instructions(&unit.settings, names)).arg(&tokens[..]);
+    call.arg(from.as_str()).arg(policy.instructions(&unit.settings, names)).arg(merged.tokens());
     for line in &anonymous.lines {
         vault.lines(user).give(&mut call, &line.sku, line.quantity)?;
     }
@@ -146,5 +153,5 @@ async fn merge_before(unit: &UnitOfWork, from: &Tag, binding: &Tag, user: &Tag, 
     }
     let dropped = answer.get(2).map_or(Ok(0), |value: &Value| integer(value))?;
     metrics::cart_units_dropped(u64::try_from(dropped).map_err(|_| unreadable("a merge dropped less than nothing"))?);
-    Ok(anonymous.revision)
+    Ok(merged)
 }

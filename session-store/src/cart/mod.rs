@@ -6,6 +6,7 @@ mod extract;
 pub(crate) mod limits;
 pub(crate) mod lines;
 pub(crate) mod merge;
+pub(crate) mod merged;
 mod stored;
 mod token;
 

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac as _;
 
 use super::{EncryptionKeys, SEALED, Sealer, Vault, no_keys};
-use crate::{StoreError, keys::Tag, metrics, record::number, scripts::Call};
+use crate::{StoreError, cart::merged::pack, keys::Tag, metrics, record::number, scripts::Call};
 
 /// What the field of an encrypted line begins with. No SKU does, and no reserved field.
 pub(crate) const SEALED_NAME: u8 = 1;
@@ -86,9 +86,7 @@ impl Lines<'_> {
     /// The same in one argument, behind what it has already.
     pub(crate) fn pack(&self, packed: &mut Vec<u8>, sku: &str, quantity: u32) -> Result<(), StoreError> {
         for part in self.seal(sku)?.iter().flat_map(|line| line.parts(quantity)) {
-            packed.extend_from_slice(part.len().to_string().as_bytes());
-            packed.push(b':');
-            packed.extend_from_slice(&part);
+            pack(packed, &part);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 -- KEYS: session, [anonymous cart of the session, its tokens,
 --       [the cart of the user who logs in, what was merged into it before, its tokens]], [what goes along (see along.lua)].
 -- ARGV: commit token, policy, absolute time in ms or '', 'delta' or 'replace', grace in ms,
---       what becomes of the cart: '' nothing, a number to drop it when it was merged at this revision, or how to merge it (see merging.lua),
+--       what becomes of the cart: '' nothing, '=' and what was merged of it, to drop it when it is that still, or how to merge it (see merging.lua),
 --       the field whose value must not have changed, that value behind a '=' or '-' for none, or '' where nothing is compared, what goes along,
 --       number of arguments that set (field, value, ...), those, then the fields to remove.
 local s = redis.call('HMGET', KEYS[1], '@until', '@created', '@capped', '@rev', '@tok', '@ended', '@expiry')
@@ -16,18 +16,17 @@ if ARGV[8] ~= '' then
   local current = redis.call('HGET', KEYS[1], ARGV[7])
   if (current and '=' .. current or '-') ~= ARGV[8] then return {8, current} end
 end
-local dropped = 0
-if string.find(ARGV[6], ' ', 1, true) then
+local dropped, becomes = 0, string.sub(ARGV[6], 1, 1)
+if becomes == '=' then
+  -- What was added since it was merged must be merged first.
+  if not is_as_merged(KEYS[2], KEYS[3], string.sub(ARGV[6], 2)) then return {5} end
+elseif becomes ~= '' then
   -- The cart of a session that got an owner meanwhile is the owner's.
   local refused
   if not redis.call('HGET', KEYS[1], '@owner') then dropped, refused = merge_keys(KEYS[2], KEYS[3], 4, ARGV[6]) end
   if not dropped then return {refused} end
-  redis.call('PEXPIRE', KEYS[2], ARGV[5])
-  redis.call('PEXPIRE', KEYS[3], ARGV[5])
-elseif ARGV[6] ~= '' then
-  -- The cart was merged into the user's at this revision. What was added since must be merged first.
-  local meta = redis.call('HGET', KEYS[2], '@') or '0'
-  if string.match(meta, '^%d+') ~= ARGV[6] then return {5} end
+end
+if becomes ~= '' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
 end

@@ -96,16 +96,40 @@ local function merge(source, lines_there, tokens_there, how, cart, merged_before
   return revision, dropped
 end
 
+-- What is in one argument: the length of each part, a colon, and the part.
+local function parts_of(packed)
+  local parts, at = {}, 1
+  while at <= #packed do
+    local colon = string.find(packed, ':', at, true)
+    local length = tonumber(string.sub(packed, at, colon - 1))
+    parts[#parts + 1] = string.sub(packed, colon + 1, colon + length)
+    at = colon + length + 1
+  end
+  return parts
+end
+
+-- Whether a cart and its tokens are what was read, packed as above: the tokens, and then the cart (field, value, ...). Its revision is not enough: of a
+-- primary that was lost and of the replica in its place two changes may have the same one.
+local function is_as_merged(cart, tokens, packed)
+  local read, there, values = parts_of(packed), redis.call('HGETALL', cart), {}
+  if (redis.call('GET', tokens) or '') ~= read[1] or #there ~= #read - 1 then return false end
+  for i = 2, #read, 2 do values[read[i]] = read[i + 1] end
+  for i = 1, #there, 2 do
+    if values[there[i]] ~= there[i + 1] then return false end
+  end
+  return true
+end
+
 -- The same with an anonymous cart and its tokens as they are in the store; KEYS[to] is the first of the user's three. What is in an encrypted
--- cart only who has the keys can say: behind `how` stand then, each behind a newline, the revision that the lines are of, and they (see standing.lua).
--- Returns how many units found no room; nothing, has done nothing, and what to answer, when the cart is at another revision or a line cannot be read.
+-- cart only who has the keys can say: behind `how` and a newline stand then, packed, what was read of it, and its lines (see standing.lua).
+-- Returns how many units found no room; nothing, has done nothing, and what to answer, when the cart is another by now or a line cannot be read.
 local function merge_keys(from_cart, from_tokens, to, how)
   local lines = {}
-  local instructions, revision, packed = string.match(how, '^([^\n]*)\n(%d+)\n(.*)$')
+  local instructions, packed = string.match(how, '^([^\n]*)\n(.*)$')
   if instructions then
-    local meta = redis.call('HGET', from_cart, '@') or '0'
-    if string.match(meta, '^%d+') ~= revision then return nil, 5 end
-    how, lines = instructions, parts_of(packed)
+    lines = parts_of(packed)
+    if not is_as_merged(from_cart, from_tokens, table.remove(lines, 1)) then return nil, 5 end
+    how = instructions
   else
     local all = redis.call('HGETALL', from_cart)
     for i = 1, #all, 2 do

@@ -1,8 +1,7 @@
 -- Gives a session a new id: the new record, the end of the old one and the move of the cart are one step.
 -- KEYS: old session, new session, old cart, new cart, old cart tokens, new cart tokens,
 --       [the cart of the user who logs in, what was merged into it before, its tokens], [what goes along (see along.lua)].
--- ARGV: commit token, policy, absolute time in ms or '', grace in ms, what becomes of the cart: '' to move it, a number to drop it
---       when it was merged at this revision, or how to merge it (see merging.lua),
+-- ARGV: commit token, policy, absolute time in ms or '', grace in ms, what becomes of the cart: '' to move it, or how to merge it (see merging.lua),
 --       what goes along, number of arguments that set (field, value, ...), those, then the fields to remove.
 local old = redis.call('HMGET', KEYS[1], '@rev', '@ended')
 local new = redis.call('HMGET', KEYS[2], '@rev', '@tok', '@expiry')
@@ -25,15 +24,11 @@ for i = 2, is_bound and 0 or #record, 2 do
 end
 
 local dropped = 0
-if string.find(ARGV[5], ' ', 1, true) then
+if ARGV[5] ~= '' then
   -- The cart of a session that got an owner meanwhile is the owner's.
   local refused
   if not redis.call('HGET', KEYS[1], '@owner') then dropped, refused = merge_keys(KEYS[3], KEYS[5], 7, ARGV[5]) end
   if not dropped then return {refused} end
-  redis.call('PEXPIRE', KEYS[5], ARGV[4])
-elseif ARGV[5] ~= '' then
-  local meta = redis.call('HGET', KEYS[3], '@') or '0'
-  if string.match(meta, '^%d+') ~= ARGV[5] then return {5} end
   redis.call('PEXPIRE', KEYS[5], ARGV[4])
 else
   local cart = redis.call('HGETALL', KEYS[3])

@@ -14,15 +14,3 @@ local function standing(cart, list, at, names)
   end
   return quantity, fields, elsewhere
 end
-
--- Lines in one argument: the length of each part, a colon, and the part.
-local function parts_of(packed)
-  local parts, at = {}, 1
-  while at <= #packed do
-    local colon = string.find(packed, ':', at, true)
-    local length = tonumber(string.sub(packed, at, colon - 1))
-    parts[#parts + 1] = string.sub(packed, colon + 1, colon + length)
-    at = colon + length + 1
-  end
-  return parts
-end

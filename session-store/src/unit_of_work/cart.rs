@@ -244,8 +244,7 @@ impl UnitOfWork {
             matches!(&state.base, Base::Unread { .. }) && state.pending_owner.is_none() && state.intent != Intent::End
         };
         if unread {
-            // An encrypted cart is read before it is merged.
-            Box::pin(self.read_once(self.store.vault().is_on())).await?;
+            Box::pin(self.read_once(false)).await?;
         }
         let mut state = self.state();
         if let Some(pending) = state.pending_owner.as_ref().filter(|pending| !pending.merge.is_due()) {
@@ -258,11 +257,6 @@ impl UnitOfWork {
             Base::Ended { .. } | Base::Lost { .. } => return Err(state.base.lose()),
             Base::Sent(_) | Base::None { .. } | Base::Unread { .. } => LoginView::Fresh,
         })
-    }
-
-    /// The cart that came along with the session, once.
-    pub(crate) fn take_cart(&self) -> Option<CartSnapshot> {
-        self.state().cart.take()
     }
 
     pub(crate) async fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {

@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 
-use axum::{Router, routing::post};
+use axum::{Router, extract::Path, routing::post};
 use http::{Method, StatusCode};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use session_store::{CacheStore, CacheStoreBuilder, Cart, CartError, CartLimits, EncryptionKeys, Session, SessionLayer};
 
 use super::{
     NEW, OLD, builder, dump, encrypted, holds, replica,
-    support::{Server, Visitor, each_backend, meter::Meter, send},
+    support::{
+        Server, Visitor, each_backend,
+        hold::{Hold, pause},
+        meter::Meter,
+        send,
+    },
 };
 
 type Connection = redis::aio::MultiplexedConnection;
@@ -380,6 +385,45 @@ async fn a_handler_whose_change_was_refused_reads_what_the_former_id_shows() {
                 visitor.post(&app, "/logout").await.ok();
                 assert_eq!(former.post(&replica().await, "/refused").await.ok().body, " None", "{login:?}");
             }
+        }
+    })
+    .await;
+}
+
+/// As when a replica that lacked the cart's last change has taken its primary's place while somebody logs in, and another change was made there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_merges_no_cart_that_is_another_at_the_same_revision() {
+    let slow_login = async |session: Session, cart: Cart, Path((ms, id)): Path<(u64, String)>| {
+        if id == "new" {
+            session.cycle_id().await.unwrap();
+        }
+        cart.log_in("ada").await.unwrap();
+        pause(ms).await;
+    };
+    each_backend(async |server| {
+        let store = builder(&server.url()).key(OLD).encryption(EncryptionKeys::new(NEW)).connect().await.unwrap();
+        let routes = super::support::app::router().route("/slow-login/{ms}/{id}", post(slow_login));
+        let app = routes.layer(SessionLayer::new(store));
+        let mut connection = server.connection().await;
+        for id in ["new", "the-same"] {
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/cart/add/TEA/1").await.ok();
+            let anonymous = server.keys("*:cart:*").await.remove(0);
+            let hold = Hold::new();
+            let login = tokio::spawn({
+                let (app, mut visitor, path) = (app.clone(), visitor.clone(), format!("/slow-login/{hold}/{id}"));
+                async move {
+                    visitor.post(&app, &path).await.ok();
+                    visitor
+                }
+            });
+            hold.reached().await;
+            visitor.post(&app, "/cart/add/CUP/1").await.ok();
+            redis::cmd("HSET").arg(&anonymous).arg("@").arg("1 2 2").exec_async(&mut connection).await.unwrap();
+            hold.release();
+            let mut visitor = login.await.unwrap();
+            assert_eq!(visitor.get(&app, "/cart").await.ok().body, "CUP=1,TEA=1", "{id}");
         }
     })
     .await;

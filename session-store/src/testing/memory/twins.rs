@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{answer::Answer, commands, keyspace::Keyspace};
 use crate::{
+    cart::merged::Merged,
     expiry::unix_ms,
     scripts::{self, Call, Source},
     topology::arguments,
@@ -108,16 +109,26 @@ impl Questions {
         }
     }
 
-    fn merge(&mut self, how: &mut Vec<String>, user: &str) -> String {
+    /// A cart and its tokens as they are, or as they were once.
+    fn as_read(&mut self, keyspace: &mut Keyspace, tag: &str) -> String {
+        let cart = keyspace.hash(key("cart", tag).as_bytes()).unwrap().cloned().unwrap_or_default();
+        let tokens = keyspace.string(key("cart-tokens", tag).as_bytes()).ok().flatten().unwrap_or_default();
+        let cart: Vec<_> = cart.into_iter().flat_map(|(name, value)| [name, value]).collect();
+        let is_there = self.chance(0.8);
+        String::from_utf8(if is_there { Merged::new(&cart, &tokens) } else { Merged::default() }.packed()).unwrap()
+    }
+
+    /// `commits`: the session keeps its id.
+    fn merge(&mut self, keyspace: &mut Keyspace, how: &mut Vec<String>, tag: &str, user: &str, commits: bool) -> String {
         match self.random.random_range(0..3) {
             0 => String::new(),
-            1 => self.random.random_range(0..6).to_string(),
+            1 if commits => format!("={}", self.as_read(keyspace, tag)),
             _ => {
                 how.extend([key("cart", user), key("cart-merged", user), key("cart-tokens", user)]);
                 let policy = self.one(&["sum", "max", "keep"]);
                 if let Some(names) = self.names() {
-                    let mut how = format!("{policy} {} 3 9 4 8 {names}\n{}\n", 6 * HOUR_MS, self.random.random_range(0..4));
-                    let mut parts = Vec::new();
+                    let mut how = format!("{policy} {} 3 9 4 8 {names}\n", 6 * HOUR_MS);
+                    let mut parts = vec![self.as_read(keyspace, tag)];
                     for _ in 0..self.random.random_range(0..3) {
                         self.line(Some(names), &mut parts);
                     }
@@ -219,7 +230,7 @@ impl Questions {
                 let mode = self.one(&["delta", "delta", "replace"]).to_owned();
                 args.extend([self.token(), self.policy(), self.absolute(), mode, (4 * HOUR_MS).to_string()]);
                 let mut users_keys = Vec::new();
-                let merge = self.merge(&mut users_keys, user);
+                let merge = self.merge(keyspace, &mut users_keys, tag, user, true);
                 if !merge.is_empty() {
                     keys.extend([key("cart", tag), key("cart-tokens", tag)]);
                     keys.extend(users_keys);
@@ -237,7 +248,7 @@ impl Questions {
                 let pairs = ["cart", "cart-tokens"].into_iter().flat_map(|kind| [key(kind, tag), key(kind, to)]);
                 keys.extend([key("session", to)].into_iter().chain(pairs));
                 args.extend([self.token(), self.policy(), self.absolute(), (4 * HOUR_MS).to_string()]);
-                let merge = self.merge(&mut keys, user);
+                let merge = self.merge(keyspace, &mut keys, tag, user, false);
                 let is_sealed = merge.contains('\n');
                 args.extend([merge, self.along(to, &mut keys)]);
                 self.changes(&mut args);

@@ -3,7 +3,7 @@
 use super::{
     Call, digits,
     keep::{Times, along, keep},
-    merging::{cart_revision, merge_keys},
+    merging::{is_as_merged, merge_keys},
     number, remember, remembers,
 };
 use crate::{
@@ -147,15 +147,18 @@ pub(super) fn commit(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     };
     let mut dropped = 0;
     if !merge.is_empty() {
-        if merge.contains(&b' ') {
+        if let Some(packed) = merge.strip_prefix(b"=") {
+            let (cart, tokens) = (call.key(2)?, call.key(3)?);
+            if !is_as_merged(call.keyspace, cart, tokens, packed)? {
+                return Ok(Answer::numbers([reply::CART_CHANGED]));
+            }
+        } else {
             if call.keyspace.field(session, b"@owner")?.is_none() {
                 match merge_keys(call, 2, 3, 4, merge)? {
                     Ok(units) => dropped = units,
                     Err(refused) => return Ok(Answer::numbers([refused])),
                 }
             }
-        } else if cart_revision(call.keyspace, call.key(2)?)? != merge {
-            return Ok(Answer::numbers([reply::CART_CHANGED]));
         }
         call.keyspace.expire(call.key(2)?, grace_ms);
         call.keyspace.expire(call.key(3)?, grace_ms);

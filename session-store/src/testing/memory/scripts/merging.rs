@@ -8,6 +8,7 @@ use super::{
     tag_of,
 };
 use crate::{
+    cart::merged::Merged,
     encryption::SEALED_NAME,
     scripts::reply,
     testing::memory::keyspace::{Keyspace, Refusal},
@@ -34,11 +35,6 @@ impl Meta {
     pub(super) fn save(self, keyspace: &mut Keyspace, cart: &[u8]) -> Result<(), Refusal> {
         keyspace.set_field(cart, b"@", format!("{} {} {}", self.revision, self.lines, self.count))
     }
-}
-
-/// In digits, as it is compared.
-pub(super) fn cart_revision(keyspace: &mut Keyspace, cart: &[u8]) -> Result<Vec<u8>, Refusal> {
-    Meta::of(keyspace, cart).map(|meta| digits(meta.revision))
 }
 
 struct How<'a> {
@@ -73,18 +69,19 @@ pub(super) fn merge_keys(
     to: usize,
     how: &[u8],
 ) -> Result<Result<i64, i64>, Refusal> {
-    let mut parts = how.splitn(3, |byte| *byte == b'\n');
-    let (how, given) = (How::parse(parts.next().unwrap_or_default())?, parts.next().zip(parts.next()));
+    let mut parts = how.splitn(2, |byte| *byte == b'\n');
+    let (how, given) = (How::parse(parts.next().unwrap_or_default())?, parts.next());
     let (from_cart, from_tokens) = (call.key(from_cart)?, call.key(from_tokens)?);
     let into = Into { cart: call.key(to)?, merged_before: call.key(to + 1)?, tokens: call.key(to + 2)? };
     let keyspace = &mut *call.keyspace;
     let all = keyspace.hash(from_cart)?.cloned().unwrap_or_default();
     let there: Vec<&[u8]> = match given {
-        Some((revision, packed)) => {
-            if cart_revision(keyspace, from_cart)? != revision {
+        Some(packed) => {
+            let mut lines = parts_of(packed)?;
+            if lines.is_empty() || !is_as_merged(keyspace, from_cart, from_tokens, lines.remove(0))? {
                 return Ok(Err(reply::CART_CHANGED));
             }
-            parts_of(packed)?
+            lines
         }
         None if all.keys().any(|field| field.first() == Some(&SEALED_NAME)) => return Ok(Err(reply::UNREADABLE_LINE)),
         None => {
@@ -97,7 +94,21 @@ pub(super) fn merge_keys(
     Ok(merged.ok_or(reply::UNREADABLE_LINE))
 }
 
-/// Lines in one argument.
+/// Whether a cart and its tokens are what was read.
+pub(super) fn is_as_merged(keyspace: &mut Keyspace, cart: &[u8], tokens: &[u8], packed: &[u8]) -> Result<bool, Refusal> {
+    let there: Vec<Vec<u8>> =
+        keyspace.hash(cart)?.into_iter().flatten().flat_map(|(name, value)| [name.clone(), value.clone()]).collect();
+    let tokens = keyspace.string(tokens)?.unwrap_or_default();
+    let Some((read_tokens, read)) = parts_of(packed)?
+        .split_first()
+        .map(|(first, rest)| (first.to_vec(), rest.iter().map(|part| part.to_vec()).collect::<Vec<_>>()))
+    else {
+        return Ok(false);
+    };
+    Ok(read.len().is_multiple_of(2) && Merged::new(&read, &read_tokens) == Merged::new(&there, &tokens))
+}
+
+/// What is in one argument.
 fn parts_of(mut packed: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     let wrong = || Refusal("ERR what is in the cart cannot be read");
     let mut parts = Vec::new();

@@ -5,7 +5,7 @@ use super::{
     commit::with_policy,
     digits,
     keep::{Times, along, keep},
-    merging::{cart_revision, merge_keys},
+    merging::merge_keys,
     number,
     session::{Taken, taken},
     tag_of,
@@ -44,17 +44,12 @@ pub(super) fn rotate(call: &mut Call<'_>) -> Result<Answer, Refusal> {
     }
 
     let mut dropped = 0;
-    if merge.contains(&b' ') {
+    if !merge.is_empty() {
         if call.keyspace.field(old, b"@owner")?.is_none() {
             match merge_keys(call, 3, 5, 7, merge)? {
                 Ok(units) => dropped = units,
                 Err(refused) => return Ok(Answer::numbers([refused])),
             }
-        }
-        call.keyspace.expire(old_tokens, grace_ms);
-    } else if !merge.is_empty() {
-        if cart_revision(call.keyspace, old_cart)? != merge {
-            return Ok(Answer::numbers([reply::CART_CHANGED]));
         }
         call.keyspace.expire(old_tokens, grace_ms);
     } else {
