@@ -318,3 +318,37 @@ async fn sessions_of_tower_sessions_redis_store_are_taken_over() {
     })
     .await;
 }
+
+/// The version before leaves the tokens of a session under the id that it has given up, by which a change knows that nothing is other than it has read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_behind_a_new_id_by_the_version_before_is_refused() {
+    const GIVEN_UP: &str = "
+        redis.call('HDEL', KEYS[1], '@rev')
+        redis.call('HSET', KEYS[1], '@ended', 'AAAAAAAAAAAAAAAAAAAAAA')
+        return redis.call('PEXPIRE', KEYS[1], 10000)";
+    each_backend(async |server| {
+        let app = replica(&server).await;
+        let mut connection = server.connection().await;
+        for (passed_ms, key) in [(0, "name"), (0, "other"), (1_200_000, "name"), (1_200_000, "other")] {
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/set/name/ada").await.ok();
+            let session = server.keys("*:session:*").await.remove(0);
+            let whole_ms: i64 = redis::cmd("PTTL").arg(&session).query_async(&mut connection).await.unwrap();
+            redis::cmd("PEXPIRE").arg(&session).arg(whole_ms - passed_ms).exec_async(&mut connection).await.unwrap();
+            let hold = Hold::new();
+            let late = tokio::spawn({
+                let (app, mut visitor, path) = (app.clone(), visitor.clone(), format!("/slow-set/{hold}/{key}/eve"));
+                async move { visitor.post(&app, &path).await }
+            });
+            hold.reached().await;
+            redis::cmd("EVAL").arg(GIVEN_UP).arg(1).arg(&session).exec_async(&mut connection).await.unwrap();
+            hold.release();
+            assert_eq!(late.await.unwrap().status, StatusCode::CONFLICT, "{key}, {passed_ms} ms");
+            let is_alive: bool = redis::cmd("HEXISTS").arg(&session).arg("@rev").query_async(&mut connection).await.unwrap();
+            let left_ms: i64 = redis::cmd("PTTL").arg(&session).query_async(&mut connection).await.unwrap();
+            assert!(!is_alive && left_ms <= 10_000, "{key}, {passed_ms} ms: there for {left_ms} ms");
+        }
+    })
+    .await;
+}

@@ -241,6 +241,8 @@ async fn a_change_extends_the_session_where_its_end_is_put_off_by_more_than_a_li
             let mut expected = vec!["evalsha", "hgetall", "hset", "pttl"];
             expected.push(if extended.is_some() { "hmget" } else { "hget" });
             expected.extend(extended.is_some().then_some("pexpire"));
+            // A field that is new may be the revision of what is no session any more.
+            expected.extend(["/set/name/gus", "/remember/12000"].contains(&path).then_some("hexists"));
             let is_policy = path.starts_with("/remember") || path.starts_with("/forget");
             expected.extend((path.starts_with("/remove") || path.starts_with("/forget")).then_some("hdel"));
             expected.sort_unstable();

@@ -9,7 +9,7 @@
 local revision, tokens, set = ARGV[2], ARGV[3], 6 + ARGV[6]
 -- Each commit leaves its token: while they are the same and the session is there, nothing is other than the caller has read it, and nothing
 -- need be looked at. The revision alone would not do: of a primary that was lost and of the replica in its place two commits may have the
--- same one. What has ended or was given up for another id has no tokens.
+-- same one. What has ended or was given up for another id has no tokens, unless the version before did it: see change_set.lua.
 if seen ~= ARGV[1] then
   revision = call('HGET', key, '@rev')
   if not revision then

@@ -4,7 +4,11 @@
 -- commit's first, then what is set (field, value, ...). The answer is that revision, or that of the others.
 local call, key, ARGV = redis.call, KEYS[1], ARGV
 if call('HGET', key, '@tok') == ARGV[1] then
-  call('HSET', key, '@rev', ARGV[2], '@tok', ARGV[3], unpack(ARGV, 4))
+  if call('HSET', key, '@rev', ARGV[2], '@tok', ARGV[3], unpack(ARGV, 4)) > 0 and call('HEXISTS', key, '@ended') == 1 then
+    -- As change_set.lua has it.
+    call('HDEL', key, '@rev', '@tok')
+    return {2}
+  end
   return ARGV[2]
 end
 ARGV = {ARGV[1], ARGV[2], ARGV[3], '', '', #ARGV - 3, unpack(ARGV, 4)}

@@ -128,9 +128,15 @@ fn changed(call: &mut Call<'_>) -> Result<Result<Changed, Answer>, Refusal> {
             }
         }
     };
+    let is_session = call.keyspace.field(session, b"@rev")?.is_some() || call.keyspace.field(session, b"@ended")?.is_none();
+    call.keyspace.set_fields(session, set)?;
+    if !is_session {
+        // The version before has left the tokens under an id that it has given up.
+        call.keyspace.remove_fields(session, &[b"@tok"])?;
+        return Ok(Err(Answer::numbers([reply::ENDED])));
+    }
     call.keyspace.set_field(session, b"@rev", digits(revision))?;
     call.keyspace.set_field(session, b"@tok", tokens)?;
-    call.keyspace.set_fields(session, set)?;
     call.keyspace.remove_fields(session, removed)?;
     Ok(Ok(Changed { revision, is_overtaken, policy }))
 }
