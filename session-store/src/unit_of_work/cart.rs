@@ -97,11 +97,30 @@ impl UnitOfWork {
 
     /// `None`: there is no cart, and this change would put nothing into one.
     pub(crate) async fn cart_target(&self, can_fill: bool) -> Result<Option<CartTarget<'_>>, StoreError> {
+        let is_settled = {
+            let mut state = self.state();
+            state.touch(self.store.keys());
+            state.intent == Intent::Keep && state.pending_owner.is_none()
+        };
+        if !is_settled {
+            // Boxed is what most requests do not do: it would make the future of each of them larger.
+            Box::pin(self.settle_intent()).await?;
+        }
+        match self.target(can_fill, None)? {
+            Some(CartTarget { create: Some(_), .. }) => {
+                let alone = Box::pin(self.committing.acquire()).await.ok();
+                self.target(can_fill, alone)
+            }
+            target => Ok(target),
+        }
+    }
+
+    /// What the handler has asked for by now is done before its cart is changed: a logout, and a login.
+    async fn settle_intent(&self) -> Result<(), StoreError> {
         self.settle_login().await;
         let is_emptied = self.is_emptied_behind_cycle().await;
         let to_end = {
             let mut state = self.state();
-            state.touch(self.store.keys());
             let to_end = (is_emptied || state.intent == Intent::End).then(|| state.base.session()).flatten();
             if state.intent == Intent::End && to_end.is_none() {
                 state.leave(&self.settings);
@@ -110,22 +129,16 @@ impl UnitOfWork {
         };
         if let Some((_, tag)) = to_end {
             // Logged out in this very request: the change belongs to the visitor who is there afterwards.
-            Box::pin(self.end_alone(&tag)).await?;
+            self.end_alone(&tag).await?;
         }
-        let session = self.attached();
         let merge_is_due = self.state().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
-        if let (true, Some(session)) = (merge_is_due, &session) {
-            Box::pin(self.save(session)).await?;
+        match self.attached().filter(|_| merge_is_due) {
+            Some(session) => self.save(&session).await,
+            None => Ok(()),
         }
-        if can_fill && self.state().has_no_session() {
-            let alone = Box::pin(self.committing.acquire()).await.ok();
-            return self.target(can_fill, alone);
-        }
-        self.target(can_fill, None)
     }
 
     fn target<'a>(&'a self, can_fill: bool, alone: Option<SemaphorePermit<'a>>) -> Result<Option<CartTarget<'a>>, StoreError> {
-        let (policy, _) = self.policy();
         let mut state = self.state();
         state.cart = None;
         if let Some(pending) = &state.pending_owner {
@@ -142,6 +155,7 @@ impl UnitOfWork {
             // No cookie could lead to it any more.
             Base::Sent(_) | Base::None { .. } if state.answered => return Err(StoreError::SessionEnded),
             Base::Sent(_) | Base::None { .. } => {
+                let (policy, _) = state.policy(&self.settings);
                 let planned = state.planned().clone();
                 let tag = self.store.keys().session_tag(&planned.id);
                 let create = CreateSession { id: planned.id, token: planned.token, policy, _alone: alone };

@@ -121,10 +121,10 @@ impl UnitOfWork {
         };
         let (mut before_swap, mut fields) = wanted();
         for _ in 0..STEPS_MAX {
-            let (policy, is_chosen) = self.policy();
             let step = {
                 let mut state = self.state();
                 state.touch(self.store.keys());
+                let (policy, is_chosen) = state.policy(&self.settings);
                 let write = Write { policy_changed: is_chosen, ..Write::new(policy, &self.settings) };
                 next_step(&mut state, &fields, write, &self.settings, creating, swap.is_some())
             };
@@ -265,16 +265,6 @@ impl UnitOfWork {
         metrics::session_ended(metrics::End::Logout);
         self.state().leave(&self.settings);
         Ok(())
-    }
-
-    /// When the session is to end by what this request knows, and whether the handler has chosen that.
-    pub(super) fn policy(&self) -> (ExpiryPolicy, bool) {
-        let state = self.state();
-        match (&state.session, &state.base) {
-            (Some(session), _) => (ExpiryPolicy::of(session.expiry()), state.is_chosen(&self.settings)),
-            (None, Base::Live(live)) => (live.policy, false),
-            (None, _) => (ExpiryPolicy::of(Some(self.settings.expiry)), false),
-        }
     }
 
     /// How long the session is kept, when the commit is done; when not, it is to be tried again.

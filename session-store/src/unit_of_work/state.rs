@@ -314,14 +314,17 @@ impl State {
         self.kept_since = Some(extended.unwrap_or(now));
     }
 
-    /// Whether the handler has chosen the expiry that the handle has, and no commit has said so yet. It may be the one that was read.
-    pub(super) fn is_chosen(&self, settings: &Settings) -> bool {
+    /// When the session is to end by what this request knows, and whether the handler has chosen that and no commit has said so yet. It may have chosen
+    /// what was read.
+    pub(super) fn policy(&self, settings: &Settings) -> (ExpiryPolicy, bool) {
         let Some(session) = &self.session else {
-            return false;
+            let policy = if let Base::Live(live) = &self.base { live.policy } else { ExpiryPolicy::of(Some(settings.expiry)) };
+            return (policy, false);
         };
         let expiry = session.expiry();
+        let policy = ExpiryPolicy::of(expiry);
         let is_default = expiry == not_chosen(settings.expiry);
-        !is_default && expiry != not_chosen(ExpiryPolicy::of(expiry).expiry()) && self.applied != expiry
+        (policy, !is_default && expiry != not_chosen(policy.expiry()) && self.applied != expiry)
     }
 
     /// A commit has said that the handle's expiry counts.
@@ -368,11 +371,6 @@ impl State {
             cart_ttl_ms: self.is_to_extend().then_some(settings.cart_ttl_ms),
             logs_in: user.is_some(),
         }
-    }
-
-    /// Whether the first change of a cart would begin one.
-    pub(super) fn has_no_session(&self) -> bool {
-        self.pending_owner.is_none() && matches!(self.base, Base::Sent(_) | Base::None { .. })
     }
 
     pub(super) fn planned(&mut self) -> &Planned {
