@@ -147,7 +147,9 @@ impl Because {
             }
             (Some(_), None) if has("delete") => Self::DeletedIsDeleted,
             (None, Some((true, shown))) if arrival == "empty" && has("cycle_id") && shown.is_empty() => Self::EmptyHasACart,
-            (None, Some((true, shown))) if (arrival != "full" || has("delete")) && has("save") && shown.is_empty() => {
+            (None, Some((true, shown)))
+                if (arrival != "full" || has("delete") || has("flush")) && has("save") && shown.is_empty() =>
+            {
                 Self::SavedIsGiven
             }
             (Some((true, _)), None) if arrival == "stale" && (has("save") || has("load")) => Self::NowhereIsEmpty,

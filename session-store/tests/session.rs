@@ -483,7 +483,11 @@ async fn a_flush_ends_what_the_request_has_begun() {
         ("insert,cycle,login", Some("BOOK=1")),
         ("add,login,flush", None),
     ];
-    const THERE: [(&str, Option<&str>); 20] = [
+    const THERE: [(&str, Option<&str>); 24] = [
+        ("login,cycle,flush,insert", Some("CUP=1")),
+        ("login,cycle,insert", Some("BOOK=1,CUP=1")),
+        ("login,clear", Some("BOOK=1,CUP=1")),
+        ("login,clear,insert", Some("BOOK=1,CUP=1")),
         ("cycle,login,flush,add", Some("TEA=1")),
         ("cycle,flush,add", Some("TEA=1")),
         ("login", Some("BOOK=1,CUP=1")),

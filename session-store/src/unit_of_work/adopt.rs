@@ -9,10 +9,7 @@ use tower_sessions::{
     session::{Id, Record},
 };
 
-use super::{
-    UnitOfWork,
-    state::{HELD_MARK, Intent},
-};
+use super::{UnitOfWork, handle::HELD_MARK, state::Intent};
 
 tokio::task_local! {
     static ADOPTED: Id;
@@ -37,19 +34,25 @@ impl UnitOfWork {
         record.id = id;
         let mut state = self.state();
         state.begin_anew(&record.data);
-        if record.data.is_empty() {
-            record.data.insert(HELD_MARK.to_owned(), Json::Bool(true));
-            state.is_held = true;
-        }
+        state.mark_empty(&mut record.data);
     }
 
-    /// Somebody logs in. A handle without an id, with which no store is told of a `flush` that follows, shows by a mark that none has: whether it does.
+    /// Somebody logs in. The handle shows by a mark that it was not emptied since, for when it has no id, with which no store is told of a `flush`: whether
+    /// it does.
     pub(super) async fn hold(&self) -> bool {
-        let Some(session) = self.attached().filter(|session| session.id().is_none()) else {
-            return false;
+        let session = {
+            let mut state = self.state();
+            // With the id that `delete` has left the next `flush` is told, and what is behind it need not be read.
+            let is_told = state.intent == Intent::End && state.session.as_ref().is_some_and(|session| session.id().is_some());
+            match state.session.clone().filter(|_| !is_told) {
+                Some(session) => {
+                    state.is_held = true;
+                    session
+                }
+                None => return false,
+            }
         };
-        self.state().is_held = true;
-        // A handle without an id loads nothing, so that nothing can fail.
+        // The session has been read by now. One that cannot be shown is put into quarantine, and shown without the mark at worst.
         session.insert_value(HELD_MARK, Json::Bool(true)).await.is_ok()
     }
 

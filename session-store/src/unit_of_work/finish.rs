@@ -6,7 +6,8 @@ use tower_sessions::{Session, session::Id};
 
 use super::{
     UnitOfWork,
-    state::{Base, DESERTED_MARK, Intent, Live, State},
+    handle::DESERTED_MARK,
+    state::{Base, Intent, Live, State},
 };
 use crate::{
     OutagePolicy, StoreError,

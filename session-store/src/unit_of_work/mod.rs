@@ -8,6 +8,7 @@ mod at_hand;
 mod cart;
 mod commit;
 mod finish;
+mod handle;
 mod outage;
 mod read;
 mod state;
@@ -34,13 +35,13 @@ use tower_sessions::{
 
 use self::{
     adopt::adopted,
-    state::{Base, HELD_MARK, Intent, State},
+    state::{Base, Intent, State},
 };
 pub(crate) use self::{
     at_hand::{AtHand, at_hand},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
-    state::DESERTED_MARK,
+    handle::DESERTED_MARK,
     swap::{Basis, Swap, Swapped},
 };
 use crate::{
@@ -188,9 +189,8 @@ impl UnitOfWork {
         let record = decode(fields).map(|mut data| {
             if is_deserting {
                 data.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
-            } else if is_live && data.is_empty() {
-                data.insert(HELD_MARK.to_owned(), Json::Bool(true));
-                state.is_held = true;
+            } else if is_live {
+                state.mark_empty(&mut data);
             }
             Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
         });
@@ -236,6 +236,9 @@ impl SessionStore for UnitOfWork {
         if committed.is_ok() && record.data.contains_key(CSRF_KEY) && self.is_committed_without(CSRF_KEY) {
             // The handle does not show what the new id has not got, and does not bring it back.
             record.data.remove(CSRF_KEY);
+        }
+        if committed.is_ok() {
+            self.state().mark_empty(&mut record.data);
         }
         self.noted(committed.map(|id| record.id = id.unwrap_or(record.id)))
     }

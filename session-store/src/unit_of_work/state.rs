@@ -15,24 +15,14 @@ use crate::{
     backend::{Along, CommitToken, Version},
     cart::{CartSnapshot, MergePolicy, merge::Merge},
     device::Client,
-    expiry::{ExpiryPolicy, not_chosen},
+    expiry::ExpiryPolicy,
     keys::{Keys, Tag},
-    look::Data,
     metrics,
     record::{CSRF_KEY, RawField, find_field},
     seen::Seen,
     settings::Settings,
     touches::is_far_off,
 };
-
-/// A key in the handle that `delete` has left with its data. A `flush` behind `cycle_id` is told to no store, since the handle has no id
-/// then; it takes this along with everything else.
-pub(crate) const DESERTED_MARK: &str = "@deserted";
-/// A key in a handle that holds nothing else, and is not emptied for all that: behind `cycle_id`, and before there is a session, no store is told of
-/// a `flush`, which takes this along.
-pub(super) const HELD_MARK: &str = "@held";
-/// Those two as fields, which none of a session is.
-const MARK_FIELDS: [&[u8]; 2] = [b"@@deserted", b"@@held"];
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -96,14 +86,14 @@ pub(super) struct State {
     /// The id that the handle has of a session that `delete` has ended. It shows the data of that one too, and none of it belongs to
     /// another session.
     pub(super) deserted: Option<Id>,
-    /// What it shows has [`DESERTED_MARK`] beside it, until it is emptied.
+    /// What it shows has [`DESERTED_MARK`](super::handle::DESERTED_MARK) beside it, until it is emptied.
     pub(super) is_marked: bool,
-    /// There may be a [`HELD_MARK`] in the handle.
+    /// There may be a [`HELD_MARK`](super::handle::HELD_MARK) in the handle.
     pub(super) is_held: bool,
     /// The id that the handle has, which led nowhere, of the session that this request has begun all the same.
-    stands_for: Option<Id>,
+    pub(super) stands_for: Option<Id>,
     /// The handle's expiry that the session has been given.
-    applied: Option<Expiry>,
+    pub(super) applied: Option<Expiry>,
     /// The CSRF secret of the former id, which the handle shows until it has got the new one.
     left_secret: Option<Box<RawField>>,
     /// Nobody but the layer waits for the write, which finds its failure here.
@@ -183,81 +173,6 @@ impl State {
         }
     }
 
-    /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
-    pub(super) fn begin_anew(&mut self, shown: &Data) {
-        if !self.is_marked {
-            if self.intent != Intent::Rotate {
-                self.deserted = None;
-            }
-        } else if !shown.contains_key(DESERTED_MARK) {
-            // The mark went with all else that `delete` had left: the handle was emptied since.
-            self.deserted = None;
-            self.is_deserting = false;
-        }
-    }
-
-    /// A handle that was emptied since somebody has logged in, which no store is told of, logs nobody in.
-    pub(super) fn drop_login_of_emptied(&mut self, shown: &Data) {
-        if self.pending_owner.as_ref().is_some_and(|pending| pending.is_held) && !shown.contains_key(HELD_MARK) {
-            self.pending_owner = None;
-        }
-    }
-
-    /// Takes out what only the handle is to show.
-    pub(super) fn strip_marks(&self, fields: &mut Vec<RawField>) {
-        if self.is_marked || self.is_held {
-            fields.retain(|field| !MARK_FIELDS.contains(&field.name()));
-        }
-    }
-
-    /// This request has begun a session, of which the handle does not learn where it has an id that led nowhere.
-    pub(super) fn begins(&mut self, id: Id) {
-        self.stands_for = self.session.as_ref().and_then(Session::id).filter(|shown| *shown != id);
-    }
-
-    pub(super) fn has_other_id(&self) -> bool {
-        self.stands_for.is_some()
-    }
-
-    /// The id of the session that the handle means by this one.
-    pub(super) fn meant(&self, id: &Id) -> Id {
-        self.base.session().filter(|_| self.stands_for == Some(*id)).map_or(*id, |(known, _)| known)
-    }
-
-    /// Whether a call of the handle with this id is about the session that is known here.
-    pub(super) fn is_about(&self, id: &Id) -> bool {
-        let is_known = match &self.base {
-            Base::Ended { id: known, .. } | Base::Lost { id: known } => known == id,
-            base => base.session().is_some_and(|(known, _)| known == *id),
-        };
-        is_known || self.deserted == Some(*id) || self.stands_for == Some(*id)
-    }
-
-    /// The session of this request is over, by its own wish: what is saved from now on belongs to another one.
-    pub(super) fn leave(&mut self, settings: &Settings) {
-        let handle = self.session.as_ref().and_then(Session::id);
-        let default = not_chosen(settings.expiry);
-        if let (Some(session), Base::Live(live)) = (&self.session, &self.base)
-            && session.expiry() == not_chosen(live.policy.expiry())
-            && session.expiry() != default
-        {
-            // When the former session was to end is nothing to the next one.
-            session.set_expiry(default);
-        }
-        if self.intent == Intent::End {
-            // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
-            self.deserted = handle.or(self.base.any_id().filter(|_| self.is_deserting));
-            self.is_deserting = false;
-        }
-        self.base = Base::None { stale: false };
-        self.applied = None;
-        self.intent = Intent::Keep;
-        self.ended_here = true;
-        self.committed = true;
-        self.extended = None;
-        self.cart = None;
-    }
-
     /// The session has got a new id, and not the secret among these fields.
     pub(super) fn leave_secret(&mut self, fields: &[RawField]) {
         self.left_secret = find_field(fields, CSRF_KEY.as_bytes()).cloned().map(Box::new);
@@ -276,13 +191,6 @@ impl State {
     pub(super) fn read_from_primary(&mut self) {
         self.may_read_near = false;
         self.replica_from = None;
-    }
-
-    /// Others have chosen another policy since the session was read, and the handle shows it unless it was given another one meanwhile.
-    pub(super) fn adopt(&self, read: ExpiryPolicy, stored: ExpiryPolicy) {
-        if let Some(session) = self.session.as_ref().filter(|session| ExpiryPolicy::of(session.expiry()) == read) {
-            session.set_expiry(not_chosen(stored.expiry()));
-        }
     }
 
     pub(super) fn wrote(&mut self, revision: u64) {
@@ -312,27 +220,6 @@ impl State {
         let extended = passed_ms.and_then(|passed| now.checked_sub(Duration::from_millis(passed)));
         self.kept_ms = remaining_ms;
         self.kept_since = Some(extended.unwrap_or(now));
-    }
-
-    /// When the session is to end by what this request knows, and whether the handler has chosen that and no commit has said so yet. It may have chosen
-    /// what was read.
-    pub(super) fn policy(&self, settings: &Settings) -> (ExpiryPolicy, bool) {
-        let Some(session) = &self.session else {
-            let policy = if let Base::Live(live) = &self.base { live.policy } else { ExpiryPolicy::of(Some(settings.expiry)) };
-            return (policy, false);
-        };
-        let expiry = session.expiry();
-        let policy = ExpiryPolicy::of(expiry);
-        let is_default = expiry == not_chosen(settings.expiry);
-        (policy, !is_default && expiry != not_chosen(policy.expiry()) && self.applied != expiry)
-    }
-
-    /// A commit has said that the handle's expiry counts.
-    pub(super) fn apply(&mut self, policy: ExpiryPolicy) {
-        let expiry = self.session.as_ref().and_then(Session::expiry);
-        if ExpiryPolicy::of(expiry) == policy {
-            self.applied = expiry;
-        }
     }
 
     /// The session of an upgraded connection, when so much time has passed that it should be extended.
@@ -414,7 +301,7 @@ impl Base {
     }
 
     /// Likewise, of one that has ended too.
-    fn any_id(&self) -> Option<Id> {
+    pub(super) fn any_id(&self) -> Option<Id> {
         match self {
             Self::Ended { id, .. } | Self::Lost { id } => Some(*id),
             base => base.id(),
@@ -506,7 +393,7 @@ pub(super) struct PendingOwner {
     pub(super) user: Tag,
     pub(super) policy: MergePolicy,
     pub(super) merge: Merge,
-    /// A [`HELD_MARK`] is in the handle since.
+    /// A [`HELD_MARK`](super::handle::HELD_MARK) is in the handle since.
     pub(super) is_held: bool,
 }
 

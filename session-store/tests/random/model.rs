@@ -199,6 +199,9 @@ impl Model {
             },
             Err(Conflict) => handle.is_lost = true,
         }
+        if handle.is_late {
+            Self::carry_out_late(handle, op);
+        }
     }
 
     /// The session was over when it was first asked for: its request can still begin another one.

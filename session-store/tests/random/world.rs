@@ -89,7 +89,11 @@ impl World {
                 "removed".to_owned()
             }
             (None, is_new) => {
-                assert_eq!(is_new, None, "{case}: there is no cookie of the new id");
+                assert_eq!(
+                    is_new, None,
+                    "{case}: there is no cookie of the new id, {handle:?} {:?} {:#?}",
+                    self.model, self.trace
+                );
                 "none".to_owned()
             }
         };

@@ -1,0 +1,134 @@
+//! What is known of the handle: whether it was emptied, whose data it shows, which session it means, and what it says of the session's time.
+
+use serde_json::Value as Json;
+use tower_sessions::{Session, session::Id};
+
+use super::state::{Base, Intent, State};
+use crate::{
+    expiry::{ExpiryPolicy, not_chosen},
+    look::Data,
+    record::RawField,
+    settings::Settings,
+};
+
+/// A key in the handle that `delete` has left with its data. A `flush` behind `cycle_id` is told to no store, since the handle has no id
+/// then; it takes this along with everything else.
+pub(crate) const DESERTED_MARK: &str = "@deserted";
+/// A key in a handle that holds nothing else, and is not emptied for all that: behind `cycle_id`, and before there is a session, no store is told of
+/// a `flush`, which takes this along.
+pub(super) const HELD_MARK: &str = "@held";
+/// Those two as fields, which none of a session is.
+const MARK_FIELDS: [&[u8]; 2] = [b"@@deserted", b"@@held"];
+
+impl State {
+    /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
+    pub(super) fn begin_anew(&mut self, shown: &Data) {
+        if !self.is_marked {
+            if self.intent != Intent::Rotate {
+                self.deserted = None;
+            }
+        } else if !shown.contains_key(DESERTED_MARK) {
+            // The mark went with all else that `delete` had left: the handle was emptied since.
+            self.deserted = None;
+            self.is_deserting = false;
+        }
+    }
+
+    /// A handle that was emptied since somebody has logged in, which no store is told of, logs nobody in.
+    pub(super) fn drop_login_of_emptied(&mut self, shown: &Data) {
+        if self.pending_owner.as_ref().is_some_and(|pending| pending.is_held) && !shown.contains_key(HELD_MARK) {
+            self.pending_owner = None;
+        }
+    }
+
+    /// A handle that holds nothing of its session is told apart from one that was emptied.
+    pub(super) fn mark_empty(&mut self, shown: &mut Data) {
+        if shown.is_empty() {
+            shown.insert(HELD_MARK.to_owned(), Json::Bool(true));
+            self.is_held = true;
+        }
+    }
+
+    /// Takes out what only the handle is to show.
+    pub(super) fn strip_marks(&self, fields: &mut Vec<RawField>) {
+        if self.is_marked || self.is_held {
+            fields.retain(|field| !MARK_FIELDS.contains(&field.name()));
+        }
+    }
+
+    /// This request has begun a session, of which the handle does not learn where it has an id that led nowhere.
+    pub(super) fn begins(&mut self, id: Id) {
+        self.stands_for = self.session.as_ref().and_then(Session::id).filter(|shown| *shown != id);
+    }
+
+    pub(super) fn has_other_id(&self) -> bool {
+        self.stands_for.is_some()
+    }
+
+    /// The id of the session that the handle means by this one.
+    pub(super) fn meant(&self, id: &Id) -> Id {
+        self.base.session().filter(|_| self.stands_for == Some(*id)).map_or(*id, |(known, _)| known)
+    }
+
+    /// Whether a call of the handle with this id is about the session that is known here.
+    pub(super) fn is_about(&self, id: &Id) -> bool {
+        let is_known = match &self.base {
+            Base::Ended { id: known, .. } | Base::Lost { id: known } => known == id,
+            base => base.session().is_some_and(|(known, _)| known == *id),
+        };
+        is_known || self.deserted == Some(*id) || self.stands_for == Some(*id)
+    }
+
+    /// The session of this request is over, by its own wish: what is saved from now on belongs to another one.
+    pub(super) fn leave(&mut self, settings: &Settings) {
+        let handle = self.session.as_ref().and_then(Session::id);
+        let default = not_chosen(settings.expiry);
+        if let (Some(session), Base::Live(live)) = (&self.session, &self.base)
+            && session.expiry() == not_chosen(live.policy.expiry())
+            && session.expiry() != default
+        {
+            // When the former session was to end is nothing to the next one.
+            session.set_expiry(default);
+        }
+        if self.intent == Intent::End {
+            // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
+            self.deserted = handle.or(self.base.any_id().filter(|_| self.is_deserting));
+            self.is_deserting = false;
+        }
+        self.base = Base::None { stale: false };
+        self.applied = None;
+        self.intent = Intent::Keep;
+        self.ended_here = true;
+        self.committed = true;
+        self.extended = None;
+        self.cart = None;
+    }
+
+    /// Others have chosen another policy since the session was read, and the handle shows it unless it was given another one meanwhile.
+    pub(super) fn adopt(&self, read: ExpiryPolicy, stored: ExpiryPolicy) {
+        if let Some(session) = self.session.as_ref().filter(|session| ExpiryPolicy::of(session.expiry()) == read) {
+            session.set_expiry(not_chosen(stored.expiry()));
+        }
+    }
+
+    /// When the session is to end by what this request knows, and whether the handler has chosen that and no commit has said so yet. It may have chosen
+    /// what was read.
+    pub(super) fn policy(&self, settings: &Settings) -> (ExpiryPolicy, bool) {
+        let Some(session) = &self.session else {
+            let policy = if let Base::Live(live) = &self.base { live.policy } else { ExpiryPolicy::of(Some(settings.expiry)) };
+            return (policy, false);
+        };
+        let expiry = session.expiry();
+        let policy = ExpiryPolicy::of(expiry);
+        let is_default = expiry == not_chosen(settings.expiry);
+        (policy, !is_default && expiry != not_chosen(policy.expiry()) && self.applied != expiry)
+    }
+
+    /// A commit has said that the handle's expiry counts.
+    pub(super) fn apply(&mut self, policy: ExpiryPolicy) {
+        let expiry = self.session.as_ref().and_then(Session::expiry);
+        if ExpiryPolicy::of(expiry) == policy {
+            self.applied = expiry;
+        }
+    }
+}
