@@ -12,6 +12,7 @@ use crate::{
     keys::Tag,
     metrics,
     record::{bytes, number, unreadable},
+    unit_of_work::id_of,
 };
 
 /// How often "all" is asked for again: a session that gets a new id meanwhile is on the list under that one then.
@@ -164,7 +165,7 @@ impl UserSessions {
     /// ```
     #[must_use]
     pub fn handle_of(&self, session: &Session) -> Option<SessionHandle> {
-        session.id().map(|id| self.handle(&self.store.keys().session_tag(&id)))
+        id_of(session).map(|id| self.handle(&self.store.keys().session_tag(&id)))
     }
 
     /// Ends one session, and tells whether it was there: it may have ended, or got a new id, since it was listed.
@@ -218,7 +219,7 @@ impl UserSessions {
     /// # }
     /// ```
     pub async fn end_all_but(&self, session: &Session) -> Result<u32, StoreError> {
-        let kept = session.id().map_or_else(Vec::new, |id| self.store.keys().session_tags(&id).collect());
+        let kept = id_of(session).map_or_else(Vec::new, |id| self.store.keys().session_tags(&id).collect());
         self.end_others(&kept).await
     }
 

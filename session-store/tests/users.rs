@@ -3,9 +3,9 @@
 
 mod support;
 
-use axum::{Router, body::Body};
+use axum::{Extension, Router, body::Body, routing::post};
 use http::{Method, Request, StatusCode, header};
-use session_store::{CacheStore, SessionLayer, UserSession, UserSessions};
+use session_store::{CacheStore, Cart, Session, SessionLayer, UserSession, UserSessions};
 use support::{Server, Visitor, each_backend, hold::Hold, replica_with, send, two_replicas_with};
 use tower::ServiceExt as _;
 
@@ -303,4 +303,29 @@ async fn an_outage_is_no_empty_list() {
     let store = CacheStore::builder("redis://127.0.0.1:1").connect_lazy().unwrap();
     store.sessions_of("ada").list().await.unwrap_err();
     store.sessions_of("ada").end_all().await.unwrap_err();
+}
+
+/// The handle of a visitor whose former session is over goes on showing its id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_begun_with_a_stale_cookie_is_not_among_the_others() {
+    let log_in = async |session: Session, cart: Cart, Extension(store): Extension<CacheStore>| {
+        session.insert("user", "ada").await.unwrap();
+        cart.log_in("ada").await.unwrap();
+        session.save().await.unwrap();
+        let ended = store.sessions_of("ada").end_all_but(&session).await.unwrap();
+        format!("{ended} {}", store.sessions_of("ada").handle_of(&session).unwrap())
+    };
+    each_backend(async |server| {
+        let store = support::patient_store(&server).await;
+        let routes = support::app::router().route("/log-in-here-alone", post(log_in));
+        let app = routes.layer(SessionLayer::new(store.clone())).layer(Extension(store));
+        Visitor::default().post(&app, "/login/ada").await.ok();
+        let mut visitor = Visitor { cookie: Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA".to_owned()) };
+        let here = sessions(&server, "ada").await;
+        let said = visitor.post(&app, "/log-in-here-alone").await.ok().body;
+        let left: Vec<_> = here.list().await.unwrap().iter().map(|session| session.handle.to_string()).collect();
+        assert_eq!((said, left.len()), (format!("1 {}", left.concat()), 1));
+        assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "ada");
+    })
+    .await;
 }

@@ -112,6 +112,12 @@ impl AtHand {
     }
 }
 
+/// The id of the handle's session, where the handle has one that led nowhere and its request has begun another session too.
+pub(crate) fn id_of(session: &Session) -> Option<Id> {
+    let id = session.id()?;
+    Some(CURRENT.with_borrow(|unit| unit.as_ref().map_or(id, |unit| unit.meant(&id))))
+}
+
 /// Runs what belongs to the request whose unit is in this place, where it is again in the end, also when that panics.
 pub(crate) fn at_hand<T>(place: &mut Option<Arc<UnitOfWork>>, run: impl FnOnce() -> T) -> T {
     let _entered = Entered::new(place);

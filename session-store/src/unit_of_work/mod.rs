@@ -38,7 +38,7 @@ use self::{
     state::{Base, Intent, State},
 };
 pub(crate) use self::{
-    at_hand::{AtHand, at_hand},
+    at_hand::{AtHand, at_hand, id_of},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
     handle::DESERTED_MARK,
@@ -196,6 +196,10 @@ impl UnitOfWork {
         });
         state.is_marked |= is_deserting;
         Some(record)
+    }
+
+    fn meant(&self, id: &Id) -> Id {
+        self.begun.lock().state.as_ref().map_or(*id, |state| state.meant(id))
     }
 
     /// What `Session` gets to see, as far as it is known already.
