@@ -309,6 +309,48 @@ async fn the_time_that_was_chosen_for_a_session_is_not_the_next_ones() {
     .await;
 }
 
+/// Whoever has ended the former one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_session_that_another_request_has_ended_is_not_the_next_ones() {
+    let slow = async |session: Session, cart: session_store::Cart, Path((ms, calls)): Path<(u64, String)>| {
+        for call in calls.split(',') {
+            match call {
+                "read" => drop(session.get::<String>("name").await.unwrap()),
+                "pause" => support::hold::pause(ms).await,
+                "try" => drop(cart.add("TEA", 1).await.unwrap_err()),
+                "flush" => session.flush().await.unwrap(),
+                "insert" => session.insert("user", "eve").await.unwrap(),
+                _ => panic!("{call}"),
+            }
+        }
+    };
+    each_backend(async |server| {
+        let store = support::patient_store(&server).await;
+        let app = app::router().route("/slow/{ms}/{calls}", post(slow)).layer(SessionLayer::new(store));
+        for (end, calls) in [
+            ("/logout", "read,pause,try,flush,insert"),
+            ("/cycle", "read,pause,try,flush,insert"),
+            ("/cycle", "pause,read,flush,insert"),
+            ("/cycle", "read,pause,flush,insert"),
+        ] {
+            redis::cmd("FLUSHDB").exec_async(&mut server.connection().await).await.unwrap();
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/remember/2592000").await.ok();
+            let hold = Hold::new();
+            let late = tokio::spawn({
+                let (app, cookie, path) = (app.clone(), visitor.cookie.clone(), format!("/slow/{hold}/{calls}"));
+                async move { send(&app, Method::POST, &path, cookie.as_deref()).await }
+            });
+            hold.reached().await;
+            visitor.post(&app, end).await.ok();
+            hold.release();
+            let late = late.await.unwrap().ok();
+            assert_eq!(max_age(&late), Some(1_209_600), "{calls} beside {end}: {late:?}");
+        }
+    })
+    .await;
+}
+
 /// The only session that has not ended.
 async fn live_session(server: &Server) -> String {
     let mut connection = server.connection().await;

@@ -83,12 +83,13 @@ impl State {
     pub(super) fn leave(&mut self, settings: &Settings) {
         let handle = self.session.as_ref().and_then(Session::id);
         let default = not_chosen(settings.expiry);
-        if let (Some(session), Base::Live(live)) = (&self.session, &self.base)
-            && session.expiry() == not_chosen(live.policy.expiry())
-            && session.expiry() != default
-        {
-            // When the former session was to end is nothing to the next one.
-            session.set_expiry(default);
+        if let Some(session) = &self.session {
+            let expiry = session.expiry();
+            let is_former = expiry == not_chosen(ExpiryPolicy::of(expiry).expiry());
+            if is_former && expiry != default {
+                // When the former session was to end is nothing to the next one, whoever has ended it.
+                session.set_expiry(default);
+            }
         }
         if self.intent == Intent::End {
             // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
