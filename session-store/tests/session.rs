@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{Method, StatusCode, header};
-use session_store::{Cart, Flash, Key, Session, SessionExt as _, SessionLayer, Unavailable};
+use session_store::{Cart, CartError, Flash, Key, Session, SessionExt as _, SessionLayer, StoreError, Unavailable};
 use support::{Server, Visitor, each_backend, hold::Hold, replica, send, two_replicas, two_replicas_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -675,6 +675,46 @@ async fn tasks_of_one_request_begin_one_session() {
             assert_eq!(seen, ("TEA=2".to_owned(), "1".to_owned()), "{first} first, {cookie:?}");
             assert_eq!(server.keys("*:session:*").await.len(), 1, "{first} first, {cookie:?}");
         }
+    })
+    .await;
+}
+
+/// A future that the handler keeps and polls no more holds what others of the request wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_cart_does_not_wait_for_ever() {
+    let keep_saving = async |session: Session, cart: Cart, Path(then): Path<String>| {
+        session.insert("name", "ada").await?;
+        let mut saving = Box::pin(session.save());
+        assert!(futures_util::poll!(&mut saving).is_pending(), "the store answers later");
+        let refused = match &*then {
+            "add" => cart.add("TEA", 1).await.map(drop),
+            _ => cart.log_in("eve").await,
+        };
+        assert!(matches!(refused, Err(CartError::Unavailable(StoreError::Contended { .. }))), "{refused:?}");
+        saving.await?;
+        cart.add("CUP", 1).await.unwrap();
+        Ok::<_, Unavailable>(())
+    };
+    let keep_adding = async |session: Session, cart: Cart| {
+        let mut adding = Box::pin(cart.add("CUP", 1));
+        assert!(futures_util::poll!(&mut adding).is_pending(), "the store answers later");
+        session.insert("name", "ada").await?;
+        session.save().await.unwrap_err();
+        adding.await.unwrap();
+        Ok::<_, Unavailable>(())
+    };
+    each_backend(async |server| {
+        let routes =
+            support::app::router().route("/keep-saving/{then}", post(keep_saving)).route("/keep-adding", post(keep_adding));
+        let app = &routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        let kept = async |path: &str| {
+            let mut visitor = Visitor::default();
+            let wait = tokio::time::timeout(Duration::from_secs(20), visitor.post(app, path));
+            wait.await.unwrap_or_else(|_| panic!("{path} waits")).ok();
+            assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada", "{path}");
+            assert_eq!(visitor.get(app, "/cart").await.ok().body, "CUP=1", "{path}");
+        };
+        tokio::join!(kept("/keep-saving/add"), kept("/keep-saving/login"), kept("/keep-adding"));
     })
     .await;
 }

@@ -92,13 +92,12 @@ impl Merge {
 pub(super) async fn log_in(unit: &UnitOfWork, user_id: &str, policy: MergePolicy) -> Result<(), CartError> {
     let user = unit.store.keys().user_tag(user_id);
     let merge = match unit.login_view().await? {
-        LoginView::Owned(owner) if owner == user => return Ok(()),
+        LoginView::Owned(owner) if owner == user => return Ok(unit.hold_again().await?),
         // Another user's cart, or no cart at all: nothing that could be merged.
         LoginView::Owned(_) | LoginView::Fresh => Merge::Nothing,
         LoginView::Anonymous { cart, binding } => merge(unit, &cart, &binding, &user, policy).await?,
     };
-    unit.set_owner(user, policy, merge).await;
-    Ok(())
+    Ok(unit.set_owner(user, policy, merge).await?)
 }
 
 /// Prepares the commit that merges the anonymous cart under `from` into that of the user, or merges it before.

@@ -242,12 +242,12 @@ impl Cart {
     /// # }
     /// ```
     pub async fn snapshot(&self) -> Result<CartSnapshot, CartError> {
-        self.unit.settle_login().await;
+        self.unit.settle_login().await?;
         for _ in 0..REDIRECTS_MAX {
             match self.unit.cart_source() {
                 CartSource::Here(snapshot) => return Ok(snapshot),
                 CartSource::At { cart, binding } => return Ok(self.unit.store.read_cart(&cart, &binding).await?),
-                CartSource::AfterCommit(session) => self.unit.save(&session).await?,
+                CartSource::AfterCommit(session) => self.unit.save_now(&session).await?,
                 CartSource::WithSession => self.unit.read_once(true).await?,
             }
         }

@@ -9,7 +9,12 @@ use tower_sessions::{
     session::{Id, Record},
 };
 
-use super::{UnitOfWork, handle::HELD_MARK, state::Intent};
+use super::{
+    UnitOfWork,
+    handle::{DESERTED_MARK, HELD_MARK},
+    state::Intent,
+};
+use crate::StoreError;
 
 tokio::task_local! {
     static ADOPTED: Id;
@@ -21,12 +26,31 @@ pub(super) fn adopted() -> Option<Id> {
 }
 
 impl UnitOfWork {
-    /// Gives the handle the id of the session that the cart has begun, where it has none.
+    /// Gives the handle the id of the session that the cart has begun, where it has none. One whose id led nowhere keeps it, and is marked.
     pub(crate) async fn adopt(&self, id: Id) {
-        if let Some(session) = self.attached().filter(|session| session.id().is_none()) {
+        let Some(session) = self.attached() else {
+            return;
+        };
+        if session.id().is_none() {
             // Nothing is asked of the store, and nothing can fail.
-            let adopted = ADOPTED.scope(id, session.save()).await;
-            debug_assert!(adopted.is_ok(), "a handle without an id loads nothing");
+            match self.within(ADOPTED.scope(id, session.save())).await {
+                Ok(adopted) => debug_assert!(adopted.is_ok(), "a handle without an id loads nothing"),
+                // The change of the cart is done all the same, and the next save brings the id.
+                Err(error) => tracing::debug!(%error, "the handle does not learn of the session that a cart has begun"),
+            }
+            return;
+        }
+        {
+            let mut state = self.state();
+            // What `delete` has left is marked already.
+            if !state.has_other_id() || state.deserted.is_some() {
+                return;
+            }
+            state.is_held = true;
+        }
+        match self.within(session.insert_value(HELD_MARK, Json::Bool(true))).await {
+            Ok(Ok(_)) => self.state().is_saved_bare = false,
+            _ => tracing::debug!("the handle does not show the session that a cart has begun"),
         }
     }
 
@@ -39,46 +63,77 @@ impl UnitOfWork {
 
     /// Somebody logs in. The handle shows by a mark that it was not emptied since, for when it has no id, with which no store is told of a `flush`: whether
     /// it does.
-    pub(super) async fn hold(&self) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// When the handle is kept locked.
+    pub(super) async fn hold(&self) -> Result<bool, StoreError> {
         let session = {
             let mut state = self.state();
-            // With the id that `delete` has left the next `flush` is told, and what is behind it need not be read.
-            let is_told = state.intent == Intent::End && state.session.as_ref().is_some_and(|session| session.id().is_some());
-            match state.session.clone().filter(|_| !is_told) {
+            // With the id that `delete` has left the next `flush` is told, and a session that ends need not be read for the mark.
+            let is_told = |session: &Session| state.intent == Intent::End && session.id().is_some() && !session.is_modified();
+            match state.session.clone().filter(|session| !is_told(session)) {
                 Some(session) => {
                     state.is_held = true;
                     session
                 }
-                None => return false,
+                None => return Ok(false),
             }
         };
         // The session has been read by now. One that cannot be shown is put into quarantine, and shown without the mark at worst.
-        session.insert_value(HELD_MARK, Json::Bool(true)).await.is_ok()
+        let is_held = Box::pin(self.within(session.insert_value(HELD_MARK, Json::Bool(true)))).await?.is_ok();
+        if is_held {
+            self.state().is_saved_bare = false;
+        }
+        Ok(is_held)
+    }
+
+    /// Somebody logs in who is logged in: the handle may have been emptied in between.
+    pub(crate) async fn hold_again(&self) -> Result<(), StoreError> {
+        if self.attached().is_some_and(|session| session.is_modified()) {
+            let is_held = self.hold().await?;
+            if let Some(pending) = &mut self.state().pending_owner {
+                pending.is_held |= is_held;
+            }
+        }
+        Ok(())
     }
 
     /// A login does not count where the handle was emptied since, which no store is told of while it has no id.
-    pub(crate) async fn settle_login(&self) {
+    ///
+    /// # Errors
+    ///
+    /// When the handle is kept locked.
+    pub(crate) async fn settle_login(&self) -> Result<(), StoreError> {
         if let Some(session) = self.held_in() {
             // A handle without an id loads nothing, so that nothing can fail.
-            if matches!(Box::pin(session.get_value(HELD_MARK)).await, Ok(None)) {
+            let held = Box::pin(self.within(session.get_value(HELD_MARK))).await?;
+            if matches!(held, Ok(None)) && matches!(Box::pin(session.get_value(DESERTED_MARK)).await, Ok(None)) {
                 self.state().pending_owner = None;
             }
         }
+        Ok(())
     }
 
     /// The handle in which a login has left its mark.
     fn held_in(&self) -> Option<Session> {
         let state = self.state();
-        state.pending_owner.as_ref().filter(|pending| pending.is_held)?;
-        state.session.clone().filter(|session| session.id().is_none())
+        state.session.as_ref().filter(|session| state.has_marked_login() && session.id().is_none()).cloned()
     }
 
     /// Whether the handle was emptied behind `cycle_id`, likewise: its session is over.
-    pub(super) async fn is_emptied_behind_cycle(&self) -> bool {
-        let session = Some(self.state()).filter(|state| state.intent == Intent::Rotate).and_then(|state| state.session.clone());
+    ///
+    /// # Errors
+    ///
+    /// When the handle is kept locked.
+    pub(super) async fn is_emptied_behind_cycle(&self) -> Result<bool, StoreError> {
+        let session = {
+            let state = self.state();
+            state.session.as_ref().filter(|_| state.intent == Intent::Rotate && !state.has_held_nothing()).cloned()
+        };
         match session {
-            Some(session) => Box::pin(session.is_empty()).await,
-            None => false,
+            Some(session) => Box::pin(self.within(session.is_empty())).await,
+            None => Ok(false),
         }
     }
 }

@@ -108,8 +108,8 @@ impl UnitOfWork {
         }
         match self.target(can_fill, None)? {
             Some(CartTarget { create: Some(_), .. }) => {
-                let alone = Box::pin(self.committing.acquire()).await.ok();
-                self.target(can_fill, alone)
+                let alone = self.alone().await?;
+                self.target(can_fill, Some(alone))
             }
             target => Ok(target),
         }
@@ -117,8 +117,8 @@ impl UnitOfWork {
 
     /// What the handler has asked for by now is done before its cart is changed: a logout, and a login.
     async fn settle_intent(&self) -> Result<(), StoreError> {
-        self.settle_login().await;
-        let is_emptied = self.is_emptied_behind_cycle().await;
+        self.settle_login().await?;
+        let is_emptied = self.is_emptied_behind_cycle().await?;
         let to_end = {
             let mut state = self.state();
             let to_end = (is_emptied || state.intent == Intent::End).then(|| state.base.session()).flatten();
@@ -133,9 +133,16 @@ impl UnitOfWork {
         }
         let merge_is_due = self.state().pending_owner.as_ref().is_some_and(|pending| pending.merge.is_due());
         match self.attached().filter(|_| merge_is_due) {
-            Some(session) => self.save(&session).await,
+            Some(session) => self.save_now(&session).await,
             None => Ok(()),
         }
+    }
+
+    /// Saves what a change or a read of the cart is to come behind.
+    pub(crate) async fn save_now(&self, session: &Session) -> Result<(), StoreError> {
+        // The handle may be kept locked. It is waited for before, since a commit is not to be given up halfway.
+        self.within(session.is_empty()).await?;
+        self.save(session).await
     }
 
     fn target<'a>(&'a self, can_fill: bool, alone: Option<SemaphorePermit<'a>>) -> Result<Option<CartTarget<'a>>, StoreError> {
@@ -251,7 +258,7 @@ impl UnitOfWork {
     }
 
     pub(crate) async fn login_view(&self) -> Result<LoginView, StoreError> {
-        self.settle_login().await;
+        self.settle_login().await?;
         let unread = {
             let mut state = self.state();
             state.touch(self.store.keys());
@@ -273,10 +280,11 @@ impl UnitOfWork {
         })
     }
 
-    pub(crate) async fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) {
-        let is_held = self.hold().await;
+    pub(crate) async fn set_owner(&self, user: Tag, policy: MergePolicy, merge: Merge) -> Result<(), StoreError> {
+        let is_held = self.hold().await?;
         let mut state = self.state();
         state.cart = None;
         state.pending_owner = Some(PendingOwner { user, policy, merge, is_held }.into());
+        Ok(())
     }
 }

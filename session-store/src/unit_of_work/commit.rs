@@ -63,23 +63,26 @@ impl UnitOfWork {
         let swap = swap.as_deref();
         let result = match self.busy(swap, creating) {
             Some(busy) => busy,
-            None => {
-                let _alone = self.committing.acquire().await;
-                self.state().base.mark_seen();
-                match self.encoded(data) {
-                    Ok(shown) => {
-                        if creating {
-                            let mut state = self.state();
-                            state.begin_anew(data);
-                            state.drop_login_of_emptied(data);
-                        }
-                        self.steps(&Arc::new(shown), creating, swap).await
-                    }
-                    Err(error) => Err(error),
-                }
-            }
+            None => self.commit_alone(data, creating, swap).await,
         };
         settled(swap, result)
+    }
+
+    async fn commit_alone(
+        &self,
+        data: &HashMap<String, Json>,
+        creating: bool,
+        swap: Option<&Swap>,
+    ) -> Result<Option<Id>, StoreError> {
+        let _alone = self.alone().await?;
+        self.state().base.mark_seen();
+        let shown = self.encoded(data)?;
+        if creating {
+            let mut state = self.state();
+            state.begin_anew(data);
+            state.drop_login_of_emptied(data);
+        }
+        self.steps(&Arc::new(shown), creating, swap).await
     }
 
     /// Commits what the swap beside this task wants while the handle has not been given the session, and shows nothing that could be
@@ -89,7 +92,10 @@ impl UnitOfWork {
         if let Some(busy) = self.busy(Some(&swap), false) {
             return Some(settled(Some(&swap), busy));
         }
-        let _alone = self.committing.acquire().await;
+        let _alone = match self.alone().await {
+            Ok(alone) => alone,
+            Err(error) => return Some(settled(Some(&swap), Err(error))),
+        };
         // What others of the request have made of it is seen only now.
         let shown = match &self.state().base {
             Base::Live(live) if live.id == *id && live.fresh => Arc::clone(&live.fields),
@@ -244,7 +250,7 @@ impl UnitOfWork {
 
     /// As [`UnitOfWork::end`], when no commit of this request is under way.
     pub(super) async fn end_alone(&self, tag: &Tag) -> Result<(), StoreError> {
-        let _alone = self.committing.acquire().await;
+        let _alone = self.alone().await?;
         self.end(tag).await
     }
 

@@ -180,8 +180,14 @@ impl UnitOfWork {
         }
         // The handle has no id, and not even the mark that one has which was empty from the beginning: it was emptied, by a `flush` that no store is
         // told of then. A login before it does not count, and a session behind `cycle_id` is over; a visitor who stored nothing gets nothing.
-        self.state().pending_owner = None;
+        let has_held_nothing = {
+            let mut state = self.state();
+            state.pending_owner = None;
+            state.has_held_nothing()
+        };
         match (intent, base) {
+            // It has its cart.
+            (Intent::Rotate, Some(_)) if has_held_nothing => self.save(session).await,
             (Intent::Rotate, Some((_, tag))) => Box::pin(self.end_alone(&tag)).await,
             _ => Ok(()),
         }

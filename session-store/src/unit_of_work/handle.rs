@@ -36,9 +36,21 @@ impl State {
 
     /// A handle that was emptied since somebody has logged in, which no store is told of, logs nobody in.
     pub(super) fn drop_login_of_emptied(&mut self, shown: &Data) {
-        if self.pending_owner.as_ref().is_some_and(|pending| pending.is_held) && !shown.contains_key(HELD_MARK) {
+        let shows_mark = shown.contains_key(HELD_MARK) || shown.contains_key(DESERTED_MARK);
+        if self.has_marked_login() && !shows_mark {
             self.pending_owner = None;
         }
+    }
+
+    /// Whether somebody has logged in, and a handle that shows no mark was emptied since.
+    pub(super) fn has_marked_login(&self) -> bool {
+        // Behind a `delete` it is that one's.
+        self.pending_owner.as_ref().is_some_and(|pending| pending.is_held || self.is_marked)
+    }
+
+    /// Whether an empty handle has held nothing from the beginning of its session, or since it was saved like that: it was not given the mark.
+    pub(super) fn has_held_nothing(&self) -> bool {
+        (self.is_saved_bare || !self.is_held) && matches!(&self.base, Base::Live(live) if live.fields.is_empty())
     }
 
     /// A handle that holds nothing of its session is told apart from one that was emptied.
@@ -46,6 +58,10 @@ impl State {
         if shown.is_empty() {
             shown.insert(HELD_MARK.to_owned(), Json::Bool(true));
             self.is_held = true;
+            self.is_saved_bare = false;
+            if let Some(pending) = &mut self.pending_owner {
+                pending.is_held = true;
+            }
         }
     }
 

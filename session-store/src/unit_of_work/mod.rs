@@ -26,7 +26,10 @@ use async_trait::async_trait;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use serde_json::Value as Json;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tower_sessions::{
     Session, SessionStore,
     session::{Id, Record},
@@ -35,6 +38,7 @@ use tower_sessions::{
 
 use self::{
     adopt::adopted,
+    handle::HELD_MARK,
     state::{Base, Intent, State},
 };
 pub(crate) use self::{
@@ -52,7 +56,11 @@ use crate::{
     record::{CSRF_KEY, decode},
     seen::Seen,
     settings::Settings,
+    turns::WAIT_MAX,
 };
+
+/// Another part of the same request has what is waited for.
+const CONTENDED: StoreError = StoreError::Contended { attempts: 1 };
 
 /// What `Session` gets to see, the tag that it is under, and whether it is a copy.
 type Placed = (Result<Option<Record>, StoreError>, Option<Tag>, bool);
@@ -160,6 +168,25 @@ impl UnitOfWork {
         self.begun.lock().session().clone()
     }
 
+    /// The right to bring the store to another state, until it is dropped.
+    async fn alone(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        if let Ok(alone) = self.committing.try_acquire() {
+            return Ok(alone);
+        }
+        // Boxed, as what most requests do not wait for is.
+        Box::pin(self.within(self.committing.acquire())).await?.map_err(|_| CONTENDED)
+    }
+
+    /// What the request waits for within itself. A future that the handler keeps and polls no more would hold it for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Contended`], when whoever has it has had all the time that the store is given, and [`WAIT_MAX`] beyond.
+    async fn within<T>(&self, wait: impl Future<Output = T>) -> Result<T, StoreError> {
+        let wait_max = WAIT_MAX.saturating_add(self.settings.outage.patience());
+        timeout(wait_max, wait).await.map_err(|_| CONTENDED)
+    }
+
     fn state(&self) -> MappedMutexGuard<'_, State> {
         MutexGuard::map(self.begun.lock(), |Begun { arrival, session, state }| {
             &mut **state.get_or_insert_with(|| {
@@ -170,7 +197,8 @@ impl UnitOfWork {
 
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
         let is_deserting = state.is_deserting;
-        let is_live = matches!(state.base, Base::Live(_));
+        // What the handle shows from now on belongs to the session that this request has, or is about to begin.
+        let mut is_of_this = matches!(state.base, Base::Live(_));
         let fields = match &mut state.base {
             Base::Live(live) if live.id == *id && live.fresh => {
                 live.fresh = false;
@@ -184,12 +212,19 @@ impl UnitOfWork {
             // An id that leads nowhere: an empty record, since `Session` warns of an attack when there is none, and a cookie that
             // is older than its session is none. The commit adopts no such id.
             Base::Ended { .. } | Base::Lost { .. } | Base::None { stale: true } => &Arc::default(),
+            // Somebody has logged in behind a `delete`: the handle keeps the id with which a `flush` is told, for a session that is yet to begin.
+            Base::None { .. } if state.pending_owner.is_some() && state.deserted == Some(*id) => {
+                state.stands_for = Some(*id);
+                is_of_this = true;
+                &Arc::default()
+            }
             _ => return Some(Ok(None)),
         };
         let record = decode(fields).map(|mut data| {
             if is_deserting {
                 data.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
-            } else if is_live {
+            } else if is_of_this {
+                state.deserted = None;
                 state.mark_empty(&mut data);
             }
             Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
@@ -251,7 +286,11 @@ impl SessionStore for UnitOfWork {
         if look::shows(&record.data) || adopted().is_some() {
             return Ok(());
         }
-        self.noted(self.commit(&record.data, false).await.map(drop))
+        let committed = self.commit(&record.data, false).await.map(drop);
+        if committed.is_ok() && !record.data.contains_key(HELD_MARK) {
+            self.state().is_saved_bare = true;
+        }
+        self.noted(committed)
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {

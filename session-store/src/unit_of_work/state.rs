@@ -90,6 +90,8 @@ pub(super) struct State {
     pub(super) is_marked: bool,
     /// There may be a [`HELD_MARK`](super::handle::HELD_MARK) in the handle.
     pub(super) is_held: bool,
+    /// It was saved without that one since, by its id: what was emptied goes on as it is.
+    pub(super) is_saved_bare: bool,
     /// The id that the handle has, which led nowhere, of the session that this request has begun all the same.
     pub(super) stands_for: Option<Id>,
     /// The handle's expiry that the session has been given.
@@ -149,6 +151,7 @@ impl State {
             deserted: None,
             is_marked: false,
             is_held: false,
+            is_saved_bare: false,
             stands_for: None,
             applied: None,
             left_secret: None,
