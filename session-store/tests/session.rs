@@ -718,3 +718,30 @@ async fn a_change_of_the_cart_does_not_wait_for_ever() {
     })
     .await;
 }
+
+/// The names of the marks that handles get are not the application's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_may_call_its_keys_as_it_likes() {
+    const KEYS: [&str; 3] = ["@held", "@deserted", "@"];
+    let log_in = async |session: Session, cart: Cart| {
+        cart.log_in("eve").await.unwrap();
+        for key in KEYS {
+            session.insert(key, key).await.unwrap();
+        }
+    };
+    let shown = async |session: Session| {
+        let mut count = 0;
+        for key in KEYS {
+            count += usize::from(session.get::<String>(key).await.unwrap().as_deref() == Some(key));
+        }
+        count.to_string()
+    };
+    each_backend(async |server| {
+        let routes = support::app::router().route("/log-in", post(log_in)).route("/shown", get(shown));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/log-in").await.ok();
+        assert_eq!(visitor.get(&app, "/shown").await.ok().body, KEYS.len().to_string());
+    })
+    .await;
+}

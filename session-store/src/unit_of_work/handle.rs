@@ -13,12 +13,10 @@ use crate::{
 
 /// A key in the handle that `delete` has left with its data. A `flush` behind `cycle_id` is told to no store, since the handle has no id
 /// then; it takes this along with everything else.
-pub(crate) const DESERTED_MARK: &str = "@deserted";
+pub(crate) const DESERTED_MARK: &str = "session-store.deserted";
 /// A key in a handle that holds nothing else, and is not emptied for all that: behind `cycle_id`, and before there is a session, no store is told of
 /// a `flush`, which takes this along.
-pub(super) const HELD_MARK: &str = "@held";
-/// Those two as fields, which none of a session is.
-const MARK_FIELDS: [&[u8]; 2] = [b"@@deserted", b"@@held"];
+pub(super) const HELD_MARK: &str = "session-store.held";
 
 impl State {
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
@@ -67,8 +65,10 @@ impl State {
 
     /// Takes out what only the handle is to show.
     pub(super) fn strip_marks(&self, fields: &mut Vec<RawField>) {
-        if self.is_marked || self.is_held {
-            fields.retain(|field| !MARK_FIELDS.contains(&field.name()));
+        for (mark, is_there) in [(DESERTED_MARK, self.is_marked), (HELD_MARK, self.is_held)] {
+            if is_there {
+                fields.retain(|field| field.name() != mark.as_bytes());
+            }
         }
     }
 
