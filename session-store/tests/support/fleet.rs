@@ -139,7 +139,15 @@ impl Process {
     pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        command.query_async(&mut self.connection().await).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        let began = Instant::now();
+        loop {
+            match command.query_async(&mut self.connection().await).await {
+                Ok(answer) => return answer,
+                // A Sentinel that gives a node another role has it close its connections.
+                Err(error) if error.is_io_error() && began.elapsed() < PATIENCE => {}
+                Err(error) => panic!("{words:?}: {error}"),
+            }
+        }
     }
 }
 
