@@ -109,6 +109,14 @@ fn field(wire: &mut Wire, name: &str) -> String {
     support::content::info(wire, name)
 }
 
+/// This node and Redis, each with a client.
+fn both() -> [(Wire, Server); 2] {
+    [Kind::Node, Kind::Redis].map(|kind| {
+        let server = Server::start(kind, &[]);
+        (server.wire(), server)
+    })
+}
+
 fn hits_and_misses(wire: &mut Wire, command: &str) -> [i64; 2] {
     let fields = ["keyspace_hits", "keyspace_misses"];
     let count = |wire: &mut Wire| fields.map(|name| field(wire, name).parse::<i64>().unwrap());
@@ -124,10 +132,7 @@ fn hits_and_misses(wire: &mut Wire, command: &str) -> [i64; 2] {
 
 #[test]
 fn hits_and_misses_are_those_of_redis() {
-    let mut wires = [Kind::Node, Kind::Redis].map(|kind| {
-        let server = Server::start(kind, &[]);
-        (server.wire(), server)
-    });
+    let mut wires = both();
     for command in COMMANDS {
         for command in [command.replace('@', ""), command.replace('@', "no")] {
             let [ours, theirs] = wires.each_mut().map(|(wire, _)| hits_and_misses(wire, &command));
@@ -191,10 +196,7 @@ fn without_times(line: &str) -> String {
 
 #[test]
 fn errors_of_scripts_are_counted_as_redis_counts_them() {
-    let mut wires = [Kind::Node, Kind::Redis].map(|kind| {
-        let server = Server::start(kind, &[]);
-        (server.wire(), server)
-    });
+    let mut wires = both();
     for script in SCRIPTS {
         for way in ["EVAL", "EVAL_RO", "EXEC"] {
             let counted = wires.each_mut().map(|(wire, _)| {

@@ -96,7 +96,7 @@ pub(crate) async fn run(
         let answer = call(unit, &target, token, operation, lines).await?;
         match integer(&answer[0]).map_err(CartError::from)? {
             reply::OK => {
-                let change = Change::parse(&answer)?;
+                let change = Change::parse(answer)?;
                 let begun = unit.cart_changed(&target, change.session_extended, change.session_kept_ms);
                 if let Some(id) = begun {
                     // Whoever is saving the handle may wait until nothing else is under way.
@@ -343,14 +343,14 @@ pub(super) fn move_call(store: &CacheStore, user: &Tag, names: usize, skus: &[St
 }
 
 /// What was done, where `line.lua` says no more of it than the numbers: the session's time was left as it is.
-fn whole(answer: Answer) -> Answer {
-    match &answer[..] {
-        [ok, quantity, revision, lines, count] => {
-            let [ok, quantity, revision, lines, count] = [ok, quantity, revision, lines, count].map(Value::clone);
-            vec![ok, Value::Int(1), revision, quantity, lines, count, Value::BulkString(Vec::new()), Value::Int(0)].into()
-        }
-        _ => answer,
+fn whole(mut answer: Answer) -> Answer {
+    if answer.len() == 5 {
+        // The quantity comes first there.
+        answer.swap(1, 2);
+        answer.insert(1, Value::Int(1));
+        answer.extend([Value::BulkString(Vec::new()), Value::Int(0)]);
     }
+    answer
 }
 
 struct Change {
@@ -361,14 +361,10 @@ struct Change {
 }
 
 impl Change {
-    fn parse(answer: &[Value]) -> Result<Self, StoreError> {
-        let (applied, kept) = (Value::Int(1), Value::Int(0));
-        let (applied, revision, quantity, lines, count, extended, kept) = match answer {
-            [_, quantity, revision, lines, count] => (&applied, revision, quantity, lines, count, None, &kept),
-            [_, applied, revision, quantity, lines, count, extended, kept] => {
-                (applied, revision, quantity, lines, count, Some(extended), kept)
-            }
-            _ => return Err(unreadable("the answer for a change of a cart has another length")),
+    fn parse(answer: Answer) -> Result<Self, StoreError> {
+        let answer = whole(answer);
+        let [_, applied, revision, quantity, lines, count, extended, kept] = &answer[..] else {
+            return Err(unreadable("the answer for a change of a cart has another length"));
         };
         let out_of_range = |_| unreadable("a number of a cart is out of range");
         let change = CartChange {
@@ -378,7 +374,7 @@ impl Change {
             count: integer(count)?.try_into().map_err(out_of_range)?,
             applied: integer(applied)? == 1,
         };
-        let extended = extended.cloned().map_or(Ok(Vec::new()), bytes)?;
+        let extended = bytes(extended.clone())?;
         let session_extended = (!extended.is_empty()).then(|| ExpiryPolicy::parse(&extended)).transpose()?;
         Ok(Self { change, session_extended, session_kept_ms: integer(kept)? })
     }

@@ -40,18 +40,29 @@ impl UnitOfWork {
             }
             return;
         }
-        {
-            let mut state = self.state();
+        let is_wanted = {
+            let state = self.state();
             // What `delete` has left is marked already.
-            if !state.has_other_id() || state.deserted.is_some() {
-                return;
-            }
-            state.is_held = true;
+            state.has_other_id() && state.deserted.is_none()
+        };
+        if is_wanted && !matches!(self.mark(&session).await, Ok(true)) {
+            tracing::debug!("the handle does not show the session that a cart has begun");
         }
-        match self.within(session.insert_value(HELD_MARK, Json::Bool(true))).await {
-            Ok(Ok(_)) => self.state().is_saved_bare = false,
-            _ => tracing::debug!("the handle does not show the session that a cart has begun"),
+    }
+
+    /// Marks a handle as one that was not emptied; whether it is.
+    ///
+    /// # Errors
+    ///
+    /// When the handle is kept locked.
+    async fn mark(&self, session: &Session) -> Result<bool, StoreError> {
+        // Before the mark can be seen by a commit, which takes it out.
+        self.state().is_held = true;
+        let is_marked = Box::pin(self.within(session.insert_value(HELD_MARK, Json::Bool(true)))).await?.is_ok();
+        if is_marked {
+            self.state().is_saved_bare = false;
         }
+        Ok(is_marked)
     }
 
     pub(super) fn adopted_by(&self, record: &mut Record, id: Id) {
@@ -69,23 +80,16 @@ impl UnitOfWork {
     /// When the handle is kept locked.
     pub(super) async fn hold(&self) -> Result<bool, StoreError> {
         let session = {
-            let mut state = self.state();
+            let state = self.state();
             // With the id that `delete` has left the next `flush` is told, and a session that ends need not be read for the mark.
             let is_told = |session: &Session| state.intent == Intent::End && session.id().is_some() && !session.is_modified();
-            match state.session.clone().filter(|session| !is_told(session)) {
-                Some(session) => {
-                    state.is_held = true;
-                    session
-                }
-                None => return Ok(false),
-            }
+            state.session.clone().filter(|session| !is_told(session))
         };
-        // The session has been read by now. One that cannot be shown is put into quarantine, and shown without the mark at worst.
-        let is_held = Box::pin(self.within(session.insert_value(HELD_MARK, Json::Bool(true)))).await?.is_ok();
-        if is_held {
-            self.state().is_saved_bare = false;
+        match session {
+            // The session has been read by now. One that cannot be shown is put into quarantine, and shown without the mark at worst.
+            Some(session) => self.mark(&session).await,
+            None => Ok(false),
         }
-        Ok(is_held)
     }
 
     /// Somebody logs in who is logged in: the handle may have been emptied in between.
