@@ -33,6 +33,11 @@ use tower::{Layer, Service, service_fn};
 
 use crate::mode::{App, Mode};
 
+/// Of every mode alike. While the store is asked, what a request has allocated lies there with that of all others under way, for which the C
+/// library's lists of seven blocks of a size are too short.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "Examples:
   cargo run --release -p session-store --example bench_app -- --mode ours
   cargo run --release -p session-store --example bench_app -- --listen 127.0.0.1:7301 --store redis://127.0.0.1:6379 --mode plain
