@@ -6,12 +6,14 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum::{
+    body::Body,
     extract::Path,
     routing::{get, post},
 };
-use http::{Method, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use session_store::{Cart, CartError, Flash, Key, Session, SessionExt as _, SessionLayer, StoreError, Unavailable};
 use support::{Server, Visitor, each_backend, hold::Hold, replica, send, two_replicas, two_replicas_with};
+use tower::ServiceExt as _;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
@@ -681,7 +683,7 @@ async fn tasks_of_one_request_begin_one_session() {
 
 /// A future that the handler keeps and polls no more holds what others of the request wait for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_the_cart_does_not_wait_for_ever() {
+async fn nothing_of_a_request_waits_for_ever() {
     let keep_saving = async |session: Session, cart: Cart, Path(then): Path<String>| {
         session.insert("name", "ada").await?;
         let mut saving = Box::pin(session.save());
@@ -703,9 +705,17 @@ async fn a_change_of_the_cart_does_not_wait_for_ever() {
         adding.await.unwrap();
         Ok::<_, Unavailable>(())
     };
+    let keep_for_ever = async |session: Session| {
+        session.insert("name", "ada").await?;
+        let mut saving = Box::pin(async move { session.save().await });
+        assert!(futures_util::poll!(&mut saving).is_pending(), "the store answers later");
+        std::mem::forget(saving);
+        Ok::<_, Unavailable>(())
+    };
     each_backend(async |server| {
         let routes =
             support::app::router().route("/keep-saving/{then}", post(keep_saving)).route("/keep-adding", post(keep_adding));
+        let routes = routes.route("/keep-for-ever", post(keep_for_ever));
         let app = &routes.layer(SessionLayer::new(support::patient_store(&server).await));
         let kept = async |path: &str| {
             let mut visitor = Visitor::default();
@@ -714,7 +724,12 @@ async fn a_change_of_the_cart_does_not_wait_for_ever() {
             assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada", "{path}");
             assert_eq!(visitor.get(app, "/cart").await.ok().body, "CUP=1", "{path}");
         };
-        tokio::join!(kept("/keep-saving/add"), kept("/keep-saving/login"), kept("/keep-adding"));
+        let left = async || {
+            let request = Request::post("/keep-for-ever").body(Body::empty()).unwrap();
+            let answer = tokio::time::timeout(Duration::from_secs(20), app.clone().oneshot(request));
+            assert_eq!(answer.await.expect("the request ends").unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        };
+        tokio::join!(kept("/keep-saving/add"), kept("/keep-saving/login"), kept("/keep-adding"), left());
     })
     .await;
 }

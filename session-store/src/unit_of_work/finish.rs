@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use futures_util::FutureExt as _;
 use tower_sessions::{Session, session::Id};
 
 use super::{
@@ -154,7 +155,7 @@ impl UnitOfWork {
         };
         if intent == Intent::End {
             // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
-            let is_emptied = session.is_empty().await;
+            let is_emptied = self.is_empty(session).await?;
             let begins_anew = session.id().is_none() && !is_emptied && !self.shows_deserted(session).await;
             if !server_error && (begins_anew || owner_pending && !is_emptied) {
                 return self.save(session).await;
@@ -170,7 +171,7 @@ impl UnitOfWork {
         if server_error || !(session.is_modified() || owner_pending || intent == Intent::Rotate) {
             return Ok(());
         }
-        if !session.is_empty().await {
+        if !self.is_empty(session).await? {
             let is_over = base.is_none() && self.state().deserted.is_some() && session.id().is_some();
             if is_over && intent == Intent::Keep && !owner_pending {
                 // What the handle shows is of the session that was deleted, and saved it would begin another one without it.
@@ -190,6 +191,14 @@ impl UnitOfWork {
             (Intent::Rotate, Some(_)) if has_held_nothing => self.save(session).await,
             (Intent::Rotate, Some((_, tag))) => Box::pin(self.end_alone(&tag)).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Whether there is nothing in the handle. Its lock is with whoever saves it, and one that the handler has begun and polls no more keeps it.
+    async fn is_empty(&self, session: &Session) -> Result<bool, StoreError> {
+        match session.is_empty().now_or_never() {
+            Some(is_empty) => Ok(is_empty),
+            None => Box::pin(self.within(session.is_empty())).await,
         }
     }
 
