@@ -180,10 +180,10 @@ where
             }
             let response = ready!(answer)?;
             let response = match rest {
-                Rest::Nothing => return Poll::Ready(Ok(follow(response, scope, *this.is_safe))),
+                Rest::Nothing => return Poll::Ready(Ok(follow(response, scope, *this.is_safe, false))),
                 Rest::Cookie => {
                     let response = apply(scope.unit().outcome(None), response, *this.is_safe, &scope.unit().settings);
-                    return Poll::Ready(Ok(followed(response, scope, *this.is_safe)));
+                    return Poll::Ready(Ok(followed(response, scope, *this.is_safe, false)));
                 }
                 Rest::Commit => Box::new(response),
             };
@@ -210,14 +210,15 @@ where
         let Stage::Commit { response, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
+        let is_told = outcome.failure.is_some();
         let response = apply(outcome, *response, *this.is_safe, &scope.unit().settings);
-        Poll::Ready(Ok(followed(response, scope, *this.is_safe)))
+        Poll::Ready(Ok(followed(response, scope, *this.is_safe, is_told)))
     }
 }
 
 /// The body is looked at only when somebody has a handle who may change something while it is sent.
-fn followed<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool) -> Response<B> {
-    if scope.is_shared() { follow(response, scope, is_safe) } else { response }
+fn followed<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool, is_told: bool) -> Response<B> {
+    if scope.is_shared() { follow(response, scope, is_safe, is_told) } else { response }
 }
 
 /// The answer as the client gets it.

@@ -22,13 +22,15 @@ use crate::{
 };
 
 /// Commits once more at the end of the body. Only a body of axum's type is followed: of another one the layer does not know
-/// how to make such a one.
-pub(crate) fn follow<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool) -> Response<B> {
+/// how to make such a one. `is_told`: the head says already that something was not committed.
+pub(crate) fn follow<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: bool, is_told: bool) -> Response<B> {
     scope.unit().answered();
     response.map(|body| {
         let mut body = Some(body);
         if let Some(slot) = (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>() {
-            *slot = slot.take().map(|body| Body::new(Followed { body, end: End::Open(Open { scope: Some(scope), is_safe }) }));
+            *slot = slot
+                .take()
+                .map(|body| Body::new(Followed { body, end: End::Open(Open { scope: Some(scope), is_safe, is_told }) }));
         }
         body.expect("it is put back above")
     })
@@ -52,15 +54,16 @@ enum End {
 struct Open {
     scope: Option<RequestScope>,
     is_safe: bool,
+    is_told: bool,
 }
 
 impl Open {
     fn commit(&mut self) -> Option<Detached<Option<StoreError>>> {
-        let (scope, is_safe) = (self.scope.take()?, self.is_safe);
+        let (scope, is_safe, is_told) = (self.scope.take()?, self.is_safe, self.is_told);
         if scope.rest(scope.is_shared()) != Rest::Commit {
             return None;
         }
-        Some(Detached::new(async move { scope.finish_late(is_safe).await }))
+        Some(Detached::new(async move { scope.finish_late(is_safe).await.filter(|_| !is_told) }))
     }
 }
 

@@ -16,7 +16,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{SinkExt as _, StreamExt as _, stream};
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use session_store::{Cart, Expiry, Key, Session, SessionExt as _, SessionLayer};
 use support::{
@@ -360,6 +360,34 @@ async fn a_cart_that_a_body_would_begin_is_refused() {
         assert_eq!(server.keys("*").await, [""; 0]);
         visitor.post(&app, "/set/name/ada").await.ok();
         assert_eq!(visitor.post(&app, "/add-late").await.ok().body, "1");
+    })
+    .await;
+}
+
+/// Its body has nothing to say beyond that, although somebody still has the session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_tells_of_a_failure_is_whole() {
+    let keep = async |session: Session, Path(hold): Path<u64>| {
+        session.insert("name", "eve").await.unwrap();
+        pause(hold).await;
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(session);
+        });
+    };
+    each_backend(async |server| {
+        let app = router().route("/keep/{hold}", post(keep)).layer(SessionLayer::new(patient_store(&server).await));
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/set/name/ada").await.ok();
+        let hold = Hold::new();
+        let (mut slow, path) = (visitor.clone(), format!("/keep/{hold}"));
+        let (answer, ()) = tokio::join!(slow.post(&app, &path), async {
+            hold.reached().await;
+            visitor.post(&app, "/logout").await.ok();
+            hold.release();
+        });
+        assert_eq!(answer.status, StatusCode::CONFLICT);
+        assert!(answer.body.contains("Nothing was changed"), "{}", answer.body);
     })
     .await;
 }
