@@ -102,7 +102,8 @@ impl RequestScope {
     async fn merge(&self) -> Result<(), StoreError> {
         #[cfg(feature = "tower-sessions-014")]
         if let Some(beside) = &self.beside {
-            beside.merge().await?;
+            // Either of the two handles may be kept locked.
+            Box::pin(self.unit().within(beside.merge())).await??;
         }
         Ok(())
     }

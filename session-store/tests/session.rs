@@ -6,6 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum::{
+    Router,
     body::Body,
     extract::Path,
     routing::{get, post},
@@ -14,6 +15,7 @@ use http::{Method, Request, StatusCode, header};
 use session_store::{Cart, CartError, Flash, Key, Session, SessionExt as _, SessionLayer, StoreError, Unavailable};
 use support::{Server, Visitor, each_backend, hold::Hold, replica, send, two_replicas, two_replicas_with};
 use tower::ServiceExt as _;
+use tower_sessions_014::Session as Other;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cookie_has_all_attributes_and_nobody_gets_one_for_nothing() {
@@ -712,11 +714,20 @@ async fn nothing_of_a_request_waits_for_ever() {
         std::mem::forget(saving);
         Ok::<_, Unavailable>(())
     };
+    let keep_beside = async |session: Session, other: Other| {
+        other.insert("name", "ada").await.unwrap();
+        session.insert("other", 1).await?;
+        let mut saving = Box::pin(async move { session.save().await });
+        assert!(futures_util::poll!(&mut saving).is_pending(), "the store answers later");
+        std::mem::forget(saving);
+        Ok::<_, Unavailable>(())
+    };
     each_backend(async |server| {
         let routes =
             support::app::router().route("/keep-saving/{then}", post(keep_saving)).route("/keep-adding", post(keep_adding));
-        let routes = routes.route("/keep-for-ever", post(keep_for_ever));
-        let app = &routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        let layer = SessionLayer::new(support::patient_store(&server).await);
+        let app = &routes.route("/keep-for-ever", post(keep_for_ever)).layer(layer.clone());
+        let app_of_014 = &Router::new().route("/keep-beside", post(keep_beside)).layer(layer.with_tower_sessions_014());
         let kept = async |path: &str| {
             let mut visitor = Visitor::default();
             let wait = tokio::time::timeout(Duration::from_secs(20), visitor.post(app, path));
@@ -724,12 +735,18 @@ async fn nothing_of_a_request_waits_for_ever() {
             assert_eq!(visitor.get(app, "/get/name").await.ok().body, "ada", "{path}");
             assert_eq!(visitor.get(app, "/cart").await.ok().body, "CUP=1", "{path}");
         };
-        let left = async || {
-            let request = Request::post("/keep-for-ever").body(Body::empty()).unwrap();
+        let left = async |app: &Router, path: &str| {
+            let request = Request::post(path).body(Body::empty()).unwrap();
             let answer = tokio::time::timeout(Duration::from_secs(20), app.clone().oneshot(request));
             assert_eq!(answer.await.expect("the request ends").unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
         };
-        tokio::join!(kept("/keep-saving/add"), kept("/keep-saving/login"), kept("/keep-adding"), left());
+        tokio::join!(
+            kept("/keep-saving/add"),
+            kept("/keep-saving/login"),
+            kept("/keep-adding"),
+            left(app, "/keep-for-ever"),
+            left(app_of_014, "/keep-beside")
+        );
     })
     .await;
 }

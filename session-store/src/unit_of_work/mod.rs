@@ -182,7 +182,7 @@ impl UnitOfWork {
     /// # Errors
     ///
     /// [`StoreError::Contended`], when whoever has it has had all the time that the store is given, and [`WAIT_MAX`] beyond.
-    async fn within<T>(&self, wait: impl Future<Output = T>) -> Result<T, StoreError> {
+    pub(crate) async fn within<T>(&self, wait: impl Future<Output = T>) -> Result<T, StoreError> {
         let wait_max = WAIT_MAX.saturating_add(self.settings.outage.patience());
         timeout(wait_max, wait).await.map_err(|_| CONTENDED)
     }
