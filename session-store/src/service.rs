@@ -210,7 +210,7 @@ where
         let Stage::Commit { response, .. } = std::mem::replace(this.stage, Stage::Done) else {
             unreachable!("the stage was looked at above");
         };
-        let is_told = outcome.failure.is_some();
+        let is_told = outcome.replaces_answer(*this.is_safe);
         let response = apply(outcome, *response, *this.is_safe, &scope.unit().settings);
         Poll::Ready(Ok(followed(response, scope, *this.is_safe, is_told)))
     }
@@ -222,14 +222,11 @@ fn followed<B: 'static>(response: Response<B>, scope: RequestScope, is_safe: boo
 }
 
 /// The answer as the client gets it.
-///
-/// A conflict replaces the answer only where the client meant to change something: what a safe request read before the
-/// session ended was right when it was read.
 fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe: bool, settings: &Settings) -> Response<B> {
-    let keeps_answer = |commit_failed| outcome.policy.keeps_answer(commit_failed, is_safe);
+    let is_replaced = outcome.replaces_answer(is_safe);
     let mut response = match outcome.failure {
-        Some(StoreError::SessionEnded) if is_safe => response,
-        Some(StoreError::SessionEnded) => answer::text(StatusCode::CONFLICT, ENDED),
+        Some(StoreError::SessionEnded) if is_replaced => answer::text(StatusCode::CONFLICT, ENDED),
+        Some(StoreError::SessionEnded) => response,
         Some(error) => {
             // An outage is told of once, by its node, and not by every request.
             if error.is_outage() {
@@ -237,10 +234,13 @@ fn apply<B: From<&'static str>>(outcome: Outcome, response: Response<B>, is_safe
             } else {
                 tracing::warn!(%error, "the session was not committed");
             }
-            if keeps_answer(true) { response } else { unavailable() }
+            if is_replaced { unavailable() } else { response }
         }
         // A page of the application's own that says so is better than a bare line.
-        None if outcome.met_outage && !keeps_answer(false) && response.status() != StatusCode::SERVICE_UNAVAILABLE => {
+        None if outcome.met_outage
+            && !outcome.policy.keeps_answer(false, is_safe)
+            && response.status() != StatusCode::SERVICE_UNAVAILABLE =>
+        {
             unavailable()
         }
         None => response,

@@ -29,6 +29,20 @@ pub(crate) struct Outcome {
     pub(crate) policy: OutagePolicy,
 }
 
+impl Outcome {
+    /// Whether the answer says that the commit failed, in place of what the handler said.
+    ///
+    /// A conflict replaces it only where the client meant to change something: what a safe request read before the session ended was right
+    /// when it was read.
+    pub(crate) fn replaces_answer(&self, is_safe: bool) -> bool {
+        match &self.failure {
+            None => false,
+            Some(StoreError::SessionEnded) => !is_safe,
+            Some(_) => !self.policy.keeps_answer(true, is_safe),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CookieChange {
     Keep,
