@@ -31,16 +31,17 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Whether the answer says that the commit failed, in place of what the handler said.
-    ///
-    /// A conflict replaces it only where the client meant to change something: what a safe request read before the session ended was right
-    /// when it was read.
     pub(crate) fn replaces_answer(&self, is_safe: bool) -> bool {
-        match &self.failure {
-            None => false,
-            Some(StoreError::SessionEnded) => !is_safe,
-            Some(_) => !self.policy.keeps_answer(true, is_safe),
-        }
+        self.failure.as_ref().is_some_and(|failure| must_be_told(failure, self.policy, is_safe))
     }
+}
+
+/// Whether the client must not believe that the request was done.
+///
+/// Of a conflict it is told only where it meant to change something: what a safe request read before the session ended was right when it was
+/// read.
+fn must_be_told(failure: &StoreError, policy: OutagePolicy, is_safe: bool) -> bool {
+    if failure.is_conflict() { !is_safe } else { !policy.keeps_answer(true, is_safe) }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,8 +126,7 @@ impl UnitOfWork {
         } else {
             tracing::warn!(%error, "what was changed while the body was sent is not committed");
         }
-        let is_kept = if error.is_conflict() { is_safe } else { self.outage_policy().keeps_answer(true, is_safe) };
-        (!is_kept).then_some(error)
+        must_be_told(&error, self.outage_policy(), is_safe).then_some(error)
     }
 
     /// Extends the session of an upgraded connection that saves it now and then, where that is due. An error when it has ended.
