@@ -11,6 +11,7 @@
 //!
 //! All of them are GET so that any load generator can send them. An application should not change anything in one.
 
+mod by_hand;
 mod compare;
 mod content;
 mod mode;

@@ -9,7 +9,7 @@ use session_store::{CacheStore, CartLimits, NearCache, POOL_SIZE_DEFAULT, Sessio
 use tower_sessions_014::{MemoryStore, SessionManagerLayer};
 use tower_sessions_redis_store::{RedisStore, fred::prelude as fred};
 
-use crate::{ours, plain, theirs};
+use crate::{by_hand, ours, plain, theirs};
 
 /// Connections of fred's pool: as in the documentation of `tower-sessions-redis-store`.
 const FRED_CONNECTIONS: usize = 6;
@@ -22,6 +22,8 @@ const CART_LIMITS: CartLimits = CartLimits { lines_max: 10_000, quantity_max: 1_
 pub(crate) enum Mode {
     /// axum alone: what the others are compared with
     Plain,
+    /// Handlers that ask the store themselves, over one multiplexed connection of redis-rs, with none of the guarantees
+    ByHand,
     /// `SessionLayer`
     Ours,
     /// `SessionLayer` around the whole router, in place of `Router::layer`
@@ -57,6 +59,7 @@ impl fmt::Display for Mode {
 pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
     Ok(match mode {
         Mode::Plain => App::Inside(plain::routes()),
+        Mode::ByHand => App::Inside(by_hand::routes(store).await?),
         Mode::Ours | Mode::OursAround | Mode::OursExclusive | Mode::NearCache | Mode::NearCacheAround => {
             // A machine that is busy with the load as well is slower than a shop's.
             let mut store = CacheStore::builder(store).deadline(Duration::from_secs(1));

@@ -81,6 +81,7 @@ async fn all_routes_answer_in_mode_near_cache_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn all_routes_answer_in_the_modes_that_are_compared_with() {
+    check(Mode::ByHand, false).await;
     check(Mode::TowerSessionsMemory, false).await;
     check(Mode::TowerSessionsRedis, false).await;
     check(Mode::TowerSessionsRedisAround, false).await;
