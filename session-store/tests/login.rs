@@ -396,6 +396,8 @@ async fn what_both_handles_do_in_one_request_is_done_in_the_order_of_the_commit(
             ("theirs-read,theirs-delete,theirs-cycle,theirs-flush,theirs-set", "theirs"),
             ("theirs-delete,theirs-cycle,theirs-flush,theirs-set", "theirs"),
             ("theirs-delete,theirs-cycle,theirs-flush", "-"),
+            ("theirs-delete,theirs-set", "theirs"),
+            ("theirs-delete,theirs-set,theirs-save", "theirs"),
             ("theirs-read,theirs-delete,theirs-cycle,theirs-set", "-"),
         ] {
             let mut visitor = Visitor::default();

@@ -167,6 +167,74 @@ async fn nothing_of_a_deleted_session_is_in_the_next_one() {
     .await;
 }
 
+/// A handle that has shown nothing of the session when that was deleted shows nothing of it afterwards either, and what is put into it is new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_in_behind_a_delete_begins_the_next_session() {
+    const COUNT: Key<u32> = Key::new("count");
+    let delete_and = async |session: Session, Path(calls): Path<String>| {
+        for call in calls.split(',') {
+            match call {
+                "read" => assert_eq!(session.get::<String>("user").await?, None),
+                // The read is under way when the session is deleted.
+                "read-and-delete" => drop(tokio::join!(session.get::<String>("user"), session.delete())),
+                "read-key" => assert_eq!(session.read(&COUNT).await?, None),
+                "clear" => session.clear().await,
+                "delete" => session.delete().await?,
+                "insert" => session.insert("name", "eve").await?,
+                "count" => assert_eq!(session.update(&COUNT, |count| count.unwrap_or(0) + 1).await?, 1),
+                "save" => session.save().await?,
+                "cycle" => session.cycle_id().await?,
+                _ => panic!("{call}"),
+            }
+        }
+        Ok::<_, Unavailable>(())
+    };
+    let begin = async |session: Session| {
+        session.insert("user", "ada").await?;
+        session.insert("count", 5).await?;
+        Ok::<_, Unavailable>(())
+    };
+    each_backend(async |server| {
+        let routes = support::app::router().route("/begin", post(begin)).route("/delete-and/{calls}", post(delete_and));
+        let app = routes.layer(SessionLayer::new(support::patient_store(&server).await));
+        for (arrival, calls) in ["live", "never", "ended"].into_iter().flat_map(|arrival| {
+            [
+                "delete,insert,save",
+                "delete,insert",
+                "delete,read,insert",
+                "delete,read-key,insert,count",
+                "delete,count,insert",
+                "delete,insert,save,count",
+                "delete,save,insert",
+                "delete,insert,cycle",
+                "read-and-delete,insert",
+                "delete,cycle,insert",
+                "clear,delete,insert",
+                "delete,clear,insert,save",
+            ]
+            .map(|calls| (arrival, calls))
+            .into_iter()
+            .chain((arrival != "live").then_some((arrival, "read,delete,insert,save")))
+        }) {
+            let case = format!("{arrival}: {calls}");
+            let mut visitor = Visitor::default();
+            visitor.post(&app, "/begin").await.ok();
+            match arrival {
+                "never" => visitor.cookie = Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+                "ended" => drop(send(&app, Method::POST, "/logout", visitor.cookie.as_deref()).await.ok()),
+                _ => {}
+            }
+            let former = visitor.cookie.clone();
+            visitor.post(&app, &format!("/delete-and/{calls}")).await.ok();
+            assert_ne!(visitor.cookie, former, "{case}");
+            assert_eq!(visitor.get(&app, "/get/name").await.ok().body, "eve", "{case}");
+            assert_eq!(visitor.get(&app, "/get/user").await.ok().body, "-", "{case}");
+            assert_eq!(send(&app, Method::GET, "/get/user", former.as_deref()).await.ok().body, "-", "{case}: it is over");
+        }
+    })
+    .await;
+}
+
 /// What is put into a handle after `flush` is the visitor's next session, whatever follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_after_a_flush_is_kept_under_a_new_id() {
@@ -618,6 +686,7 @@ async fn a_flush_is_no_conflict_with_the_end_of_the_session_by_another_request()
                 ("read,pause,delete", "-", ""),
                 ("pause,read,delete", "-", ""),
                 ("set,pause,delete", "-", ""),
+                ("pause,delete,insert", "eve", ""),
             ] {
                 redis::cmd("FLUSHALL").exec_async(&mut server.connection().await).await.unwrap();
                 let mut visitor = Visitor::default();

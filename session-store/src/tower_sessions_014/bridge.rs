@@ -161,8 +161,8 @@ impl SessionStore for Bridge {
         let done = match self.attached() {
             // `cycle_id` forgets the id before it calls, with the record locked; `flush` and `delete` after.
             Some(session) if session.id().is_none() => self.ours.cycle_id().await,
-            // `flush` empties the record before it calls, `delete` does not.
-            Some(session) if look_at_theirs(&session).await.map_err(unwrapped)?.is_empty() => {
+            // `flush` empties the record before it calls, `delete` does not. What was not modified was not emptied, and may not be read yet.
+            Some(session) if session.is_modified() && look_at_theirs(&session).await.map_err(unwrapped)?.is_empty() => {
                 self.state.lock().agreed = Some(Data::default());
                 self.ours.flush().await
             }

@@ -68,7 +68,8 @@ impl UnitOfWork {
     pub(super) fn adopted_by(&self, record: &mut Record, id: Id) {
         record.id = id;
         let mut state = self.state();
-        state.begin_anew(&record.data);
+        state.note_emptied(&record.data);
+        state.begin_anew();
         state.mark_empty(&mut record.data);
     }
 
@@ -79,14 +80,8 @@ impl UnitOfWork {
     ///
     /// When the handle is kept locked.
     pub(super) async fn hold(&self) -> Result<bool, StoreError> {
-        let session = {
-            let state = self.state();
-            // With the id that `delete` has left the next `flush` is told, and a session that ends need not be read for the mark.
-            let is_told = |session: &Session| state.intent == Intent::End && session.id().is_some() && !session.is_modified();
-            state.session.clone().filter(|session| !is_told(session))
-        };
-        match session {
-            // The session has been read by now. One that cannot be shown is put into quarantine, and shown without the mark at worst.
+        match self.attached() {
+            // The session has been read by now, or is to end. One that cannot be shown is put into quarantine, and shown without the mark at worst.
             Some(session) => self.mark(&session).await,
             None => Ok(false),
         }

@@ -12,7 +12,7 @@ use tower_sessions::{Session, session::Id};
 use super::{
     UnitOfWork,
     read::Begun,
-    state::{Base, Live, State},
+    state::{Base, Intent, Live, State},
 };
 use crate::{
     StoreError,
@@ -68,7 +68,7 @@ impl AtHand {
     pub(crate) async fn value(&self, key: &str) -> Result<Option<Option<Bytes>>, StoreError> {
         let (begun, with_cart) = {
             let mut state = self.unit.state();
-            if state.base.id() != Some(self.id) {
+            if state.base.id() != Some(self.id) || state.intent == Intent::End {
                 return Ok(None);
             }
             match self.unit.begin_wanted(&mut state) {

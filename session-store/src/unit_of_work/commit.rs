@@ -77,10 +77,13 @@ impl UnitOfWork {
         let _alone = self.alone().await?;
         self.state().base.mark_seen();
         let shown = self.encoded(data)?;
-        if creating {
+        {
             let mut state = self.state();
-            state.begin_anew(data);
-            state.drop_login_of_emptied(data);
+            state.note_emptied(data);
+            if creating {
+                state.begin_anew();
+                state.drop_login_of_emptied(data);
+            }
         }
         self.steps(&Arc::new(shown), creating, swap).await
     }

@@ -168,9 +168,9 @@ impl UnitOfWork {
             (state.intent, state.base.session(), state.pending_owner.is_some())
         };
         if intent == Intent::End {
-            // `flush` leaves a handle without an id, into which new data may have been put; `delete` does not.
+            // New data may have been put into it since. One with an id is never empty.
             let is_emptied = self.is_empty(session).await?;
-            let begins_anew = session.id().is_none() && !is_emptied && !self.shows_deserted(session).await;
+            let begins_anew = session.is_modified() && !is_emptied && !self.shows_deserted(session).await;
             if !server_error && (begins_anew || owner_pending && !is_emptied) {
                 return self.save(session).await;
             }
@@ -222,7 +222,7 @@ impl UnitOfWork {
             let state = self.state();
             (state.is_deserting, state.is_marked)
         };
-        // Without an id there is nothing that could fail to be read; and what is not known to be new is not.
+        // Nothing is asked of the store for it; and what is not known to be new is not.
         is_deserting && !(is_marked && matches!(session.get_value(DESERTED_MARK).await, Ok(None)))
     }
 

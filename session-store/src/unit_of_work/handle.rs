@@ -1,7 +1,13 @@
 //! What is known of the handle: whether it was emptied, whose data it shows, which session it means, and what it says of the session's time.
 
+use std::mem;
+
 use serde_json::Value as Json;
-use tower_sessions::{Session, session::Id};
+use time::OffsetDateTime;
+use tower_sessions::{
+    Session,
+    session::{Id, Record},
+};
 
 use super::state::{Base, Intent, State};
 use crate::{
@@ -20,16 +26,29 @@ pub(super) const HELD_MARK: &str = "session-store.held";
 
 impl State {
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.
-    pub(super) fn begin_anew(&mut self, shown: &Data) {
-        if !self.is_marked {
-            if self.intent != Intent::Rotate {
-                self.deserted = None;
-            }
-        } else if !shown.contains_key(DESERTED_MARK) {
-            // The mark went with all else that `delete` had left: the handle was emptied since.
+    pub(super) fn begin_anew(&mut self) {
+        if !self.is_marked && self.intent != Intent::Rotate {
+            self.deserted = None;
+        }
+    }
+
+    /// The handle is saved, and shows nothing of what `delete` has left in it, or there was nothing: what it shows is new.
+    pub(super) fn note_emptied(&mut self, shown: &Data) {
+        if self.is_marked && !shown.contains_key(DESERTED_MARK) {
             self.deserted = None;
             self.is_deserting = false;
         }
+    }
+
+    /// What the handle reads by its id once its session is to end.
+    pub(super) fn nothing_of_ended(&mut self, id: Id) -> Record {
+        // It has no mark: whatever the handle showed before went with it.
+        self.is_marked = true;
+        let mut data = Data::new();
+        if self.pending_owner.is_some() {
+            self.mark_empty(&mut data);
+        }
+        Record { id, data, expiry_date: OffsetDateTime::now_utc() }
     }
 
     /// A handle that was emptied since somebody has logged in, which no store is told of, logs nobody in.
@@ -81,6 +100,11 @@ impl State {
         self.stands_for.is_some()
     }
 
+    /// Whether the handle has this id since its session is over, by its own wish.
+    pub(super) fn is_left_with(&self, id: &Id) -> bool {
+        self.deserted == Some(*id) || self.stands_for == Some(*id)
+    }
+
     /// The id of the session that the handle means by this one.
     pub(super) fn meant(&self, id: &Id) -> Id {
         self.base.session().filter(|_| self.stands_for == Some(*id)).map_or(*id, |(known, _)| known)
@@ -92,7 +116,7 @@ impl State {
             Base::Ended { id: known, .. } | Base::Lost { id: known } => known == id,
             base => base.session().is_some_and(|(known, _)| known == *id),
         };
-        is_known || self.deserted == Some(*id) || self.stands_for == Some(*id)
+        is_known || self.is_left_with(id)
     }
 
     /// The session of this request is over, by its own wish: what is saved from now on belongs to another one.
@@ -109,8 +133,11 @@ impl State {
         }
         if self.intent == Intent::End {
             // `flush` leaves a handle without an id and without data, `delete` one that has both, or what `cycle_id` makes of it.
-            self.deserted = handle.or(self.base.any_id().filter(|_| self.is_deserting));
-            self.is_deserting = false;
+            if mem::take(&mut self.is_deserting) {
+                self.deserted = handle.or(self.base.any_id());
+            } else {
+                (self.deserted, self.stands_for) = (None, handle);
+            }
         }
         self.base = Base::None { stale: false };
         self.applied = None;

@@ -196,7 +196,11 @@ impl UnitOfWork {
     }
 
     fn record(state: &mut State, id: &Id) -> Option<Result<Option<Record>, StoreError>> {
-        let is_deserting = state.is_deserting;
+        if state.intent == Intent::End {
+            // The session is over for this request, whoever still reads it: behind `delete` the handle shows nothing that it has not shown before.
+            return Some(Ok(Some(state.nothing_of_ended(*id))));
+        }
+        let is_left_with = state.is_left_with(id);
         // What the handle shows from now on belongs to the session that this request has, or is about to begin.
         let mut is_of_this = matches!(state.base, Base::Live(_));
         let fields = match &mut state.base {
@@ -213,7 +217,7 @@ impl UnitOfWork {
             // is older than its session is none. The commit adopts no such id.
             Base::Ended { .. } | Base::Lost { .. } | Base::None { stale: true } => &Arc::default(),
             // Somebody has logged in behind a `delete`: the handle keeps the id with which a `flush` is told, for a session that is yet to begin.
-            Base::None { .. } if state.pending_owner.is_some() && state.deserted == Some(*id) => {
+            Base::None { .. } if state.pending_owner.is_some() && is_left_with => {
                 state.stands_for = Some(*id);
                 is_of_this = true;
                 &Arc::default()
@@ -221,15 +225,12 @@ impl UnitOfWork {
             _ => return Some(Ok(None)),
         };
         let record = decode(fields).map(|mut data| {
-            if is_deserting {
-                data.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
-            } else if is_of_this {
+            if is_of_this {
                 state.deserted = None;
                 state.mark_empty(&mut data);
             }
             Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
         });
-        state.is_marked |= is_deserting;
         Some(record)
     }
 
@@ -367,14 +368,15 @@ impl SessionStore for UnitOfWork {
                     // One that has ended already, by another request, ends for this one all the same: nothing of it matters any more.
                     state.intent = Intent::End;
                     state.is_deserting = !is_emptied;
-                    let has_record = session.is_modified()
+                    let shows_it = session.is_modified()
                         || match &state.base {
                             Base::Live(live) => !live.fresh,
-                            Base::Ended { .. } => true,
+                            Base::Ended { fields, readable, .. } => *readable && !fields.is_empty(),
                             _ => false,
                         };
-                    if is_emptied || !has_record {
-                        // What it reads from now on comes with the mark.
+                    // What is put into a handle that shows nothing of it is new.
+                    state.is_marked |= !shows_it;
+                    if is_emptied || !shows_it {
                         return Ok(());
                     }
                     None

@@ -86,13 +86,14 @@ pub(super) struct State {
     /// The id that the handle has of a session that `delete` has ended. It shows the data of that one too, and none of it belongs to
     /// another session.
     pub(super) deserted: Option<Id>,
-    /// What it shows has [`DESERTED_MARK`](super::handle::DESERTED_MARK) beside it, until it is emptied.
+    /// What it shows of that one, if anything, has [`DESERTED_MARK`](super::handle::DESERTED_MARK) beside it, until it is emptied.
     pub(super) is_marked: bool,
     /// There may be a [`HELD_MARK`](super::handle::HELD_MARK) in the handle.
     pub(super) is_held: bool,
     /// It was saved without that one since, by its id: what was emptied goes on as it is.
     pub(super) is_saved_bare: bool,
-    /// The id that the handle has, which led nowhere, of the session that this request has begun all the same.
+    /// The id that the handle has, which led nowhere or was left with nothing by `delete`, of the session that this request has begun all the
+    /// same, or is to begin.
     pub(super) stands_for: Option<Id>,
     /// The handle's expiry that the session has been given.
     pub(super) applied: Option<Expiry>,
