@@ -189,7 +189,7 @@ async fn calls_in_any_order_come_to_what_tower_sessions_makes_of_them_or_are_bet
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
 }
 
-const WITH_CART: [(&str, &str, &str); 62] = [
+const WITH_CART: [(&str, &str, &str); 65] = [
     // A login does not outlive the `flush` behind it, whatever id the handle has.
     ("full", "login,cycle,flush,add", "[TEA]"),
     ("full", "login,cycle,flush,insert", "new [POT]"),
@@ -201,6 +201,7 @@ const WITH_CART: [(&str, &str, &str); 62] = [
     ("full", "delete,login,add,read,flush,insert", "new []"),
     ("full", "delete,login,add,cycle,flush", "none"),
     ("full", "delete,login,cycle,flush", "none"),
+    ("new", "insert,add,cycle,flush", "none"),
     ("full", "delete,login,flush,insert", "new []"),
     // Nobody empties anything here, and nothing is lost.
     ("stale", "login,cycle", "[BOOK]"),
@@ -226,6 +227,8 @@ const WITH_CART: [(&str, &str, &str); 62] = [
     ("stale", "read,add,cycle,flush", "none"),
     ("new", "save,add,cycle", "[TEA]"),
     ("full", "flush,save,add,cycle", "[TEA]"),
+    ("new", "insert,add,cycle", "new [TEA]"),
+    ("new", "insert,add,save,cycle", "new [TEA]"),
     ("full", "delete,login,cycle", "[BOOK]"),
     ("full", "delete,read,login,cycle", "[BOOK]"),
     ("full", "delete,save,login,cycle", "[BOOK]"),

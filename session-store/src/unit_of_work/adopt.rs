@@ -70,7 +70,8 @@ impl UnitOfWork {
         let mut state = self.state();
         state.note_emptied(&record.data);
         state.begin_anew();
-        state.mark_empty(&mut record.data);
+        // What it holds already is not stored yet: the session that it has now is an empty one, too.
+        state.mark_held(&mut record.data);
     }
 
     /// Somebody logs in. The handle shows by a mark that it was not emptied since, for when it has no id, with which no store is told of a `flush`: whether

@@ -73,12 +73,16 @@ impl State {
     /// A handle that holds nothing of its session is told apart from one that was emptied.
     pub(super) fn mark_empty(&mut self, shown: &mut Data) {
         if shown.is_empty() {
-            shown.insert(HELD_MARK.to_owned(), Json::Bool(true));
-            self.is_held = true;
-            self.is_saved_bare = false;
-            if let Some(pending) = &mut self.pending_owner {
-                pending.is_held = true;
-            }
+            self.mark_held(shown);
+        }
+    }
+
+    pub(super) fn mark_held(&mut self, shown: &mut Data) {
+        shown.insert(HELD_MARK.to_owned(), Json::Bool(true));
+        self.is_held = true;
+        self.is_saved_bare = false;
+        if let Some(pending) = &mut self.pending_owner {
+            pending.is_held = true;
         }
     }
 
