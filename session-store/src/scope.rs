@@ -39,6 +39,7 @@ impl RequestScope {
         #[cfg(feature = "tower-sessions-014")]
         if let Some(beside) = &beside {
             beside.give(extensions);
+            unit.attach_other(beside.handle());
         }
         unit.attach(session);
         Self {

@@ -418,6 +418,88 @@ async fn what_both_handles_do_in_one_request_is_done_in_the_order_of_the_commit(
     .await;
 }
 
+/// No version tells its store of a `flush` without an id: the session that a cart begins gives one to both handles.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_handle_ends_what_a_cart_has_begun_as_ours_does() {
+    let steps = async |ours: Session, theirs: Other, cart: Cart, Path((handle, steps)): Path<(String, String)>| {
+        for step in steps.split(',') {
+            match (step, &*handle) {
+                ("add", _) => drop(cart.add("TEA", 1).await.unwrap()),
+                ("ours-set", _) => ours.insert("ours", "1").await.unwrap(),
+                ("set", "ours") => ours.insert("new", "1").await.unwrap(),
+                ("set", _) => theirs.insert("new", "1").await.unwrap(),
+                ("read", "ours") => drop(ours.get_value("ours").await.unwrap()),
+                ("read", _) => drop(theirs.get_value("ours").await.unwrap()),
+                ("clear", "ours") => ours.clear().await,
+                ("clear", _) => theirs.clear().await,
+                ("delete", "ours") => ours.delete().await.unwrap(),
+                ("delete", _) => theirs.delete().await.unwrap(),
+                ("flush", "ours") => ours.flush().await.unwrap(),
+                ("flush", _) => theirs.flush().await.unwrap(),
+                ("cycle", "ours") => ours.cycle_id().await.unwrap(),
+                ("cycle", _) => theirs.cycle_id().await.unwrap(),
+                _ => panic!("{step}"),
+            }
+        }
+    };
+    each_backend(async |server| {
+        let all = routes().route("/steps/{handle}/{steps}", post(steps));
+        let app = all.layer(SessionLayer::new(patient_store(&server).await).with_tower_sessions_014());
+        let mut connection = server.connection().await;
+        for (arrival, steps, shown) in [
+            ("new", "add,flush", None),
+            ("new", "set,add,flush", None),
+            ("new", "add,set,flush", None),
+            ("new", "add,delete", None),
+            ("new", "add,cycle,flush", None),
+            ("new", "ours-set,add,flush", None),
+            ("new", "ours-set,add,cycle,flush", None),
+            ("new", "add,flush,set", Some("0 - 1")),
+            ("new", "add,flush,add", Some("1 - -")),
+            ("new", "add,flush,add,flush", None),
+            ("new", "add", Some("1 - -")),
+            ("new", "add,clear", Some("1 - -")),
+            ("new", "ours-set,add,clear", Some("1 - -")),
+            ("new", "add,set", Some("1 - 1")),
+            ("new", "set,add,ours-set", Some("1 1 1")),
+            ("new", "add,cycle,set", Some("1 - 1")),
+            ("there", "flush,add", Some("1 - -")),
+            ("there", "flush,add,flush", None),
+            ("there", "flush,add,set", Some("1 - 1")),
+            ("ended", "read,flush,set", Some("0 - 1")),
+            ("ended", "read,flush,add", Some("1 - -")),
+        ] {
+            for handle in ["ours", "theirs"] {
+                let case = format!("{arrival}: {steps} by {handle}");
+                redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+                let mut visitor = Visitor::default();
+                if arrival != "new" {
+                    visitor.post(&app, "/set/ours/0").await.ok();
+                }
+                if arrival == "ended" {
+                    visitor.clone().post(&app, "/steps/ours/flush").await.ok();
+                }
+                visitor.post(&app, &format!("/steps/{handle}/{steps}")).await.ok();
+                let mut seen = None;
+                if visitor.cookie.is_some() {
+                    let mut parts = Vec::new();
+                    for path in ["/cart", "/get/ours", "/get/new"] {
+                        parts.push(visitor.get(&app, path).await.ok().body);
+                    }
+                    seen = Some(parts.join(" "));
+                }
+                assert_eq!(seen.as_deref(), shown, "{case}");
+                let mut live = 0;
+                for key in server.keys("*:session:*").await {
+                    live += redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async::<u32>(&mut connection).await.unwrap();
+                }
+                assert_eq!(live, u32::from(shown.is_some()), "{case}");
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_handle_streams_and_loses_as_ours_does() {
     each_backend(async |server| {

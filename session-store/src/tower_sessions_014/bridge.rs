@@ -18,7 +18,7 @@ use tower_sessions_core_014::{
 use super::{error_outwards, expiry_inwards, expiry_outwards};
 use crate::{
     look::{self, Data, look},
-    unit_of_work::DESERTED_MARK,
+    unit_of_work::{DESERTED_MARK, OtherHandle, adopted},
 };
 
 pub(super) struct Bridge {
@@ -99,6 +99,19 @@ impl Bridge {
         Ok(())
     }
 
+    /// Shows the other handle, which has had no id and has been shown nothing so far, what ours has, beside what is in it.
+    async fn show(&self, data: &mut Data) -> session_store::Result<()> {
+        let is_shown = self.state.lock().agreed.as_ref().is_some_and(|agreed| !agreed.is_empty());
+        if !is_shown {
+            let ours = look_at_ours(&self.ours).await.map_err(outwards)?;
+            for (key, value) in &ours {
+                data.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            self.state.lock().agreed = Some(ours);
+        }
+        Ok(())
+    }
+
     /// Leaves in the other handle what `delete` has left in ours, so that ours loses it when that one is emptied.
     async fn mark(&self, session: &theirs::Session) -> session_store::Result<()> {
         let is_shown = match &mut self.state.lock().agreed {
@@ -130,8 +143,25 @@ impl Bridge {
 }
 
 #[async_trait]
+impl OtherHandle for Bridge {
+    async fn take_id(&self) {
+        if let Some(session) = self.attached().filter(|session| session.id().is_none())
+            && let Err(error) = session.save().await
+        {
+            // The change of the cart is done all the same, and the next save brings the id.
+            tracing::debug!(%error, "the other handle does not learn of the session that a cart has begun");
+        }
+    }
+}
+
+#[async_trait]
 impl SessionStore for Bridge {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        if let Some(id) = adopted() {
+            self.show(&mut record.data).await?;
+            record.id = Id(id.0);
+            return Ok(());
+        }
         self.save(record).await?;
         if let Some(id) = self.ours.id() {
             record.id = Id(id.0);
@@ -140,7 +170,7 @@ impl SessionStore for Bridge {
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        if look::shows(&record.data) {
+        if look::shows(&record.data) || adopted().is_some() {
             return Ok(());
         }
         self.bring(&record.data).await?;

@@ -6,14 +6,14 @@
 mod bridge;
 mod whole_records;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::Extensions;
 use tower_sessions::{Expiry, Session, session_store::Error};
 use tower_sessions_core_014 as theirs;
 
 use self::bridge::Bridge;
-use crate::StoreError;
+use crate::{StoreError, unit_of_work::OtherHandle};
 
 /// References to a bridge that nobody but the layer holds: its own, its handle's, and that of the handle which the bridge holds.
 const OWN_REFERENCES: usize = 3;
@@ -36,6 +36,12 @@ impl Beside {
 
     pub(crate) fn give(&self, extensions: &mut Extensions) {
         extensions.insert(self.session.clone());
+    }
+
+    /// For what the handle cannot hear of by itself.
+    pub(crate) fn handle(&self) -> Weak<dyn OtherHandle> {
+        let bridge: Arc<dyn OtherHandle> = Arc::<Bridge>::clone(&self.bridge);
+        Arc::downgrade(&bridge)
     }
 
     pub(crate) fn is_modified(&self) -> bool {

@@ -3,6 +3,9 @@
 //! `tower_sessions::Session` tells its store of a `flush`, a `delete` or a `cycle_id` only when it has an id, and it takes one only when it is saved: so it is
 //! saved while a task-local says which one to take, and nothing else is done.
 
+#[cfg(feature = "tower-sessions-014")]
+use std::sync::Weak;
+
 use serde_json::Value as Json;
 use tower_sessions::{
     Session,
@@ -20,14 +23,33 @@ tokio::task_local! {
     static ADOPTED: Id;
 }
 
+/// The handle of another version that the request has beside ours.
+#[cfg(feature = "tower-sessions-014")]
+#[async_trait::async_trait]
+pub(crate) trait OtherHandle: Send + Sync {
+    /// Saves it, if it has no id, so that it takes the one that is [`adopted`].
+    async fn take_id(&self);
+}
+
 /// The id that the handle is to take, and nothing is to be saved.
-pub(super) fn adopted() -> Option<Id> {
+pub(crate) fn adopted() -> Option<Id> {
     ADOPTED.try_with(|id| *id).ok()
 }
 
 impl UnitOfWork {
-    /// Gives the handle the id of the session that the cart has begun, where it has none. One whose id led nowhere keeps it, and is marked.
+    /// Gives each handle the id of the session that the cart has begun, where it has none.
     pub(crate) async fn adopt(&self, id: Id) {
+        self.adopt_ours(id).await;
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(other) = self.other.get().and_then(Weak::upgrade)
+            && self.within(ADOPTED.scope(id, other.take_id())).await.is_err()
+        {
+            tracing::debug!("the other handle is kept locked, and does not learn of the session that a cart has begun");
+        }
+    }
+
+    /// One whose id led nowhere keeps it, and is marked.
+    async fn adopt_ours(&self, id: Id) {
         let Some(session) = self.attached() else {
             return;
         };

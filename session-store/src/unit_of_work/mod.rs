@@ -14,6 +14,8 @@ mod read;
 mod state;
 mod swap;
 
+#[cfg(feature = "tower-sessions-014")]
+use std::sync::{OnceLock, Weak};
 use std::{
     fmt, mem,
     sync::{
@@ -36,17 +38,19 @@ use tower_sessions::{
     session_store,
 };
 
-use self::{
-    adopt::adopted,
-    handle::HELD_MARK,
-    state::{Base, Intent, State},
-};
+#[cfg(feature = "tower-sessions-014")]
+pub(crate) use self::adopt::OtherHandle;
 pub(crate) use self::{
+    adopt::adopted,
     at_hand::{AtHand, at_hand, id_of},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
     handle::DESERTED_MARK,
     swap::{Basis, Swap, Swapped},
+};
+use self::{
+    handle::HELD_MARK,
+    state::{Base, Intent, State},
 };
 use crate::{
     CacheStore, StoreError,
@@ -91,6 +95,8 @@ pub(crate) struct UnitOfWork {
     committing: Semaphore,
     /// Counts how often the handler was polled: what the store has said in this turn is as fresh as what it would say at the end.
     turn: AtomicU32,
+    #[cfg(feature = "tower-sessions-014")]
+    other: OnceLock<Weak<dyn OtherHandle>>,
 }
 
 /// What is known of the request, and all that comes of it once somebody has asked for something.
@@ -127,7 +133,15 @@ impl UnitOfWork {
             settings,
             committing: Semaphore::new(1),
             turn: AtomicU32::new(0),
+            #[cfg(feature = "tower-sessions-014")]
+            other: OnceLock::new(),
         })
+    }
+
+    #[cfg(feature = "tower-sessions-014")]
+    pub(crate) fn attach_other(&self, other: Weak<dyn OtherHandle>) {
+        let attached = self.other.set(other);
+        debug_assert!(attached.is_ok(), "a request has one other handle");
     }
 
     /// The handler goes on, after whatever it waited for.
