@@ -9,13 +9,14 @@ use askama::Template;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use session_store::{Cart, CartError, Session};
 
 use crate::shop::api::ApiError;
 use crate::shop::app::App;
 use crate::shop::html;
 use crate::shop::shell::Shell;
+use crate::shop::uncommitted::{Instead, Uncommitted};
 
 /// Why a page could not be made, or a change not be done.
 #[derive(Debug)]
@@ -32,6 +33,13 @@ pub(crate) enum Failure {
     NotChanged(Box<Retry>),
     /// The store did not confirm a change; the form may be sent again as it was, and counts once.
     NotConfirmed(Box<Retry>),
+    /// Who they are is known, and the session could not be told; it takes another login.
+    NotSignedIn {
+        /// The account was made by the form that was sent.
+        is_new: bool,
+        /// Where they wanted to go.
+        next: String,
+    },
     /// The database does not answer.
     Database(sqlx::Error),
     /// Too much at once.
@@ -55,7 +63,7 @@ impl Failure {
             Failure::NotFound => StatusCode::NOT_FOUND,
             Failure::Refused { status, .. } => *status,
             Failure::StoreAway | Failure::NotChanged(_) | Failure::NotConfirmed(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Failure::Busy(_) | Failure::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::NotSignedIn { .. } | Failure::Busy(_) | Failure::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -67,6 +75,7 @@ impl Failure {
             Failure::StoreAway => "Your cart is out of reach for a moment",
             Failure::NotChanged(_) => "Your change was not made",
             Failure::NotConfirmed(_) => "We do not know yet whether that worked",
+            Failure::NotSignedIn { .. } => "You are not signed in yet",
             Failure::Database(_) => "The shop is catching its breath",
             Failure::Busy(_) => "One moment, please",
             Failure::Internal(_) => "Something broke on our side",
@@ -87,6 +96,13 @@ impl Failure {
             Failure::NotConfirmed(_) => "The place where we keep carts did not answer in time, so your change may have been \
                                          made or not. What was in your cart before is safe. Trying again is safe too: it \
                                          counts once, however often you press."
+                .to_owned(),
+            Failure::NotSignedIn { is_new: true, .. } => "Your account is made, but the place where we keep sessions does not \
+                                                          answer right now. Please log in with your new account in a \
+                                                          moment: your cart comes with you."
+                .to_owned(),
+            Failure::NotSignedIn { is_new: false, .. } => "The place where we keep sessions does not answer right now. Nothing \
+                                                           is lost; please log in again in a moment."
                 .to_owned(),
             Failure::Database(_) => "Our product database does not answer right now. Your cart is safe; please try \
                                      again in a moment."
@@ -161,6 +177,8 @@ struct ErrorPage<'a> {
     message: &'a str,
     status: u16,
     retry: Option<&'a Retry>,
+    /// Where a login leads to, when that is the way on.
+    log_in: Option<&'a str>,
     /// Seconds until the page asks again by itself.
     refresh: Option<u16>,
 }
@@ -186,7 +204,9 @@ pub(crate) async fn dress(State(app): State<App>, session: Session, cart: Cart, 
 }
 
 /// Gives a bare answer of the session layer (a commit that failed) the shop's face. Stands outside of it.
-pub(crate) async fn dress_commit(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn dress_commit(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let uncommitted = Uncommitted::default();
+    request.extensions_mut().insert(uncommitted.clone());
     let (json, safe) = (is_for_machines(request.uri().path()), request.method().is_safe());
     let response = next.run(request).await;
     let status = response.status();
@@ -194,21 +214,30 @@ pub(crate) async fn dress_commit(State(app): State<App>, request: Request, next:
         response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes),
         Some(kind) if kind.starts_with(b"text/html") || kind.starts_with(b"application/json")
     );
-    let failure = match status {
-        StatusCode::SERVICE_UNAVAILABLE if is_bare && safe => Failure::StoreAway,
-        StatusCode::SERVICE_UNAVAILABLE if is_bare => Failure::Refused {
-            status,
-            message: "The place where we keep sessions stopped answering while we worked. Please look at your cart \
-                      before you try again."
-                .to_owned(),
-        },
-        StatusCode::CONFLICT if is_bare => Failure::Refused { status, message: SESSION_ENDED.to_owned() },
+    let instead = match status {
+        StatusCode::SERVICE_UNAVAILABLE if is_bare && safe => Instead::Failure(Failure::StoreAway),
+        StatusCode::SERVICE_UNAVAILABLE if is_bare => uncommitted.take().unwrap_or_else(|| {
+            let message = "The place where we keep sessions stopped answering while we worked. Please look at your cart \
+                           before you try again.";
+            Instead::Failure(Failure::Refused { status, message: message.to_owned() })
+        }),
+        StatusCode::CONFLICT if is_bare => Instead::Failure(Failure::Refused { status, message: SESSION_ENDED.to_owned() }),
         _ => return response,
     };
-    let mut dressed = if json { ApiError::of_failure(&failure).into_response() } else { page(Shell::bare(&app), &failure, safe) };
+    let mut dressed = match instead {
+        Instead::Failure(failure) if json => ApiError::of_failure(&failure).into_response(),
+        Instead::Failure(failure) => page(Shell::bare(&app), &failure, safe),
+        Instead::Redirect(to) => Redirect::to(&to).into_response(),
+    };
+    let is_done = dressed.status().is_redirection();
     // What the layer said about cookies and retrying stays.
     for (name, value) in response.headers() {
-        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+        let is_outdated = match *name {
+            header::CONTENT_TYPE | header::CONTENT_LENGTH => true,
+            header::RETRY_AFTER => is_done,
+            _ => false,
+        };
+        if !is_outdated {
             dressed.headers_mut().insert(name, value.clone());
         }
     }
@@ -228,6 +257,10 @@ fn page(shell: Shell, failure: &Failure, safe: bool) -> Response {
         message: &failure.message(),
         status: status.as_u16(),
         retry,
+        log_in: match failure {
+            Failure::NotSignedIn { next, .. } => Some(next),
+            _ => None,
+        },
         // Only what can be asked again without harm asks again by itself.
         refresh: (again && safe).then_some(RETRY_AFTER_SECONDS),
     };

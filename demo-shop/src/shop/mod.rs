@@ -24,6 +24,7 @@ mod probes;
 mod routes;
 mod shell;
 mod test_hooks;
+mod uncommitted;
 mod visitor;
 
 use std::io::Write as _;

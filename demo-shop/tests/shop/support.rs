@@ -149,8 +149,13 @@ pub(crate) async fn add(visitor: &Visitor, shop: &str, sku: &str, quantity: u32)
 /// The filled checkout form.
 pub(crate) async fn checkout(visitor: &Visitor, shop: &str) -> Form {
     let page = visitor.get(&format!("{shop}/checkout")).await.unwrap();
+    address_on(&page)
+}
+
+/// The form of the checkout's page, filled.
+pub(crate) fn address_on(page: &Answer) -> Form {
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
-    Form::on(&page, "/checkout", "token")
+    Form::on(page, "/checkout", "token")
         .with("email", "ada@example.com")
         .with("recipient", "Ada & Co")
         .with("street", "Analytical Row 1")
@@ -159,14 +164,18 @@ pub(crate) async fn checkout(visitor: &Visitor, shop: &str) -> Form {
         .with("country", "Denmark")
 }
 
-/// Makes an account; the visitor is signed in then.
-pub(crate) async fn register(visitor: &Visitor, shop: &str, email: &str) {
+/// The filled form that makes an account.
+pub(crate) async fn registration(visitor: &Visitor, shop: &str, email: &str) -> Form {
     let page = visitor.get(&format!("{shop}/register")).await.unwrap();
-    let form = Form::on(&page, "/register", "password")
+    Form::on(&page, "/register", "password")
         .with("name", "Ada Lovelace")
         .with("email", email)
-        .with("password", "correct horse battery");
-    let answer = form.send(visitor, shop).await;
+        .with("password", "correct horse battery")
+}
+
+/// Makes an account; the visitor is signed in then.
+pub(crate) async fn register(visitor: &Visitor, shop: &str, email: &str) {
+    let answer = registration(visitor, shop, email).await.send(visitor, shop).await;
     assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, "/account"), "{}", answer.text());
 }
 

@@ -54,7 +54,9 @@ impl ApiError {
                 };
                 ApiError::new(status, code, message)
             }
-            Failure::StoreAway | Failure::NotChanged(_) | Failure::NotConfirmed(_) => ApiError::store_unavailable(),
+            Failure::StoreAway | Failure::NotChanged(_) | Failure::NotConfirmed(_) | Failure::NotSignedIn { .. } => {
+                ApiError::store_unavailable()
+            }
             Failure::Database(_) => ApiError::new(status, "database_unavailable", "the database does not answer"),
             Failure::Busy(message) => ApiError::new(status, "busy", message),
             Failure::Internal(_) => ApiError::internal(),

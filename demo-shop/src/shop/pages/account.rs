@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{Form, Query, State};
+use axum::extract::{Extension, Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -19,6 +19,7 @@ use crate::shop::pages::devices::{self, Device};
 use crate::shop::pages::form;
 use crate::shop::passwords::Busy;
 use crate::shop::shell::Shell;
+use crate::shop::uncommitted::{Instead, Uncommitted};
 use crate::shop::visitor::{self, FlashKind, User};
 
 /// NIST SP 800-63B asks for at least 8; the upper bound keeps hashing cheap for the shop.
@@ -110,25 +111,14 @@ pub(crate) async fn log_in(
     State(app): State<App>,
     session: Session,
     cart: Cart,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<LoginForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let LoginForm { email, password, next } = form::fields(sent)?;
     let email = email.trim().to_lowercase();
-    let account = if is_email(&email) && password.len() <= PASSWORD_LENGTH_MAX * 4 {
-        app.database.user_by_email(&email).await?
-    } else {
-        None
-    };
-    let stored = account.as_ref().map(|account| account.password_hash.clone());
-    let fits = app.passwords.verify(password, stored).await??;
-    match account {
-        Some(account) if fits => {
-            let user = User { id: account.id, email: account.email, name: account.name };
-            sign_in(&app, &session, &cart, &user).await?;
-            visitor::leave_flash(&session, FlashKind::Done, format!("Welcome back, {}.", user.name)).await;
-            Ok(Redirect::to(form::next_or(&next, "/account")).into_response())
-        }
-        _ => {
+    match account_of(&app, &email, password).await? {
+        Some(user) => Entrance { app, session, cart, uncommitted, is_new: false, next }.welcome(user).await,
+        None => {
             let shell = Shell::read(&app, &session, &cart).await;
             // The same words whether there is no such account or the password is wrong.
             let mistake = Some("That e-mail address and password do not go together.");
@@ -141,6 +131,7 @@ pub(crate) async fn register(
     State(app): State<App>,
     session: Session,
     cart: Cart,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<RegisterForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let RegisterForm { name, email, password, next } = form::fields(sent)?;
@@ -148,19 +139,19 @@ pub(crate) async fn register(
     let mistake = match mistake_in(&name, &email, &password) {
         Some(mistake) => mistake,
         None => {
-            let password_hash = app.passwords.hash(password).await??;
+            let password_hash = app.passwords.hash(password.clone()).await??;
             let id = ids::random_id();
             let user = NewUser { id: &id, email: &email, name: &name, password_hash: &password_hash };
             match app.database.register(&user).await {
                 Ok(()) => {
                     let user = User { id, email, name };
-                    sign_in(&app, &session, &cart, &user).await?;
-                    visitor::leave_flash(&session, FlashKind::Done, format!("Welcome, {}.", user.name)).await;
-                    return Ok(Redirect::to(form::next_or(&next, "/account")).into_response());
+                    return Entrance { app, session, cart, uncommitted, is_new: true, next }.welcome(user).await;
                 }
-                Err(RegisterError::EmailTaken) => {
-                    "We could not make an account with these details. If you have one already, please log in."
-                }
+                // The form may come again after an outage: who has the account's password has made it.
+                Err(RegisterError::EmailTaken) => match account_of(&app, &email, password).await? {
+                    Some(user) => return Entrance { app, session, cart, uncommitted, is_new: false, next }.welcome(user).await,
+                    None => "We could not make an account with these details. If you have one already, please log in.",
+                },
                 Err(RegisterError::Database(error)) => return Err(error.into()),
             }
         }
@@ -171,33 +162,71 @@ pub(crate) async fn register(
 }
 
 /// Ends the session: here, in the store and on every other replica.
-pub(crate) async fn log_out(session: Session) -> Result<Redirect, Failure> {
-    session.flush().await.map_err(|_| not_now("Logging out"))?;
+pub(crate) async fn log_out(session: Session, Extension(uncommitted): Extension<Uncommitted>) -> Result<Redirect, Failure> {
+    uncommitted.answer(Instead::Failure(still_signed_in()));
+    session.flush().await.map_err(|_| still_signed_in())?;
     Ok(Redirect::to("/"))
 }
 
-/// A new session id, the visitor's cart merged into the account's, their orders under the account's name.
-async fn sign_in(app: &App, session: &Session, cart: &Cart, user: &User) -> Result<(), Failure> {
-    let guest = visitor::guest(session).await.map_err(|_| not_now("Signing in"))?;
-    session.cycle_id().await.map_err(|_| not_now("Signing in"))?;
-    // Before the session names the user: who is signed in has their cart.
-    cart.log_in(&user.id).await.map_err(|error| {
-        tracing::warn!(%error, "a cart was not merged");
-        not_now("Signing in")
-    })?;
-    visitor::set_user(session, user).await?;
-    if let Some(guest) = guest {
-        app.database.adopt_orders(&guest, &user.owner()).await?;
-        visitor::forget_guest(session).await?;
-    }
-    Ok(())
+fn still_signed_in() -> Failure {
+    let message = "Logging out is not possible right now: the place where we keep sessions does not answer. Nothing is lost; \
+                   please try again in a moment.";
+    Failure::Busy(message.to_owned())
 }
 
-fn not_now(what: &str) -> Failure {
-    Failure::Busy(format!(
-        "{what} is not possible right now: the place where we keep sessions does not answer. Nothing is lost; please \
-         try again in a moment."
-    ))
+/// The account of this address, if it is this one's password.
+async fn account_of(app: &App, email: &str, password: String) -> Result<Option<User>, Failure> {
+    let account = if is_email(email) && password.len() <= PASSWORD_LENGTH_MAX * 4 {
+        app.database.user_by_email(email).await?
+    } else {
+        None
+    };
+    let stored = account.as_ref().map(|account| account.password_hash.clone());
+    let fits = app.passwords.verify(password, stored).await??;
+    Ok(account.filter(|_| fits).map(|account| User { id: account.id, email: account.email, name: account.name }))
+}
+
+/// A visitor whose account is known, on the way in.
+struct Entrance {
+    app: App,
+    session: Session,
+    cart: Cart,
+    uncommitted: Uncommitted,
+    /// The account was made a moment ago.
+    is_new: bool,
+    next: String,
+}
+
+impl Entrance {
+    async fn welcome(self, user: User) -> Result<Response, Failure> {
+        // The commit, without which nobody is signed in, comes after the handler.
+        self.uncommitted.answer(Instead::Failure(self.not_signed_in()));
+        self.sign_in(&user).await?;
+        let greeting = if self.is_new { "Welcome" } else { "Welcome back" };
+        visitor::leave_flash(&self.session, FlashKind::Done, format!("{greeting}, {}.", user.name)).await;
+        Ok(Redirect::to(form::next_or(&self.next, "/account")).into_response())
+    }
+
+    /// A new session id, the visitor's cart merged into the account's, their orders under the account's name.
+    async fn sign_in(&self, user: &User) -> Result<(), Failure> {
+        let guest = visitor::guest(&self.session).await.map_err(|_| self.not_signed_in())?;
+        self.session.cycle_id().await.map_err(|_| self.not_signed_in())?;
+        // Before the session names the user: who is signed in has their cart.
+        self.cart.log_in(&user.id).await.map_err(|error| {
+            tracing::warn!(%error, "a cart was not merged");
+            self.not_signed_in()
+        })?;
+        visitor::set_user(&self.session, user).await.map_err(|_| self.not_signed_in())?;
+        if let Some(guest) = guest {
+            self.app.database.adopt_orders(&guest, &user.owner()).await?;
+            visitor::forget_guest(&self.session).await?;
+        }
+        Ok(())
+    }
+
+    fn not_signed_in(&self) -> Failure {
+        Failure::NotSignedIn { is_new: self.is_new, next: self.next.clone() }
+    }
 }
 
 fn mistake_in(name: &str, email: &str, password: &str) -> Option<&'static str> {

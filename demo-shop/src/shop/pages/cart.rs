@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::{Extension, Form, State};
 use axum::response::{Redirect, Response};
 use serde::Deserialize;
 use session_store::{Cart, CartLine, Session};
@@ -17,7 +17,7 @@ use crate::shop::html;
 use crate::shop::ids;
 use crate::shop::pages::form;
 use crate::shop::shell::Shell;
-use crate::shop::visitor::{self, FlashKind};
+use crate::shop::uncommitted::Uncommitted;
 
 /// A line of the cart with what the database says about its product.
 #[derive(Debug)]
@@ -99,6 +99,7 @@ pub(crate) async fn add(
     State(app): State<App>,
     session: Session,
     cart: Cart,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<AddForm>, FormRejection>,
 ) -> Result<Redirect, Failure> {
     let sent = form::fields(sent)?;
@@ -122,13 +123,13 @@ pub(crate) async fn add(
     } else {
         format!("{} was in your cart already: sending the form twice counts once.", product.name)
     };
-    visitor::leave_flash(&session, FlashKind::Done, message).await;
-    Ok(Redirect::to(form::next_or(&sent.next, "/cart")))
+    Ok(form::done(&session, &uncommitted, message, form::next_or(&sent.next, "/cart")).await)
 }
 
 pub(crate) async fn update(
     session: Session,
     cart: Cart,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<UpdateForm>, FormRejection>,
 ) -> Result<Redirect, Failure> {
     let sent = form::fields(sent)?;
@@ -142,13 +143,13 @@ pub(crate) async fn update(
     };
     done.map_err(|error| cart_failure(error, retry))?;
     let message = if sent.quantity == 0 { "Taken out of your cart." } else { "The quantity is changed." };
-    visitor::leave_flash(&session, FlashKind::Done, message).await;
-    Ok(Redirect::to("/cart"))
+    Ok(form::done(&session, &uncommitted, message, "/cart").await)
 }
 
 pub(crate) async fn remove(
     session: Session,
     cart: Cart,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<RemoveForm>, FormRejection>,
 ) -> Result<Redirect, Failure> {
     let sent = form::fields(sent)?;
@@ -158,8 +159,7 @@ pub(crate) async fn remove(
     };
     let retry = || Retry { action: "/cart/remove", fields: vec![("sku", sent.sku.clone()), ("token", sent.token.clone())] };
     done.map_err(|error| cart_failure(error, retry))?;
-    visitor::leave_flash(&session, FlashKind::Done, "Taken out of your cart.").await;
-    Ok(Redirect::to("/cart"))
+    Ok(form::done(&session, &uncommitted, "Taken out of your cart.", "/cart").await)
 }
 
 /// The lines with their products, by name as an order lists them.

@@ -1,7 +1,7 @@
 //! Where an account is signed in, and signing out there.
 
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::{Extension, Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use session_store::{Session, SessionHandle, StoreError, UserSession};
@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 use crate::shop::app::App;
 use crate::shop::failure::Failure;
 use crate::shop::pages::form;
-use crate::shop::visitor::{self, FlashKind, User};
+use crate::shop::uncommitted::Uncommitted;
+use crate::shop::visitor::{self, User};
 
 /// One place where the account is signed in.
 #[derive(Debug)]
@@ -72,6 +73,7 @@ pub(crate) struct LogOutForm {
 pub(crate) async fn log_out(
     State(app): State<App>,
     session: Session,
+    Extension(uncommitted): Extension<Uncommitted>,
     sent: Result<Form<LogOutForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let LogOutForm { device } = form::fields(sent)?;
@@ -90,12 +92,15 @@ pub(crate) async fn log_out(
         None => false,
     };
     let message = if ended { "That device is logged out." } else { "That device was not logged in any more." };
-    visitor::leave_flash(&session, FlashKind::Done, message).await;
-    Ok(Redirect::to("/account").into_response())
+    Ok(form::done(&session, &uncommitted, message, "/account").await.into_response())
 }
 
 /// `POST /account/devices/log-out-others`
-pub(crate) async fn log_out_others(State(app): State<App>, session: Session) -> Result<Response, Failure> {
+pub(crate) async fn log_out_others(
+    State(app): State<App>,
+    session: Session,
+    Extension(uncommitted): Extension<Uncommitted>,
+) -> Result<Response, Failure> {
     let Some(user) = visitor::user(&session).await? else {
         return Ok(Redirect::to("/login?next=/account").into_response());
     };
@@ -105,8 +110,7 @@ pub(crate) async fn log_out_others(State(app): State<App>, session: Session) -> 
         1 => "One other device is logged out.".to_owned(),
         ended => format!("{ended} other devices are logged out."),
     };
-    visitor::leave_flash(&session, FlashKind::Done, message).await;
-    Ok(Redirect::to("/account").into_response())
+    Ok(form::done(&session, &uncommitted, message, "/account").await.into_response())
 }
 
 fn out_of_reach(error: &StoreError) -> Failure {

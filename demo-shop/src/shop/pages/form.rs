@@ -3,8 +3,12 @@
 use axum::extract::Form;
 use axum::extract::rejection::FormRejection;
 use axum::http::StatusCode;
+use axum::response::Redirect;
+use session_store::Session;
 
 use crate::shop::failure::Failure;
+use crate::shop::uncommitted::{Instead, Uncommitted};
+use crate::shop::visitor::{self, FlashKind};
 
 /// A path of this shop that is longer comes from nobody who means well.
 const NEXT_LENGTH_MAX: usize = 200;
@@ -22,6 +26,13 @@ pub(super) fn fields<T>(form: Result<Form<T>, FormRejection>) -> Result<T, Failu
             },
         }),
     }
+}
+
+/// The answer to a form whose work is done: the next page says so. Should the session not be told any more, only these words are lost.
+pub(super) async fn done(session: &Session, uncommitted: &Uncommitted, message: impl Into<String>, to: &str) -> Redirect {
+    uncommitted.answer(Instead::Redirect(to.to_owned()));
+    visitor::leave_flash(session, FlashKind::Done, message).await;
+    Redirect::to(to)
 }
 
 /// Where to go after a form: a path of this shop and nothing else, so that nobody is sent to another site.
