@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::balancer::answers::Trouble;
 use crate::balancer::body::HeldBody;
@@ -172,13 +172,18 @@ impl Forwarder {
             };
             replica.count_request();
             let try_deadline = if outgoing.is_safe() { deadline.min(Instant::now() + TRY_TIMEOUT) } else { deadline };
-            match timeout_at(try_deadline, self.exchange(request, outgoing.is_safe(), exchange)).await {
-                Ok(Ok(response)) if outgoing.is_safe() && is_dying(&response) => {
+            let outcome = tokio::select! {
+                outcome = self.exchange(request, outgoing.is_safe(), exchange) => Some(outcome),
+                () = sleep_until(try_deadline) => None,
+                () = self.better_elsewhere(&replica, &tried), if outgoing.is_safe() => None,
+            };
+            match outcome {
+                Some(Ok(response)) if outgoing.is_safe() && is_dying(&response) => {
                     replica.want_probe();
                     fallback = Some(response);
                 }
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(failure)) => {
+                Some(Ok(response)) => return Ok(response),
+                Some(Err(failure)) => {
                     tracing::debug!(replica = replica.name(), %failure, "exchange failed");
                     match failure {
                         Failure::NotConnected(_) => {
@@ -197,7 +202,7 @@ impl Forwarder {
                         }
                     }
                 }
-                Err(_) => {
+                None => {
                     replica.want_probe();
                     trouble = Trouble::Late;
                     if !outgoing.is_safe() {
@@ -213,6 +218,16 @@ impl Forwarder {
         fallback.ok_or(trouble)
     }
 
+    /// Resolves when the replica hangs and another one is up: whoever only looks need not wait for it.
+    async fn better_elsewhere(&self, replica: &Replica, tried: &[Arc<Replica>]) {
+        loop {
+            replica.silence().await;
+            if self.replicas.has_other(tried) {
+                return;
+            }
+        }
+    }
+
     /// The next replica and a place among its exchanges, noted in `tried`. No place means: all of them were busy.
     async fn next(&self, tried: &mut Vec<Arc<Replica>>) -> Option<(Arc<Replica>, Option<OwnedSemaphorePermit>)> {
         let replica = self.replicas.next(tried)?;
@@ -221,7 +236,7 @@ impl Forwarder {
             return Some((replica, Some(exchange)));
         }
         // Another one may have room; only the last one is waited for.
-        if self.replicas.next(tried).is_some() && tried.len() < TRIES_MAX {
+        if self.replicas.has_other(tried) && tried.len() < TRIES_MAX {
             return Some((replica, None));
         }
         let exchange = timeout(EXCHANGE_WAIT_MAX, replica.exchange()).await.ok().flatten();

@@ -19,6 +19,7 @@ pub(crate) struct Replica {
     probe_timeouts: AtomicU32,
     exchanges: Arc<Semaphore>,
     probe_wanted: Notify,
+    silence: Notify,
     announces: bool,
 }
 
@@ -45,6 +46,7 @@ impl Replica {
             probe_timeouts: AtomicU32::new(0),
             exchanges: Arc::new(Semaphore::new(EXCHANGES_PER_REPLICA_MAX)),
             probe_wanted: Notify::new(),
+            silence: Notify::new(),
             announces: false,
         }
     }
@@ -101,6 +103,7 @@ impl Replica {
     /// Notes that `address` takes connections and answers nothing: its process hangs.
     pub(crate) fn mark_silent(&self, address: SocketAddr) {
         self.mark_lost(address, State::Silent, "not answering");
+        self.silence.notify_waiters();
     }
 
     fn mark_lost(&self, address: SocketAddr, state: State, news: &str) {
@@ -114,6 +117,11 @@ impl Replica {
                 tracing::info!(replica = self.name, %address, "{news}");
             }
         }
+    }
+
+    /// Resolves with the next probe by which the process hangs; there is one after the other as long as it does.
+    pub(crate) async fn silence(&self) {
+        self.silence.notified().await;
     }
 
     /// Notes a probe that timed out; returns how many did so in a row.
@@ -172,6 +180,11 @@ impl ReplicaSet {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.replicas.iter()
+    }
+
+    /// Whether one is up that is not in `tried`.
+    pub(crate) fn has_other(&self, tried: &[Arc<Replica>]) -> bool {
+        self.replicas.iter().any(|replica| replica.is_up() && !tried.iter().any(|one| Arc::ptr_eq(one, replica)))
     }
 
     /// The next replica in turn among those that are up and not in `tried`.
