@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const BACK_WITHIN: Duration = Duration::from_millis(100 + 900);
 /// Of an operation of the store 250 ms; the rest likewise.
 const WITHIN_DEADLINE: Duration = Duration::from_millis(250 + 1_750);
-/// After two late probes, 2.5 s; the rest likewise. Without them it would be the ten seconds.
+/// After two late probes, 2.5 s; the rest likewise. Who waits for what is stopped takes nearly ten.
 const NOTICED_WITHIN: Duration = Duration::from_millis(2_500 + 2_500);
 
 /// A shop of two replicas, and everybody who is in it.
@@ -217,7 +217,7 @@ async fn the_database() {
     let server = postgres.server.pid();
     let met = busy.freeze("the database", &[vec![server], descendants(server)].concat()).await;
     assert_eq!(met.served, met.reads, "a cart needs no database: {met:?}");
-    assert!(met.slowest < WITHIN_DEADLINE, "{met:?}");
+    assert!(met.slowest < NOTICED_WITHIN, "{met:?}");
 }
 
 /// At once, each in a shop of its own: they wait more than they compute.
