@@ -17,7 +17,7 @@ pub(crate) enum Instead {
     Failure(Failure),
 }
 
-/// In the extensions of every request of a visitor; [`dress_commit`](crate::shop::failure::dress_commit) puts it there and looks at it.
+/// In the extensions of every request of a visitor: `failure::dress_commit` puts it there and looks at it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Uncommitted(Arc<Mutex<Option<Instead>>>);
 
