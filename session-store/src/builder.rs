@@ -1,6 +1,10 @@
 //! The settings of a store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use redis::RedisConnectionInfo;
 
@@ -16,7 +20,7 @@ use crate::{
     near_cache::Entries,
     nodes::{Address, Node, Transport},
     owners::Owners,
-    pool::Pool,
+    pool::{Changes, Pool},
     replica_reads::replica_deadline,
     store::Inner,
     topology::{Cluster, Replicas, Sentinel, Topology},
@@ -43,7 +47,8 @@ pub const WAITING_MAX_DEFAULT: usize = 4_096;
 /// assert_eq!(session_store::CONNECTION_AGE_MAX_DEFAULT.as_secs(), 3_600);
 /// ```
 pub const CONNECTION_AGE_MAX_DEFAULT: Duration = Duration::from_secs(3_600);
-/// Sockets that the operations in flight share. Two keep one large answer from holding up all others.
+/// Sockets that the operations in flight share: up to 16 the first one, so that they travel together, more all of them. Two keep one
+/// large answer from holding up all others.
 ///
 /// ```
 /// assert_eq!(session_store::SOCKETS_DEFAULT, 2);
@@ -409,7 +414,8 @@ impl CacheStoreBuilder {
         self.pool_size = self.pool_size.or(url.pool_size);
         self.check()?;
         metrics::describe();
-        let topology = self.topology(&url)?;
+        let replaced = Arc::default();
+        let topology = self.topology(&url, &replaced)?;
         #[cfg(feature = "testing")]
         if self.near_cache.is_some() && self.memory.is_some() {
             let reason = "a near cache follows a server, and a node in memory is none: take away one of the two";
@@ -417,8 +423,9 @@ impl CacheStoreBuilder {
         }
         let near = self.near_cache.map(|near| Arc::new(Entries::new(near, topology.switches())));
         let pool_size = self.pool_size.unwrap_or(POOL_SIZE_DEFAULT);
-        let pool =
-            Pool::new(pool_size, self.waiting_max).map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
+        let changes = Changes { connections: replaced, nodes: topology.switches() };
+        let pool = Pool::new(pool_size, self.waiting_max, self.sockets, changes)
+            .map_err(|error| StoreError::InvalidSettings { reason: error.to_string() })?;
         let key = self.key.as_deref().unwrap_or(PUBLIC_KEY);
         let keys = Keys::new(
             self.prefix.as_deref().unwrap_or(PREFIX_DEFAULT),
@@ -444,7 +451,7 @@ impl CacheStoreBuilder {
         }))
     }
 
-    fn topology(&self, url: &StoreUrl) -> Result<Topology, StoreError> {
+    fn topology(&self, url: &StoreUrl, replaced: &Arc<AtomicU64>) -> Result<Topology, StoreError> {
         #[cfg(feature = "tls")]
         let tls = url.tls.as_ref().map(tls::connector).transpose()?;
         let transport = |login: &Login, primary_only| {
@@ -461,6 +468,7 @@ impl CacheStoreBuilder {
                 connect_timeout: self.connect_timeout,
                 answer_within: self.deadline,
                 age_max: self.connection_age_max,
+                replaced: Arc::clone(replaced),
                 primary_only,
                 readonly: false,
                 #[cfg(feature = "tls")]

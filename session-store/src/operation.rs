@@ -165,7 +165,7 @@ impl CacheStore {
         let Some(place) = self.inner.pool.take_at_hand() else { return Err(None) };
         let in_flight = InFlight::begin();
         let Some(handle) = place.handle_at_hand(began).filter(|handle| topology.is_all_at(handle.node())) else {
-            // With this place, whose connection is mended then: put back behind the others it might never have its turn.
+            // With this place, whose connection is mended then.
             return Err(Some(Box::new(Begun { place, in_flight, first: None })));
         };
         let deadline = Deadline::at(began + self.inner.deadline);

@@ -9,6 +9,9 @@
 //! checked, and was a thirtieth of a read where there is none: so a place that comes back while nobody waits stays at hand,
 //! for the next who wants one. To deadpool it is in use. Each thread has its own at hand, so that busy cores do not take the
 //! cache lines of a list and of the places in it from each other; those of others it takes before it asks for a new one.
+//!
+//! The first places are for the first connection and are taken before others, so that the few requests of a quiet hour travel
+//! together too. A place that rests lets go of its connection when there is another one: it may rest for long.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +20,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -35,6 +38,10 @@ use crate::{
 
 /// Lists of places at hand. More threads than these share them in turn.
 const SHARDS: usize = 16;
+/// Places in a row that use the same connection, if there are so many for each. Dealt one by one, requests at once met each other on no
+/// connection: in rows the store reads 0.64 times for each of four at once in place of 0.92 times, of 16 0.20 in place of 0.28, at a twentieth
+/// to a tenth less CPU on both sides; of more as often as before.
+const ROW_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -43,25 +50,52 @@ pub(crate) struct Pool {
     /// Those who ask deadpool, because none was at hand: as long as there is one, places go back there.
     asking: AtomicUsize,
     waiting_max: usize,
+    changes: Changes,
+    /// The changes of which the places at hand know.
+    known: AtomicU64,
 }
 
-/// Free places, in turns, so that all connections are used. In all no more than there are places.
+/// Count what makes handles old, since when there is the store: connections that took the place of others, and nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) connections: Arc<AtomicU64>,
+    pub(crate) nodes: Arc<AtomicU64>,
+}
+
+impl Changes {
+    fn count(&self) -> u64 {
+        self.connections.load(Ordering::Acquire).wrapping_add(self.nodes.load(Ordering::Acquire))
+    }
+}
+
+/// Free places, those of the first row at the back. In all no more than there are places.
 // On cache lines of its own. Held for a few instructions only.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct AtHand(Mutex<VecDeque<Object<Places>>>);
 
 impl AtHand {
+    /// One of the first row: the one that came last, whose memory is warm. Of others the one that came first, so that all connections
+    /// are used.
     fn take(&self) -> Option<Object<Places>> {
-        self.0.lock().pop_front()
+        self.0.lock().pop_back()
+    }
+
+    fn put(&self, place: Object<Places>) {
+        let mut free = self.0.lock();
+        if place.row == 0 { free.push_back(place) } else { free.push_front(place) }
     }
 }
 
 impl Pool {
-    /// `size_max`: operations that can be in flight at once. `waiting_max`: those that may wait for a place.
-    pub(crate) fn new(size_max: usize, waiting_max: usize) -> Result<Self, BuildError> {
-        let places = deadpool::managed::Pool::builder(Places::default()).max_size(size_max).build()?;
-        Ok(Self { places, at_hand: Default::default(), asking: AtomicUsize::new(0), waiting_max })
+    /// `size_max`: operations that can be in flight at once. `waiting_max`: those that may wait for a place. `sockets`: connections to a
+    /// node.
+    pub(crate) fn new(size_max: usize, waiting_max: usize, sockets: usize, changes: Changes) -> Result<Self, BuildError> {
+        let row_length = (size_max / sockets).clamp(1, ROW_MAX);
+        let places = Places { row_length, next: AtomicUsize::new(0) };
+        let places = deadpool::managed::Pool::builder(places).max_size(size_max).build()?;
+        let known = AtomicU64::new(changes.count());
+        Ok(Self { places, at_hand: Default::default(), asking: AtomicUsize::new(0), waiting_max, changes, known })
     }
 
     /// A place at hand, as there nearly always is.
@@ -114,6 +148,17 @@ impl Pool {
     fn taken(&self, mut place: Object<Places>, waited_until: Option<Instant>) -> Taken<'_> {
         place.waited_until = waited_until;
         Taken { pool: self, place: Some(place) }
+    }
+
+    /// Nobody may ask for a place that rests for a long time, and what it leads over would stay connected.
+    #[cold]
+    fn let_go(&self, changes: u64) {
+        self.known.store(changes, Ordering::Release);
+        for at_hand in &self.at_hand {
+            let old: Vec<_> = at_hand.0.lock().iter_mut().filter_map(|place| place.handle.take()).collect();
+            // Behind the lock: the last one of a connection closes it.
+            drop(old);
+        }
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
@@ -169,11 +214,38 @@ impl DerefMut for Taken<'_> {
     }
 }
 
+impl Taken<'_> {
+    /// A handle on a connection of this node, and what is told of it in the end: the one of last time, unless it is another node or the connection was
+    /// replaced. `now`: as of a moment ago.
+    pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<(&Handle, Origin), StoreError> {
+        // Before the handle is made: what changes meanwhile is seen when the place comes back.
+        let changes = self.pool.changes.count();
+        let place: &mut Place = self;
+        node.admit()?;
+        if !place.handle.as_ref().is_some_and(|handle| Arc::ptr_eq(handle.node(), node) && handle.is_current(now)) {
+            place.handle = None;
+            place.handle = Some(Box::pin(node.handle(place.row)).await?);
+            place.known = changes;
+            place.waited_until = Some(Instant::now());
+        }
+        let handle = place.handle.as_ref().expect("it was set above");
+        Ok((handle, handle.origin(place.waited_until)))
+    }
+}
+
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else { return };
+        let Some(mut place) = self.place.take() else { return };
+        let changes = self.pool.changes.count();
+        if place.known != changes {
+            place.handle = None;
+        }
         let at_hand = &self.pool.at_hand[self.pool.own()];
-        at_hand.0.lock().push_back(place);
+        at_hand.put(place);
+        // Looked at behind the lock, so that a place has either come back before and is found, or has looked for itself.
+        if self.pool.known.load(Ordering::Acquire) != changes {
+            self.pool.let_go(changes);
+        }
         // Looked at behind the lock: whoever has begun to ask has either found this place under it, or is seen here.
         if self.pool.asking.load(Ordering::SeqCst) > 0 {
             // By its drop to whoever waits for the longest.
@@ -183,8 +255,9 @@ impl Drop for Taken<'_> {
 }
 
 /// Makes places.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Places {
+    row_length: usize,
     next: AtomicUsize,
 }
 
@@ -194,8 +267,8 @@ impl Manager for Places {
     type Error = Infallible;
 
     async fn create(&self) -> Result<Box<Place>, Infallible> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        Ok(Box::new(Place { turn, handle: None, waited_until: None }))
+        let row = self.next.fetch_add(1, Ordering::Relaxed) / self.row_length;
+        Ok(Box::new(Place { row, handle: None, known: 0, waited_until: None }))
     }
 
     async fn recycle(&self, _: &mut Box<Place>, _: &Metrics) -> RecycleResult<Infallible> {
@@ -207,8 +280,10 @@ impl Manager for Places {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Spreads places over the connections of a node.
-    turn: usize,
+    row: usize,
     handle: Option<Handle>,
+    /// The changes that were known when the handle was made.
+    known: u64,
     /// When whoever has the place now was ready to ask, if it had to wait for the place or for a connection.
     waited_until: Option<Instant>,
 }
@@ -218,19 +293,6 @@ impl Place {
     /// look at the clock is dearer than all this.
     pub(crate) fn handle_at_hand(&self, now: Instant) -> Option<&Handle> {
         self.handle.as_ref().filter(|handle| handle.node().is_closed() && handle.is_current(now))
-    }
-
-    /// A handle on a connection of this node, and what is told of it in the end: the one of last time, unless it is another node or the connection was
-    /// replaced. `now`: as of a moment ago.
-    pub(crate) async fn handle(&mut self, node: &Arc<Node>, now: Instant) -> Result<(&Handle, Origin), StoreError> {
-        node.admit()?;
-        if !self.handle.as_ref().is_some_and(|handle| Arc::ptr_eq(handle.node(), node) && handle.is_current(now)) {
-            self.handle = None;
-            self.handle = Some(Box::pin(node.handle(self.turn)).await?);
-            self.waited_until = Some(Instant::now());
-        }
-        let handle = self.handle.as_ref().expect("it was set above");
-        Ok((handle, handle.origin(self.waited_until)))
     }
 }
 
@@ -272,7 +334,7 @@ mod tests {
     use futures_util::{FutureExt as _, future::join_all};
     use tokio::{task::yield_now, time::timeout};
 
-    use super::{Pool, PoolStatus};
+    use super::{Changes, Pool, PoolStatus};
     use crate::StoreError;
 
     fn status(size: usize, in_use: usize, waiting: usize) -> PoolStatus {
@@ -281,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_at_hand_is_free_and_who_waits_comes_first() {
-        let pool = Pool::new(2, 1).unwrap();
+        let pool = Pool::new(2, 1, 1, Changes::default()).unwrap();
         assert_eq!(pool.status(), status(0, 0, 0));
         let first = pool.take().await.unwrap();
         assert_eq!(pool.status(), status(1, 1, 0));
@@ -313,7 +375,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn there_are_never_more_in_flight_and_everybody_has_a_turn() {
-        let pool = Arc::new(Pool::new(2, 1_000).unwrap());
+        let pool = Arc::new(Pool::new(2, 1_000, 1, Changes::default()).unwrap());
         let in_flight = Arc::new(AtomicUsize::new(0));
         let tasks = (0..16).map(|task| {
             let (pool, in_flight) = (Arc::clone(&pool), Arc::clone(&in_flight));

@@ -408,6 +408,34 @@ async fn an_old_connection_is_replaced_and_nobody_notices() {
     })
     .await;
 }
+
+/// Few operations at once use the first connection alone.
+#[tokio::test]
+async fn an_old_connection_goes_also_where_nobody_asks_over_it() {
+    each_process(async |server| {
+        let store = patient(server.url()).sockets(2).connection_age_max(Duration::from_secs(1)).connect().await.unwrap();
+        let mut admin = server.connection().await;
+        for outcome in futures_util::future::join_all((0..24).map(|_| store.ping())).await {
+            outcome.unwrap();
+        }
+        assert_eq!(store.status().nodes[0].connections, 2);
+        let first = pinging(&mut admin).await;
+        assert!(first.len() >= 2, "{first:?}");
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let began = Instant::now();
+        loop {
+            store.ping().await.unwrap();
+            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut admin).await.unwrap();
+            if !first.iter().any(|id| clients.lines().any(|line| line.starts_with(&format!("{id} ")))) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{first:?} in {clients}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_old_connection_goes_also_where_several_places_have_it() {
     each_process(async |server| {

@@ -67,7 +67,7 @@ pub(crate) async fn app(mode: Mode, store: &str) -> Result<App> {
                 store = store.near_cache(NearCache::default());
             }
             if mode == Mode::OursExclusive {
-                // Places in the pool are dealt to sockets in turn: of each there is one.
+                // Places in the pool are dealt to sockets in rows of the same length: of each there is one.
                 store = store.pool_size(EXCLUSIVE_CONNECTIONS).sockets(EXCLUSIVE_CONNECTIONS);
             }
             let layer = SessionLayer::new(store.connect().await?).with_secure(false).with_cart_limits(CART_LIMITS);

@@ -55,7 +55,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(address: Address, transport: Arc<Transport>, sockets: usize) -> Arc<Self> {
         let started = Instant::now();
-        let sockets = (0..sockets).map(|_| Socket::new()).collect();
+        let sockets = (0..sockets).map(|_| Socket::new(Arc::clone(&transport.replaced))).collect();
         let breaker = Breaker::new(transport.answer_within, started);
         Arc::new(Self { address, transport, sockets, breaker, started })
     }

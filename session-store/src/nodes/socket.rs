@@ -106,6 +106,7 @@ impl Origin {
 pub(super) struct Socket {
     /// Counts the connections: a handle of an earlier one is not used again.
     generation: AtomicU64,
+    replaced: Arc<AtomicU64>,
     answered_at_us: AtomicU64,
     // Held for a few instructions only; the waiting happens on the shared future inside.
     state: Mutex<State>,
@@ -121,8 +122,9 @@ enum State {
 }
 
 impl Socket {
-    pub(super) fn new() -> Self {
-        Self { generation: AtomicU64::new(0), answered_at_us: AtomicU64::new(0), state: Mutex::new(State::Down) }
+    /// `replaced`: counts the generations of all sockets of a store.
+    pub(super) fn new(replaced: Arc<AtomicU64>) -> Self {
+        Self { generation: AtomicU64::new(0), replaced, answered_at_us: AtomicU64::new(0), state: Mutex::new(State::Down) }
     }
 
     pub(super) fn answered(&self, at_us: u64) {
@@ -154,6 +156,7 @@ impl Socket {
 
     fn advance(&self, state: &mut State, next: State) {
         self.generation.fetch_add(1, Ordering::Release);
+        self.replaced.fetch_add(1, Ordering::Release);
         *state = next;
     }
 }
@@ -167,9 +170,9 @@ pub(super) async fn handle(node: &Arc<Node>, index: usize) -> Result<Handle, Sto
         match &*state {
             State::Up(connection) | State::Renewing(connection) => {
                 let handle = handle(connection.clone(), socket.generation.load(Ordering::Relaxed));
-                if matches!(*state, State::Up(_)) && handle.connection.made.elapsed() > node.transport.age_max {
-                    *state = State::Renewing(handle.connection.clone());
-                    tokio::spawn(renew(Arc::clone(node), index, handle.generation));
+                if matches!(*state, State::Up(_)) && node.transport.is_old(connection) {
+                    drop(state);
+                    renew_old(node);
                 }
                 return Ok(handle);
             }
@@ -214,6 +217,19 @@ async fn connect(node: Arc<Node>, index: usize, generation: u64, done: oneshot::
     }
     // Nobody waits any more: the connection is there for the next one.
     let _ = done.send(connected);
+}
+
+/// Of all sockets: one that is used in busy hours only would lead to where the store was before.
+fn renew_old(node: &Arc<Node>) {
+    for (index, socket) in node.sockets.iter().enumerate() {
+        let mut state = socket.state.lock();
+        if let State::Up(old) = &*state
+            && node.transport.is_old(old)
+        {
+            *state = State::Renewing(old.clone());
+            tokio::spawn(renew(Arc::clone(node), index, socket.generation.load(Ordering::Relaxed)));
+        }
+    }
 }
 
 /// Puts a young connection in the place of an old one. Operations that are under way end on the old one.

@@ -2,7 +2,10 @@
 
 use std::{
     fmt, io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Transport {
     /// What requests wait for an answer: a node that is slower is as good as none.
     pub(crate) answer_within: Duration,
     pub(crate) age_max: Duration,
+    /// Counts the connections of requests that have another one in their place.
+    pub(crate) replaced: Arc<AtomicU64>,
     /// Whether only a primary will do.
     pub(crate) primary_only: bool,
     /// Whether the nodes are replicas of a cluster, which serve reads only to those who say that they know.
@@ -70,6 +75,10 @@ pub(crate) struct Connection {
 }
 
 impl Transport {
+    pub(super) fn is_old(&self, connection: &Connection) -> bool {
+        connection.made.elapsed() > self.age_max
+    }
+
     /// A connection over which the node has answered, within the time that an attempt may take.
     pub(crate) async fn connect(&self, address: &Address) -> Result<Connection, StoreError> {
         let reached = AtomicBool::new(false);
