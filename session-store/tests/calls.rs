@@ -189,7 +189,7 @@ async fn calls_in_any_order_come_to_what_tower_sessions_makes_of_them_or_are_bet
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
 }
 
-const WITH_CART: [(&str, &str, &str); 65] = [
+const WITH_CART: [(&str, &str, &str); 70] = [
     // A login does not outlive the `flush` behind it, whatever id the handle has.
     ("full", "login,cycle,flush,add", "[TEA]"),
     ("full", "login,cycle,flush,insert", "new [POT]"),
@@ -233,6 +233,11 @@ const WITH_CART: [(&str, &str, &str); 65] = [
     ("full", "delete,read,login,cycle", "[BOOK]"),
     ("full", "delete,save,login,cycle", "[BOOK]"),
     ("full", "delete,insert,login", "new [BOOK]"),
+    ("full", "login,load,cycle", "old [BOOK POT]"),
+    ("stale", "login,load,cycle", "[BOOK]"),
+    ("full", "login,load,cycle,flush", "none"),
+    ("full", "insert,delete,load,add,cycle", "[TEA]"),
+    ("full", "insert,delete,load,add,cycle,flush", "none"),
     ("full", "clear,save,cycle", "[POT]"),
     ("full", "clear,save,cycle,add", "[POT TEA]"),
     ("full", "remove,save,cycle", "[POT]"),

@@ -42,8 +42,9 @@ impl State {
 
     /// What the handle reads by its id once its session is to end.
     pub(super) fn nothing_of_ended(&mut self, id: Id) -> Record {
-        // It has no mark: whatever the handle showed before went with it.
+        // It has no mark: whatever the handle showed before went with it, so that what is put into it is new.
         self.is_marked = true;
+        self.is_deserting = false;
         let mut data = Data::new();
         if self.pending_owner.is_some() {
             self.mark_empty(&mut data);
@@ -73,6 +74,13 @@ impl State {
     /// A handle that holds nothing of its session is told apart from one that was emptied.
     pub(super) fn mark_empty(&mut self, shown: &mut Data) {
         if shown.is_empty() {
+            self.mark_held(shown);
+        }
+    }
+
+    /// A `load` takes the mark of a login out of the handle, with everything else, and empties nothing.
+    pub(super) fn mark_login(&mut self, shown: &mut Data) {
+        if self.pending_owner.as_ref().is_some_and(|pending| pending.is_held) {
             self.mark_held(shown);
         }
     }

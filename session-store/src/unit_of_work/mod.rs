@@ -243,6 +243,7 @@ impl UnitOfWork {
                 state.deserted = None;
                 state.mark_empty(&mut data);
             }
+            state.mark_login(&mut data);
             Some(Record { id: *id, data, expiry_date: OffsetDateTime::now_utc() })
         });
         Some(record)
