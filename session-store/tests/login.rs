@@ -425,6 +425,8 @@ async fn the_other_handle_ends_what_a_cart_has_begun_as_ours_does() {
         for step in steps.split(',') {
             match (step, &*handle) {
                 ("add", _) => drop(cart.add("TEA", 1).await.unwrap()),
+                ("login", _) => cart.log_in("eve").await.unwrap(),
+                ("lines", _) => drop(cart.lines().await.unwrap()),
                 ("ours-set", _) => ours.insert("ours", "1").await.unwrap(),
                 ("set", "ours") => ours.insert("new", "1").await.unwrap(),
                 ("set", _) => theirs.insert("new", "1").await.unwrap(),
@@ -432,6 +434,8 @@ async fn the_other_handle_ends_what_a_cart_has_begun_as_ours_does() {
                 ("read", _) => drop(theirs.get_value("ours").await.unwrap()),
                 ("clear", "ours") => ours.clear().await,
                 ("clear", _) => theirs.clear().await,
+                ("save", "ours") => ours.save().await.unwrap(),
+                ("save", _) => theirs.save().await.unwrap(),
                 ("delete", "ours") => ours.delete().await.unwrap(),
                 ("delete", _) => theirs.delete().await.unwrap(),
                 ("flush", "ours") => ours.flush().await.unwrap(),
@@ -468,13 +472,36 @@ async fn the_other_handle_ends_what_a_cart_has_begun_as_ours_does() {
             ("there", "flush,add,set", Some("1 - 1")),
             ("ended", "read,flush,set", Some("0 - 1")),
             ("ended", "read,flush,add", Some("1 - -")),
+            ("new", "login,flush", None),
+            ("new", "read,login,flush", None),
+            ("new", "ours-set,login,flush", None),
+            ("new", "login,add,flush", None),
+            ("new", "login,cycle,flush", None),
+            ("new", "login,flush,login,flush", None),
+            ("new", "flush,login", Some("0 - - eve")),
+            ("new", "set,login", Some("0 - 1 eve")),
+            ("new", "login,flush,add", Some("1 - -")),
+            ("new", "login,flush,set", Some("0 - 1")),
+            ("new", "save,cycle,flush", None),
+            ("there", "cycle,login,flush", None),
+            ("there", "read,login,cycle,flush", None),
+            ("there", "cycle,login,lines,flush", None),
+            ("there", "cycle,login,lines,delete", None),
+            ("there", "clear,login,cycle", Some("0 - - eve")),
+            ("there", "cycle,flush,add", Some("1 - -")),
+            ("there", "cycle,clear,add", Some("1 - -")),
+            ("there", "clear,set,delete", None),
+            ("stale", "clear,add,cycle", Some("1 - -")),
+            ("stale", "cycle,login,flush", None),
         ] {
             for handle in ["ours", "theirs"] {
                 let case = format!("{arrival}: {steps} by {handle}");
                 redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
                 let mut visitor = Visitor::default();
-                if arrival != "new" {
-                    visitor.post(&app, "/set/ours/0").await.ok();
+                match arrival {
+                    "new" => {}
+                    "stale" => visitor.cookie = Some("__Host-id=AAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+                    _ => drop(visitor.post(&app, "/set/ours/0").await.ok()),
                 }
                 if arrival == "ended" {
                     visitor.clone().post(&app, "/steps/ours/flush").await.ok();
@@ -488,11 +515,16 @@ async fn the_other_handle_ends_what_a_cart_has_begun_as_ours_does() {
                     }
                     seen = Some(parts.join(" "));
                 }
-                assert_eq!(seen.as_deref(), shown, "{case}");
                 let mut live = 0;
                 for key in server.keys("*:session:*").await {
-                    live += redis::cmd("HEXISTS").arg(&key).arg("@rev").query_async::<u32>(&mut connection).await.unwrap();
+                    let (revision, owner): (Option<u64>, Option<String>) =
+                        redis::cmd("HMGET").arg(&key).arg(&["@rev", "@owner"]).query_async(&mut connection).await.unwrap();
+                    live += u32::from(revision.is_some());
+                    if owner.filter(|_| revision.is_some()).is_some() {
+                        seen.iter_mut().for_each(|seen| *seen += " eve");
+                    }
                 }
+                assert_eq!(seen.as_deref(), shown, "{case}");
                 assert_eq!(live, u32::from(shown.is_some()), "{case}");
             }
         }

@@ -18,7 +18,7 @@ use tower_sessions_core_014::{
 use super::{error_outwards, expiry_inwards, expiry_outwards};
 use crate::{
     look::{self, Data, look},
-    unit_of_work::{DESERTED_MARK, OtherHandle, adopted},
+    unit_of_work::{DESERTED_MARK, HELD_MARK, OtherHandle, adopted},
 };
 
 pub(super) struct Bridge {
@@ -112,18 +112,43 @@ impl Bridge {
         Ok(())
     }
 
-    /// Leaves in the other handle what `delete` has left in ours, so that ours loses it when that one is emptied.
-    async fn mark(&self, session: &theirs::Session) -> session_store::Result<()> {
+    /// Shows the other handle what was saved through it, with what only handles show.
+    async fn show_saved(&self, data: &mut Data) -> session_store::Result<()> {
+        let ours = look_at_ours(&self.ours).await.map_err(outwards)?;
+        data.clone_from(&ours);
+        self.state.lock().agreed = Some(ours);
+        Ok(())
+    }
+
+    /// Gives the other handle what ours holds, behind what it has brought: all where it has no id, with which it would tell that it was emptied.
+    async fn give(&self, session: &theirs::Session) -> session_store::Result<()> {
+        if session.id().is_some() {
+            return self.mark(session, HELD_MARK).await;
+        }
+        let agreed = self.state.lock().agreed.clone();
+        let ours = look_at_ours(&self.ours).await.map_err(outwards)?;
+        for (key, value) in &ours {
+            session.insert_value(key, value.clone()).await.map_err(unwrapped)?;
+        }
+        for key in agreed.iter().flat_map(Data::keys).filter(|key| !ours.contains_key(*key)) {
+            session.remove_value(key).await.map_err(unwrapped)?;
+        }
+        self.state.lock().agreed = Some(ours);
+        Ok(())
+    }
+
+    /// Leaves a mark of ours in the other handle too, so that ours loses it when that one is emptied.
+    async fn mark(&self, session: &theirs::Session, mark: &str) -> session_store::Result<()> {
         let is_shown = match &mut self.state.lock().agreed {
             Some(agreed) => {
-                agreed.insert(DESERTED_MARK.to_owned(), Json::Bool(true));
+                agreed.insert(mark.to_owned(), Json::Bool(true));
                 true
             }
             // It comes with the rest when it is read.
             None => false,
         };
         if is_shown {
-            session.insert_value(DESERTED_MARK, Json::Bool(true)).await.map_err(unwrapped)?;
+            session.insert_value(mark, Json::Bool(true)).await.map_err(unwrapped)?;
         }
         Ok(())
     }
@@ -152,6 +177,28 @@ impl OtherHandle for Bridge {
             tracing::debug!(%error, "the other handle does not learn of the session that a cart has begun");
         }
     }
+
+    async fn bring(&self) {
+        if let Some(session) = self.attached().filter(theirs::Session::is_modified)
+            && (session.id().is_none() || self.state.lock().agreed.is_none())
+            && let Err(error) = self.merge(&session).await
+        {
+            // The commit finds it again.
+            tracing::debug!(%error, "our handle does not learn of what was changed through the other one");
+        }
+    }
+
+    async fn share(&self) {
+        if let Some(session) = self.attached()
+            && let Err(error) = self.give(&session).await
+        {
+            tracing::debug!(%error, "the other handle does not show what ours does");
+        }
+    }
+
+    fn has_id(&self) -> bool {
+        self.attached().is_some_and(|session| session.id().is_some())
+    }
 }
 
 #[async_trait]
@@ -166,7 +213,7 @@ impl SessionStore for Bridge {
         if let Some(id) = self.ours.id() {
             record.id = Id(id.0);
         }
-        Ok(())
+        if look::is_under_way() { Ok(()) } else { self.show_saved(&mut record.data).await }
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
@@ -197,8 +244,12 @@ impl SessionStore for Bridge {
                 self.ours.flush().await
             }
             Some(session) => {
+                if session.is_modified() {
+                    // What was put into it before is of the session that ends.
+                    self.merge(&session).await?;
+                }
                 self.ours.delete().await.map_err(outwards)?;
-                return self.mark(&session).await;
+                return self.mark(&session, DESERTED_MARK).await;
             }
             None => self.ours.delete().await,
         };

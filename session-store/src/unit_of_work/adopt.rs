@@ -4,7 +4,7 @@
 //! saved while a task-local says which one to take, and nothing else is done.
 
 #[cfg(feature = "tower-sessions-014")]
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use serde_json::Value as Json;
 use tower_sessions::{
@@ -29,6 +29,12 @@ tokio::task_local! {
 pub(crate) trait OtherHandle: Send + Sync {
     /// Saves it, if it has no id, so that it takes the one that is [`adopted`].
     async fn take_id(&self);
+    /// Brings what was changed through it to ours where it has no id, or was emptied unread: no store is told that it was emptied, and what
+    /// follows comes behind that.
+    async fn bring(&self);
+    /// Shows it the mark of ours, and where it has no id all that ours holds, so that what empties it empties ours.
+    async fn share(&self);
+    fn has_id(&self) -> bool;
 }
 
 /// The id that the handle is to take, and nothing is to be saved.
@@ -39,12 +45,51 @@ pub(crate) fn adopted() -> Option<Id> {
 impl UnitOfWork {
     /// Gives each handle the id of the session that the cart has begun, where it has none.
     pub(crate) async fn adopt(&self, id: Id) {
+        #[cfg(feature = "tower-sessions-014")]
+        let other = self.other();
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(other) = other.as_ref().filter(|other| other.has_id()) {
+            self.told(other.bring()).await;
+        }
         self.adopt_ours(id).await;
         #[cfg(feature = "tower-sessions-014")]
-        if let Some(other) = self.other.get().and_then(Weak::upgrade)
-            && self.within(ADOPTED.scope(id, other.take_id())).await.is_err()
-        {
-            tracing::debug!("the other handle is kept locked, and does not learn of the session that a cart has begun");
+        match other {
+            Some(other) if other.has_id() => self.told(other.share()).await,
+            Some(_) => self.tell_id(id).await,
+            None => {}
+        }
+    }
+
+    /// Gives the other handle the id of the session, where it has none: without it, it tells nobody of a `flush`.
+    #[cfg(feature = "tower-sessions-014")]
+    pub(super) async fn tell_id(&self, id: Id) {
+        if let Some(other) = self.other() {
+            self.told(ADOPTED.scope(id, other.take_id())).await;
+        }
+    }
+
+    #[cfg(feature = "tower-sessions-014")]
+    fn other(&self) -> Option<Arc<dyn OtherHandle>> {
+        self.other.get().and_then(Weak::upgrade)
+    }
+
+    /// Nothing that the other handle is told, or tells, keeps a request for ever.
+    #[cfg(feature = "tower-sessions-014")]
+    async fn told(&self, telling: impl Future<Output = ()>) {
+        if self.within(telling).await.is_err() {
+            tracing::debug!("the other handle is kept locked, and ours does not hear of it, nor it of ours");
+        }
+    }
+
+    /// A handle of another version that has no id tells nobody that it was emptied: it is looked at before that matters.
+    #[cfg(feature = "tower-sessions-014")]
+    async fn hear_other(&self) {
+        let matters = {
+            let state = self.state();
+            state.pending_owner.is_some() || state.intent == Intent::Rotate
+        };
+        if let Some(other) = self.other().filter(|other| matters && !other.has_id()) {
+            self.told(other.bring()).await;
         }
     }
 
@@ -103,11 +148,23 @@ impl UnitOfWork {
     ///
     /// When the handle is kept locked.
     pub(super) async fn hold(&self) -> Result<bool, StoreError> {
-        match self.attached() {
-            // The session has been read by now, or is to end. One that cannot be shown is put into quarantine, and shown without the mark at worst.
-            Some(session) => self.mark(&session).await,
-            None => Ok(false),
+        let Some(session) = self.attached() else {
+            return Ok(false);
+        };
+        #[cfg(feature = "tower-sessions-014")]
+        let other = self.other();
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(other) = &other {
+            // What was emptied before does not log out who logs in now.
+            Box::pin(self.told(other.bring())).await;
         }
+        // The session has been read by now, or is to end. One that cannot be shown is put into quarantine, and shown without the mark at worst.
+        let is_marked = self.mark(&session).await?;
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(other) = other {
+            Box::pin(self.told(other.share())).await;
+        }
+        Ok(is_marked)
     }
 
     /// Somebody logs in who is logged in: the handle may have been emptied in between.
@@ -127,6 +184,10 @@ impl UnitOfWork {
     ///
     /// When the handle is kept locked.
     pub(crate) async fn settle_login(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "tower-sessions-014")]
+        if self.other.get().is_some() {
+            Box::pin(self.hear_other()).await;
+        }
         if let Some(session) = self.held_in() {
             // A handle without an id loads nothing, so that nothing can fail.
             let held = Box::pin(self.within(session.get_value(HELD_MARK))).await?;

@@ -142,7 +142,12 @@ impl UnitOfWork {
     pub(crate) async fn save_now(&self, session: &Session) -> Result<(), StoreError> {
         // The handle may be kept locked. It is waited for before, since a commit is not to be given up halfway.
         self.within(session.is_empty()).await?;
-        self.save(session).await
+        self.save(session).await?;
+        #[cfg(feature = "tower-sessions-014")]
+        if let Some(id) = session.id() {
+            Box::pin(self.tell_id(id)).await;
+        }
+        Ok(())
     }
 
     fn target<'a>(&'a self, can_fill: bool, alone: Option<SemaphorePermit<'a>>) -> Result<Option<CartTarget<'a>>, StoreError> {

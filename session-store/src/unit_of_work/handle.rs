@@ -22,7 +22,7 @@ use crate::{
 pub(crate) const DESERTED_MARK: &str = "session-store.deserted";
 /// A key in a handle that holds nothing else, and is not emptied for all that: behind `cycle_id`, and before there is a session, no store is told of
 /// a `flush`, which takes this along.
-pub(super) const HELD_MARK: &str = "session-store.held";
+pub(crate) const HELD_MARK: &str = "session-store.held";
 
 impl State {
     /// The handle has no id and wants one: after `flush` what it shows is new, after `cycle_id` it is what it was.

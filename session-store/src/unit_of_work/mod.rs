@@ -40,17 +40,14 @@ use tower_sessions::{
 
 #[cfg(feature = "tower-sessions-014")]
 pub(crate) use self::adopt::OtherHandle;
+use self::state::{Base, Intent, State};
 pub(crate) use self::{
     adopt::adopted,
     at_hand::{AtHand, at_hand, id_of},
     cart::{CartSource, CartTarget, CreateSession, LoginView},
     finish::{CookieChange, Outcome, Rest, SeenChange},
-    handle::DESERTED_MARK,
+    handle::{DESERTED_MARK, HELD_MARK},
     swap::{Basis, Swap, Swapped},
-};
-use self::{
-    handle::HELD_MARK,
-    state::{Base, Intent, State},
 };
 use crate::{
     CacheStore, StoreError,
