@@ -60,6 +60,7 @@ async fn a_store_that_does_not_answer_costs_no_page_and_no_cart() {
     let body = json!({ "sku": "tide-mug", "quantity": 1 });
     let api = visitor.json(Method::POST, &format!("{url}/api/cart/lines"), &[], &body).await.unwrap();
     assert_eq!((api.status, api.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "2"));
+    assert_eq!(api.to_json().unwrap()["error"]["code"], "store_unavailable", "by now nothing can be sent");
     let readiness = visitor.get(&format!("{url}/readyz")).await.unwrap();
     assert_eq!(readiness.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(readiness.to_json().unwrap()["database"], "ok");
@@ -77,6 +78,13 @@ async fn a_store_that_does_not_answer_costs_no_page_and_no_cart() {
     assert_eq!(visitor.cart(url).await.unwrap().lines["rice-bowl"], 1);
     let after = visitor.cart(url).await.unwrap().lines["tide-mug"];
     assert!(after == before || after == before + 1, "{before} -> {after}");
+
+    // A program is told as well that its change may have been made.
+    shop.redis.server.signal(Signal::STOP);
+    let api = visitor.json(Method::DELETE, &format!("{url}/api/cart/lines/field-notes"), &[], &json!({})).await.unwrap();
+    assert_eq!((api.status, api.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "2"));
+    assert_eq!(api.to_json().unwrap()["error"]["code"], "outcome_unknown");
+    shop.redis.server.signal(Signal::CONT);
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ pub(crate) async fn remove(
 }
 
 fn changed(app: &App, sku: String, change: Result<CartChange, CartError>) -> Result<Json<Changed>, ApiError> {
-    let change = change?;
+    let change = change.map_err(ApiError::of_change)?;
     Ok(Json(Changed {
         revision: change.revision,
         sku,

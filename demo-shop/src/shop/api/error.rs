@@ -30,9 +30,28 @@ impl ApiError {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "store_unavailable",
-            "the store of sessions and carts is out of reach; nothing is lost, and a change is safe to send again with \
-             its Idempotency-Key",
+            "the store of sessions and carts is out of reach; nothing was changed and nothing is lost: send it again later",
         )
+    }
+
+    fn outcome_unknown() -> Self {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "outcome_unknown",
+            "the store of sessions and carts did not answer in time: the change may have been made or not; with the \
+             Idempotency-Key that it had it is safe to send again, without one look at GET /api/cart first",
+        )
+    }
+
+    /// Of a change, which the store may have made although it did not answer.
+    pub(super) fn of_change(error: CartError) -> Self {
+        match error {
+            CartError::Unavailable(error) if error.may_be_done() => {
+                tracing::debug!(%error, "cart");
+                ApiError::outcome_unknown()
+            }
+            error => error.into(),
+        }
     }
 
     fn internal() -> Self {
@@ -49,14 +68,13 @@ impl ApiError {
                     StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
                     StatusCode::FORBIDDEN => "cross_site_request",
                     StatusCode::CONFLICT => "session_ended",
-                    StatusCode::SERVICE_UNAVAILABLE => return ApiError::store_unavailable(),
+                    StatusCode::SERVICE_UNAVAILABLE => return ApiError::outcome_unknown(),
                     _ => "refused",
                 };
                 ApiError::new(status, code, message)
             }
-            Failure::StoreAway | Failure::NotChanged(_) | Failure::NotConfirmed(_) | Failure::NotSignedIn { .. } => {
-                ApiError::store_unavailable()
-            }
+            Failure::NotConfirmed(_) => ApiError::outcome_unknown(),
+            Failure::StoreAway | Failure::NotChanged(_) | Failure::NotSignedIn { .. } => ApiError::store_unavailable(),
             Failure::Database(_) => ApiError::new(status, "database_unavailable", "the database does not answer"),
             Failure::Busy(message) => ApiError::new(status, "busy", message),
             Failure::Internal(_) => ApiError::internal(),
