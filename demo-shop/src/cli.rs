@@ -36,15 +36,16 @@ pub(crate) enum Command {
         demo-shop up\n  \
         demo-shop up --replicas 5 --listen 0.0.0.0:8080\n  \
         demo-shop up --cluster\n  \
-        DEMO_SHOP_ENCRYPTION_KEYS=$(openssl rand -hex 32) demo-shop up\n  \
+        openssl rand -hex 32 > encryption.key   # once: without it nobody reads those carts again\n  \
+        DEMO_SHOP_ENCRYPTION_KEYS=$(cat encryption.key) demo-shop up\n  \
         demo-shop up --cache redis://cache.internal:6379 --database postgres://shop@db.internal/shop")]
     Up(UpArgs),
     /// Run one stateless replica of the shop
     #[command(after_help = "Examples:\n  \
         demo-shop serve --name A --listen 127.0.0.1:8081\n  \
         demo-shop serve --cache redis://cache.internal:6379 --database postgres://shop@db.internal/shop\n  \
-        DEMO_SHOP_SESSION_KEY=$(openssl rand -hex 32) demo-shop serve --secure-cookies\n  \
-        DEMO_SHOP_ENCRYPTION_KEYS=$(openssl rand -hex 32) demo-shop serve\n  \
+        DEMO_SHOP_SESSION_KEY=$(cat session.key) demo-shop serve --secure-cookies\n  \
+        DEMO_SHOP_ENCRYPTION_KEYS=$(cat encryption.key) demo-shop serve\n  \
         DEMO_SHOP_ENCRYPTION_KEYS=$NEW_KEY,$FORMER_KEY demo-shop serve\n\n\
         Prints one line on standard output when it is ready: replica NAME ready on ADDRESS (pid N)")]
     Serve(ServeArgs),

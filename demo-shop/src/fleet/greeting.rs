@@ -20,7 +20,11 @@ pub(crate) fn greeting(
     let mut text = format!("shop ready on {url} (pid {})\n\n", std::process::id());
     if let Some(problem) = store_problem {
         let _ = writeln!(text, "  WARNING: the store of sessions and carts does not answer: {problem}.");
-        let _ = writeln!(text, "  Pages are shown without carts until it does; nothing has to be restarted then.\n");
+        let _ = writeln!(
+            text,
+            "  Pages are shown without carts until it does. When it comes back nothing has to be restarted; a wrong"
+        );
+        let _ = writeln!(text, "  address or password in --cache has to be corrected, and the shop started again.\n");
     }
     let rows = status
         .replicas
