@@ -3,12 +3,12 @@
 use axum_core::response::{IntoResponse, Response};
 use http::{StatusCode, header::RETRY_AFTER};
 
-use crate::{CartError, UpdateError};
+use crate::{CartError, StoreError, UpdateError};
 
 /// What a handler returns when it can do nothing without the session: 503 with Retry-After for an outage, 409 when the
 /// session ended meanwhile, 422 for a change of the cart that its limits refuse.
 ///
-/// Made by `?` from the errors of [`Session`](crate::Session) and [`Cart`](crate::Cart). A page that can be shown without
+/// Made by `?` from the errors of [`Session`](crate::Session), [`Cart`](crate::Cart) and [`CacheStore`](crate::CacheStore). A page that can be shown without
 /// them matches on the error instead.
 ///
 /// ```
@@ -46,11 +46,19 @@ impl From<tower_sessions::session::Error> for Unavailable {
     }
 }
 
+impl From<StoreError> for Unavailable {
+    fn from(error: StoreError) -> Self {
+        if error.is_conflict() {
+            return Self { status: StatusCode::CONFLICT, text: format!("{error}\n") };
+        }
+        tower_sessions::session::Error::Store(error.into()).into()
+    }
+}
+
 impl From<UpdateError> for Unavailable {
     fn from(error: UpdateError) -> Self {
         match error {
-            UpdateError::Store(error) if error.is_conflict() => Self { status: StatusCode::CONFLICT, text: format!("{error}\n") },
-            UpdateError::Store(error) => tower_sessions::session::Error::Store(error.into()).into(),
+            UpdateError::Store(error) => error.into(),
             UpdateError::Session(error) => error.into(),
             UpdateError::OtherType(error) | UpdateError::Unwritable(error) => {
                 tower_sessions::session::Error::SerdeJson(error).into()
