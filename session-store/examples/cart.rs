@@ -34,7 +34,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(log_out))
         .layer(layer);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}/", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("http://{address}/");
+    println!("add:    curl -c jar -b jar http://{address}/add -d sku=TEA-001 -d quantity=2");
+    println!("log in: curl -c jar -b jar http://{address}/login -d user=ada");
+    println!("look:   curl -c jar -b jar http://{address}/");
     Ok(axum::serve(listener, app).await?)
 }
 

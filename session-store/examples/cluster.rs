@@ -22,14 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args()
         .nth(1)
-        .ok_or("which store? redis+cluster://127.0.0.1:7000, for instance; `examples/cluster.rs` says how to start one")?;
+        .ok_or("which store? Say `-- redis+cluster://HOST:PORT`; redis-server --cluster-enabled yes and redis-cli --cluster create make one")?;
     let store = CacheStore::connect(url).await?;
     let layer = SessionLayer::new(store.clone())
         .with_secure(false) // no TLS on this machine
         .with_outage_policy(OutagePolicy::Wait { max: PATIENCE });
     let app = Router::new().route("/", get(visits)).route("/store", get(nodes)).layer(layer).layer(Extension(store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}/", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("http://{address}/");
+    println!("visit:     curl -c jar -b jar http://{address}/");
+    println!("its nodes: curl http://{address}/store");
     Ok(axum::serve(listener, app).await?)
 }
 

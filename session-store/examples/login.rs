@@ -35,6 +35,7 @@ async fn main() -> Result<(), Error> {
     let app = replica(&format!("redis://{}", node.addr()), Users::new()?).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/", listener.local_addr()?);
+    println!("open it, and log in as ada with the password lovelace");
     Ok(axum::serve(listener, app).await?)
 }
 

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args()
         .nth(1)
-        .ok_or("which store? redis+sentinel://127.0.0.1:26379/mymaster, for instance; start one with: cache-node cluster")?;
+        .ok_or("which store? Say `-- redis+sentinel://127.0.0.1:26379/mymaster`; `cache-node cluster --dir FOLDER` makes one and prints its URL")?;
     let store = CacheStore::connect(url).await?;
     let layer = SessionLayer::new(store.clone())
         .with_secure(false) // no TLS on this machine
@@ -33,7 +33,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new().route("/", get(visits)).route("/visits", get(number)).route("/store", get(nodes));
     let app = app.layer(layer).layer(Extension(store));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}/", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("http://{address}/");
+    println!("visit:     curl -c jar -b jar http://{address}/");
+    println!("its nodes: curl http://{address}/store");
     Ok(axum::serve(listener, app).await?)
 }
 

@@ -46,6 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new().route("/", get(page)).route("/ws", any(socket)).route("/logout", post(log_out)).layer(layer);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("http://{}/", listener.local_addr()?);
+    println!("open it in two windows of one browser: a message in one is on the other's next page");
     Ok(axum::serve(listener, app).await?)
 }
 
