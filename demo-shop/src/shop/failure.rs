@@ -72,7 +72,7 @@ impl Failure {
         match self {
             Failure::NotFound => "This page is not on our shelves",
             Failure::Refused { .. } => "That did not work",
-            Failure::StoreAway => "Your cart is out of reach for a moment",
+            Failure::StoreAway => "This has to wait for a moment",
             Failure::NotChanged(_) => "Your change was not made",
             Failure::NotConfirmed(_) => "We do not know yet whether that worked",
             Failure::NotSignedIn { .. } => "You are not signed in yet",
@@ -86,8 +86,8 @@ impl Failure {
         match self {
             Failure::NotFound => "The address may be old, or a letter went missing.".to_owned(),
             Failure::Refused { message, .. } | Failure::Busy(message) => message.clone(),
-            Failure::StoreAway => "The place where we keep carts does not answer right now. Nothing is lost: what you \
-                                   put in your cart is there when it is back."
+            Failure::StoreAway => "It needs the place where we keep carts and sessions, which does not answer right now. \
+                                   Nothing is lost: what you put in your cart is there when it is back."
                 .to_owned(),
             Failure::NotChanged(_) => "The place where we keep carts does not answer right now, so the change was NOT \
                                        made. What was in your cart before is safe. Trying again is safe too: it counts \
