@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use session_store::{Cart, CartError, Session};
@@ -177,6 +177,8 @@ struct ErrorPage<'a> {
     message: &'a str,
     status: u16,
     retry: Option<&'a Retry>,
+    /// Where the form stands that was refused.
+    back: Option<&'a str>,
     /// Where a login leads to, when that is the way on.
     log_in: Option<&'a str>,
     /// Seconds until the page asks again by itself.
@@ -186,6 +188,7 @@ struct ErrorPage<'a> {
 /// Turns a [`Failure`] into a page for browsers or JSON for machines. Stands inside the session layer.
 pub(crate) async fn dress(State(app): State<App>, session: Session, cart: Cart, request: Request, next: Next) -> Response {
     let (json, safe) = (is_for_machines(request.uri().path()), request.method().is_safe());
+    let form = if safe { None } else { page_of_form(request.headers()) };
     let mut response = next.run(request).await;
     let failure = response.extensions().get::<Arc<Failure>>().cloned();
     if json {
@@ -200,7 +203,15 @@ pub(crate) async fn dress(State(app): State<App>, session: Session, cart: Cart, 
         return response;
     };
     let shell = Shell::read(&app, &session, &cart).await;
-    page(shell, &failure, safe)
+    page(shell, &failure, safe, form.as_deref())
+}
+
+/// Where the form stands that was sent, if that is a page of this shop.
+fn page_of_form(headers: &HeaderMap) -> Option<String> {
+    let page: Uri = headers.get(header::REFERER)?.to_str().ok()?.parse().ok()?;
+    let is_here = page.authority()?.as_str() == headers.get(header::HOST)?.to_str().ok()?;
+    let path = page.path_and_query()?.as_str();
+    (is_here && !path.starts_with("//")).then(|| path.to_owned())
 }
 
 /// Gives a bare answer of the session layer (a commit that failed) the shop's face. Stands outside of it.
@@ -226,7 +237,7 @@ pub(crate) async fn dress_commit(State(app): State<App>, mut request: Request, n
     };
     let mut dressed = match instead {
         Instead::Failure(failure) if json => ApiError::of_failure(&failure).into_response(),
-        Instead::Failure(failure) => page(Shell::bare(&app), &failure, safe),
+        Instead::Failure(failure) => page(Shell::bare(&app), &failure, safe, None),
         Instead::Redirect(to) => Redirect::to(&to).into_response(),
     };
     let is_done = dressed.status().is_redirection();
@@ -244,7 +255,8 @@ pub(crate) async fn dress_commit(State(app): State<App>, mut request: Request, n
     dressed
 }
 
-fn page(shell: Shell, failure: &Failure, safe: bool) -> Response {
+/// `form`: the page of the form that was sent.
+fn page(shell: Shell, failure: &Failure, safe: bool, form: Option<&str>) -> Response {
     let status = failure.status();
     let retry = match failure {
         Failure::NotChanged(retry) | Failure::NotConfirmed(retry) => Some(&**retry),
@@ -257,6 +269,8 @@ fn page(shell: Shell, failure: &Failure, safe: bool) -> Response {
         message: &failure.message(),
         status: status.as_u16(),
         retry,
+        // What was refused can be put right there.
+        back: form.filter(|_| matches!(failure, Failure::Refused { .. })),
         log_in: match failure {
             Failure::NotSignedIn { next, .. } => Some(next),
             _ => None,

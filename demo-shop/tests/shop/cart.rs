@@ -1,5 +1,5 @@
 use end_to_end::visitor::Visitor;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::support::{Form, Shop, add, text_of};
 
@@ -60,6 +60,17 @@ async fn what_cannot_be_in_a_cart_is_refused_in_words() {
     let many = send(&[("sku", "tide-mug"), ("quantity", "4000000000")]).await;
     assert_eq!(many.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(many.text().contains("at most"));
+    assert!(!many.text().contains(">Back</a>"), "the browser did not say where the form stands");
+    let (url, body) = (shop.url(0), "sku=tide-mug&quantity=100");
+    for (from, leads_back) in [(url, true), ("http://evil.example", false)] {
+        let from = format!("{from}/products/tide-mug?a=%22b");
+        let headers = [("referer", from.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        let many = visitor.send(Method::POST, &format!("{url}/cart/add"), &headers, body.into()).await.unwrap();
+        assert_eq!(many.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let way = r#"<a href="/products/tide-mug?a=%22b" role="button">Back</a>"#;
+        assert_eq!(many.text().contains(way), leads_back, "{}", many.text());
+        assert_eq!(many.text().contains(">Back</a>"), leads_back);
+    }
     let odd = send(&[("sku", "tide-mug"), ("quantity", "many")]).await;
     assert_eq!(odd.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(odd.text().contains("id=\"served-by\""), "a page, not bare text");
