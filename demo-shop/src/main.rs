@@ -1,5 +1,6 @@
 //! `demo-shop`: a shop on stateless replicas, the proof that no cart is lost.
 
+mod address;
 mod balancer;
 mod cli;
 mod fleet;

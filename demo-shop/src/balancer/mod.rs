@@ -35,7 +35,7 @@ use crate::balancer::forward::{Forwarder, forward};
 #[derive(Debug, Args)]
 pub(crate) struct BalanceArgs {
     /// Where to listen
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", value_parser = crate::address::parse)]
     listen: SocketAddr,
     /// A replica as NAME=ADDRESS; once for each of them
     #[arg(long = "replica", required = true, value_name = "NAME=ADDRESS", value_parser = parse_replica)]
@@ -76,8 +76,7 @@ fn parse_replica(text: &str) -> Result<(String, SocketAddr), String> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
         return Err(format!("`{name}` is no name of a replica; letters, digits, - and _ are"));
     }
-    let address = address.parse().map_err(|_| format!("`{address}` is no address; write it as 127.0.0.1:8081"))?;
-    Ok((name.to_owned(), address))
+    Ok((name.to_owned(), crate::address::parse(address)?))
 }
 
 #[cfg(test)]

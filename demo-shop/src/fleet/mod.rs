@@ -39,7 +39,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=i64::from(REPLICAS_MAX)))]
     replicas: u8,
     /// Where the shop listens; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", value_parser = crate::address::parse)]
     listen: SocketAddr,
     /// A Redis or Valkey of your own, instead of a cache node: redis://…
     #[arg(long, value_name = "URL")]

@@ -10,7 +10,7 @@ use crate::shop::encryption::EncryptionArgs;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one, which the ready line tells
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = crate::address::parse)]
     pub(crate) listen: SocketAddr,
     /// The store of sessions and carts: a cache node, Redis or Valkey
     #[arg(long, default_value = "redis://127.0.0.1:6379", value_name = "URL")]

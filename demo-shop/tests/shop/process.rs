@@ -53,6 +53,7 @@ async fn what_cannot_work_is_said_at_the_start() {
         (["--database", "mysql://x/y"], "give sqlite:FILE or postgres://"),
         (["--database", "sqlite::memory:"], "which replicas cannot share"),
         (["--database", "sqlite:/no/such/folder/shop.db"], "cannot open the database"),
+        (["--database", "postgres://nobody@127.0.0.1:1/shop"], "Connection refused"),
         (["--cache", "http://127.0.0.1:6379"], "redis://"),
         (["--name", "a name"], "letters, digits"),
         (["--session-key", "short"], "at least 16"),

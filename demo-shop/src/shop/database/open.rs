@@ -30,11 +30,11 @@ pub(crate) enum OpenError {
     UnknownScheme(String),
     #[error("--database {0:?} is in memory, which replicas cannot share: give sqlite:FILE")]
     InMemory(String),
-    #[error("cannot open the database {url:?}: {source}")]
+    #[error("cannot open the database {url:?}")]
     Connect { url: String, source: sqlx::Error },
-    #[error("cannot bring the tables of {url:?} up to date: {source}")]
+    #[error("cannot bring the tables of {url:?} up to date")]
     Migrate { url: String, source: MigrateError },
-    #[error("cannot put the products into {url:?}: {source}")]
+    #[error("cannot put the products into {url:?}")]
     Seed { url: String, source: sqlx::Error },
 }
 
@@ -103,7 +103,7 @@ impl Database {
 }
 
 async fn connect(url: &str, engine: Engine) -> Result<sqlx::AnyPool, OpenError> {
-    AnyPoolOptions::new()
+    let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(move |connection, _| {
@@ -115,8 +115,17 @@ async fn connect(url: &str, engine: Engine) -> Result<sqlx::AnyPool, OpenError> 
             })
         })
         .connect(url)
-        .await
-        .map_err(|source| OpenError::Connect { url: without_password(url), source })
+        .await;
+    let source = match pool {
+        Ok(pool) => return Ok(pool),
+        // It has tried for as long as it may, and does not say what it met each time.
+        Err(sqlx::Error::PoolTimedOut) => {
+            let once = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(url)).await;
+            once.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut)
+        }
+        Err(error) => error,
+    };
+    Err(OpenError::Connect { url: without_password(url), source })
 }
 
 /// Creates the file when it is missing and switches it to write-ahead logging, so that readers and the writer do
