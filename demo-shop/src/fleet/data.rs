@@ -14,6 +14,8 @@ use rand::RngExt;
 /// The environment variable in which replicas find the secret for session ids.
 pub(crate) const SESSION_KEY_VARIABLE: &str = "DEMO_SHOP_SESSION_KEY";
 
+/// Of the keys of encryption, by which it is told at a start that one is not given.
+pub(crate) const KEYS_FILE: &str = "encryption.keys";
 /// How long a folder may still be another's: a process that was killed keeps its files until the system has taken it apart.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether it still is.
@@ -94,6 +96,48 @@ impl DataDir {
         Ok(format!("sqlite:{}", utf8_percent_encode(text, IN_PATH)))
     }
 
+    /// Remembers that the carts of this folder may be encrypted with a key of this fingerprint.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub(crate) fn remember_key(&self, fingerprint: &str) -> anyhow::Result<()> {
+        let mut known = self.remembered_keys()?;
+        if known.iter().any(|key| key == fingerprint) {
+            return Ok(());
+        }
+        known.push(fingerprint.to_owned());
+        self.write(KEYS_FILE, &(known.join("\n") + "\n"))
+    }
+
+    /// The fingerprints of all keys with which the carts of this folder may be encrypted.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn remembered_keys(&self) -> anyhow::Result<Vec<String>> {
+        let path = self.path.join(KEYS_FILE);
+        match fs::read_to_string(&path) {
+            Ok(lines) => Ok(lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Written aside and renamed: what is there is never half of it.
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let (path, aside) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&aside)
+            .with_context(|| format!("cannot write {}", aside.display()))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .with_context(|| format!("cannot write {}", aside.display()))?;
+        fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// The secret that turns session ids into keys of the store: the same for every replica, and after a new start.
     pub(crate) fn session_key(&self) -> anyhow::Result<String> {
         if let Ok(key) = std::env::var(SESSION_KEY_VARIABLE) {
@@ -110,17 +154,8 @@ impl DataDir {
         }
         let secret: [u8; 32] = rand::rng().random();
         let key: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Written aside and renamed: a half-written secret would end every session at the next start.
-        let aside = self.path.join("session.key.new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&aside)
-            .with_context(|| format!("cannot write {}", aside.display()))?;
-        file.write_all(key.as_bytes()).and_then(|()| file.sync_all()).context("cannot write the session key")?;
-        fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))?;
+        // A half-written secret would end every session at the next start.
+        self.write("session.key", &key)?;
         Ok(key)
     }
 }

@@ -8,23 +8,12 @@ use crate::balancer::FleetStatus;
 
 /// The first line is for scripts, the rest is for people.
 ///
-/// `store_problem`: why the store does not answer, if it does not.
-pub(crate) fn greeting(
-    address: SocketAddr,
-    status: &FleetStatus,
-    data: &Path,
-    program: &str,
-    store_problem: Option<&str>,
-) -> String {
+/// `warnings`: what will not work although all is ready.
+pub(crate) fn greeting(address: SocketAddr, status: &FleetStatus, data: &Path, program: &str, warnings: &[String]) -> String {
     let url = format!("http://{}", reachable(address));
     let mut text = format!("shop ready on {url} (pid {})\n\n", std::process::id());
-    if let Some(problem) = store_problem {
-        let _ = writeln!(text, "  WARNING: the store of sessions and carts does not answer: {problem}.");
-        let _ = writeln!(
-            text,
-            "  Pages are shown without carts until it does. When it comes back nothing has to be restarted; a wrong"
-        );
-        let _ = writeln!(text, "  address or password in --cache has to be corrected, and the shop started again.\n");
+    for warning in warnings {
+        let _ = writeln!(text, "  WARNING: {warning}\n");
     }
     let rows = status
         .replicas

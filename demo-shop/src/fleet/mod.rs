@@ -10,6 +10,7 @@ mod cluster;
 mod data;
 mod greeting;
 mod limits;
+mod lost_keys;
 mod member;
 mod node_probe;
 mod output;
@@ -68,9 +69,9 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let listener = crate::balancer::listen(args.listen).await?;
     let data = DataDir::open(&args.data.unwrap_or_else(data::default_path))?;
     let data_path = data.path().to_owned();
-    let store_problem = match &args.cache {
+    let warnings = match &args.cache {
         Some(url) => store_problem(url).await?,
-        None => None,
+        None => lost_keys::warning(&data, &args.encryption)?,
     };
     let output = if args.verbose { Output::Terminal } else { Output::Files(data.logs()) };
     let cache = Cache::of(args.cache, args.cluster);
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     };
     let program = std::env::args().next().unwrap_or_else(|| "demo-shop".to_owned());
     let status = fleet.watcher().status();
-    let greeting = greeting::greeting(fleet.address(), &status, &data_path, &program, store_problem.as_deref());
+    let greeting = greeting::greeting(fleet.address(), &status, &data_path, &program, warnings.as_slice());
     // A reader that went away must not end the shop, so a failed write is no error.
     let _ = std::io::stdout().write_all(greeting.as_bytes()).and_then(|()| std::io::stdout().flush());
     signals.next().await;
@@ -107,7 +108,13 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
 /// When the URL is none of a store.
 async fn store_problem(url: &str) -> anyhow::Result<Option<String>> {
     let store = CacheStore::builder(url).connect_lazy().context("--cache")?;
-    Ok(store.ping().await.err().map(|error| error.to_string()))
+    Ok(store.ping().await.err().map(|error| {
+        format!(
+            "the store of sessions and carts does not answer: {error}.\n  \
+             Pages are shown without carts until it does. When it comes back nothing has to be restarted; a wrong\n  \
+             address or password in --cache has to be corrected, and the shop started again."
+        )
+    }))
 }
 
 /// SIGTERM and SIGINT, as often as they come.

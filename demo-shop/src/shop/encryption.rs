@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use session_store::EncryptionKeys;
+use sha2::{Digest, Sha256};
 
 /// The environment variables that say the same as the options.
 const KEYS_VARIABLE: &str = "DEMO_SHOP_ENCRYPTION_KEYS";
@@ -89,6 +90,19 @@ impl EncryptionArgs {
             Mode::On => keys,
             Mode::Required => keys.only_encrypted(),
         }))
+    }
+
+    /// By what each of the keys is known to whoever may not know it: part of a hash of 32 random bytes. What is no key is left out:
+    /// [`EncryptionArgs::keys`] tells of it.
+    pub(crate) fn fingerprints(&self) -> Vec<String> {
+        let keys = self.encryption_keys.as_deref().unwrap_or_default().split(',').filter_map(|digits| parse(digits.trim()).ok());
+        let hash = |key: [u8; KEY_BYTES]| Sha256::new_with_prefix(b"demo-shop encryption key\0").chain_update(key).finalize();
+        keys.map(|key| hash(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect()).collect()
+    }
+
+    /// Whether something is written with the first key.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.encryption != Some(Mode::Prepare)
     }
 
     /// The variables with which a replica of ours is given the same: not as arguments, which every user of the machine can list.
