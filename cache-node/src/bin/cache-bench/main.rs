@@ -86,6 +86,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
+    make_folder(&options.output)?;
     let peers = peers(&options)?;
     let mut workloads = options.workloads();
     warn_of_debug_build();
@@ -148,6 +149,7 @@ fn others((report, measure): (&Report, usize)) -> impl Iterator<Item = f64> {
 
 fn run_soak(options: &SoakOptions) -> Result<()> {
     warn_of_debug_build();
+    make_folder(&options.output)?;
     let reports = [soak::run(options)?];
     let results = json!({
         "unix_time": unix_seconds(),
@@ -178,9 +180,14 @@ fn write_results(bench: &Bench, reports: &[Report]) -> Result<()> {
     write(&bench.options.output, "results", &results, reports)
 }
 
+/// Makes the folder of the results. Before anything is measured: minutes would be lost to a folder that cannot be made.
+fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}: give another one with --output", folder.display()))
+}
+
 /// Writes `name.json` and `name.svg`.
 fn write(folder: &Path, name: &str, results: &Json, reports: &[Report]) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for (ending, text) in [("json", format!("{results:#}\n")), ("svg", plot::render(reports))] {
         let path = folder.join(name).with_extension(ending);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -124,6 +124,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("bench_app: built without optimization: nothing below says how fast anything is; use cargo run --release");
     }
+    // Before anything is measured: minutes would be lost to a folder that cannot be made.
+    let folder = &options.output;
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}: give another one with --output", folder.display()))?;
     let chosen = |mode: &Mode| options.modes.is_empty() || *mode == Mode::Plain || options.modes.contains(mode);
     let modes: Vec<Mode> = Mode::value_variants().iter().copied().filter(chosen).collect();
     let routes = if options.routes.is_empty() { Route::value_variants().to_vec() } else { options.routes.clone() };
@@ -182,7 +186,6 @@ fn progress(turns: u64) -> ProgressBar {
 
 fn write(options: &Options, report: &Report) -> Result<()> {
     let folder = &options.output;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for (name, text) in [("results.json", format!("{:#}\n", report.json())), ("results.svg", plot::render(report))] {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
