@@ -16,6 +16,7 @@ mod replicas;
 mod server;
 mod status;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub(crate) struct BalanceArgs {
 /// Runs the balancer alone, until SIGTERM or SIGINT.
 pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
     let shutdown = crate::process::shutdown_signal()?;
+    ensure_names_differ(&args.replicas)?;
     let listener = listen(args.listen).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let replicas = args.replicas.iter().map(|(name, address)| Arc::new(Replica::at(name, *address))).collect::<Vec<_>>();
@@ -71,6 +73,14 @@ pub(crate) async fn serve(
     drop(probes);
 }
 
+fn ensure_names_differ(replicas: &[(String, SocketAddr)]) -> anyhow::Result<()> {
+    let mut names = HashSet::new();
+    match replicas.iter().find(|(name, _)| !names.insert(name)) {
+        Some((name, _)) => anyhow::bail!("two replicas are called {name}: give each a name of its own"),
+        None => Ok(()),
+    }
+}
+
 fn parse_replica(text: &str) -> Result<(String, SocketAddr), String> {
     let (name, address) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`; write it as A=127.0.0.1:8081"))?;
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
@@ -81,7 +91,7 @@ fn parse_replica(text: &str) -> Result<(String, SocketAddr), String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::balancer::parse_replica;
+    use crate::balancer::{ensure_names_differ, parse_replica};
 
     #[test]
     fn replicas_on_the_command_line() {
@@ -91,6 +101,9 @@ mod tests {
         );
         assert!(parse_replica("127.0.0.1:81").is_err_and(|error| error.contains("no `=`")));
         assert!(parse_replica("=127.0.0.1:81").is_err());
+        let [a, b] = ["A=127.0.0.1:81", "B=127.0.0.1:81"].map(|text| parse_replica(text).expect("a replica"));
+        assert!(ensure_names_differ(&[a.clone(), b.clone()]).is_ok());
+        assert!(ensure_names_differ(&[a.clone(), b, a]).is_err_and(|error| error.to_string().contains("called A")));
         assert!(parse_replica("A=somewhere").is_err_and(|error| error.contains("somewhere")));
     }
 }
