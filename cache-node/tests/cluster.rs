@@ -215,10 +215,34 @@ fn a_second_primary_is_ended() {
     let cluster = Cluster::start(&PATIENT);
     cluster.wait_whole();
     let replica = cluster.node("replica");
-    assert_eq!(Wire::connect(replica.address).run("REPLICAOF NO ONE"), Value::ok());
+    // Nobody but a controller may say it; this is one that does not know of the other.
+    let mut wire = Wire::connect(replica.address);
+    assert_eq!(wire.run("REPLCONF supervisor yes"), Value::ok());
+    assert_eq!(wire.run("REPLICAOF NO ONE"), Value::ok());
     wait_until("the end of the second primary", || !is_running(replica.pid.unwrap()));
     cluster.wait_whole();
     assert_eq!(cluster.count("FailoverStarted"), 0, "the primary had no part in it");
+}
+
+#[test]
+fn a_client_gives_no_node_another_role() {
+    let cluster = Cluster::start(&[&["--replicas", "1"], &PATIENT[..]].concat());
+    cluster.wait_whole();
+    let other = Binary::start(&["--port", "0"]);
+    let mut client = cluster.connect();
+    assert_eq!(client.run("SET cart mugs"), Value::ok());
+    let elsewhere = format!("REPLICAOF 127.0.0.1 {}", other.address.port());
+    for line in [elsewhere.as_str(), "SLAVEOF NO ONE", "FAILOVER"] {
+        for mut wire in [cluster.connect(), Wire::connect(cluster.reader)] {
+            let text = wire.run(line).text();
+            assert!(text.starts_with("ERR ") && text.contains("cluster restore FILE"), "{line}: {text}");
+        }
+    }
+    assert_eq!(client.run("MULTI"), Value::ok());
+    assert_eq!(client.run(&elsewhere).text(), "QUEUED");
+    assert!(client.run("EXEC").elements()[0].text().contains("role-changes"));
+    assert_eq!(client.run("GET cart"), Value::bulk("mugs"));
+    assert_eq!(client.run("ROLE").elements()[0], Value::bulk("master"));
 }
 
 #[test]

@@ -75,6 +75,15 @@ impl Link {
         }
     }
 
+    /// Tells the node whom to follow, or that it is a primary (`NO ONE`), which a node of a cluster takes from its controller alone.
+    pub(super) async fn replicaof(&mut self, host: &str, port: &str) -> Result<(), LinkError> {
+        match self.call(&["REPLCONF", "supervisor", "yes"], CALL_MAX).await {
+            // Another program, or an earlier version, knows no such option and needs none.
+            Ok(_) | Err(LinkError::Refused(_)) => self.call(&["REPLICAOF", host, port], CALL_MAX).await.map(drop),
+            Err(error) => Err(error),
+        }
+    }
+
     /// As [`Link::call`], for an answer that is text.
     pub(super) async fn text(&mut self, request: &[&str], limit: Duration) -> Result<String, LinkError> {
         match self.call(request, limit).await? {

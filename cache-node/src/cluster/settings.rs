@@ -137,6 +137,8 @@ impl Settings {
             words.extend(["--log-format", self.log_format.name()]);
             // It would hold on one node, and be gone with the next primary. A password would keep out the controller, which has none.
             words.extend(["--acl-changes", "no"]);
+            // The controller would undo it, but what the node has copied by then has taken the place of the data.
+            words.extend(["--role-changes", "no"]);
             words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
         }
         if let Some(port) = &metrics_port {

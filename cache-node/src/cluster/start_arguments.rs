@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 16] = [
     ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
     ("masterauth", "the nodes have no password; they listen on loopback alone"),
     ("masteruser", "the nodes have no users but the default one; they listen on loopback alone"),
@@ -24,6 +24,7 @@ const REFUSED: [(&str, &str); 15] = [
     ("bind", "the nodes listen on loopback alone"),
     ("dir", "each node has a folder in that of the cluster: --dir in front of --"),
     ("replicaof", "the controller says who follows whom"),
+    ("role-changes", "the controller says who follows whom"),
     ("slaveof", "the controller says who follows whom"),
     ("durability", "the controller has a part in it: --durability in front of --"),
     ("maxmemory", "cluster scale-memory changes it later: --maxmemory in front of --"),

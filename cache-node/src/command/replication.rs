@@ -32,7 +32,18 @@ pub(crate) const COMMANDS: &[Spec] = rows! {
     "WAITAOF" 4 Flags::NOSCRIPT, "keyspace" NONE Client(waitaof) "7.2.0" "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.";
 };
 
+const NO_ROLE_CHANGES: &str = "ERR this node takes no changes of its role (role-changes no): the controller of its cluster says who follows \
+                               whom, and what is copied here would take the place of the cluster's data. To move data in, load a snapshot of \
+                               it: cache-node cluster restore FILE. For another primary: cache-node cluster failover";
+
+/// The controller says before that it is one. That is no secret: it keeps a slip away, and whoever reaches the port may do all else there.
+fn check_role_changes(ctx: &Context<'_>) -> Outcome {
+    let is_supervisor = ctx.client.sync_hints.as_ref().is_some_and(|hints| hints.is_supervisor);
+    if ctx.config.takes_role_changes || is_supervisor { Ok(()) } else { Err(CommandError::fixed(NO_ROLE_CHANGES)) }
+}
+
 fn replicaof(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    check_role_changes(ctx)?;
     let shared = ctx.shared;
     // A primary that hangs in the middle of a sync must not keep this node; what is loaded at the start comes first.
     if shared.gate.has(Hindrance::Loading) && !shared.replication.lacks_data() {
@@ -61,6 +72,7 @@ fn address(host: &[u8], port: &[u8]) -> Result<PrimaryAddress, CommandError> {
 }
 
 fn failover(ctx: &mut Context<'_>, keys: &mut Keys<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    check_role_changes(ctx)?;
     let shared = ctx.shared;
     if args.len() == 2 && is_word(args.at(1), "ABORT") {
         if !shared.replication.abort_failover(shared, keys, ctx.now) {
@@ -193,6 +205,7 @@ fn replconf(ctx: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
                 _ => {}
             },
             b"version" => {}
+            b"supervisor" => hints.is_supervisor = is_word(value, "YES"),
             // From a connection that is no replica's: nothing is answered, as in Redis.
             b"ack" | b"getack" => return Ok(()),
             _ => return Err(CommandError::new(format!("ERR Unrecognized REPLCONF option: {}", printable(option)))),

@@ -354,6 +354,10 @@ pub(crate) static DIRECTIVES: &[Directive] = directives! {
         };
         Ok(())
     };
+    "role-changes" "yes|no" AT_START "Take REPLICAOF and FAILOVER from clients; no: from the controller of a cluster alone, as in one of 'cluster start'", |config| yes_no(config.takes_role_changes), |config, values| {
+        config.takes_role_changes = boolean(values)?;
+        Ok(())
+    };
     "masterauth" "PASSWORD" LIVE "Password that the primary wants", |config| config.masterauth.clone().unwrap_or_default(), |config, values| {
         config.masterauth = text(values)?;
         Ok(())

@@ -60,6 +60,8 @@ pub struct Config {
     pub(crate) acl_pubsub_default_all: bool,
     /// `acl-changes`: whether a change of users or passwords is one of all nodes that may have this role.
     pub(crate) takes_acl_changes: bool,
+    /// `role-changes`: whether REPLICAOF and FAILOVER come from anybody, and not from a cluster's controller alone.
+    pub(crate) takes_role_changes: bool,
     pub(crate) acllog_max_len: usize,
     /// `maxclients`: connections at once; one more is refused with an error. Default 10,000.
     pub maxclients: usize,
@@ -153,6 +155,7 @@ impl Default for Config {
             aclfile: None,
             acl_pubsub_default_all: false,
             takes_acl_changes: true,
+            takes_role_changes: true,
             acllog_max_len: 128,
             maxclients: 10_000,
             maxmemory: 0,

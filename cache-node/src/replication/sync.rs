@@ -13,6 +13,8 @@ pub(crate) struct Hints {
     pub(crate) has_psync2: bool,
     /// It confirms what it applied without being asked.
     pub(crate) confirms: bool,
+    /// It is the controller of the cluster that this node belongs to.
+    pub(crate) is_supervisor: bool,
 }
 
 impl Hints {

@@ -134,7 +134,7 @@ impl Controller {
         let told = |error| format!("the primary cannot copy: {error}");
         let mut link = Link::open(self.members[index].address()).await.map_err(told)?;
         let (host, port) = (source.ip().to_string(), source.port().to_string());
-        link.call(&["REPLICAOF", &host, &port], CALL_MAX).await.map_err(told)?;
+        link.replicaof(&host, &port).await.map_err(told)?;
         self.source = Some((source, Instant::now()));
         if let Some(report) = &mut self.members[index].report {
             report.is_primary = false;

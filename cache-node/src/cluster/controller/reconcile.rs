@@ -5,7 +5,6 @@ use std::{net::SocketAddr, time::Instant};
 use crate::cluster::{
     controller::{Controller, Floor, promise},
     events::EventKind,
-    limits::CALL_MAX,
     link::{Link, LinkError},
     report::Report,
     watch,
@@ -143,7 +142,7 @@ impl Controller {
         let Some(primary) = self.primary() else { return };
         let port = self.members[primary].port.to_string();
         let member = &self.members[index];
-        let told = async { Link::open(member.address()).await?.call(&["REPLICAOF", "127.0.0.1", &port], CALL_MAX).await };
+        let told = async { Link::open(member.address()).await?.replicaof("127.0.0.1", &port).await };
         // It is told again at its next report.
         if let Err(error) = told.await {
             tracing::warn!(node = member.name, %error, "it does not follow the primary yet");
@@ -157,7 +156,7 @@ async fn promote(address: SocketAddr, is_alone: Option<bool>) -> Result<Report, 
     if let Some(is_alone) = is_alone {
         promise::tell(&mut link, promise::replicas(is_alone)).await?;
     }
-    link.call(&["REPLICAOF", "NO", "ONE"], CALL_MAX).await?;
+    link.replicaof("NO", "ONE").await?;
     let report = watch::report(&mut link).await?;
     if report.is_primary { Ok(report) } else { Err(LinkError::Refused("it still says that it is a replica".to_owned())) }
 }
