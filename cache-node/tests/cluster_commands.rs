@@ -408,8 +408,15 @@ fn commands_need_the_folders_token_and_a_controller() {
     let token = std::fs::read_to_string(cluster.folder().join("control.token")).unwrap();
     assert!(post(&format!("Authorization: Bearer {token}\r\n")).contains("nothing was done"));
 
+    let start = format!("cache-node cluster --dir {}\n", cluster.folder().display());
+    cluster.kill_controller();
+    let said = fail(&cluster, &["status"]);
+    assert!(said.contains("no controller answers") && said.contains("1 of its 1 nodes run on"), "{said}");
+    assert!(said.ends_with(&start), "{said}");
+    cluster.start_controller();
     assert!(cluster.terminate().success());
-    assert!(fail(&cluster, &["status"]).contains("no controller answers"));
+    let said = fail(&cluster, &["status"]);
+    assert!(said.contains("none of its nodes runs") && said.ends_with(&start), "{said}");
     let output = Command::new(env!("CARGO_BIN_EXE_cache-node"));
     let output = { output }.args(["cluster", "status", "--dir", "/nowhere/at/all"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no cluster in /nowhere/at/all"), "{output:?}");

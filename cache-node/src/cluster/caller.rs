@@ -36,9 +36,17 @@ const REFRESH_PERIOD: Duration = Duration::from_secs(1);
 /// The longest line of an answer.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Where a controller is, or was.
+#[derive(Clone, Debug)]
+struct Place {
+    address: SocketAddr,
+    /// What is to be done when none answers.
+    remedy: String,
+}
+
 /// Runs a command and shows how far it is.
 pub(super) fn command(reach: &Reach, operation: &Operation) -> Result<(), String> {
-    let address = find(reach)?;
+    let place = find(reach)?;
     let token = match &reach.token_file {
         Some(path) => Token::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())),
         None => Token::in_folder(&reach.dir)
@@ -46,11 +54,11 @@ pub(super) fn command(reach: &Reach, operation: &Operation) -> Result<(), String
     }?;
     let body = serde_json::to_vec(operation).map_err(|error| error.to_string())?;
     block_on(async {
-        let request = request(Method::POST, "/v1/commands", address)
+        let request = request(Method::POST, "/v1/commands", place.address)
             .header(AUTHORIZATION, token.header())
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
-        let response = send(address, request).await?;
+        let response = send(&place, request).await?;
         if response.status() != StatusCode::OK {
             return Err(refusal(response).await);
         }
@@ -62,10 +70,10 @@ pub(super) fn command(reach: &Reach, operation: &Operation) -> Result<(), String
 
 /// Shows the cluster, once or until Ctrl-C.
 pub(super) fn status(reach: &Reach, is_refreshed: bool) -> Result<(), String> {
-    let address = find(reach)?;
+    let place = find(reach)?;
     block_on(async {
         loop {
-            let page = page(address).await;
+            let page = page(&place).await;
             let mut out = io::stdout().lock();
             let written = match (&page, is_refreshed) {
                 (Ok(page), false) => write!(out, "{page}"),
@@ -84,9 +92,9 @@ pub(super) fn status(reach: &Reach, is_refreshed: bool) -> Result<(), String> {
     })
 }
 
-async fn page(address: SocketAddr) -> Result<String, String> {
-    let view: View = get(address, "/v1/nodes").await?;
-    let endpoints: serde_json::Value = get(address, "/v1/endpoints").await?;
+async fn page(place: &Place) -> Result<String, String> {
+    let view: View = get(place, "/v1/nodes").await?;
+    let endpoints: serde_json::Value = get(place, "/v1/endpoints").await?;
     Ok(status::page(&view, &endpoints))
 }
 
@@ -97,12 +105,12 @@ pub(super) fn events(reach: &Reach, is_followed: bool) -> Result<(), String> {
         life: String,
         events: Vec<Event>,
     }
-    let address = find(reach)?;
+    let place = find(reach)?;
     block_on(async {
         // A controller that is started again counts anew.
         let mut seen = "after=0".to_owned();
         loop {
-            let Events { life, events } = get(address, &format!("/v1/events?{seen}")).await?;
+            let Events { life, events } = get(&place, &format!("/v1/events?{seen}")).await?;
             let mut out = io::stdout().lock();
             for event in &events {
                 writeln!(out, "{}", status::event(event)).map_err(|error| error.to_string())?;
@@ -117,22 +125,29 @@ pub(super) fn events(reach: &Reach, is_followed: bool) -> Result<(), String> {
     })
 }
 
-/// The controller's HTTP address.
-fn find(reach: &Reach) -> Result<SocketAddr, String> {
+/// The controller's HTTP address, and what to do without one.
+fn find(reach: &Reach) -> Result<Place, String> {
     if let Some(address) = reach.address {
-        return Ok(address);
+        return Ok(Place { address, remedy: "start it: cache-node cluster --dir FOLDER".to_owned() });
     }
     let place = reach.dir.display();
     let recorded = state::read(&reach.dir).map_err(|error| error.to_string())?;
     let recorded = recorded.ok_or_else(|| {
         format!("there is no cluster in {place}; name its folder with --dir, or start one: cache-node cluster --dir {place}")
     })?;
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, recorded.ports.http)))
+    let remedy = match recorded.running() {
+        0 => format!("none of its nodes runs; start it: cache-node cluster --dir {place}"),
+        running => {
+            let nodes = recorded.members.len();
+            format!("{running} of its {nodes} nodes run on; this takes them over: cache-node cluster --dir {place}")
+        }
+    };
+    Ok(Place { address: SocketAddr::from((Ipv4Addr::LOCALHOST, recorded.ports.http)), remedy })
 }
 
-async fn get<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, String> {
-    let request = request(Method::GET, path, address).body(Full::default()).map_err(|error| error.to_string())?;
-    let response = send(address, request).await?;
+async fn get<T: DeserializeOwned>(place: &Place, path: &str) -> Result<T, String> {
+    let request = request(Method::GET, path, place.address).body(Full::default()).map_err(|error| error.to_string())?;
+    let response = send(place, request).await?;
     if response.status() != StatusCode::OK {
         return Err(refusal(response).await);
     }
@@ -144,11 +159,12 @@ fn request(method: Method, path: &str, address: SocketAddr) -> hyper::http::requ
     Request::builder().method(method).uri(path).header(HOST, address.to_string())
 }
 
-async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn send(place: &Place, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+    let Place { address, remedy } = place;
     let exchange = async {
         let stream = TcpStream::connect(address)
             .await
-            .map_err(|error| format!("no controller answers at {address}: {error}; start it: cache-node cluster --dir FOLDER"))?;
+            .map_err(|error| format!("no controller answers at {address}: {error}; {remedy}"))?;
         let told = |error: hyper::Error| format!("the controller at {address} did not answer: {error}");
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
         tokio::spawn(connection);

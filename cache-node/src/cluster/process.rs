@@ -28,6 +28,13 @@ pub(super) struct ProcessId {
     pub(super) start_ticks: u64,
 }
 
+impl ProcessId {
+    /// Whether it still runs.
+    pub(super) fn is_running(self) -> bool {
+        stat(self.pid).is_ok_and(|stat| stat.is_of(self))
+    }
+}
+
 /// A node's process. Dropping it leaves the process alone: nodes outlive their controller.
 #[derive(Clone, Debug)]
 pub(super) struct NodeProcess {
@@ -97,7 +104,7 @@ impl NodeProcess {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if stat.start_ticks != id.start_ticks || stat.state == 'Z' {
+        if !stat.is_of(id) {
             return Ok(None);
         }
         NodeProcess::watched(id, handle, None).map(Some)
@@ -151,6 +158,13 @@ struct Stat {
     state: char,
     processor_ticks: u64,
     start_ticks: u64,
+}
+
+impl Stat {
+    /// Whether it is that of this process, and it has not ended.
+    fn is_of(&self, id: ProcessId) -> bool {
+        self.start_ticks == id.start_ticks && self.state != 'Z'
+    }
 }
 
 /// Fields of /proc/PID/stat (proc(5)).

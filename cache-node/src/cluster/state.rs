@@ -85,6 +85,12 @@ impl State {
         }
     }
 
+    /// Nodes whose processes run, with a controller or without.
+    pub(super) fn running(&self) -> usize {
+        let processes = self.members.iter().filter_map(|member| member.process);
+        if self.boot_id == boot_id() { processes.filter(|process| process.is_running()).count() } else { 0 }
+    }
+
     /// Whether a node holds the primary's history, up to its offset.
     pub(super) fn is_followed_by(&self, report: &Report) -> bool {
         self.replication_id.as_deref().is_some_and(|id| report.follows(id))
