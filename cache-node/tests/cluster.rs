@@ -246,6 +246,66 @@ fn a_client_gives_no_node_another_role() {
 }
 
 #[test]
+fn what_a_cluster_was_started_with_stays() {
+    let mut cluster = Cluster::start(&[
+        "--replicas",
+        "1",
+        "--durability",
+        "sync",
+        "--name",
+        "carts",
+        "--down-after",
+        "60000",
+        "--",
+        "--maxmemory-policy",
+        "volatile-lru",
+    ]);
+    let state = |cluster: &Cluster| {
+        let (view, mut wire) = (cluster.get("/v1/nodes"), cluster.connect());
+        let mut told = |name: &str| wire.run(&format!("CONFIG GET {name}")).elements()[1].text();
+        [
+            view["name"].as_str().unwrap().to_owned(),
+            view["durability"].as_str().unwrap().to_owned(),
+            told("durability"),
+            told("maxmemory-policy"),
+        ]
+    };
+    let kept = ["carts", "sync", "sync", "volatile-lru"];
+    assert_eq!(state(&cluster), kept);
+    cluster.arguments.clear();
+    cluster.wait_whole();
+    let pids = cluster.recorded_pids();
+    cluster.kill_controller();
+    cluster.start_controller();
+    assert_eq!(state(&cluster), kept);
+    assert_eq!(cluster.recorded_pids(), pids, "nothing was started anew");
+    cluster.kill_controller();
+    // Of nodes that run on, what the controller says must stay true.
+    let refused = cluster.command().args(["--durability", "async"]).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("run with --durability sync"), "{error}");
+    cluster.start_controller();
+
+    assert!(cluster.terminate().success());
+    cluster.start_controller();
+    assert_eq!(state(&cluster), kept);
+    assert!(cluster.terminate().success());
+    cluster.arguments = ["--durability", "async", "--"].map(str::to_owned).to_vec();
+    cluster.start_controller();
+    assert_eq!(state(&cluster), ["carts", "async", "async", "noeviction"]);
+
+    // As an earlier version recorded it.
+    assert!(cluster.terminate().success());
+    let path = cluster.folder().join("state.json");
+    let mut recorded: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(recorded.as_object_mut().unwrap().remove("kept").is_some());
+    std::fs::write(&path, recorded.to_string()).unwrap();
+    cluster.arguments.clear();
+    cluster.start_controller();
+    assert_eq!(state(&cluster), ["mymaster", "async", "async", "noeviction"]);
+}
+
+#[test]
 fn the_end_keeps_the_data_and_leaves_no_process() {
     let mut cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());

@@ -3,15 +3,18 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::{logging::LogFormat, webhook::WebhookSettings};
 
 /// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Durability {
     /// At once; nothing is written to disk.
     None,
     /// At once; the log reaches the disk within a second, the replicas as fast as they can.
+    #[default]
     Async,
     /// Once a second node has it.
     Sync,
@@ -36,15 +39,22 @@ pub(super) struct AskedPorts {
     pub(super) http: Option<u16>,
 }
 
+/// What stays from one start to the next: `None` where the command line does not say it, or an earlier controller did not record it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) name: Option<String>,
+    pub(super) durability: Option<Durability>,
+    /// Further directives for every node.
+    pub(super) directives: Option<Vec<String>>,
+}
+
 /// Everything that the controller is told at its start.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// The cluster's name among Sentinel clients.
-    pub(super) name: String,
+    pub(super) kept: Kept,
     pub(super) folder: PathBuf,
     /// `None`: as many as the cluster had, or 2.
     pub(super) replicas: Option<u8>,
-    pub(super) durability: Durability,
     pub(super) ports: AskedPorts,
     pub(super) maxmemory: Option<String>,
     pub(super) down_after: Duration,
@@ -57,31 +67,87 @@ pub(super) struct Settings {
     pub(super) log_format: LogFormat,
     /// `None`: events are told by no webhook.
     pub(super) webhooks: Option<WebhookSettings>,
-    /// Further directives for every node.
-    pub(super) directives: Vec<String>,
 }
+
+/// The name among Sentinel clients, when nobody says one (Sentinel's own examples: the same).
+const NAME_DEFAULT: &str = "mymaster";
+
+/// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
+const REFUSED: [(&str, &str); 16] = [
+    ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("masterauth", "the nodes have no password; they listen on loopback alone"),
+    ("masteruser", "the nodes have no users but the default one; they listen on loopback alone"),
+    ("aclfile", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("user", "the controller and the replicas have no password; the nodes listen on loopback alone"),
+    ("acl-changes", "each node has its own users, and the next primary none of those of this one"),
+    ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
+    ("metrics-port", "each node has one of its own, which /v1/targets tells Prometheus"),
+    ("bind", "the nodes listen on loopback alone"),
+    ("dir", "each node has a folder in that of the cluster: --dir in front of --"),
+    ("replicaof", "the controller says who follows whom"),
+    ("role-changes", "the controller says who follows whom"),
+    ("slaveof", "the controller says who follows whom"),
+    ("durability", "the controller has a part in it: --durability in front of --"),
+    ("maxmemory", "cluster scale-memory changes it later: --maxmemory in front of --"),
+    ("daemonize", "the controller would take the node for dead"),
+];
 
 /// A port that nothing can listen on: a node that follows it is fenced.
 const NOWHERE: &str = "0";
 
 impl Settings {
+    /// Takes from the record what the command line leaves open, and the defaults where that has nothing either.
+    pub(super) fn keep(&mut self, recorded: &Kept) {
+        self.kept = Kept {
+            name: Some(self.kept.name.as_ref().or(recorded.name.as_ref()).map_or(NAME_DEFAULT, String::as_str).to_owned()),
+            durability: Some(self.kept.durability.or(recorded.durability).unwrap_or_default()),
+            directives: Some(self.kept.directives.as_ref().or(recorded.directives.as_ref()).cloned().unwrap_or_default()),
+        };
+    }
+
+    /// What of this no cluster can be, whether it is asked for or was recorded.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !self.is_own_program && self.is_sync() {
+            return Err("--durability sync needs nodes that hold an acknowledgement back until a second one has the write, which another \
+                        --node-program does not; take async and send WAIT 1 behind each write"
+                .to_owned());
+        }
+        match REFUSED.iter().find(|(name, _)| self.directive(name).is_some()) {
+            Some((name, instead)) => Err(format!("the nodes of a cluster do not take {name} behind --: {instead}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The cluster's name among Sentinel clients.
+    pub(super) fn name(&self) -> &str {
+        self.kept.name.as_deref().unwrap_or(NAME_DEFAULT)
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.kept.durability.unwrap_or_default()
+    }
+
+    fn directives(&self) -> &[String] {
+        self.kept.directives.as_deref().unwrap_or_default()
+    }
+
     /// Whether the nodes hold acknowledgements back, so that the controller must say until when.
     pub(super) fn is_sync(&self) -> bool {
-        self.durability == Durability::Sync
+        self.durability() == Durability::Sync
     }
 
     /// Whether a node that starts again has all that it had written.
     pub(super) fn has_log(&self) -> bool {
         match self.directive("appendonly") {
             Some(value) => value.eq_ignore_ascii_case("yes"),
-            None => self.durability != Durability::None,
+            None => self.durability() != Durability::None,
         }
     }
 
     /// The value of a further directive that takes one, the last when it is given again.
     pub(super) fn directive(&self, name: &str) -> Option<&str> {
         let mut found = None;
-        let mut words = self.directives.iter();
+        let mut words = self.directives().iter();
         while let Some(word) = words.next() {
             let Some(word) = word.strip_prefix("--") else { continue };
             match word.split_once('=') {
@@ -102,7 +168,7 @@ impl Settings {
         words.extend(["--save", "", "--appendonly", "no", "--maxmemory", "0"]);
         words.extend(self.copying());
         let words = words.into_iter().map(str::to_owned);
-        self.program_arguments.iter().chain(&self.directives).cloned().chain(words).collect()
+        self.program_arguments.iter().chain(self.directives()).cloned().chain(words).collect()
     }
 
     /// A copy of the data must not wait for more replicas to come; ours never does.
@@ -129,7 +195,7 @@ impl Settings {
         words.extend(["--repl-backlog-size", "64mb"]);
         // Clients reach a node through the endpoints, which listen on loopback as well.
         words.extend(["--protected-mode", "no", "--save", ""]);
-        words.extend(match self.durability {
+        words.extend(match self.durability() {
             Durability::None => ["--appendonly", "no"].as_slice(),
             Durability::Async | Durability::Sync => ["--appendonly", "yes", "--appendfsync", "everysec"].as_slice(),
         });
@@ -139,7 +205,7 @@ impl Settings {
             words.extend(["--acl-changes", "no"]);
             // The controller would undo it, but what the node has copied by then has taken the place of the data.
             words.extend(["--role-changes", "no"]);
-            words.extend(["--durability", self.durability.name(), "--min-replicas-max-lag", "0"]);
+            words.extend(["--durability", self.durability().name(), "--min-replicas-max-lag", "0"]);
         }
         if let Some(port) = &metrics_port {
             words.extend(["--metrics-port", port]);
@@ -148,6 +214,6 @@ impl Settings {
             words.extend(["--maxmemory", maxmemory]);
         }
         let words = words.into_iter().map(str::to_owned);
-        self.program_arguments.iter().cloned().chain(words).chain(self.directives.iter().cloned()).collect()
+        self.program_arguments.iter().cloned().chain(words).chain(self.directives().iter().cloned()).collect()
     }
 }

@@ -59,7 +59,9 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
     let token = Token::of(folder.path())?;
     let folder_path = folder.path().to_owned();
     operation::end_former(folder.path()).await;
-    let mut controller = Controller::new(settings.clone(), folder)?;
+    let mut controller = Controller::new(settings, folder)?;
+    // With what an earlier start was told, too.
+    let settings = controller.settings().clone();
 
     let recorded = controller.state().ports;
     let primary = bind("--port", asked.primary, recorded.primary, PORTS_DEFAULT.primary).await?;
@@ -81,7 +83,7 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
 
     let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
     let (view, events) = (controller.view(), controller.events());
-    let webhooks = Webhooks::start(settings.webhooks.as_ref(), Some(&settings.name), &events).map_err(io::Error::other)?;
+    let webhooks = Webhooks::start(settings.webhooks.as_ref(), Some(settings.name()), &events).map_err(io::Error::other)?;
     let mut services = JoinSet::new();
     services.spawn(announce::run(events.replay(), view.clone()));
     services.spawn(proxy::serve(primary, Target::Primary, view.clone()));

@@ -5,31 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     cluster::{
         limits::{DOWN_AFTER_DEFAULT, REPLICAS_MAX},
-        settings::{AskedPorts, Durability, Settings},
+        settings::{AskedPorts, Durability, Kept, Settings},
     },
     logging::LogFormat,
     webhook::{SecretFile, TARGETS_MAX, Target, WebhookSettings},
 };
-
-/// Directives that nodes of a cluster cannot have behind `--`, and what to do instead.
-const REFUSED: [(&str, &str); 16] = [
-    ("requirepass", "the controller and the replicas have no password; the nodes listen on loopback alone"),
-    ("masterauth", "the nodes have no password; they listen on loopback alone"),
-    ("masteruser", "the nodes have no users but the default one; they listen on loopback alone"),
-    ("aclfile", "the controller and the replicas have no password; the nodes listen on loopback alone"),
-    ("user", "the controller and the replicas have no password; the nodes listen on loopback alone"),
-    ("acl-changes", "each node has its own users, and the next primary none of those of this one"),
-    ("port", "each node has a port of its own; clients take the endpoints: --port, --reader-port"),
-    ("metrics-port", "each node has one of its own, which /v1/targets tells Prometheus"),
-    ("bind", "the nodes listen on loopback alone"),
-    ("dir", "each node has a folder in that of the cluster: --dir in front of --"),
-    ("replicaof", "the controller says who follows whom"),
-    ("role-changes", "the controller says who follows whom"),
-    ("slaveof", "the controller says who follows whom"),
-    ("durability", "the controller has a part in it: --durability in front of --"),
-    ("maxmemory", "cluster scale-memory changes it later: --maxmemory in front of --"),
-    ("daemonize", "the controller would take the node for dead"),
-];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StartArguments {
@@ -41,13 +21,13 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(0..=i64::from(REPLICAS_MAX)))]
     replicas: Option<u8>,
 
-    /// When a write is acknowledged.
-    #[arg(long, value_enum, default_value = "async")]
-    durability: Durability,
+    /// When a write is acknowledged; when it is not given, as the cluster had it, or async.
+    #[arg(long, value_enum)]
+    durability: Option<Durability>,
 
-    /// The cluster's name among Sentinel clients.
-    #[arg(long, value_name = "NAME", default_value = "mymaster", value_parser = parse_name)]
-    name: String,
+    /// The cluster's name among Sentinel clients; when it is not given, the one that it had, or mymaster.
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
 
     /// Port of the primary endpoint [default: 6379]; 0 takes a free one and keeps it, here and below.
     #[arg(long, value_name = "PORT")]
@@ -65,7 +45,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
 
-    /// Memory for keys and values of each node, such as 256mb.
+    /// Memory for keys and values of each node, such as 256mb; it stays, too.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     maxmemory: Option<String>,
 
@@ -104,7 +84,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "WORD", hide = true)]
     node_argument: Vec<String>,
 
-    /// Further directives of redis.conf for every node, behind --.
+    /// Further directives of redis.conf for every node, behind --. They take the place of those that the cluster had; without --, those stay.
     #[arg(last = true, value_name = "DIRECTIVES", allow_hyphen_values = true)]
     directives: Vec<String>,
 }
@@ -113,11 +93,6 @@ impl StartArguments {
     /// What is to be started, and whether it ends with the process that started this one.
     pub(super) fn settings(self) -> Result<(Settings, bool), String> {
         let is_own_program = self.node_program.is_none();
-        if !is_own_program && self.durability == Durability::Sync {
-            return Err("--durability sync needs nodes that hold an acknowledgement back until a second one has the write, which another \
-                        --node-program does not; take async and send WAIT 1 behind each write"
-                .to_owned());
-        }
         let program = match self.node_program {
             Some(program) => program,
             None => std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?,
@@ -133,10 +108,13 @@ impl StartArguments {
             None => None,
         };
         let settings = Settings {
-            name: self.name,
+            kept: Kept {
+                name: self.name,
+                durability: self.durability,
+                directives: (!self.directives.is_empty() || ends_with_separator()).then_some(self.directives),
+            },
             folder: self.dir,
             replicas: self.replicas,
-            durability: self.durability,
             ports: AskedPorts {
                 primary: self.port,
                 reader: self.reader_port,
@@ -150,13 +128,15 @@ impl StartArguments {
             is_own_program,
             webhooks,
             log_format: self.log_format,
-            directives: self.directives,
         };
-        if let Some((name, instead)) = REFUSED.iter().find(|(name, _)| settings.directive(name).is_some()) {
-            return Err(format!("the nodes of a cluster do not take {name} behind --: {instead}"));
-        }
+        settings.check()?;
         Ok((settings, self.with_parent))
     }
+}
+
+/// Whether nothing stands behind `--`, which is how directives are dropped. clap does not tell it from no `--` at all.
+fn ends_with_separator() -> bool {
+    std::env::args_os().next_back().is_some_and(|word| word == "--")
 }
 
 fn parse_name(text: &str) -> Result<String, &'static str> {

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::{process::ProcessId, report::Report},
+    cluster::{process::ProcessId, report::Report, settings::Kept},
     persistence::{remove_temporaries, replace},
 };
 
@@ -37,6 +37,9 @@ pub(super) struct State {
     pub(super) ports: Ports,
     /// `maxmemory` of every node, in the words of the directive.
     pub(super) maxmemory: Option<String>,
+    /// What else the nodes were started with. Nothing of it was recorded by an earlier version.
+    #[serde(default)]
+    pub(super) kept: Kept,
 }
 
 /// One node as it is recorded.
@@ -82,6 +85,7 @@ impl State {
             members: Vec::new(),
             ports: Ports::default(),
             maxmemory: None,
+            kept: Kept::default(),
         }
     }
 

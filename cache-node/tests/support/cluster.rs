@@ -20,7 +20,8 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     /// Of the endpoints, for the first start: those that come behind it take the same ones.
     ports: [u16; 4],
-    arguments: Vec<String>,
+    /// Of every start.
+    pub arguments: Vec<String>,
     pub primary: SocketAddr,
     pub reader: SocketAddr,
     pub sentinel: SocketAddr,

@@ -26,7 +26,7 @@ use crate::cluster::{
     events::{EventKind, Events},
     limits::{BAD_STARTS_MAX, PROBE_PERIOD, SIGHTS_MAX},
     port::free_port,
-    settings::Settings,
+    settings::{Kept, Settings},
     state::{Folder, MemberState, State, boot_id},
     view::View,
     watch::{Seen, Sight},
@@ -68,7 +68,7 @@ enum Floor {
 
 impl Controller {
     /// Takes over the cluster in `folder`: its recorded nodes, with those processes that still run.
-    pub(super) fn new(settings: Settings, folder: Folder) -> io::Result<Controller> {
+    pub(super) fn new(mut settings: Settings, folder: Folder) -> io::Result<Controller> {
         let recorded = folder.load()?;
         let is_new = recorded.is_none();
         let mut state = recorded.unwrap_or_else(|| State::new(node_name(1)));
@@ -80,10 +80,17 @@ impl Controller {
         if settings.maxmemory.is_some() {
             state.maxmemory.clone_from(&settings.maxmemory);
         }
+        let earlier = std::mem::take(&mut state.kept);
+        settings.keep(&earlier);
+        settings.check().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+        state.kept.clone_from(&settings.kept);
         let members = state.members.iter().map(|member| Member::new(member, folder.path())).collect::<io::Result<Vec<_>>>()?;
         let events = Arc::new(Events::new(None));
+        let adopted = members.iter().filter(|member| member.process.is_some()).count();
+        if adopted > 0 {
+            may_take_over(&settings, &earlier)?;
+        }
         if !is_new {
-            let adopted = members.iter().filter(|member| member.process.is_some()).count();
             let text = format!("of {} nodes {adopted} were running and are taken over", members.len());
             events.add(EventKind::ControllerStarted, None, text);
         }
@@ -127,6 +134,11 @@ impl Controller {
 
     pub(super) fn events(&self) -> Arc<Events> {
         Arc::clone(&self.events)
+    }
+
+    /// As they hold: what an earlier start was told is among them.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(super) fn state(&self) -> &State {
@@ -291,6 +303,27 @@ impl Controller {
             is_changed
         });
     }
+}
+
+/// Nodes that run go on as they were started. Of an acknowledgement it must be true what the controller says and counts on.
+fn may_take_over(settings: &Settings, earlier: &Kept) -> io::Result<()> {
+    if let Some(earlier) = earlier.durability
+        && earlier != settings.durability()
+    {
+        let text = format!(
+            "nodes of this cluster run with --durability {}, and would go on with it; start without --durability, end the cluster \
+             (SIGTERM), and start it with --durability {}",
+            earlier.name(),
+            settings.durability().name()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if earlier.directives.is_some() && earlier.directives != settings.kept.directives {
+        tracing::warn!(
+            "the nodes that run keep their directives until they are started again: cache-node cluster rolling-restart"
+        );
+    }
+    Ok(())
 }
 
 fn node_name(number: usize) -> String {

@@ -11,10 +11,10 @@ pub(super) fn view(settings: &Settings, state: &State, members: &[Member]) -> Vi
     let primary = members.iter().find(|member| member.name == state.primary);
     let primary_offset = primary.and_then(|member| member.report.as_ref()).map_or(0, |report| report.offset);
     View {
-        name: settings.name.clone(),
+        name: settings.name().to_owned(),
         id: state.id.clone(),
         epoch: state.epoch,
-        durability: settings.durability.name().to_owned(),
+        durability: settings.durability().name().to_owned(),
         primary: primary.filter(|member| serves_as_primary(member)).map(Member::address),
         nodes: members.iter().map(|member| node(member, state, primary_offset)).collect(),
     }
