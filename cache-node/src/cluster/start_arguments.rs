@@ -60,6 +60,7 @@ pub(super) struct StartArguments {
         env = "CACHE_CLUSTER_WEBHOOK",
         hide_env_values = true,
         value_delimiter = ' ',
+        value_parser = parse_target,
         requires = "webhook_secret_file"
     )]
     webhook: Vec<Target>,
@@ -142,6 +143,10 @@ fn ends_with_separator() -> bool {
 fn parse_name(text: &str) -> Result<String, &'static str> {
     let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     is_name.then(|| text.to_owned()).ok_or("expected letters, digits, '-', '_' and '.'")
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    text.parse().map_err(|expected| format!("expected {expected}"))
 }
 
 pub(super) fn parse_size(text: &str) -> Result<String, &'static str> {

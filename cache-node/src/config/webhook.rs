@@ -80,7 +80,7 @@ impl WebhookConfig {
             return Ok(None);
         }
         let targets = self.addresses.iter().map(|address| address.parse::<Target>()).collect::<Result<_, _>>();
-        let targets = targets.map_err(|expected| format!("webhook: {expected}"))?;
+        let targets = targets.map_err(|expected| format!("webhook: expected {expected}"))?;
         let secrets = secrets.ok_or("webhook needs webhook-secret-file: every request is signed with what is in it")?;
         Ok(Some(WebhookSettings { targets, secrets }))
     }

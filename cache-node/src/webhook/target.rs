@@ -35,10 +35,11 @@ impl std::fmt::Debug for Target {
 }
 
 impl FromStr for Target {
+    /// What was expected.
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Target, &'static str> {
-        const EXPECTED: &str = "expected an address such as https://example.com/hooks/cache";
+        const EXPECTED: &str = "an address such as https://example.com/hooks/cache";
         let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
         let is_https = match uri.scheme_str() {
             Some("https") => true,
@@ -47,7 +48,7 @@ impl FromStr for Target {
         };
         let authority = uri.authority().ok_or(EXPECTED)?;
         if authority.as_str().contains('@') {
-            return Err("a name and password in the address are not sent: every request is signed, see --webhook-secret-file");
+            return Err("an address without a name and password: every request is signed, see --webhook-secret-file");
         }
         let host = authority.host();
         if host.is_empty() {

@@ -251,7 +251,11 @@ fn a_webhook_that_cannot_be_is_refused_at_the_start() {
     };
     let (status, _, error) = run(&["--webhook", "http://127.0.0.1:1/"]);
     assert!(!status.success() && error.contains("--webhook-secret-file"), "{error}");
+    // A node says it as a cluster does.
+    let (_, _, of_node) = Binary::run(&["--webhook", "foo"]);
+    assert!(of_node.contains("is not valid: expected an address such as"), "{of_node}");
     let (status, _, error) = run(&["--webhook", "ftp://127.0.0.1/", "--webhook-secret-file", &secret]);
+    assert!(error.contains(": expected an address such as"), "{error}");
     assert!(!status.success() && error.contains("https://example.com/hooks/cache"), "{error}");
     let (status, _, error) = run(&["--webhook", "http://127.0.0.1:1/", "--webhook-secret-file", bad.to_str().unwrap()]);
     assert!(!status.success() && error.contains("make one with") && !error.contains("hunter2"), "{error}");
