@@ -306,6 +306,22 @@ fn what_a_cluster_was_started_with_stays() {
 }
 
 #[test]
+fn a_new_cluster_whose_first_node_does_not_start_ends_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let ports = ["--port", "0", "--reader-port", "0", "--sentinel-port", "0", "--http-port", "0"];
+    for (mistake, reason) in [(["--", "--bogus", "1"], "--bogus"), (["--node-program", "/nonexistent", "--"], "/nonexistent")] {
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(env!("CARGO_BIN_EXE_cache-node")).args(["cluster", "--dir"]).arg(folder.path());
+        let output = command.args(ports).args(mistake).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        let last = error.lines().last().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(last.starts_with("cache-node cluster: node-1 ") && last.contains(reason), "{error}");
+        assert!(!folder.path().join("state.json").exists(), "the mistake is kept");
+    }
+}
+
+#[test]
 fn the_end_keeps_the_data_and_leaves_no_process() {
     let mut cluster = Cluster::start(&["--replicas", "1"]);
     assert_eq!(cluster.connect().run("SET cart mugs"), Value::ok());

@@ -34,6 +34,10 @@ pub(super) const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Starts of a replica that end before it answers, after which its folder is set aside and it begins without data.
 pub(super) const BAD_STARTS_MAX: u32 = 3;
 
+/// Starts of the first node of a new cluster that end before it answers, after which the mistake is in what the cluster is started with.
+/// One alone may have lost its port to another process.
+pub(super) const FIRST_STARTS_MAX: u32 = 2;
+
 /// How long a node may take to save its data and end, when it is told to.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(20);
 

@@ -115,10 +115,10 @@ async fn run(settings: Settings, is_with_parent: bool) -> io::Result<()> {
         tracing::info!("{name}: the replicas end, then the primary");
         crate::cli::notify(&[NotifyState::Stopping]);
     };
-    controller.run(orders, end).await;
+    let outcome = controller.run(orders, end).await;
     webhooks.end().await;
     services.shutdown().await;
-    Ok(())
+    outcome
 }
 
 /// Waits for the folder: the controller of a parent that was killed may still be ending its nodes.

@@ -144,6 +144,11 @@ impl Folder {
         read(&self.path)
     }
 
+    /// Leaves no cluster in the folder.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        fs::remove_file(self.path.join(STATE_FILE))
+    }
+
     /// Records the state. When this returns, it is on disk: no step that depends on it may be taken before.
     pub(super) fn store(&self, state: &State) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(state)?;

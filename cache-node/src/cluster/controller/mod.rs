@@ -24,7 +24,7 @@ pub(super) use crate::cluster::controller::order::{Order, Outcome, Task};
 use crate::cluster::{
     controller::member::Member,
     events::{EventKind, Events},
-    limits::{BAD_STARTS_MAX, PROBE_PERIOD, SIGHTS_MAX},
+    limits::{BAD_STARTS_MAX, FIRST_STARTS_MAX, PROBE_PERIOD, SIGHTS_MAX},
     port::free_port,
     settings::{Kept, Settings},
     state::{Folder, MemberState, State, boot_id},
@@ -45,6 +45,8 @@ pub(super) struct Controller {
     floor: Floor,
     /// What is told when the primary serves; `None` when it was told.
     awaited: Option<EventKind>,
+    /// Why a cluster that was never there cannot be.
+    given_up: Option<String>,
     /// The node whose data the primary is taking over, while it does, and since when it has been told to: what it says of an earlier
     /// moment is what it was before.
     source: Option<(SocketAddr, Instant)>,
@@ -105,6 +107,7 @@ impl Controller {
             members,
             floor,
             awaited,
+            given_up: None,
             source: None,
             told_alone: None,
             lonely_since: None,
@@ -152,7 +155,10 @@ impl Controller {
     }
 
     /// Runs the cluster until `end` completes; then ends its nodes.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>, end: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When it is new, and its first node does not start.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>, end: impl Future<Output = ()>) -> io::Result<()> {
         let mut period = tokio::time::interval(PROBE_PERIOD / 4);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for member in &mut self.members {
@@ -173,8 +179,15 @@ impl Controller {
                 _ = period.tick() => self.start_due().await,
             }
             self.publish();
+            if self.given_up.is_some() {
+                break;
+            }
         }
         self.end().await;
+        let Some(text) = self.given_up else { return Ok(()) };
+        // Else the next start would keep what was the mistake.
+        self.folder.forget()?;
+        Err(io::Error::other(text))
     }
 
     async fn see(&mut self, sight: Sight) {
@@ -197,7 +210,8 @@ impl Controller {
             if had_answered { (EventKind::NodeFailed, "was lost") } else { (EventKind::NodeStartFailed, "did not start") };
         let hint = if had_answered { String::new() } else { format!(": {}", member.last_words()) };
         let name = member.name.clone();
-        self.events.add(kind, Some(&name), format!("{name} {what}: {why}{hint}"));
+        let text = format!("{name} {what}: {why}{hint}");
+        self.events.add(kind, Some(&name), text.clone());
         if name == self.state.primary && had_answered {
             return self.fail_over(why).await;
         }
@@ -209,6 +223,18 @@ impl Controller {
         member.fence().await;
         self.replace(index);
         self.store_or_tell();
+        if !had_answered {
+            self.give_up_if_new(index, text);
+        }
+    }
+
+    /// A cluster that never served has nothing to lose, and whoever starts it waits for it: a mistake in its options ends it.
+    fn give_up_if_new(&mut self, index: usize, why: String) {
+        let member = &self.members[index];
+        let is_new = self.awaited == Some(EventKind::CreateReplicationGroupComplete);
+        if is_new && member.name == self.state.primary && member.failures >= FIRST_STARTS_MAX {
+            self.given_up = Some(why);
+        }
     }
 
     /// Plans the start of a node in place of one that is gone.
@@ -254,7 +280,8 @@ impl Controller {
             Err(error) => {
                 let text = format!("{} does not start: {error}", member.name);
                 member.start_later();
-                self.events.add(EventKind::NodeStartFailed, Some(&self.members[index].name), text);
+                self.events.add(EventKind::NodeStartFailed, Some(&self.members[index].name), text.clone());
+                self.give_up_if_new(index, text);
             }
         }
     }
