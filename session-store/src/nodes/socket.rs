@@ -42,7 +42,7 @@ impl Handle {
 
     /// Whether it leads over the present connection, and that one is not too old.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
-        now.into_std().saturating_duration_since(self.connection.made) <= self.node.transport.age_max
+        !self.node.transport.is_old(&self.connection, now.into_std())
             && self.node.sockets[self.socket].generation.load(Ordering::Acquire) == self.generation
     }
 
@@ -170,7 +170,7 @@ pub(super) async fn handle(node: &Arc<Node>, index: usize) -> Result<Handle, Sto
         match &*state {
             State::Up(connection) | State::Renewing(connection) => {
                 let handle = handle(connection.clone(), socket.generation.load(Ordering::Relaxed));
-                if matches!(*state, State::Up(_)) && node.transport.is_old(connection) {
+                if matches!(*state, State::Up(_)) && node.transport.is_old(connection, Instant::now().into_std()) {
                     drop(state);
                     renew_old(node);
                 }
@@ -221,10 +221,11 @@ async fn connect(node: Arc<Node>, index: usize, generation: u64, done: oneshot::
 
 /// Of all sockets: one that is used in busy hours only would lead to where the store was before.
 fn renew_old(node: &Arc<Node>) {
+    let now = Instant::now().into_std();
     for (index, socket) in node.sockets.iter().enumerate() {
         let mut state = socket.state.lock();
         if let State::Up(old) = &*state
-            && node.transport.is_old(old)
+            && node.transport.is_old(old, now)
         {
             *state = State::Renewing(old.clone());
             tokio::spawn(renew(Arc::clone(node), index, socket.generation.load(Ordering::Relaxed)));

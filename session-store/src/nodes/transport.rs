@@ -75,8 +75,9 @@ pub(crate) struct Connection {
 }
 
 impl Transport {
-    pub(super) fn is_old(&self, connection: &Connection) -> bool {
-        connection.made.elapsed() > self.age_max
+    /// `now`: as of a moment ago.
+    pub(super) fn is_old(&self, connection: &Connection, now: Instant) -> bool {
+        now.saturating_duration_since(connection.made) > self.age_max
     }
 
     /// A connection over which the node has answered, within the time that an attempt may take.
