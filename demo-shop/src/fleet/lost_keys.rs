@@ -6,9 +6,9 @@ use crate::shop::EncryptionArgs;
 /// What can be read no more of our own store, since a key is not given with which it was encrypted; the key that is used now is remembered.
 ///
 /// # Errors
-/// When the data folder cannot be read or written.
+/// When a key is none, or the data folder cannot be read or written.
 pub(super) fn warning(data: &DataDir, encryption: &EncryptionArgs) -> anyhow::Result<Option<String>> {
-    let given = encryption.fingerprints();
+    let given = encryption.fingerprints()?;
     let lost: Vec<_> = data.remembered_keys()?.into_iter().filter(|key| !given.contains(key)).collect();
     if let Some(first) = given.first().filter(|_| encryption.is_writing()) {
         data.remember_key(first)?;

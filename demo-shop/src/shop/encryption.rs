@@ -54,8 +54,8 @@ impl EncryptionArgs {
     /// # Errors
     /// When a key is none, or a mode is given and no key. No error tells anything of a key but its length.
     pub(crate) fn keys(&self) -> anyhow::Result<Option<EncryptionKeys>> {
-        let text = self.encryption_keys.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        let Some(text) = text else {
+        let mut ring = self.ring()?.into_iter();
+        let Some(first) = ring.next() else {
             if let Some(mode) = self.encryption {
                 bail!(
                     "encryption is to be {:?}, and there is no key: give {KEYS_VARIABLE} one (openssl rand -hex 32)",
@@ -68,7 +68,20 @@ impl EncryptionArgs {
             }
             return Ok(None);
         };
+        let keys = ring.fold(EncryptionKeys::new(first), EncryptionKeys::and_read);
+        Ok(Some(match self.encryption.unwrap_or(Mode::On) {
+            Mode::Prepare => keys.only_read(),
+            Mode::On => keys,
+            Mode::Required => keys.only_encrypted(),
+        }))
+    }
+
+    /// The keys in their order; none when nothing is to be encrypted.
+    fn ring(&self) -> anyhow::Result<Vec<[u8; KEY_BYTES]>> {
         let mut ring = Vec::new();
+        let Some(text) = self.encryption_keys.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+            return Ok(ring);
+        };
         for (index, digits) in text.split(',').enumerate() {
             let place = index + 1;
             let key = parse(digits.trim()).with_context(|| format!("{KEYS_VARIABLE}: key {place}"))?;
@@ -83,21 +96,17 @@ impl EncryptionArgs {
                 ring.len()
             );
         }
-        let mut ring = ring.into_iter();
-        let keys = ring.next().map(|first| ring.fold(EncryptionKeys::new(first), EncryptionKeys::and_read));
-        Ok(keys.map(|keys| match self.encryption.unwrap_or(Mode::On) {
-            Mode::Prepare => keys.only_read(),
-            Mode::On => keys,
-            Mode::Required => keys.only_encrypted(),
-        }))
+        Ok(ring)
     }
 
-    /// By what each of the keys is known to whoever may not know it: part of a hash of 32 random bytes. What is no key is left out:
-    /// [`EncryptionArgs::keys`] tells of it.
-    pub(crate) fn fingerprints(&self) -> Vec<String> {
-        let keys = self.encryption_keys.as_deref().unwrap_or_default().split(',').filter_map(|digits| parse(digits.trim()).ok());
-        let hash = |key: [u8; KEY_BYTES]| Sha256::new_with_prefix(b"demo-shop encryption key\0").chain_update(key).finalize();
-        keys.map(|key| hash(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect()).collect()
+    /// By what each of the keys is known to whoever may not know it: part of a hash of 32 random bytes.
+    ///
+    /// # Errors
+    /// When a key is none.
+    pub(crate) fn fingerprints(&self) -> anyhow::Result<Vec<String>> {
+        let hash = |key| Sha256::new_with_prefix(b"demo-shop encryption key\0").chain_update(key).finalize();
+        let fingerprint = |key| hash(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.ring()?.into_iter().map(fingerprint).collect())
     }
 
     /// Whether something is written with the first key.
